@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+// Writes JSON (RFC 8259) into a buffer. Strings are escaped; bytes that are not UTF-8 become
+// U+FFFD, so that the output always parses. Commas are the writer's business.
+#ifndef CKPTFS_BASE_JSON_WRITER_H
+#define CKPTFS_BASE_JSON_WRITER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/buffer.h"
+
+struct json_writer {
+    struct buffer *out;
+    bool needs_comma;
+};
+
+void json_begin_object(struct json_writer *w, const char *key);
+void json_end_object(struct json_writer *w);
+void json_begin_array(struct json_writer *w, const char *key);
+void json_end_array(struct json_writer *w);
+// `key` is NULL for an element of an array.
+void json_string(struct json_writer *w, const char *key, const char *value);
+void json_u64(struct json_writer *w, const char *key, uint64_t value);
+void json_i64(struct json_writer *w, const char *key, int64_t value);
+void json_double(struct json_writer *w, const char *key, double value);
+void json_bool(struct json_writer *w, const char *key, bool value);
+
+#endif

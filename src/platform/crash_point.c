@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "platform/crash_point.h"
+
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *wanted;
+static size_t wanted_length;
+static atomic_long remaining;
+
+static void __attribute__((constructor)) read_environment(void)
+{
+    wanted = getenv("CKPTFS_CRASH_AT");
+    if (!wanted)
+        return;
+    const char *colon = strchr(wanted, ':');
+    wanted_length = colon ? (size_t)(colon - wanted) : strlen(wanted);
+    atomic_store(&remaining, colon ? atol(colon + 1) : 1);
+}
+
+void
+crash_point(const char *name)
+{
+    if (!wanted || strlen(name) != wanted_length || memcmp(name, wanted, wanted_length) != 0)
+        return;
+    if (atomic_fetch_sub(&remaining, 1) == 1)
+        raise(SIGKILL);
+}

@@ -1,0 +1,309 @@
+// SPDX-License-Identifier: Apache-2.0
+#define _GNU_SOURCE
+#include "platform/file.h"
+
+#include <errno.h>
+#include <ftw.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static int
+system_open(const char *path, int flags, mode_t mode)
+{
+    int fd = open(path, flags | O_CLOEXEC, mode);
+    return fd < 0 ? -errno : fd;
+}
+
+static ssize_t
+system_pread(int fd, void *p, size_t n, off_t offset)
+{
+    ssize_t got = pread(fd, p, n, offset);
+    return got < 0 ? -errno : got;
+}
+
+static ssize_t
+system_pwritev(int fd, const struct iovec *iov, int count, off_t offset, bool durable)
+{
+    ssize_t put = pwritev2(fd, iov, count, offset, durable ? RWF_DSYNC : 0);
+    return put < 0 ? -errno : put;
+}
+
+static int
+system_fdatasync(int fd)
+{
+    return fdatasync(fd) < 0 ? -errno : 0;
+}
+
+static int
+system_fsync(int fd)
+{
+    return fsync(fd) < 0 ? -errno : 0;
+}
+
+static int
+system_fallocate(int fd, off_t offset, off_t length)
+{
+    return fallocate(fd, 0, offset, length) < 0 ? -errno : 0;
+}
+
+static int
+system_rename(const char *from, const char *to)
+{
+    return rename(from, to) < 0 ? -errno : 0;
+}
+
+static int
+system_unlink(const char *path)
+{
+    return unlink(path) < 0 ? -errno : 0;
+}
+
+static int
+system_link(const char *from, const char *to)
+{
+    return link(from, to) < 0 ? -errno : 0;
+}
+
+const struct file_ops file_ops_system = {
+    .open = system_open,
+    .pread = system_pread,
+    .pwritev = system_pwritev,
+    .fdatasync = system_fdatasync,
+    .fsync = system_fsync,
+    .fallocate = system_fallocate,
+    .rename = system_rename,
+    .unlink = system_unlink,
+    .link = system_link,
+};
+
+int
+file_open(const struct file_ops *ops, const char *path, int flags, mode_t mode)
+{
+    int fd;
+    do {
+        fd = ops->open(path, flags, mode);
+    } while (fd == -EINTR);
+    return fd;
+}
+
+void
+file_close(int fd)
+{
+    if (fd >= 0)
+        close(fd);
+}
+
+void
+file_close_auto(int *fd)
+{
+    file_close(*fd);
+}
+
+ssize_t
+file_read_at(const struct file_ops *ops, int fd, void *p, size_t n, uint64_t offset)
+{
+    size_t done = 0;
+    while (done < n) {
+        ssize_t got = ops->pread(fd, (char *)p + done, n - done, (off_t)(offset + done));
+        if (got == -EINTR)
+            continue;
+        if (got < 0)
+            return got;
+        if (got == 0)
+            break;
+        done += (size_t)got;
+    }
+    return (ssize_t)done;
+}
+
+int
+file_read_exact_at(const struct file_ops *ops, int fd, void *p, size_t n, uint64_t offset)
+{
+    ssize_t got = file_read_at(ops, fd, p, n, offset);
+    if (got < 0)
+        return (int)got;
+    return (size_t)got == n ? 0 : -ENODATA;
+}
+
+static int
+write_vector(
+    const struct file_ops *ops, int fd, struct iovec *iov, int count, uint64_t offset, bool durable)
+{
+    while (count > 0) {
+        int batch = count < IOV_MAX ? count : IOV_MAX;
+        ssize_t put = ops->pwritev(fd, iov, batch, (off_t)offset, durable);
+        if (put == -EINTR)
+            continue;
+        if (put < 0)
+            return (int)put;
+        if (put == 0)
+            return -EIO;
+        offset += (uint64_t)put;
+        size_t left = (size_t)put;
+        while (count > 0 && left >= iov->iov_len) {
+            left -= iov->iov_len;
+            iov++;
+            count--;
+        }
+        if (left > 0) {
+            iov->iov_base = (char *)iov->iov_base + left;
+            iov->iov_len -= left;
+        }
+    }
+    return 0;
+}
+
+int
+file_write_at(const struct file_ops *ops, int fd, const void *p, size_t n, uint64_t offset)
+{
+    struct iovec iov = {(void *)p, n};
+    return write_vector(ops, fd, &iov, n > 0, offset, false);
+}
+
+int
+file_write_durable_at(const struct file_ops *ops, int fd, const void *p, size_t n, uint64_t offset)
+{
+    struct iovec iov = {(void *)p, n};
+    return write_vector(ops, fd, &iov, n > 0, offset, true);
+}
+
+int
+file_writev_durable_at(
+    const struct file_ops *ops, int fd, struct iovec *iov, int count, uint64_t offset)
+{
+    return write_vector(ops, fd, iov, count, offset, true);
+}
+
+int
+file_size(int fd, uint64_t *size_out)
+{
+    struct stat st;
+    *size_out = 0;
+    if (fstat(fd, &st) < 0)
+        return -errno;
+    *size_out = (uint64_t)st.st_size;
+    return 0;
+}
+
+int
+file_sync_directory(const struct file_ops *ops, const char *path)
+{
+    CLEANUP(file_close_auto) int fd = file_open(ops, path, O_RDONLY | O_DIRECTORY, 0);
+    if (fd < 0)
+        return fd;
+    return ops->fsync(fd);
+}
+
+void
+path_directory(const char *path, struct buffer *out)
+{
+    buffer_clear(out);
+    const char *slash = strrchr(path, '/');
+    if (!slash)
+        buffer_append_string(out, ".");
+    else if (slash == path)
+        buffer_append_string(out, "/");
+    else
+        buffer_append(out, path, (size_t)(slash - path));
+    buffer_string(out);
+}
+
+static int
+make_directory(const char *path, mode_t mode)
+{
+    if (mkdir(path, mode) == 0) {
+        BUFFER_AUTO parent = {0};
+        path_directory(path, &parent);
+        return file_sync_directory(&file_ops_system, buffer_string(&parent));
+    }
+    if (errno != EEXIST)
+        return -errno;
+    struct stat st;
+    if (stat(path, &st) < 0)
+        return -errno;
+    return S_ISDIR(st.st_mode) ? 0 : -ENOTDIR;
+}
+
+int
+path_make_directories(const char *path, mode_t mode)
+{
+    char prefix[PATH_MAX];
+    size_t n = strlen(path);
+    if (n == 0 || n >= sizeof(prefix))
+        return n == 0 ? -ENOENT : -ENAMETOOLONG;
+    for (size_t i = 1; i <= n; i++) {
+        if (path[i] != '/' && path[i] != 0)
+            continue;
+        memcpy(prefix, path, i);
+        prefix[i] = 0;
+        int rc = make_directory(prefix, mode);
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+static int
+remove_entry(
+    const char *path, const struct stat *st UNUSED, int type UNUSED, struct FTW *ftw UNUSED)
+{
+    return remove(path) < 0 && errno != ENOENT ? -errno : 0;
+}
+
+int
+path_remove_tree(const char *path)
+{
+    int rc = nftw(path, remove_entry, 32, FTW_DEPTH | FTW_PHYS);
+    if (rc == -1)
+        rc = -errno;
+    return rc == -ENOENT ? 0 : rc;
+}
+
+int
+file_read_whole(const char *path, size_t limit, struct buffer *out)
+{
+    buffer_clear(out);
+    CLEANUP(file_close_auto) int fd = file_open(&file_ops_system, path, O_RDONLY, 0);
+    if (fd < 0)
+        return fd;
+    for (uint64_t offset = 0;;) {
+        uint8_t *p = buffer_reserve(out, 4096);
+        ssize_t got = read(fd, p, 4096);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return -errno;
+        if (got == 0)
+            return 0;
+        out->length += (size_t)got;
+        offset += (uint64_t)got;
+        if (offset > limit)
+            return -EFBIG;
+    }
+}
+
+int
+file_replace_whole(
+    const struct file_ops *ops, const char *path, const void *p, size_t n, mode_t mode)
+{
+    BUFFER_AUTO temporary = {0};
+    BUFFER_AUTO directory = {0};
+    buffer_printf(&temporary, "%s.tmp", path);
+    path_directory(path, &directory);
+    int fd = file_open(ops, buffer_string(&temporary), O_WRONLY | O_CREAT | O_TRUNC, mode);
+    if (fd < 0)
+        return fd;
+    int rc = file_write_at(ops, fd, p, n, 0);
+    if (rc == 0)
+        rc = ops->fsync(fd);
+    file_close(fd);
+    if (rc == 0)
+        rc = ops->rename(buffer_string(&temporary), path);
+    if (rc == 0)
+        return file_sync_directory(ops, buffer_string(&directory));
+    ops->unlink(buffer_string(&temporary));
+    return rc;
+}

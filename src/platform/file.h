@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+// Files: every system call on them that decides about durability goes through `struct file_ops`, so
+// that a test can put its own table there and fail or tear any step. All functions return 0 or a
+// byte count, or a negative errno; short transfers and EINTR are dealt with here. Any thread.
+#ifndef CKPTFS_PLATFORM_FILE_H
+#define CKPTFS_PLATFORM_FILE_H
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#include "base/buffer.h"
+#include "base/compiler.h"
+
+// The calls a test may replace. Each behaves as the system call of its name but returns -errno.
+struct file_ops {
+    int (*open)(const char *path, int flags, mode_t mode);
+    ssize_t (*pread)(int fd, void *p, size_t n, off_t offset);
+    ssize_t (*pwritev)(int fd, const struct iovec *iov, int count, off_t offset, bool durable);
+    int (*fdatasync)(int fd);
+    int (*fsync)(int fd);
+    int (*fallocate)(int fd, off_t offset, off_t length);
+    int (*rename)(const char *from, const char *to);
+    int (*unlink)(const char *path);
+    int (*link)(const char *from, const char *to);
+};
+
+// The system's own. `pwritev` with `durable` is pwritev2(RWF_DSYNC).
+extern const struct file_ops file_ops_system;
+
+// Opens with O_CLOEXEC; returns the descriptor.
+MUST_CHECK int file_open(const struct file_ops *ops, const char *path, int flags, mode_t mode);
+void file_close(int fd);
+// For CLEANUP(file_close_auto) int fd = -1;
+void file_close_auto(int *fd);
+// Reads until `n` bytes or the end of the file; returns the bytes read.
+MUST_CHECK ssize_t file_read_at(
+    const struct file_ops *ops, int fd, void *p, size_t n, uint64_t offset);
+// Reads exactly `n` bytes; -ENODATA when the file ends before.
+MUST_CHECK int file_read_exact_at(
+    const struct file_ops *ops, int fd, void *p, size_t n, uint64_t offset);
+MUST_CHECK int file_write_at(
+    const struct file_ops *ops, int fd, const void *p, size_t n, uint64_t offset);
+// The same, and on stable storage when it returns 0.
+MUST_CHECK int file_write_durable_at(
+    const struct file_ops *ops, int fd, const void *p, size_t n, uint64_t offset);
+MUST_CHECK int file_writev_durable_at(
+    const struct file_ops *ops, int fd, struct iovec *iov, int count, uint64_t offset);
+MUST_CHECK int file_size(int fd, uint64_t *size_out);
+// Makes the names in the directory `path` durable.
+MUST_CHECK int file_sync_directory(const struct file_ops *ops, const char *path);
+// The directory part of `path` ("." when there is none), in `out`.
+void path_directory(const char *path, struct buffer *out);
+// mkdir -p; existing directories are fine. New directories are made durable in their parents.
+MUST_CHECK int path_make_directories(const char *path, mode_t mode);
+// rm -rf; a missing path is fine. Does not follow symbolic links.
+MUST_CHECK int path_remove_tree(const char *path);
+// Whole small file into `out` (cleared first); -EFBIG above `limit`.
+MUST_CHECK int file_read_whole(const char *path, size_t limit, struct buffer *out);
+// Writes a file so that after a crash there is the old one or the new one: a temporary name, fsync,
+// rename, fsync of the directory.
+MUST_CHECK int file_replace_whole(
+    const struct file_ops *ops, const char *path, const void *p, size_t n, mode_t mode);
+
+#endif

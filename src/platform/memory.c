@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+#define _GNU_SOURCE
+#include "platform/memory.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void *
+require(void *p)
+{
+    if (!p)
+        abort();
+    return p;
+}
+
+void *
+memory_alloc(size_t n)
+{
+    return require(malloc(n ? n : 1));
+}
+
+void *
+memory_alloc_zero(size_t n)
+{
+    return require(calloc(1, n ? n : 1));
+}
+
+void *
+memory_realloc(void *p, size_t n)
+{
+    return require(realloc(p, n ? n : 1));
+}
+
+char *
+memory_string(const char *s)
+{
+    return require(strdup(s));
+}
+
+char *
+memory_printf(const char *format, ...)
+{
+    char *text = NULL;
+    va_list args;
+    va_start(args, format);
+    int n = vasprintf(&text, format, args);
+    va_end(args);
+    if (n < 0)
+        abort();
+    return text;
+}
+
+void
+memory_free_auto(void *p)
+{
+    free(*(void **)p);
+}

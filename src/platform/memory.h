@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+// Memory that may not fail: small objects whose absence would leave a half-done change. The kernel
+// overcommits, so a refused small allocation means that the process is out of address space or at a
+// hard limit; the WAL makes stopping there the safe answer, and the next mount recovers.
+#ifndef CKPTFS_PLATFORM_MEMORY_H
+#define CKPTFS_PLATFORM_MEMORY_H
+
+#include <stddef.h>
+
+#include "base/compiler.h"
+
+void *memory_alloc(size_t n);
+void *memory_alloc_zero(size_t n);
+void *memory_realloc(void *p, size_t n);
+char *memory_string(const char *s);
+// printf into a new string, to be freed.
+char *memory_printf(const char *format, ...) PRINTF_LIKE(1, 2);
+// For CLEANUP(memory_free_auto) char *p = NULL;
+void memory_free_auto(void *p);
+
+#endif

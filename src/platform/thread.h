@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+// Threads with a name (shown by ps -L and in core dumps) and all signals blocked.
+#ifndef CKPTFS_PLATFORM_THREAD_H
+#define CKPTFS_PLATFORM_THREAD_H
+
+#include <pthread.h>
+
+#include "base/compiler.h"
+
+struct thread {
+    pthread_t id;
+};
+
+// `name` has at most 15 characters. 0 or -errno.
+MUST_CHECK int thread_start(
+    struct thread *thread_out, const char *name, void (*run)(void *), void *argument);
+// Waits for the end of the thread.
+void thread_join(struct thread *t);
+
+#endif

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+#define _GNU_SOURCE
+// What every unit test program shares: a main that runs one suite, and a scratch directory.
+#ifndef CKPTFS_TESTS_UNIT_H
+#define CKPTFS_TESTS_UNIT_H
+
+#include <check.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "platform/file.h"
+
+// A new empty directory below $TMPDIR; remove it with unit_directory_remove.
+static inline char *
+unit_directory_new(void)
+{
+    const char *base = getenv("TMPDIR");
+    char *path = NULL;
+    if (asprintf(&path, "%s/ckptfs-unit-XXXXXX", base ? base : "/tmp") < 0 || !mkdtemp(path))
+        abort();
+    return path;
+}
+
+static inline void
+unit_directory_remove(char *path)
+{
+    ck_assert_int_eq(path_remove_tree(path), 0);
+    free(path);
+}
+
+// Runs the suite; the exit status of the program. Each test runs in a process of its own.
+static inline int
+unit_run(Suite *suite)
+{
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+// Adds one test as a case of its own, with a timeout in seconds.
+static inline void
+unit_add(Suite *suite, const char *name, const TTest *test, double timeout)
+{
+    TCase *tcase = tcase_create(name);
+    tcase_set_timeout(tcase, timeout);
+    tcase_add_test(tcase, test);
+    suite_add_tcase(suite, tcase);
+}
+
+#endif
