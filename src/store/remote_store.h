@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+// The contract of every RemoteStore: immutable objects under keys, as S3 has them. A store is a
+// table of functions; retrying, limiting, counting and fault injection are stores that wrap stores.
+//
+// Keys are relative to the store's root (the PREFIX of the design), made of [A-Za-z0-9._/-] and
+// other bytes that the backend percent-encodes; no empty component, no "." or "..".
+//
+// All functions return 0 or a negative errno of this classed set:
+//     -ENOENT        there is no such object (an answer, not a failure)
+//     -EEXIST        conditional create: the object exists (an answer)
+//     -EAGAIN        worth retrying: connection refused or reset, timeout, 5xx, RequestTimeout
+//     -EBUSY         throttled: 429, 503 SlowDown; worth retrying, more slowly
+//     -EACCES        credentials missing, refused or expired
+//     -ENXIO         the bucket or the directory itself does not exist
+//     -EBADMSG       a transfer did not match its length or checksum
+//     -ECANCELED     the caller's cancel function said so
+//     -ETIMEDOUT     the deadline passed (set by the retrying wrapper)
+//     -ENOSPC        the store is full (file store)
+//     -EIO           anything else; not worth retrying
+// The text of the last failure of the calling thread is had with remote_store_error(); it names the
+// operation, the key and the server's own words, and never holds a secret.
+//
+// All functions may be called from any thread at the same time.
+#ifndef CKPTFS_STORE_REMOTE_STORE_H
+#define CKPTFS_STORE_REMOTE_STORE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/buffer.h"
+#include "base/compiler.h"
+#include "base/types.h"
+
+struct remote_store;
+
+// What is put: bytes in memory, or `length` bytes of the file `fd` from `offset` (pread, so that a
+// retry can read again). `hash` is the SHA-256 of those bytes; the transfer is verified against it.
+struct remote_source {
+    const void *data; // NULL: the file
+    int fd;
+    uint64_t offset;
+    uint64_t length;
+    struct sha256 hash;
+};
+
+enum remote_put_mode {
+    REMOTE_PUT_OVERWRITE,
+    REMOTE_PUT_CREATE, // fails with -EEXIST when the object exists; atomic among all hosts
+};
+
+// Limits on one call. Zero-initialise for "no limit".
+struct remote_call {
+    uint64_t deadline_ms;            // on clock_monotonic_ms(); 0: the store's default (30 s idle)
+    bool (*is_canceled)(void *argument); // polled during the transfer; may be NULL
+    void *argument;
+    bool background;                 // gives way to foreground calls in limiters
+};
+
+// What a listing yields, in ascending byte order of keys.
+struct remote_listing_entry {
+    char *key;
+    uint64_t size;
+};
+
+struct remote_listing {
+    struct remote_listing_entry *entries;
+    size_t count;
+    size_t capacity;
+    bool more; // the listing was cut at `limit`; go on with after = last key
+};
+
+struct remote_head {
+    uint64_t size;
+    // Wall clock of the server minus the local one, from its answer; 0 for file stores.
+    int64_t clock_skew_ms;
+    // Milliseconds since 1970 on the server's clock.
+    uint64_t modified_ms;
+};
+
+struct remote_store_ops {
+    int (*put_blob)(struct remote_store *s, const char *key, const struct remote_source *source,
+        enum remote_put_mode mode, const struct remote_call *call);
+    // Appends bytes [offset, offset + length) to `out`; length UINT64_MAX reads to the end. A range
+    // that begins past the end is -EIO; one that ends past it is cut. For objects of any size the
+    // result is in memory: callers ask for ranges.
+    int (*get_blob)(struct remote_store *s, const char *key, uint64_t offset, uint64_t length,
+        struct buffer *out, const struct remote_call *call);
+    int (*head_blob)(struct remote_store *s, const char *key, struct remote_head *head_out,
+        const struct remote_call *call);
+    // Up to `limit` keys that begin with `prefix` and are greater than `after` (NULL: all).
+    int (*list_blobs)(struct remote_store *s, const char *prefix, const char *after, size_t limit,
+        struct remote_listing *listing_out, const struct remote_call *call);
+    // Deletes; keys that do not exist are fine.
+    int (*delete_blobs)(struct remote_store *s, const char *const *keys, size_t count,
+        const struct remote_call *call);
+    // Proves that conditional create works by racing against itself on a probe key, and that the
+    // place exists and the credentials are good for writing. -EOPNOTSUPP when it ignores the
+    // condition or does not know it.
+    int (*probe)(struct remote_store *s, const struct remote_call *call);
+    void (*close)(struct remote_store *s);
+};
+
+// Counters that every backend keeps, by verb. Read with relaxed atomics.
+struct remote_store_counters {
+    uint64_t put_requests, get_requests, head_requests, list_requests, delete_requests;
+    uint64_t bytes_written, bytes_read;
+    uint64_t retries, throttled, errors;
+};
+
+struct remote_store {
+    const struct remote_store_ops *ops;
+    struct remote_store_counters counters;
+};
+
+static inline void
+remote_store_count(uint64_t *counter, uint64_t by)
+{
+    __atomic_fetch_add(counter, by, __ATOMIC_RELAXED);
+}
+
+// The calls. `call` may be NULL.
+MUST_CHECK int remote_store_put_blob(struct remote_store *s, const char *key,
+    const struct remote_source *source, enum remote_put_mode mode, const struct remote_call *call);
+MUST_CHECK int remote_store_get_blob(struct remote_store *s, const char *key, uint64_t offset,
+    uint64_t length, struct buffer *out, const struct remote_call *call);
+MUST_CHECK int remote_store_head_blob(struct remote_store *s, const char *key,
+    struct remote_head *head_out, const struct remote_call *call);
+MUST_CHECK int remote_store_list_blobs(struct remote_store *s, const char *prefix,
+    const char *after, size_t limit, struct remote_listing *listing_out,
+    const struct remote_call *call);
+MUST_CHECK int remote_store_delete_blobs(struct remote_store *s, const char *const *keys,
+    size_t count, const struct remote_call *call);
+MUST_CHECK int remote_store_probe(struct remote_store *s, const struct remote_call *call);
+void remote_store_close(struct remote_store *s); // NULL is fine
+void remote_listing_free(struct remote_listing *listing);
+
+// What the calling thread's last failed call said; "" when it said nothing.
+const char *remote_store_error(void);
+// For backends: sets that text.
+void remote_store_set_error(const char *format, ...) PRINTF_LIKE(1, 2);
+
+// ---- opening ------------------------------------------------------------------------------------
+
+// A parsed SOURCE: file:///dir/TENANT or s3://bucket[/prefix]/TENANT.
+struct store_url {
+    bool is_s3;
+    char *directory; // file: absolute path of the store's root
+    char *bucket;    // s3
+    char *prefix;    // s3: without slashes at either end; "" when there is none
+    char *tenant;    // [A-Za-z0-9._-]{1,64}, not "." or ".."
+};
+
+// 0, or -EINVAL with a text in remote_store_error() that says what is wrong and shows the two forms.
+MUST_CHECK int store_url_parse(const char *source, struct store_url *url_out);
+void store_url_free(struct store_url *url);
+// The source without the tenant, canonical: equal for equal places. To be freed.
+char *store_url_place(const struct store_url *url);
+
+struct remote_store_options {
+    const char *endpoint; // s3: NULL: AWS by region
+    const char *region;   // NULL: AWS_REGION, the profile's, us-east-1
+    const char *profile;  // NULL: AWS_PROFILE, "default"
+    const char *ca_file;  // NULL: the system's
+    bool virtual_host;    // bucket in the host name; default is path style when endpoint is set
+    uint64_t multipart_bytes; // objects above this go in parts; 0: 64 MiB
+    unsigned connections;     // at once; 0: 8
+    uint64_t timeout_ms;      // no progress for this long fails the try; 0: 30 s
+};
+
+// Opens the backend that the URL names, wrapped in retries. The store is not contacted: what is
+// wrong with it shows at the first call. `create_directory` makes the file store's directory.
+MUST_CHECK int remote_store_open(const struct store_url *url,
+    const struct remote_store_options *options, bool create_directory,
+    struct remote_store **store_out);
+
+#endif
