@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The blob format: how one image of a chunk's pages lies in a blob. An image is a base (the whole
-// chunk: absent pages are zeros) or a delta (changed pages only: absent pages are to be looked up in
-// older images). A chunk or delta blob is one image; a pack blob is several images, each beginning
-// at a multiple of 64 bytes. An image knows nothing of where it belongs, so equal content gives equal
-// bytes. Pure: bytes in, bytes out. Little-endian; prose and layout in doc/format.md.
+// chunk: absent pages are zeros) or a delta (changed pages only: absent pages are to be looked up
+// in older images). A chunk or delta blob is one image; a pack blob is several images, each
+// beginning at a multiple of 64 bytes. An image knows nothing of where it belongs, so equal content
+// gives equal bytes. Pure: bytes in, bytes out. Little-endian; prose and layout in doc/format.md.
 //
 //     header   64 bytes: magic, version, feature bits, kind, geometry, CRC-32C
 //     frames   each a 16-byte frame header and up to FRAME_PAGES pages, lz4 or raw

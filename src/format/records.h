@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+// The records that the namespace and the catalog are made of, as structs in memory. Their bytes are
+// the business of format/change.h (WAL and bucket) and manifest/manifest_schema.h (LMDB).
+#ifndef CKPTFS_FORMAT_RECORDS_H
+#define CKPTFS_FORMAT_RECORDS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/types.h"
+
+#define NAME_BYTES_MAX        255u
+#define LINK_TARGET_BYTES_MAX 4095u
+#define XATTR_NAME_BYTES_MAX  255u
+#define XATTR_VALUE_BYTES_MAX 65536u
+
+struct timestamp {
+    int64_t seconds;
+    uint32_t nanoseconds; // below 1,000,000,000
+};
+
+// How an object's changes come: see the design, section 7.
+enum source_variant {
+    SOURCE_VARIANT_DETECT = 0, // the planner finds out
+    SOURCE_VARIANT_APPEND_ONLY = 1,
+    SOURCE_VARIANT_RANDOM = 2, // libsql-style
+};
+
+struct inode_record {
+    uint32_t mode; // file type and permissions as in st_mode
+    uint32_t uid;
+    uint32_t gid;
+    uint32_t nlink; // 0: an orphan, kept only while the kernel still refers to it
+    uint32_t rdev;
+    uint32_t flags; // FS_*_FL bits that are kept (chattr)
+    uint64_t size;  // bytes; of a directory: how many entries it has
+    struct timestamp atime;
+    struct timestamp mtime;
+    struct timestamp ctime;
+    struct timestamp btime;
+    uint8_t source_variant; // enum source_variant
+    uint16_t link_target_length;
+    const char
+        *link_target; // symbolic links; not NUL-terminated; who owns it is told where it is had
+};
+
+// A directory's entry. The cookie is the entry's place in the directory's order and its readdir
+// offset: the upper 55 bits of a 63-bit value are a keyed hash of the name, the lower 8 tell names
+// with equal hashes apart. It does not change while the entry exists.
+struct dirent_record {
+    struct object_id parent;
+    uint64_t cookie;
+    struct object_id object;
+    uint8_t type; // DT_*
+    uint8_t name_length;
+    const char *name; // not NUL-terminated
+};
+
+#define DIRENT_SLOT_BITS 8u
+#define DIRENT_SLOTS     (1u << DIRENT_SLOT_BITS)
+
+struct xattr_record {
+    struct object_id object;
+    uint8_t name_length;
+    const char *name; // not NUL-terminated
+    uint32_t value_length;
+    const void *value;
+};
+
+// Where an image lies: `length` bytes of the blob at `offset`; index and footer are the image's
+// bytes from `index_offset` (relative to the image) to its end.
+struct blob_location {
+    struct sha256 blob;
+    uint64_t offset;
+    uint64_t length;
+    uint64_t index_offset;
+};
+
+// One chunk of an object (`ChunkEntryRecord`). Its content is the base overlaid by the deltas that
+// `chunk_delta_index` has for it, in order of generation.
+struct chunk_entry {
+    struct chunk_id id;
+    struct object_id object;
+    struct chunk_index index;
+    struct generation generation;      // of the newest image
+    struct generation base_generation; // of the base
+    struct blob_location base;
+    uint32_t base_pages;    // data pages in the base
+    uint32_t delta_count;   // deltas on top of it
+    uint64_t delta_bytes;   // their images' bytes
+    uint32_t present_pages; // pages that are not holes; an upper bound (st_blocks)
+    uint8_t sealed;         // append-only chunk that is full
+};
+
+// One delta of a chunk (`ChunkDeltaRecord`).
+struct chunk_delta {
+    struct chunk_id chunk;
+    struct generation generation;
+    struct blob_location where;
+    uint32_t data_pages; // whole pages and patches
+    uint32_t zero_pages;
+};
+
+enum blob_object_kind { BLOB_OBJECT_CHUNK = 1, BLOB_OBJECT_DELTA = 2, BLOB_OBJECT_PACK = 3 };
+
+// Where copies of a blob are.
+#define RESIDENCY_LOCAL  1u // whole and durable in LocalStore; must not be evicted unless REMOTE too
+#define RESIDENCY_REMOTE 2u // verified in the RemoteStore
+
+// One blob: what its key in the store is made of, and who needs it.
+struct blob_record {
+    struct sha256 hash;
+    uint64_t bytes;
+    uint8_t kind;        // enum blob_object_kind
+    uint8_t residency;   // RESIDENCY_*
+    uint32_t references; // chunk entries and deltas that point into it
+    uint64_t live_bytes; // sum of the lengths of those images
+    struct uuid checkpoint_id;
+    struct chunk_id chunk; // CHUNK and DELTA
+    struct generation generation;
+};
+
+// Counters of a db that only grow.
+struct db_counters {
+    uint64_t next_object;
+    uint64_t next_chunk;
+};
+
+#endif

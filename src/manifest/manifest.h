@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: Apache-2.0
+// The manifest: what a storage root knows about its dbs, in LMDB, one environment a root. Readers
+// use short read transactions. All writing is done by one thread that takes batches from a queue
+// and commits each as one transaction with one ManifestChangeRecord in `change_log`; batches that
+// wait together may share a commit. Several processes may have the same root open (for different
+// dbs).
+//
+// Tables, their keys and their value layouts stand in manifest/manifest_schema.h and doc/format.md.
+// lmdb.h is included by lmdb_env.c only.
+#ifndef CKPTFS_MANIFEST_MANIFEST_H
+#define CKPTFS_MANIFEST_MANIFEST_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/buffer.h"
+#include "base/compiler.h"
+#include "base/types.h"
+#include "format/change.h"
+#include "format/records.h"
+
+struct manifest;
+
+struct manifest_options {
+    uint64_t map_bytes; // initial map size; 0: 64 MiB. Grows by itself
+    bool no_sync;       // for throwaway environments (views) and tests
+};
+
+// Opens or creates the environment in `directory` (made if missing) and starts the writer thread.
+// -EBADMSG when it is not an LMDB file or the root's format is newer than this program; the cause
+// is logged. -ENOSPC, -EACCES, ... as they come.
+MUST_CHECK int manifest_open(
+    const char *directory, const struct manifest_options *options, struct manifest **manifest_out);
+// Commits what is queued, stops the thread.
+void manifest_close(struct manifest *m);
+// This root's identity as a writer: made once, random, durable.
+struct uuid manifest_root_id(const struct manifest *m);
+
+// ---- dbs ----------------------------------------------------------------------------------------
+
+enum db_state {
+    DB_STATE_IMPORTING = 1, // being filled from the bucket; worthless until ready
+    DB_STATE_READY = 2,
+};
+
+// The record of a db (`db`, `wal_state` and `generation_watermarks` tables).
+struct db_record {
+    struct db_id id;
+    enum db_state state;
+    char place[1024]; // store_url_place(), NUL-terminated
+    char tenant[65];
+    uint32_t volume_number; // {db} in the bucket: 1 is the tenant's first volume, forks count on
+    struct uuid volume;
+    struct uuid name_key;
+    struct db_counters counters;  // as of the local generation
+    struct generation local;      // folded out of the WAL; the tables show this state
+    struct generation published;  // in the bucket
+    struct generation next;       // the next generation number to give out
+    struct lsn cut;               // the WAL is needed from here on
+    uint64_t local_time_ms;       // wall clock of the local cut
+    uint64_t published_time_ms;   // wall clock of the published generation's cut
+    uint64_t epoch;               // writer epoch this root holds or held; 0: never
+    uint64_t remote_sequence;     // newest record of the chain this root has seen and applied
+    struct sha256 remote_hash;    // its SHA-256
+    uint64_t catalog_sequence;    // newest catalog this root knows of
+    uint64_t catalog_bytes;       // and its size
+    uint64_t bytes_since_catalog; // records after it
+    bool fenced;                  // another writer took the volume
+};
+
+// -ENOENT when the root has no such db.
+MUST_CHECK int manifest_find_db(struct manifest *m, const char *place, const char *tenant,
+    uint32_t volume_number, struct db_record *db_out);
+// Gives the db an id, writes it, and fills in db->id. -EEXIST when it exists.
+MUST_CHECK int manifest_create_db(struct manifest *m, struct db_record *db);
+// Removes all a db has in all tables, in steps of bounded size. The db record goes last.
+MUST_CHECK int manifest_remove_db(struct manifest *m, struct db_id db);
+
+// ---- reading ------------------------------------------------------------------------------------
+
+// A read transaction: one thread, short. What its functions return points into the map and is valid
+// until manifest_read_end.
+struct manifest_reader;
+
+MUST_CHECK int manifest_read_begin(struct manifest *m, struct manifest_reader **reader_out);
+void manifest_read_end(struct manifest_reader *r); // NULL is fine
+
+// Each returns 0, -ENOENT, or -EBADMSG (logged) when a value does not decode.
+MUST_CHECK int manifest_read_db(
+    struct manifest_reader *r, struct db_id db, struct db_record *db_out);
+MUST_CHECK int manifest_read_inode(struct manifest_reader *r, struct db_id db,
+    struct object_id object, struct inode_record *inode_out);
+MUST_CHECK int manifest_read_xattr(struct manifest_reader *r, struct db_id db,
+    struct object_id object, const char *name, size_t name_length, struct xattr_record *xattr_out);
+MUST_CHECK int manifest_read_chunk(struct manifest_reader *r, struct db_id db,
+    struct object_id object, struct chunk_index index, struct chunk_entry *chunk_out);
+MUST_CHECK int manifest_read_blob(struct manifest_reader *r, struct db_id db,
+    const struct sha256 *hash, struct blob_record *blob_out);
+
+// Visitors return 0 to go on; anything else ends the walk and is returned.
+typedef int manifest_visit_object(
+    void *argument, struct object_id object, const struct inode_record *inode);
+typedef int manifest_visit_dirent(void *argument, const struct dirent_record *dirent);
+typedef int manifest_visit_xattr(void *argument, const struct xattr_record *xattr);
+typedef int manifest_visit_delta(void *argument, const struct chunk_delta *delta);
+typedef int manifest_visit_blob(void *argument, const struct blob_record *blob);
+typedef int manifest_visit_change(void *argument, const struct change *change);
+
+// Entries of a directory with cookie >= `from` and <= `to`, in order.
+MUST_CHECK int manifest_read_dirents(struct manifest_reader *r, struct db_id db,
+    struct object_id parent, uint64_t from, uint64_t to, manifest_visit_dirent *visit,
+    void *argument);
+MUST_CHECK int manifest_read_xattrs(struct manifest_reader *r, struct db_id db,
+    struct object_id object, manifest_visit_xattr *visit, void *argument);
+// Deltas of a chunk, newest generation first.
+MUST_CHECK int manifest_read_deltas(struct manifest_reader *r, struct db_id db,
+    struct chunk_id chunk, manifest_visit_delta *visit, void *argument);
+// Which chunks an object has, from `from` on, in order (`object_chunks`): stops at the visitor's
+// wish. present_pages as in chunk_entry.
+typedef int manifest_visit_object_chunk(
+    void *argument, struct chunk_index index, struct chunk_id id, uint32_t present_pages);
+MUST_CHECK int manifest_read_object_chunks(struct manifest_reader *r, struct db_id db,
+    struct object_id object, struct chunk_index from, manifest_visit_object_chunk *visit,
+    void *argument);
+// Inodes with nlink 0 (a table of its own keeps them findable without a scan).
+MUST_CHECK int manifest_read_orphans(
+    struct manifest_reader *r, struct db_id db, manifest_visit_object *visit, void *argument);
+// Blobs that have references but are not in the store.
+MUST_CHECK int manifest_read_unpublished_blobs(
+    struct manifest_reader *r, struct db_id db, manifest_visit_blob *visit, void *argument);
+
+struct db_totals {
+    uint64_t inodes, chunks, deltas, blobs, blob_bytes, unpublished_blobs, unpublished_bytes;
+};
+// Kept up to date with every batch, not counted on demand.
+MUST_CHECK int manifest_read_totals(
+    struct manifest_reader *r, struct db_id db, struct db_totals *totals_out);
+
+// The whole state of a db as changes from which an empty db can be filled, in key order: counters,
+// inodes, dirents, xattrs, blobs, chunks, deltas.
+MUST_CHECK int manifest_export(
+    struct manifest_reader *r, struct db_id db, manifest_visit_change *visit, void *argument);
+// The changes between the published and the local generation, made from `unpublished_index` and the
+// present state: for every key touched since, its put or its delete, deletes of chunks and inodes
+// before puts; every blob with references that is not in the store as CHANGE_PUT_BLOB, before the
+// chunks that name it; the counters.
+MUST_CHECK int manifest_export_unpublished(
+    struct manifest_reader *r, struct db_id db, manifest_visit_change *visit, void *argument);
+
+// ---- writing ------------------------------------------------------------------------------------
+
+// Jobs (`job_queue`). Fixed text fields are NUL-terminated.
+enum job_kind {
+    JOB_CREATE_CHECKPOINT = 1,
+    JOB_VERIFY_MANIFEST = 2,
+    JOB_DOWNLOAD_CHECKPOINT = 3,
+    JOB_PRUNE_CHECKPOINT = 4,
+    JOB_TRUNCATE_APPEND_ONLY = 5,
+};
+
+enum job_state { JOB_PENDING = 1, JOB_IN_FLIGHT = 2, JOB_COMPLETED = 3, JOB_FAILED = 4 };
+
+struct job_record {
+    uint64_t id; // given by manifest_batch_put_job when 0
+    enum job_kind kind;
+    enum job_state state;
+    struct uuid token; // idempotency
+    struct uuid checkpoint_id;
+    struct generation generation;
+    struct lsn cut;
+    uint64_t created_ms, updated_ms;
+    uint64_t lease_expires_ms;
+    uint64_t done, total; // progress: blobs uploaded of blobs to upload
+    int32_t error;        // of a failed job, negative errno
+    bool retryable;
+    char stage[24];
+    char cause[160];
+};
+
+struct manifest_batch; // a list of ManifestOps for one db
+
+struct manifest_batch *manifest_batch_new(struct db_id db);
+void manifest_batch_free(struct manifest_batch *b); // NULL is fine; submitting also frees
+
+// Applies one change (all kinds but WRITE and DISCARD; what it points to is copied).
+// - PUT_CHUNK (UpsertChunk) and PUT_DELTA (UpsertChunkDelta) move the references of blobs: the new
+//   location's blob gains one, the replaced one's loses one. The blob must exist in the table or
+//   come earlier in the batch (CHANGE_PUT_BLOB), else the batch fails with -EINVAL and does
+//   nothing.
+// - PUT_CHUNK with a base_generation above the present one's removes deltas with generation <= it.
+//   delta_count and delta_bytes of the stored entry are kept by the writer from the delta
+//   operations; what the change says there is not used.
+// - DELETE_CHUNK removes the chunk's deltas too; DELETE_INODE removes xattrs and chunks too.
+// - PUT_BLOB leaves an existing blob's references and residency alone.
+// - A blob whose references reach 0: if it is only local its record is removed and its hash is
+//   reported by manifest_submit, so that the caller can unlink the file; if it is in the store the
+//   record stays with references 0 for GC.
+// `unpublished`: note the keys in `unpublished_index` under generation `generation`.
+void manifest_batch_change(struct manifest_batch *b, const struct change *change, bool unpublished,
+    struct generation generation);
+// The residency given to blobs by the PUT_BLOB changes of this batch; RESIDENCY_LOCAL by default.
+void manifest_batch_set_residency(struct manifest_batch *b, uint8_t residency);
+// BumpGeneration (local): the state of the tables is now generation `local`, cut at `cut`.
+void manifest_batch_local_generation(struct manifest_batch *b, struct generation local,
+    struct lsn cut, struct db_counters counters, uint64_t wall_ms);
+// BumpGeneration (published): record `sequence` with `hash` is in the store and publishes
+// `published`. Keys of unpublished_index with generation <= published go. The named blobs become
+// RESIDENCY_REMOTE too; names without a record are ignored. The ManifestChangeRecord of this batch
+// names these blobs.
+void manifest_batch_published(struct manifest_batch *b, struct generation published,
+    uint64_t wall_ms, uint64_t sequence, const struct sha256 *hash, uint64_t record_bytes);
+void manifest_batch_blob_remote(struct manifest_batch *b, const struct sha256 *hash);
+// Another record of the chain was written or seen (OPEN): epoch and position, nothing else.
+void manifest_batch_remote_position(
+    struct manifest_batch *b, uint64_t epoch, uint64_t sequence, const struct sha256 *hash);
+void manifest_batch_catalog(struct manifest_batch *b, uint64_t sequence, uint64_t bytes);
+void manifest_batch_next_generation(struct manifest_batch *b, struct generation next);
+void manifest_batch_db_state(struct manifest_batch *b, enum db_state state);
+void manifest_batch_fenced(struct manifest_batch *b, bool fenced);
+// Volume identity and counters learned at import.
+void manifest_batch_identity(
+    struct manifest_batch *b, const struct uuid *volume, const struct uuid *name_key);
+// PutJob and UpdateJobState: inserts or replaces. With id 0 a new id is given and written back when
+// the batch has been submitted; at most one unfinished job per kind (`job_pending_index`): a second
+// one fails the batch with -EEXIST. `job` must stay valid until manifest_submit returns.
+void manifest_batch_put_job(struct manifest_batch *b, struct job_record *job);
+void manifest_batch_remove_job(struct manifest_batch *b, uint64_t job_id);
+
+// What a commit let go of.
+struct manifest_released {
+    struct sha256 *blobs;
+    size_t count;
+};
+void manifest_released_free(struct manifest_released *released);
+
+// Queues the batch and waits until it is committed and durable, or has failed as a whole. Frees the
+// batch in every case. `released_out` may be NULL when the batch cannot release anything.
+MUST_CHECK int manifest_submit(
+    struct manifest *m, struct manifest_batch *b, struct manifest_released *released_out);
+
+// ---- jobs and the change log --------------------------------------------------------------------
+
+typedef int manifest_visit_job(void *argument, const struct job_record *job);
+MUST_CHECK int manifest_read_jobs(
+    struct manifest_reader *r, struct db_id db, manifest_visit_job *visit, void *argument);
+
+// ManifestChangeRecord: what one batch did. Blobs are named only by publication, so that whoever
+// reads the feed finds them in the store.
+struct manifest_change_record {
+    uint64_t sequence; // ChangeSequence
+    struct db_id db;
+    uint64_t wall_ms;
+    struct generation local, published;               // after the batch
+    uint32_t inodes, dirents, xattrs, chunks, deltas; // how many operations of each
+    uint32_t blob_count;
+    const uint8_t *blobs; // blob_count SHA-256s, in the map
+};
+typedef int manifest_visit_change_record(
+    void *argument, const struct manifest_change_record *record);
+// Records with sequence > `after`, in order. Without subscribers (`change_cursors`) the newest
+// 1,024 are kept.
+MUST_CHECK int manifest_read_change_log(
+    struct manifest_reader *r, uint64_t after, manifest_visit_change_record *visit, void *argument);
+
+// ---- checking -----------------------------------------------------------------------------------
+
+// Walks every table of a db and checks what must hold: references and live bytes of blobs match the
+// chunks and deltas, delta counts, object_chunks against chunk_catalog, dirents point to inodes,
+// link and entry counts, totals. Each violation is logged; returns how many, or -errno.
+MUST_CHECK int manifest_check(struct manifest *m, struct db_id db);
+
+#endif
