@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The control ABI of ckptfs: ioctls on any file or directory of a mount. Fixed-size structs, usable
+ * from C and C++. `version` is CKPTFS_ABI_VERSION; reserved bytes and unknown flags must be zero:
+ * anything else is EINVAL and nothing is done. On another file system these are ENOTTY.
+ * Permission: the owner of the mount's root directory, or root; else EPERM.
+ */
+#ifndef CKPTFS_IOCTL_H
+#define CKPTFS_IOCTL_H
+
+#include <linux/ioctl.h>
+#include <linux/types.h>
+
+#define CKPTFS_ABI_VERSION 1
+
+#define CKPTFS_CHECKPOINT_WAIT       (1u << 0) /* until done; else return at once */
+#define CKPTFS_CHECKPOINT_LOCAL_ONLY (1u << 1) /* fold out of the WAL, do not wait for the store */
+
+struct ckptfs_checkpoint {
+    __u32 version;
+    __u32 flags;
+    __u64 generation; /* out, with WAIT: the published (local) generation that holds everything
+                         that happened before the call */
+    __u64 ticket;     /* out: compare with completed_ticket of the status to follow it */
+    __u64 reserved[5];
+};
+
+#define CKPTFS_STATUS_READ_ONLY       (1u << 0)
+#define CKPTFS_STATUS_FENCED          (1u << 1)
+#define CKPTFS_STATUS_STORE_REACHABLE (1u << 2)
+
+struct ckptfs_status {
+    __u32 version;
+    __u32 flags; /* out: CKPTFS_STATUS_* */
+    __u64 epoch;
+    __u64 local_generation;
+    __u64 published_generation;
+    __u64 local_time_ms;
+    __u64 published_time_ms;
+    __u64 oldest_unpublished_ms;
+    __u32 fold_stage;
+    __u32 publish_stage;
+    __u64 stage_done_bytes;
+    __u64 stage_total_bytes;
+    __u64 stage_done_blobs;
+    __u64 stage_total_blobs;
+    __u64 wal_bytes;
+    __u64 wal_limit_bytes;
+    __u64 dirty_bytes;
+    __u64 page_cache_bytes;
+    __u64 page_cache_limit_bytes;
+    __u64 unpublished_blobs;
+    __u64 unpublished_bytes;
+    __u64 inodes;
+    __u64 chunks;
+    __u64 deltas;
+    __u64 blobs;
+    __u64 blob_bytes;
+    __u64 put_requests;
+    __u64 get_requests;
+    __u64 head_requests;
+    __u64 list_requests;
+    __u64 delete_requests;
+    __u64 store_bytes_written;
+    __u64 store_bytes_read;
+    __u64 store_errors;
+    __u64 fsyncs;
+    __u64 flushes;
+    __u64 checkpoints;
+    __u64 publications;
+    __u64 checkpoint_failures;
+    __u64 completed_ticket; /* the newest checkpoint request that has ended */
+    __s32 completed_result; /* its result: 0 or a negative errno */
+    __u32 reserved0;
+    __u8 volume[16];
+    __u64 reserved[8];
+    char tenant[72];
+    char source[1024];
+    char root[1024];
+    char read_only_reason[160];
+    char last_error[200];
+};
+
+#define CKPTFS_IOC_CHECKPOINT _IOWR('K', 0x01, struct ckptfs_checkpoint)
+#define CKPTFS_IOC_STATUS     _IOWR('K', 0x02, struct ckptfs_status)
+
+#ifdef __cplusplus
+static_assert(sizeof(struct ckptfs_checkpoint) == 64, "ABI");
+#else
+_Static_assert(sizeof(struct ckptfs_checkpoint) == 64, "ABI");
+#endif
+
+#endif

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+// The options of a volume, from one table: name, type, range, default, help. `ckptfs --help`, the
+// man page, -o parsing and ckptctl read the same table.
+#ifndef CKPTFS_VOLUME_VOLUME_CONFIG_H
+#define CKPTFS_VOLUME_VOLUME_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buffer.h"
+#include "base/compiler.h"
+
+struct volume_config {
+    char *source;   // SOURCE as given
+    char *root;     // storage root; default /var/lib/ckptfs, or $XDG_STATE_HOME/ckptfs for others
+    char *endpoint; // s3
+    char *region;
+    char *profile;
+    char *ca_file;
+    bool virtual_host;
+    bool create;
+    bool read_only;
+    bool takeover;
+    bool discard_unpublished;
+    bool unsafe_store;      // accept a store without conditional writes
+    uint64_t at_generation; // 0: not given
+    uint64_t checkpoint_interval_ms;
+    uint64_t wal_limit_bytes;
+    uint64_t page_cache_bytes;
+    uint64_t upload_threads;
+    uint64_t lease_ttl_ms;
+    uint64_t read_deadline_ms;
+    uint64_t unmount_timeout_ms;
+    bool writeback; // FUSE: the kernel's write-back cache
+    uint64_t fuse_threads;
+    char *log_file;
+    char *log_level;
+};
+
+enum config_type { CONFIG_FLAG, CONFIG_BYTES, CONFIG_DURATION, CONFIG_NUMBER, CONFIG_TEXT };
+
+struct config_entry {
+    const char *name; // as in -o name or -o name=value
+    enum config_type type;
+    size_t offset; // in struct volume_config
+    uint64_t minimum, maximum;
+    const char *fallback; // the default as one would write it; NULL: unset
+    const char *argument; // what stands behind '=' in the help text; NULL for flags
+    const char *help;
+};
+
+extern const struct config_entry volume_config_table[];
+extern const size_t volume_config_count;
+
+// All defaults filled in.
+void volume_config_init(struct volume_config *c);
+void volume_config_free(struct volume_config *c);
+
+// Takes one option "name" or "name=value". 0; -ENOENT when the table has no such name; -EINVAL with
+// a text in `error` that names the option, what was given and what would be right. Flags also take
+// "no_name" and "name=on|off". Sizes take K, M, G, T (powers of 1024); durations take ms, s, m, h
+// (a bare number is seconds).
+MUST_CHECK int volume_config_set(struct volume_config *c, const char *option, struct buffer *error);
+
+// One line an option, for --help.
+void volume_config_help(struct buffer *out);
+
+#endif
