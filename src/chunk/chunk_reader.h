@@ -34,8 +34,8 @@ struct chunk_read_options {
     bool local_only;      // -EREMOTE instead of asking the store
 };
 
-// Is given every page that was unpacked on the way, those asked for among them, each once, as page
-// content without patches applied. May keep a reference of its own.
+// Is given every page that was resolved on the way, those asked for among them, with its content as of
+// the local generation. May keep a reference of its own.
 typedef void chunk_page_sink(void *argument, struct page_no page, struct page *content);
 
 // Fills pages_out[0 .. count) with references to the pages [first, first + count) of the object as

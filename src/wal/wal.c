@@ -296,6 +296,13 @@ wal_read(struct wal *w, struct lsn at, void *p, uint32_t n)
     return rc;
 }
 
+int
+wal_read_verified(struct wal *w, struct lsn at, uint32_t crc, void *p, uint32_t n)
+{
+    int rc = wal_read(w, at, p, n);
+    return rc == 0 && crc32c(0, p, n) != crc ? -EIO : rc;
+}
+
 void
 wal_release(struct wal *w, struct lsn cut)
 {

@@ -106,6 +106,10 @@ MUST_CHECK int wal_sync_wait(struct wal *w);
 // them. -ESTALE when they have been released.
 MUST_CHECK int wal_read(struct wal *w, struct lsn at, void *p, uint32_t n);
 
+// Reads `n` bytes and checks them against their CRC-32C. -EIO when they do not match.
+MUST_CHECK int wal_read_verified(
+    struct wal *w, struct lsn at, uint32_t crc, void *p, uint32_t n);
+
 // Everything below `cut` is held by a local generation: its segments may be recycled.
 void wal_release(struct wal *w, struct lsn cut);
 
