@@ -50,10 +50,10 @@ enum remote_put_mode {
 
 // Limits on one call. Zero-initialise for "no limit".
 struct remote_call {
-    uint64_t deadline_ms;            // on clock_monotonic_ms(); 0: the store's default (30 s idle)
+    uint64_t deadline_ms; // on clock_monotonic_ms(); 0: the store's default (30 s idle)
     bool (*is_canceled)(void *argument); // polled during the transfer; may be NULL
     void *argument;
-    bool background;                 // gives way to foreground calls in limiters
+    bool background; // gives way to foreground calls in limiters
 };
 
 // What a listing yields, in ascending byte order of keys.
@@ -128,8 +128,8 @@ MUST_CHECK int remote_store_head_blob(struct remote_store *s, const char *key,
 MUST_CHECK int remote_store_list_blobs(struct remote_store *s, const char *prefix,
     const char *after, size_t limit, struct remote_listing *listing_out,
     const struct remote_call *call);
-MUST_CHECK int remote_store_delete_blobs(struct remote_store *s, const char *const *keys,
-    size_t count, const struct remote_call *call);
+MUST_CHECK int remote_store_delete_blobs(
+    struct remote_store *s, const char *const *keys, size_t count, const struct remote_call *call);
 MUST_CHECK int remote_store_probe(struct remote_store *s, const struct remote_call *call);
 void remote_store_close(struct remote_store *s); // NULL is fine
 void remote_listing_free(struct remote_listing *listing);
@@ -150,18 +150,19 @@ struct store_url {
     char *tenant;    // [A-Za-z0-9._-]{1,64}, not "." or ".."
 };
 
-// 0, or -EINVAL with a text in remote_store_error() that says what is wrong and shows the two forms.
+// 0, or -EINVAL with a text in remote_store_error() that says what is wrong and shows the two
+// forms.
 MUST_CHECK int store_url_parse(const char *source, struct store_url *url_out);
 void store_url_free(struct store_url *url);
 // The source without the tenant, canonical: equal for equal places. To be freed.
 char *store_url_place(const struct store_url *url);
 
 struct remote_store_options {
-    const char *endpoint; // s3: NULL: AWS by region
-    const char *region;   // NULL: AWS_REGION, the profile's, us-east-1
-    const char *profile;  // NULL: AWS_PROFILE, "default"
-    const char *ca_file;  // NULL: the system's
-    bool virtual_host;    // bucket in the host name; default is path style when endpoint is set
+    const char *endpoint;     // s3: NULL: AWS by region
+    const char *region;       // NULL: AWS_REGION, the profile's, us-east-1
+    const char *profile;      // NULL: AWS_PROFILE, "default"
+    const char *ca_file;      // NULL: the system's
+    bool virtual_host;        // bucket in the host name; default is path style when endpoint is set
     uint64_t multipart_bytes; // objects above this go in parts; 0: 64 MiB
     unsigned connections;     // at once; 0: 8
     uint64_t timeout_ms;      // no progress for this long fails the try; 0: 30 s
