@@ -15,6 +15,7 @@
 #include "base/bytes.h"
 #include "base/hash_table.h"
 #include "format/blob.h"
+#include "format/compress.h"
 #include "platform/memory.h"
 #include "tests/unit/blob_seal.h"
 
@@ -117,7 +118,28 @@ copy_pages(struct blob_writer *w, const uint8_t *image, const struct blob_index 
     free(frame);
 }
 
-// There is one way to write an image, but for the lengths of frames: others may compress better.
+static void
+compare_frames(const uint8_t *a, const uint8_t *b, const struct blob_index *index_of_a,
+    const struct blob_index *index_of_b)
+{
+    uint8_t *pages = memory_alloc(2 * BLOB_FRAME_BYTES);
+    for (uint32_t i = 0; i < blob_index_frames(index_of_a); i++) {
+        uint64_t offset;
+        uint32_t stored;
+        uint32_t count;
+        uint32_t other_count;
+        blob_index_frame(index_of_a, i, &offset, &stored);
+        MUST_HOLD(blob_frame_unpack(a + offset, stored, pages, &count) == 0);
+        blob_index_frame(index_of_b, i, &offset, &stored);
+        MUST_HOLD(
+            blob_frame_unpack(b + offset, stored, pages + BLOB_FRAME_BYTES, &other_count) == 0);
+        MUST_HOLD(count == other_count);
+        MUST_HOLD(memcmp(pages, pages + BLOB_FRAME_BYTES, count * PAGE_BYTES) == 0);
+    }
+    free(pages);
+}
+
+// There is one way to write an image, but for the compression of frames: others may do it better.
 static void
 rewrite_image(const uint8_t *image, const struct blob_index *index, const uint8_t *stored_index)
 {
@@ -131,6 +153,11 @@ rewrite_image(const uint8_t *image, const struct blob_index *index, const uint8_
     size_t body = INDEX_LENGTHS_AT + 4 * (size_t)blob_index_frames(index);
     MUST_HOLD(memcmp(index_again + 4, stored_index + 4, INDEX_LENGTHS_AT - 4) == 0);
     MUST_HOLD(memcmp(index_again + body, stored_index + body, info.index_bytes - body) == 0);
+    struct blob_index *parsed_again;
+    MUST_HOLD(blob_index_parse(
+                  index_again, again.length - info.index_offset, again.length, &parsed_again) == 0);
+    compare_frames(image, again.data, index, parsed_again);
+    blob_index_free(parsed_again);
 }
 
 static void
@@ -288,13 +315,17 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 
 // ---- seeds --------------------------------------------------------------------------------------
 
-// A short page that LZ4 packs well.
+#define RAW_SEED_PAGES 1u // a seed with as many pages does not compress
+
+// A page that LZ4 packs well, or not at all.
 static void
-add_seed_page(struct blob_writer *w, uint32_t page)
+add_seed_page(struct blob_writer *w, uint32_t page, bool packs)
 {
     uint8_t data[PAGE_BYTES];
     memset(data, (int)(page % 251), sizeof(data));
     data[page % PAGE_BYTES] = 0xff;
+    for (uint32_t i = 0; i < PAGE_BYTES && !packs; i += 8)
+        put_le64(data + i, hash_u64(i));
     MUST_HOLD(blob_writer_add_data(w, page, data) == 0);
 }
 
@@ -316,12 +347,12 @@ seed_image(enum blob_kind kind, uint32_t pages, struct buffer *image)
     struct blob_image_info info;
     struct blob_writer *w = blob_writer_new(kind, sink_append, image);
     for (uint32_t i = 0; i < pages; i++)
-        add_seed_page(w, 2 * i - i % 2);
+        add_seed_page(w, 2 * i - i % 2, pages != RAW_SEED_PAGES);
     if (kind == BLOB_DELTA && pages > 0) {
         MUST_HOLD(blob_writer_add_zero(w, 9000, 1000) == 0);
         add_seed_patch(w, 10000);
         add_seed_patch(w, 10001);
-        add_seed_page(w, 10002);
+        add_seed_page(w, 10002, true);
         add_seed_patch(w, CHUNK_PAGES - 1);
     }
     MUST_HOLD(blob_writer_finish(w, &info) == 0);
@@ -331,6 +362,23 @@ seed_image(enum blob_kind kind, uint32_t pages, struct buffer *image)
 
 static const uint8_t seed_script[] = {MODE_WRITER, 0, 0, 1, 5, 0, 1, 0, 7, 0, 1, 1, 9, 0, 3, 0, 50,
     1, 7, 3, 200, 4, 2, 0, 1, 0, 1, 0, 0, 0, 0, 255, 0, 64, 3, 0, 255, 255};
+
+// A frame that claims, and has, one page more than fits.
+static void
+seed_long_frame(struct buffer *input_out)
+{
+    size_t raw = BLOB_FRAME_BYTES + PAGE_BYTES;
+    uint8_t *pages = memory_alloc_zero(raw);
+    buffer_append_u8(input_out, MODE_FRAME);
+    buffer_append_le64(input_out, 0); // made right by try_frame
+    buffer_append_le32(input_out, (uint32_t)raw);
+    buffer_append_le32(input_out, 1);
+    size_t room = 1000;
+    size_t length = compress_block(pages, raw, buffer_reserve(input_out, room), room);
+    MUST_HOLD(length > 0);
+    input_out->length += length;
+    free(pages);
+}
 
 bool
 fuzz_seed(unsigned which, struct buffer *input_out)
@@ -344,16 +392,21 @@ fuzz_seed(unsigned which, struct buffer *input_out)
         {MODE_SEALED, BLOB_DELTA, 3},
         {MODE_SEALED, BLOB_BASE, 40},
         {MODE_SEALED, BLOB_BASE, 0},
+        {MODE_SEALED, BLOB_DELTA, RAW_SEED_PAGES},
         {MODE_FITTED, BLOB_DELTA, 20},
         {MODE_INDEX, BLOB_DELTA, 33},
         {MODE_INDEX, BLOB_BASE, 100},
         {MODE_FRAME, BLOB_BASE, 1},
         {MODE_FRAME, BLOB_BASE, 16},
     };
-    if (which > ARRAY_LENGTH(seeds))
+    if (which > ARRAY_LENGTH(seeds) + 1)
         return false;
     if (which == ARRAY_LENGTH(seeds)) {
         buffer_append(input_out, seed_script, sizeof(seed_script));
+        return true;
+    }
+    if (which == ARRAY_LENGTH(seeds) + 1) {
+        seed_long_frame(input_out);
         return true;
     }
     BUFFER_AUTO image = {0};

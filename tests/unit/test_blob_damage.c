@@ -2,6 +2,7 @@
 // Images that are damaged, forged, or written in a way that the writer does not.
 #include "unit.h"
 
+#include "format/compress.h"
 #include "tests/unit/blob_model.h"
 #include "tests/unit/blob_seal.h"
 
@@ -111,6 +112,25 @@ START_TEST(frames_with_a_wrong_shape_are_refused)
         put_le32(copy.data, crc32c(0, copy.data + 4, n - 4));
         ck_assert_int_eq(blob_frame_unpack(copy.data, n, out, &pages), -EBADMSG);
     }
+}
+END_TEST
+
+START_TEST(frames_do_not_unpack_more_than_fits)
+{
+    static uint8_t frame[BLOB_FRAME_HEADER + 1000];
+    static const uint8_t zeros[BLOB_FRAME_BYTES + PAGE_BYTES];
+    uint8_t *out = memory_alloc(BLOB_FRAME_BYTES); // a sanitizer sees a byte too many
+    uint32_t pages;
+    for (uint32_t raw = BLOB_FRAME_BYTES - 1; raw <= sizeof(zeros); raw++) {
+        size_t n = BLOB_FRAME_HEADER + compress_block(zeros, raw, frame + BLOB_FRAME_HEADER, 1000);
+        put_le32(frame + 4, (uint32_t)n);
+        put_le32(frame + 8, raw);
+        put_le16(frame + 12, 1);
+        put_le32(frame, crc32c(0, frame + 4, n - 4));
+        int rc = blob_frame_unpack(frame, n, out, &pages);
+        ck_assert_int_eq(rc, raw == BLOB_FRAME_BYTES ? 0 : -EBADMSG);
+    }
+    free(out);
 }
 END_TEST
 
@@ -282,6 +302,7 @@ main(void)
     ADD(every_changed_byte_is_noticed);
     ADD(truncated_and_lengthened_images_are_refused);
     ADD(frames_with_a_wrong_shape_are_refused);
+    ADD(frames_do_not_unpack_more_than_fits);
     ADD(forged_fields_are_refused_whatever_the_checksums_say);
     ADD(images_that_could_be_written_another_way_are_refused);
     ADD(a_wrong_hash_alone_is_noticed);
