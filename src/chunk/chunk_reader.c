@@ -185,6 +185,15 @@ fetch_frames(struct chunk_reader *r, const struct chunk_image *image, struct fra
         verify_frames, f, options);
 }
 
+int
+chunk_reader_frame(struct chunk_reader *r, struct chunk_view *view, size_t image, uint32_t frame,
+    const struct chunk_read_options *options, uint8_t out[BLOB_FRAME_BYTES])
+{
+    struct frames f = {.first = frame, .count = 1, .data = out};
+    int rc = chunk_reader_index(r, view, image, options, &f.index);
+    return rc < 0 ? rc : fetch_frames(r, &view->images[image], &f, 0, options);
+}
+
 // ---- reading ------------------------------------------------------------------------------------
 
 struct read {
