@@ -16,6 +16,7 @@
 //     -ECANCELED     the caller's cancel function said so
 //     -ETIMEDOUT     the deadline passed (set by the retrying wrapper)
 //     -ENOSPC        the store is full (file store)
+//     -EOPNOTSUPP    the store cannot do a conditional create (put with REMOTE_PUT_CREATE, probe)
 //     -EIO           anything else; not worth retrying
 // The text of the last failure of the calling thread is had with remote_store_error(); it names the
 // operation, the key and the server's own words, and never holds a secret.
@@ -50,10 +51,10 @@ enum remote_put_mode {
 
 // Limits on one call. Zero-initialise for "no limit".
 struct remote_call {
-    uint64_t deadline_ms;            // on clock_monotonic_ms(); 0: the store's default (30 s idle)
+    uint64_t deadline_ms; // on clock_monotonic_ms(); 0: the store's default (30 s idle)
     bool (*is_canceled)(void *argument); // polled during the transfer; may be NULL
     void *argument;
-    bool background;                 // gives way to foreground calls in limiters
+    bool background; // gives way to foreground calls in limiters
 };
 
 // What a listing yields, in ascending byte order of keys.
@@ -77,12 +78,16 @@ struct remote_head {
     uint64_t modified_ms;
 };
 
+#define REMOTE_GET_MAX_BYTES ((uint64_t)1 << 30)
+
 struct remote_store_ops {
     int (*put_blob)(struct remote_store *s, const char *key, const struct remote_source *source,
         enum remote_put_mode mode, const struct remote_call *call);
     // Appends bytes [offset, offset + length) to `out`; length UINT64_MAX reads to the end. A range
-    // that begins past the end is -EIO; one that ends past it is cut. For objects of any size the
-    // result is in memory: callers ask for ranges.
+    // that begins past the end is -EIO; one that ends past it is cut. (The end itself counts as
+    // past it, except that offset 0 of an empty object yields nothing.) The result is in memory, at
+    // most REMOTE_GET_MAX_BYTES (-EIO above): callers ask for ranges. After a failure `out` is as
+    // it was.
     int (*get_blob)(struct remote_store *s, const char *key, uint64_t offset, uint64_t length,
         struct buffer *out, const struct remote_call *call);
     int (*head_blob)(struct remote_store *s, const char *key, struct remote_head *head_out,
@@ -107,9 +112,11 @@ struct remote_store_counters {
     uint64_t retries, throttled, errors;
 };
 
+// A store that wraps another one sees what the inner one counts: its counters are complete.
 struct remote_store {
     const struct remote_store_ops *ops;
     struct remote_store_counters counters;
+    struct remote_store *outer; // the store that wraps this one, or NULL
 };
 
 static inline void
@@ -128,8 +135,8 @@ MUST_CHECK int remote_store_head_blob(struct remote_store *s, const char *key,
 MUST_CHECK int remote_store_list_blobs(struct remote_store *s, const char *prefix,
     const char *after, size_t limit, struct remote_listing *listing_out,
     const struct remote_call *call);
-MUST_CHECK int remote_store_delete_blobs(struct remote_store *s, const char *const *keys,
-    size_t count, const struct remote_call *call);
+MUST_CHECK int remote_store_delete_blobs(
+    struct remote_store *s, const char *const *keys, size_t count, const struct remote_call *call);
 MUST_CHECK int remote_store_probe(struct remote_store *s, const struct remote_call *call);
 void remote_store_close(struct remote_store *s); // NULL is fine
 void remote_listing_free(struct remote_listing *listing);
@@ -150,18 +157,19 @@ struct store_url {
     char *tenant;    // [A-Za-z0-9._-]{1,64}, not "." or ".."
 };
 
-// 0, or -EINVAL with a text in remote_store_error() that says what is wrong and shows the two forms.
+// 0, or -EINVAL with a text in remote_store_error() that says what is wrong and shows the two
+// forms.
 MUST_CHECK int store_url_parse(const char *source, struct store_url *url_out);
 void store_url_free(struct store_url *url);
 // The source without the tenant, canonical: equal for equal places. To be freed.
 char *store_url_place(const struct store_url *url);
 
 struct remote_store_options {
-    const char *endpoint; // s3: NULL: AWS by region
-    const char *region;   // NULL: AWS_REGION, the profile's, us-east-1
-    const char *profile;  // NULL: AWS_PROFILE, "default"
-    const char *ca_file;  // NULL: the system's
-    bool virtual_host;    // bucket in the host name; default is path style when endpoint is set
+    const char *endpoint;     // s3: NULL: AWS by region
+    const char *region;       // NULL: AWS_REGION, the profile's, us-east-1
+    const char *profile;      // NULL: AWS_PROFILE, "default"
+    const char *ca_file;      // NULL: the system's
+    bool virtual_host;        // bucket in the host name; default is path style when endpoint is set
     uint64_t multipart_bytes; // objects above this go in parts; 0: 64 MiB
     unsigned connections;     // at once; 0: 8
     uint64_t timeout_ms;      // no progress for this long fails the try; 0: 30 s
