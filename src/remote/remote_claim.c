@@ -41,10 +41,11 @@ find_owner(const struct remote_place *place, const struct db_record *db,
         return remote_log_bad(key, "the record is missing");
     if (rc > 0)
         return -ESTALE;
-    rc = remote_header_fetch(place, key, bytes, owner_out);
     // A large one was verified when it was imported or written; its header will do.
-    if (rc == 0 && bytes <= REMOTE_MEMORY_BYTES)
-        rc = remote_record_is(place, key, bytes, &db->remote_hash);
+    if (bytes <= REMOTE_MEMORY_BYTES)
+        rc = remote_record_fetch(place, key, bytes, &db->remote_hash, owner_out);
+    else
+        rc = remote_header_fetch(place, key, bytes, owner_out);
     if (rc == 0 && (owner_out->sequence != db->remote_sequence ||
                        !uuid_equal(&owner_out->volume, &db->volume)))
         rc = remote_log_bad(key, "it is not the record that was there before");

@@ -193,15 +193,13 @@ check_against_chain(struct import *im, const struct remote_link *link)
         return rc;
     remote_key(im->place, REMOTE_RECORD, link->sequence + (rc > 0), &name);
     const char *key = buffer_string(&name);
-    if (rc > 0) {
-        struct manifest_record_header h;
-        if (sequence != link->sequence + 1)
-            return remote_log_bad(key, "the record is missing");
-        rc = remote_header_fetch(im->place, key, bytes, &h);
-        return rc < 0 ? rc : remote_link_check(link, key, &h);
-    }
-    return own ? remote_record_is(im->place, key, own_bytes, &link->hash)
-               : remote_log_bad(key, "the record is missing");
+    struct manifest_record_header h;
+    if (rc > 0 ? sequence != link->sequence + 1 : !own)
+        return remote_log_bad(key, "the record is missing");
+    if (rc == 0)
+        return remote_record_fetch(im->place, key, own_bytes, &link->hash, &h);
+    rc = remote_header_fetch(im->place, key, bytes, &h);
+    return rc < 0 ? rc : remote_link_check(link, key, &h);
 }
 
 // Fetches the catalog and makes sure of it, without changing anything.

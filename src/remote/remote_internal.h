@@ -115,8 +115,8 @@ MUST_CHECK int remote_object_header(
     struct remote_object *o, const char *key, struct manifest_record_header *header_out);
 
 // Fetches a record and makes sure that it verifies and has this hash: 0 or -EBADMSG (logged).
-MUST_CHECK int remote_record_is(
-    const struct remote_place *place, const char *key, uint64_t bytes, const struct sha256 *hash);
+MUST_CHECK int remote_record_fetch(const struct remote_place *place, const char *key,
+    uint64_t bytes, const struct sha256 *hash, struct manifest_record_header *header_out);
 
 // A record without changes, in memory.
 struct remote_small_record {

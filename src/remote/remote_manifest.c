@@ -114,12 +114,15 @@ remote_object_header(
 }
 
 int
-remote_record_is(
-    const struct remote_place *place, const char *key, uint64_t bytes, const struct sha256 *hash)
+remote_record_fetch(const struct remote_place *place, const char *key, uint64_t bytes,
+    const struct sha256 *hash, struct manifest_record_header *header_out)
 {
     struct remote_object object;
     struct sha256 found;
     int rc = remote_object_fetch(place, key, bytes, &object);
+    if (rc < 0)
+        return rc;
+    rc = remote_object_header(&object, key, header_out);
     if (rc == 0)
         rc = remote_object_read(&object, key, NULL, NULL, &found);
     if (rc == 0 && !sha256_equal(&found, hash))
