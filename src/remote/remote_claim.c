@@ -15,7 +15,7 @@
 
 #include "platform/clock.h"
 #include "platform/crash_point.h"
-#include "platform/log.h"
+#include "platform/random.h"
 #include "remote/remote_internal.h"
 
 // Step 1: the header of the newest record, which must be the one at db's position. -ESTALE when
@@ -116,6 +116,8 @@ make_open_record(const struct remote_place *place, const struct db_record *db, u
         .generation = db->published,
         .previous_generation = db->published,
         .cut = db->cut,
+        // No two claims may be equal byte for byte, not even those of a root and its copy.
+        .checkpoint_id = random_uuid(),
         .created_ms = clock_wall_ms(),
     };
     remote_host_name(h.host);
