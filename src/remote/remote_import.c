@@ -76,20 +76,9 @@ change_weight(const struct change *c)
 }
 
 static int
-refuse_log_change(struct import *im, const struct change *change)
-{
-    if (change->kind != CHANGE_WRITE && change->kind != CHANGE_DISCARD)
-        return 0;
-    return remote_log_bad(im->key, "it holds a change that belongs into a log");
-}
-
-static int
 apply_change(void *argument, const struct change *change)
 {
     struct import *im = argument;
-    int rc = refuse_log_change(im, change);
-    if (rc < 0)
-        return rc;
     if (change->kind == CHANGE_PUT_COUNTERS)
         im->counters = change->counters;
     if (!im->batch) {
@@ -102,12 +91,6 @@ apply_change(void *argument, const struct change *change)
     if (im->batch_changes >= REMOTE_BATCH_CHANGES || im->batch_bytes >= REMOTE_BATCH_BYTES)
         return submit_pending(im);
     return 0;
-}
-
-static int
-check_change(void *argument, const struct change *change)
-{
-    return refuse_log_change(argument, change);
 }
 
 // ---- catalogs -----------------------------------------------------------------------------------
@@ -214,7 +197,7 @@ verify_catalog(struct import *im, const char *key, const struct catalog *c,
     if (rc == 0 && (h.kind != MANIFEST_RECORD_CATALOG || h.sequence != c->sequence))
         rc = remote_log_bad(key, "it is not the catalog that its name says");
     if (rc == 0)
-        rc = remote_object_read(object, key, check_change, im, NULL);
+        rc = remote_object_read(object, key, NULL, NULL, NULL);
     if (rc < 0)
         return rc;
     *link_out = (struct remote_link){
