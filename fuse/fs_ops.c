@@ -31,7 +31,7 @@ apply_settings(const struct fs_settings *settings, struct fuse_conn_info *conn)
     // Everything that is not named stays off. EXPLICIT_INVAL_DATA: nobody else changes files, so a
     // new mtime is no reason to drop cached pages. No POSIX_LOCKS and FLOCK_LOCKS: one host has the
     // volume, the kernel's own locks are enough. No HANDLE_KILLPRIV: it makes the daemon clear
-    // suid bits on every write without being told who writes.
+    // suid bits on every write without being told who writes; device.h has its second version.
     unsigned want = FUSE_CAP_ASYNC_READ | FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_IOCTL_DIR |
                     FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_ASYNC_DIO |
                     FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_CACHE_SYMLINKS |
@@ -104,7 +104,8 @@ fs_init(struct fs *fs, const struct fs_settings *settings, struct volume *volume
     fs->settings = *settings;
     fs->volume = volume;
     tickets_init(&fs->tickets);
-    lock_init(&fs->lock, "fs", LOCK_RANK_PLATFORM);
+    seeker_init(&fs->seeker, volume);
+    lock_init(&fs->lock, "fs", LOCK_RANK_FUSE);
     condition_init(&fs->idle);
 }
 
@@ -113,6 +114,7 @@ fs_destroy(struct fs *fs)
 {
     condition_destroy(&fs->idle);
     lock_destroy(&fs->lock);
+    seeker_destroy(&fs->seeker);
     tickets_destroy(&fs->tickets);
 }
 
@@ -137,6 +139,7 @@ void
 fs_drain(struct fs *fs)
 {
     fuse_req_t req;
+    seeker_stop(&fs->seeker);
     // The checkpoints themselves go on; volume_close waits for them.
     while ((req = ticket_take_any_request(&fs->tickets))) {
         fuse_reply_err(req, ENOTCONN);

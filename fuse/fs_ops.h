@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "fuse/seek.h"
 #include "fuse/ticket.h"
 #include "platform/lock.h"
 #include "volume/volume.h"
@@ -27,9 +28,9 @@ struct fs_settings {
 struct fs {
     struct fs_settings settings;
     struct volume *volume;
-    bool
-        kills_suid; // FUSE_HANDLE_KILLPRIV_V2 was agreed on: writes and truncates say when to clear
+    bool told_to_kill_suid; // the kernel says when suid bits are to be cleared; see device.h
     struct tickets tickets;
+    struct seeker seeker;
     struct lock lock;      // protects `deferred`
     struct condition idle; // `deferred` has become 0
     uint64_t deferred;     // requests that are answered after their handler has returned

@@ -6,23 +6,44 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "fuse/device.h"
 #include "fuse/fs_ops.h"
 #include "platform/memory.h"
 
 // ---- open and close -----------------------------------------------------------------------------
 
-// With FUSE_CAP_ATOMIC_O_TRUNC the open itself truncates. The kernel cannot clear suid bits then
-// without another request; it is done here for callers that do not hold CAP_FSETID by being root.
-static int
-truncate_at_open(fuse_req_t req, struct object_id object, int open_flags)
+// With FUSE_CAP_ATOMIC_O_TRUNC the open itself truncates. A kernel that does not say when to clear
+// suid bits cannot clear them then by itself; the callers that may keep them are root.
+static bool
+open_kills_suid(fuse_req_t req)
 {
-    if (!(open_flags & O_TRUNC))
-        return 0;
+    if (fs_of(req)->told_to_kill_suid)
+        return device_request_kills_suid();
+    return fuse_req_ctx(req)->uid != 0;
+}
+
+static int
+truncate_at_open(fuse_req_t req, struct object_id object)
+{
     struct volume_set_attributes change = {.set = VOLUME_SET_SIZE, .size = 0};
     struct volume_attributes attributes;
-    if (fuse_req_ctx(req)->uid != 0)
+    if (open_kills_suid(req))
         change.set |= VOLUME_SET_KILL_SUIDGID;
     return volume_set_attributes(fs_of(req)->volume, object, &change, &attributes);
+}
+
+static bool
+is_writer(const struct fuse_file_info *fi)
+{
+    return (fi->flags & O_ACCMODE) != O_RDONLY;
+}
+
+static void
+close_object(struct fs *fs, struct object_id object, const struct fuse_file_info *fi)
+{
+    if (is_writer(fi))
+        seeker_forget_writer(&fs->seeker, object);
+    volume_object_closed(fs->volume, object);
 }
 
 static int
@@ -32,9 +53,12 @@ open_object(fuse_req_t req, struct object_id object, struct fuse_file_info *fi)
     int rc = volume_object_opened(fs->volume, object);
     if (rc != 0)
         return rc;
-    rc = truncate_at_open(req, object, fi->flags);
+    if (is_writer(fi))
+        seeker_note_writer(&fs->seeker, object);
+    if (fi->flags & O_TRUNC)
+        rc = truncate_at_open(req, object);
     if (rc != 0) {
-        volume_object_closed(fs->volume, object);
+        close_object(fs, object, fi);
         return rc;
     }
     fi->keep_cache = 1;
@@ -50,7 +74,7 @@ fs_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     if (rc != 0)
         fs_reply_result(req, rc);
     else if (fuse_reply_open(req, fi) == -ENOENT)
-        volume_object_closed(fs->volume, object_of(ino));
+        close_object(fs, object_of(ino), fi);
 }
 
 // A file of that name, made now or, unless O_EXCL, by somebody who was faster.
@@ -89,15 +113,15 @@ fs_create(
         attributes.inode.size = 0;
     fs_fill_entry(&attributes, &entry);
     if (fuse_reply_create(req, &entry, fi) == -ENOENT) {
-        volume_object_closed(fs->volume, attributes.object);
+        close_object(fs, attributes.object, fi);
         volume_object_forgotten(fs->volume, attributes.object);
     }
 }
 
 void
-fs_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi UNUSED)
+fs_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-    volume_object_closed(fs_of(req)->volume, object_of(ino));
+    close_object(fs_of(req), object_of(ino), fi);
     fs_reply_result(req, 0);
 }
 
@@ -131,7 +155,7 @@ write_flags(fuse_req_t req, const struct fuse_file_info *fi)
 {
     if (fi->writepage)
         return VOLUME_WRITE_KEEP_TIMES;
-    unsigned flags = 0;
+    unsigned flags = device_request_kills_suid() ? VOLUME_WRITE_KILL_SUIDGID : 0;
     if ((fi->flags & O_APPEND) && !fs_of(req)->settings.writeback)
         flags |= VOLUME_WRITE_APPEND;
     return flags;
@@ -203,13 +227,10 @@ fs_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t lengt
 void
 fs_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, struct fuse_file_info *fi UNUSED)
 {
-    int64_t found = -EINVAL;
     if (offset < 0)
-        found = -ENXIO;
-    else if (whence == SEEK_DATA || whence == SEEK_HOLE)
-        found = volume_seek(fs_of(req)->volume, object_of(ino), (uint64_t)offset, whence);
-    if (found < 0)
-        fs_reply_result(req, (int)found);
+        fs_reply_result(req, -ENXIO);
+    else if (whence != SEEK_DATA && whence != SEEK_HOLE)
+        fs_reply_result(req, -EINVAL);
     else
-        fuse_reply_lseek(req, found);
+        seeker_seek(&fs_of(req)->seeker, req, object_of(ino), (uint64_t)offset, whence);
 }

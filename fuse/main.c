@@ -40,7 +40,7 @@ static int
 start_log(const struct options *options, struct buffer *error)
 {
     const struct volume_config *c = &options->config;
-    log_set_level(level_of(c->log_level));
+    log_set_level(options->debug ? LOG_LEVEL_DEBUG : level_of(c->log_level));
     log_set_syslog(!options->foreground, "ckptfs");
     int rc = c->log_file ? log_set_file(c->log_file) : 0;
     if (rc != 0)

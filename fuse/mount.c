@@ -143,7 +143,7 @@ mount_open(struct mount *m, const char *path, struct buffer *error)
         buffer_printf(error, "mountpoint %s: %s", path, strerror(-rc));
         return rc;
     }
-    lock_init(&m->lock, "mount", LOCK_RANK_PLATFORM);
+    lock_init(&m->lock, "mount", LOCK_RANK_FUSE);
     condition_init(&m->idle);
     return 0;
 }

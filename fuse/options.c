@@ -243,6 +243,7 @@ options_parse(struct options *options, int argc, char *const argv[], struct buff
     if (rc != 0)
         return rc;
     options->foreground = options->foreground || options->debug;
+    make_absolute(&options->mountpoint);
     make_absolute(&options->config.root);
     make_absolute(&options->config.ca_file);
     make_absolute(&options->config.log_file);

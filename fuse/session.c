@@ -20,6 +20,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "fuse/device.h"
 #include "fuse/fs_ops.h"
 #include "fuse/mount.h"
 #include "platform/file.h"
@@ -104,8 +105,11 @@ mount_volume(struct session *s, struct buffer *error)
     last_message[0] = '\0';
     s->fuse = fuse_session_new(&args, &fs_operations, sizeof(fs_operations), &s->fs);
     fuse_opt_free_args(&args);
-    if (s->fuse && fuse_session_mount(s->fuse, s->mount.path) == 0)
+    bool mounted = s->fuse && fuse_session_mount(s->fuse, s->mount.path) == 0;
+    if (mounted && device_attach(s->fuse) == 0)
         return 0;
+    if (mounted)
+        fuse_session_unmount(s->fuse);
     buffer_printf(error, "mount %s: %s", s->mount.path,
         last_message[0] ? last_message : "libfuse did not say why");
     if (geteuid() != 0 && s->options->allow_other)
@@ -144,6 +148,8 @@ unmount_and_stop(struct session *s)
     log_warning("mount.busy", "%s: %s; it is detached", s->mount.path, strerror(-rc));
     // Logged where it fails; what the kernel keeps is lost then, as in a crash.
     rc = mount_sync_kernel(&s->mount);
+    // What it does needs the workers.
+    seeker_stop(&s->fs.seeker);
     mount_end_serving(&s->mount);
     stop_loop(s);
 }
@@ -233,8 +239,11 @@ serve(struct session *s, struct buffer *error)
     if (rc != 0)
         return rc;
     s->main_thread = pthread_self();
-    rc = thread_start(&control_thread, "control", control, s);
+    rc = seeker_start(&s->fs.seeker, s->fuse);
+    if (rc == 0)
+        rc = thread_start(&control_thread, "control", control, s);
     if (rc != 0) {
+        seeker_stop(&s->fs.seeker);
         buffer_printf(error, "start %s: cannot start a thread: %s", s->mount.path, strerror(-rc));
         fuse_session_unmount(s->fuse);
         fuse_session_destroy(s->fuse);

@@ -7,7 +7,7 @@ void
 tickets_init(struct tickets *t)
 {
     memset(t, 0, sizeof(*t));
-    lock_init(&t->lock, "tickets", LOCK_RANK_PLATFORM);
+    lock_init(&t->lock, "tickets", LOCK_RANK_FUSE);
     for (size_t i = 0; i < TICKETS_MAX; i++)
         t->slots[i].owner = t;
 }
