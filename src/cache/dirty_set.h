@@ -57,6 +57,7 @@ enum dirty_state dirty_set_find(const struct dirty_set *s, struct object_id obje
     struct page_no page, struct dirty_page *content_out);
 
 uint64_t dirty_set_pages(const struct dirty_set *s);
+uint64_t dirty_set_object_pages(const struct dirty_set *s, struct object_id object);
 // Bytes of pages in memory.
 uint64_t dirty_set_resident_bytes(const struct dirty_set *s);
 bool dirty_set_is_empty(const struct dirty_set *s);

@@ -103,6 +103,8 @@ struct page_store_numbers {
     uint64_t limit_bytes;
 };
 void page_store_numbers_locked(struct page_store *ps, struct page_store_numbers *numbers_out);
+// Dirty pages of one object, those that are in both sets twice.
+uint64_t page_store_dirty_pages_locked(struct page_store *ps, struct object_id object);
 // Whether dirty pages that cannot be evicted use up the memory: writers should wait for a fold.
 bool page_store_is_full_locked(struct page_store *ps);
 
