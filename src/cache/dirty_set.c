@@ -381,3 +381,25 @@ dirty_set_walk(const struct dirty_set *s, struct object_id object, uint64_t firs
     }
     return 0;
 }
+
+static int
+take_first(void *argument, struct page_no page, const struct dirty_page *content UNUSED)
+{
+    *(uint64_t *)argument = page.v;
+    return 1;
+}
+
+uint64_t
+dirty_set_next_change(const struct dirty_set *s, struct object_id object, uint64_t page)
+{
+    uint64_t next = UINT64_MAX;
+    dirty_set_walk(s, object, page, UINT64_MAX, take_first, &next);
+    struct dirty_object *o = find_object(s, object);
+    for (size_t i = 0; o && i < o->hole_count; i++) {
+        if (o->holes[i].end <= page)
+            continue;
+        uint64_t first = o->holes[i].first > page ? o->holes[i].first : page;
+        return first < next ? first : next;
+    }
+    return next;
+}

@@ -86,6 +86,10 @@ typedef int dirty_set_visit(void *argument, struct page_no page, const struct di
 int dirty_set_walk(const struct dirty_set *s, struct object_id object, uint64_t first, uint64_t end,
     dirty_set_visit *visit, void *argument);
 
+// The first page at or behind `page` that the set says something about; UINT64_MAX when there is
+// none.
+uint64_t dirty_set_next_change(const struct dirty_set *s, struct object_id object, uint64_t page);
+
 // ---- helpers for layers -------------------------------------------------------------------------
 
 // Whether all bytes of the page are zero.

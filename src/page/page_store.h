@@ -87,6 +87,11 @@ void page_store_drop_object_locked(struct page_store *ps, struct object_id objec
 MUST_CHECK int page_store_read(struct page_store *ps, struct object_id object, uint64_t offset,
     size_t length, uint8_t *out, const struct chunk_read_options *options);
 
+// The first byte at or behind `offset` and before `end` that is data (or that is in a hole), to the
+// page; `end` when there is none. Hold no locks.
+MUST_CHECK int page_store_seek(struct page_store *ps, struct object_id object, uint64_t offset,
+    uint64_t end, bool data, uint64_t *found_out);
+
 // ---- checkpoints --------------------------------------------------------------------------------
 
 // The active set becomes the frozen one; there must be no frozen set.
