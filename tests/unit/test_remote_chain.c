@@ -313,7 +313,7 @@ run_work(void)
     unit_add(s, "work_until_death", work_until_death, 0);
     SRunner *runner = srunner_create(s);
     srunner_set_fork_status(runner, CK_NOFORK);
-    srunner_run_all(runner, CK_NORMAL);
+    srunner_run_all(runner, CK_SILENT);
     srunner_free(runner);
     return EXIT_SUCCESS;
 }
