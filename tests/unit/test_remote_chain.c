@@ -4,9 +4,11 @@
 
 #include <signal.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "base/checksum.h"
 #include "platform/memory.h"
 #include "platform/random.h"
@@ -287,6 +289,114 @@ START_TEST(catalog_is_due_when_records_outweigh_it)
 }
 END_TEST
 
+// ---- what fails underneath ----------------------------------------------------------------------
+
+START_TEST(records_of_a_newer_version_are_told_from_damage)
+{
+    root_begin(&one);
+    root_fold(&one, 0);
+    ck_assert_int_eq(root_publish(&one), 0);
+    ck_assert_int_eq(remote_manifest_write_catalog(&one.place, one.m, one.db.id), 0);
+    BUFFER_AUTO record = {0};
+    world_read(&world, "record-", 3, &record);
+    // The version is a u16 after the magic; the checksum of the header is in its last four bytes.
+    put_le16(record.data + 8, 1000);
+    put_le32(record.data + 252, crc32c(0, record.data, 252));
+    world_write(&world, "record-", 3, record.data, record.length);
+    ck_assert_int_eq(try_import(), -ENOTSUP);
+    struct remote_lease lease;
+    ck_assert_int_eq(root_claim(&one, false, &lease), -ENOTSUP);
+}
+END_TEST
+
+START_TEST(catalogs_without_records_are_no_volume)
+{
+    root_begin(&one);
+    root_fold(&one, 0);
+    ck_assert_int_eq(root_publish(&one), 0);
+    ck_assert_int_eq(remote_manifest_write_catalog(&one.place, one.m, one.db.id), 0);
+    for (uint64_t i = 1; i <= 3; i++) {
+        char *path = world_path(&world, "record-", i);
+        ck_assert_int_eq(unlink(path), 0);
+        free(path);
+    }
+    // Not -ENOENT: that would invite somebody to make the volume anew.
+    ck_assert_int_eq(try_import(), -EBADMSG);
+}
+END_TEST
+
+START_TEST(object_that_is_listed_and_gone_is_an_error)
+{
+    struct store_fault gone = {
+        .verb = STORE_VERB_GET, .kind = STORE_FAULT_FAIL, .error = -ENOENT, .nth = 2, .times = 1};
+    struct remote_catch_up found;
+    root_begin(&one);
+    root_fold(&one, 0);
+    ck_assert_int_eq(root_publish_and_forget(&one), 0);
+    fault_store_add(world.faults, &gone);
+    ck_assert_int_eq(try_import(), -EBADMSG);
+    fault_store_clear(world.faults);
+    gone.nth = 1;
+    fault_store_add(world.faults, &gone);
+    ck_assert_int_eq(remote_manifest_catch_up(&one.place, one.m, &one.db, &found), -EBADMSG);
+    // Comparing with what is there, and it is not: ask again later.
+    fault_store_clear(world.faults);
+    gone.verb = STORE_VERB_HEAD;
+    fault_store_add(world.faults, &gone);
+    ck_assert_int_eq(root_publish(&one), -EAGAIN);
+    ck_assert_int_eq(root_publish(&one), 0);
+}
+END_TEST
+
+START_TEST(scratch_that_fails_is_reported)
+{
+    root_begin(&one);
+    root_fold(&one, 3 << 20);
+    ck_assert_int_eq(root_publish(&one), 0);
+    root_fold(&one, 3 << 20);
+    struct rlimit small = {1 << 20, 1 << 20};
+    signal(SIGXFSZ, SIG_IGN);
+    struct db_record db = root_new_db(&two, "small");
+    ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &small), 0);
+    ck_assert_int_eq(root_publish(&one), -EFBIG);
+    ck_assert_int_eq(
+        remote_manifest_import(&two.place, two.m, &db, (struct generation){0}), -EFBIG);
+    one.place.scratch = two.place.scratch = "/nonexistent";
+    ck_assert_int_eq(root_publish(&one), -EIO);
+    ck_assert_int_eq(remote_manifest_import(&two.place, two.m, &db, (struct generation){0}), -EIO);
+}
+END_TEST
+
+START_TEST(catalog_that_cannot_be_written_is_due_again)
+{
+    struct store_fault fault = {
+        .verb = STORE_VERB_PUT, .kind = STORE_FAULT_FAIL, .error = -EACCES, .nth = 1, .times = 1};
+    root_begin(&one);
+    root_fold(&one, 0);
+    ck_assert_int_eq(root_publish(&one), 0);
+    fault_store_add(world.faults, &fault);
+    ck_assert_int_eq(remote_manifest_write_catalog(&one.place, one.m, one.db.id), -EACCES);
+    ck_assert_int_eq(manifest_find_db(one.m, "main", "acme", 1, &one.db), 0);
+    ck_assert(remote_manifest_catalog_due(&one.db));
+    ck_assert_int_eq(remote_manifest_write_catalog(&one.place, one.m, one.db.id), 0);
+}
+END_TEST
+
+START_TEST(volume_whose_newest_record_is_large_is_claimed)
+{
+    root_begin(&one);
+    root_fold(&one, 3 << 20);
+    ck_assert_int_eq(root_publish(&one), 0);
+    root_import(&two);
+    uint64_t read = __atomic_load_n(&world.faults->counters.bytes_read, __ATOMIC_RELAXED);
+    ck_assert_int_eq(root_claim(&two, true, NULL), 0);
+    read = __atomic_load_n(&world.faults->counters.bytes_read, __ATOMIC_RELAXED) - read;
+    ck_assert_uint_gt(read, 0);
+    ck_assert_uint_lt(read, 1 << 20);
+    ck_assert_uint_eq(two.db.epoch, 2);
+}
+END_TEST
+
 // ---- dying --------------------------------------------------------------------------------------
 
 // Arguments of the process that dies: where the world is, and what to do there.
@@ -454,6 +564,12 @@ main(int argc, char **argv)
     ADD(own_record_that_the_root_does_not_know_is_foreign);
     ADD(fenced_root_stages_nothing);
     ADD(catalog_is_due_when_records_outweigh_it);
+    ADD(records_of_a_newer_version_are_told_from_damage);
+    ADD(catalogs_without_records_are_no_volume);
+    ADD(object_that_is_listed_and_gone_is_an_error);
+    ADD(scratch_that_fails_is_reported);
+    ADD(catalog_that_cannot_be_written_is_due_again);
+    ADD(volume_whose_newest_record_is_large_is_claimed);
     ADD(death_after_the_record_is_rolled_forward);
     ADD(death_in_a_claim_is_recovered_from);
     ADD(record_that_lands_after_death_in_a_claim_is_rolled_forward);
