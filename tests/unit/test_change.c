@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "unit.h"
 
+#include "golden.h"
 #include "manifest_samples.h"
 
 // Decodes exactly these bytes, from memory that ends where they end.

@@ -4,6 +4,7 @@
 #include "base/hash_table.h"
 #include "format/compress.h"
 #include "format/manifest_record.h"
+#include "golden.h"
 #include "manifest_samples.h"
 
 #define HEADER_BYTES         256u
