@@ -43,7 +43,7 @@ void page_store_set_wal(struct page_store *ps, struct wal *w);
 // ---- writing ------------------------------------------------------------------------------------
 
 // One page's part of a write: bytes [from, to) of the page, at their place in `content`, zeros
-// elsewhere; `crc` is the CRC-32C of those bytes.
+// elsewhere (NULL for a whole page that is only in the WAL); `crc` is the CRC-32C of those bytes.
 struct page_piece {
     struct page_no page;
     uint32_t from;
@@ -108,6 +108,8 @@ struct page_store_numbers {
     uint64_t limit_bytes;
 };
 void page_store_numbers_locked(struct page_store *ps, struct page_store_numbers *numbers_out);
+// Whether nothing has been written since the last freeze.
+bool page_store_is_clean_locked(struct page_store *ps);
 // Dirty pages of one object, those that are in both sets twice.
 uint64_t page_store_dirty_pages_locked(struct page_store *ps, struct object_id object);
 // Whether dirty pages that cannot be evicted use up the memory: writers should wait for a fold.

@@ -148,9 +148,12 @@ volume_open(const struct volume_config *config, const struct volume_host *host,
         rc = start_checkpoints(v);
         if (rc < 0)
             volume_error(error, "cannot start the threads: %s", strerror(-rc));
+        else
+            rc = volume_settle(v, error);
     }
     if (rc < 0) {
         checkpoint_stop(v->checkpoint);
+        volume_stop_housekeeping(v);
         int closed = wal_close(v->wal);
         if (closed < 0)
             log_warning("wal.failed", "the log could not be closed: %s", strerror(-closed));
@@ -242,8 +245,8 @@ release_lease(struct volume *v)
     if (rc == 0 && db.epoch > 0 && !db.fenced)
         rc = remote_lease_write(&v->place, db.epoch, v->config.lease_ttl_ms, true);
     if (rc < 0)
-        log_warning("volume.lease", "cannot release the lease: %s; it will run out",
-            remote_store_error());
+        log_warning(
+            "volume.lease", "cannot release the lease: %s; it will run out", remote_store_error());
 }
 
 int

@@ -139,7 +139,11 @@ wait_for_room(struct volume *v, uint32_t bytes)
     lock_take(&v->lock);
     bool in_time = true;
     while (in_time && !v->read_only && page_store_is_full_locked(v->pages)) {
-        volume_press_locked(v);
+        lock_release(&v->lock);
+        volume_press(v);
+        lock_take(&v->lock);
+        if (!page_store_is_full_locked(v->pages))
+            break;
         in_time = condition_wait_until(&v->folded, &v->lock, deadline);
     }
     bool read_only = v->read_only;
@@ -222,16 +226,14 @@ try_operation(
     return rc < 0 ? rc : -EAGAIN;
 }
 
-static void
-press_if_needed(struct volume *v)
+void
+volume_press_if_needed(struct volume *v)
 {
     struct wal_numbers n;
     wal_numbers(v->wal, &n);
     if (n.retained_bytes < n.limit_bytes / 8 * 3 && !n.waiting)
         return;
-    lock_take(&v->lock);
-    volume_press_locked(v);
-    lock_release(&v->lock);
+    volume_press(v);
 }
 
 int
@@ -252,6 +254,6 @@ volume_operate(struct volume *v, struct operation *op)
     if (!logged)
         wal_unreserve(v->wal, wal_align(reserved));
     else
-        press_if_needed(v);
+        volume_press_if_needed(v);
     return rc;
 }

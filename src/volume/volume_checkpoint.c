@@ -102,10 +102,10 @@ volume_checkpoint_host(struct volume *v, struct checkpoint_host *host_out)
 }
 
 void
-volume_press_locked(struct volume *v)
+volume_press(struct volume *v)
 {
-    v->press = true;
-    condition_signal(&v->press_work);
+    if (v->checkpoint)
+        checkpoint_press(v->checkpoint);
 }
 
 void
@@ -127,8 +127,8 @@ watch_log(struct volume *v)
     if (n.failed == 0)
         return;
     char reason[160];
-    snprintf(reason, sizeof(reason), "the write-ahead log cannot be written: %s",
-        strerror(-n.failed));
+    snprintf(
+        reason, sizeof(reason), "the write-ahead log cannot be written: %s", strerror(-n.failed));
     lock_take(&v->lock);
     volume_set_read_only_locked(v, reason);
     lock_release(&v->lock);
@@ -151,7 +151,7 @@ renew_lease(struct volume *v)
         rc = remote_manifest_is_followed(&v->place, db.remote_sequence);
     // Our own publisher may just have written it: let the publisher find out, it reads the record.
     if (rc == 1)
-        checkpoint_request(v->checkpoint, CHECKPOINT_REQUEST_CHECK, NULL, NULL);
+        checkpoint_check_owner(v->checkpoint);
     else if (rc < 0)
         log_warning("volume.lease", "cannot renew the lease: %s", remote_store_error());
 }
@@ -163,8 +163,8 @@ housekeeping_run(void *argument)
     uint64_t next_renewal = clock_monotonic_ms() + v->config.lease_ttl_ms / 3;
     lock_take(&v->housekeeping_lock);
     while (!v->stopping) {
-        condition_wait_until(&v->housekeeping_work, &v->housekeeping_lock,
-            clock_monotonic_ms() + HOUSEKEEPING_MS);
+        condition_wait_until(
+            &v->housekeeping_work, &v->housekeeping_lock, clock_monotonic_ms() + HOUSEKEEPING_MS);
         if (v->stopping)
             break;
         lock_release(&v->housekeeping_lock);
@@ -205,8 +205,7 @@ volume_stop_housekeeping(struct volume *v)
 // ---- control ------------------------------------------------------------------------------------
 
 int
-volume_checkpoint(
-    struct volume *v, unsigned flags, volume_checkpointed *done, void *argument)
+volume_checkpoint(struct volume *v, unsigned flags, volume_checkpointed *done, void *argument)
 {
     if (v->view)
         return -EROFS;
@@ -327,7 +326,7 @@ volume_status(struct volume *v, struct volume_status *status_out)
     snprintf(s->read_only_reason, sizeof(s->read_only_reason), "%s", v->read_only_reason);
     if (s->local.v == s->published.v)
         v->local_change_ms = 0;
-    uint64_t oldest = v->local_change_ms     ? v->local_change_ms
+    uint64_t oldest = v->local_change_ms    ? v->local_change_ms
                       : v->frozen_change_ms ? v->frozen_change_ms
                                             : v->oldest_change_ms;
     lock_release(&v->lock);

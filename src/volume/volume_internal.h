@@ -175,6 +175,10 @@ void volume_free_live_objects(struct volume *v);
 
 void volume_error(struct buffer *error, const char *format, ...) PRINTF_LIKE(2, 3);
 MUST_CHECK int volume_open_local(struct volume *v, struct buffer *error);
+// Once the checkpoint runs: the root directory of a new volume, and what nobody can have open any
+// more.
+MUST_CHECK int volume_settle(struct volume *v, struct buffer *error);
+void volume_mark_closing(struct volume *v);
 MUST_CHECK int volume_open_view(struct volume *v, struct buffer *error);
 // WAL replay into the active layer.
 MUST_CHECK int volume_replay(void *argument, const struct wal_replayed *record);
@@ -187,7 +191,10 @@ const char *volume_store_advice(int rc);
 
 // volume_checkpoint.c
 void volume_checkpoint_host(struct volume *v, struct checkpoint_host *host_out);
-void volume_press_locked(struct volume *v);
+// Asks for a fold. Hold no locks.
+void volume_press(struct volume *v);
+// Asks for one when the log has grown enough.
+void volume_press_if_needed(struct volume *v);
 void volume_set_read_only_locked(struct volume *v, const char *reason);
 MUST_CHECK int volume_start_housekeeping(struct volume *v);
 void volume_stop_housekeeping(struct volume *v);

@@ -5,7 +5,8 @@
 //     root does not have it   -> import from the bucket -> claim -> go
 //     another writer was here -> what is local is history: if all of it had been published, import
 //                                anew; else refuse, unless the user says discard_unpublished
-//     store not reachable     -> a root that has the db goes on with it and claims later; one that has
+//     store not reachable     -> a root that has the db goes on with it and claims later; one that
+//     has
 //                                not cannot
 #define _GNU_SOURCE
 #include <errno.h>
@@ -109,8 +110,9 @@ take_db_lock(struct volume *v, struct buffer *error)
     CLEANUP(memory_free_auto) char *path = memory_printf("%s/lock", directory);
     int rc = path_make_directories(directory, 0700);
     if (rc < 0) {
-        volume_error(error, "cannot make %s: %s; give a directory of yours with -o root=",
-            directory, strerror(-rc));
+        volume_error(error,
+            "cannot make %s: %s; give a directory of yours with -o root=", directory,
+            strerror(-rc));
         return rc;
     }
     v->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
@@ -210,8 +212,7 @@ open_wal(struct volume *v, const struct db_record *db, struct buffer *error)
     if (rc == 0)
         rc = wal_open(&options, db->cut, volume_replay, v, &v->wal, error);
     if (rc < 0 && error->length == 0)
-        volume_error(
-            error, "cannot open the write-ahead log in %s: %s", directory, strerror(-rc));
+        volume_error(error, "cannot open the write-ahead log in %s: %s", directory, strerror(-rc));
     page_store_set_wal(v->pages, v->wal);
     return rc;
 }
@@ -229,7 +230,8 @@ is_needed(void *argument, const struct sha256 *hash)
     return rc != -ENOENT;
 }
 
-// What a process that died left behind: staging directories, and blobs whose transaction never came.
+// What a process that died left behind: staging directories, and blobs whose transaction never
+// came.
 static void
 sweep(struct volume *v)
 {
@@ -285,8 +287,7 @@ create_in_store(struct volume *v, struct buffer *error)
 }
 
 int
-volume_import(
-    struct volume *v, struct db_record *db, struct generation at, struct buffer *error)
+volume_import(struct volume *v, struct db_record *db, struct generation at, struct buffer *error)
 {
     uint64_t started = clock_monotonic_ms();
     int rc = remote_manifest_import(&v->place, v->manifest, db, at);
@@ -297,8 +298,8 @@ volume_import(
         return rc;
     }
     if (rc == -ESTALE) {
-        volume_error(error, "%s has no generation %llu", v->config.source,
-            (unsigned long long)at.v);
+        volume_error(
+            error, "%s has no generation %llu", v->config.source, (unsigned long long)at.v);
         return rc;
     }
     if (rc < 0)
@@ -356,28 +357,16 @@ drop_db(struct volume *v, struct buffer *error)
     v->wal = NULL;
     volume_close_layers(v);
     CLEANUP(memory_free_auto) char *directory = wal_directory(v);
-    CLEANUP(memory_free_auto) char *cache =
-        memory_printf("%s/hot_cache/%u", v->config.root, v->db.v);
+    CLEANUP(memory_free_auto)
+    char *cache = memory_printf("%s/hot_cache/%u", v->config.root, v->db.v);
     rc = path_remove_tree(directory);
     if (rc == 0)
         rc = manifest_remove_db(v->manifest, v->db);
     if (rc == 0)
         rc = path_remove_tree(cache);
     if (rc < 0)
-        volume_error(error, "cannot remove the old local state below %s: %s", v->config.root,
-            strerror(-rc));
-    return rc;
-}
-
-static int
-load_db(struct volume *v, struct db_record *db)
-{
-    struct manifest_reader *r;
-    int rc = manifest_read_begin(v->manifest, &r);
-    if (rc < 0)
-        return rc;
-    rc = manifest_read_db(r, v->db, db);
-    manifest_read_end(r);
+        volume_error(
+            error, "cannot remove the old local state below %s: %s", v->config.root, strerror(-rc));
     return rc;
 }
 
@@ -434,8 +423,7 @@ refuse_claim(struct volume *v, const struct remote_lease *lease, struct buffer *
         "%s is mounted for writing by %s (its lease runs out in %llu s unless it is renewed). "
         "Unmount it there, wait, mount with -o ro, or take it over with -o takeover (changes that "
         "host has not published will be lost)",
-        v->config.source, lease->host[0] ? lease->host : "another host",
-        (unsigned long long)left);
+        v->config.source, lease->host[0] ? lease->host : "another host", (unsigned long long)left);
     return -EBUSY;
 }
 
@@ -451,8 +439,8 @@ claim(struct volume *v, struct db_record *db, struct buffer *error)
             return start_over(v, db, found.foreign_host, error);
         struct remote_lease lease = {0};
         if (rc == 0)
-            rc = remote_manifest_claim(&v->place, v->manifest, db, v->config.lease_ttl_ms,
-                v->config.takeover, &lease);
+            rc = remote_manifest_claim(
+                &v->place, v->manifest, db, v->config.lease_ttl_ms, v->config.takeover, &lease);
         if (rc == 0) {
             v->claimed = true;
             return 0;
@@ -548,11 +536,14 @@ volume_open_local(struct volume *v, struct buffer *error)
         }
         rc = 0;
     }
-    if (rc == 0)
-        rc = load_db(v, &db);
-    if (rc < 0)
-        return rc;
-    rc = make_root_directory(v);
+    return rc;
+}
+
+int
+volume_settle(struct volume *v, struct buffer *error)
+{
+    volume_press_if_needed(v);
+    int rc = make_root_directory(v);
     if (rc == 0)
         rc = volume_purge_orphans(v);
     if (rc < 0)
@@ -587,8 +578,8 @@ make_view_root(struct volume *v, struct buffer *error)
     int rc = path_make_directories(views, 0700);
     if (rc == 0) {
         sweep_views(views);
-        v->root = memory_printf("%s/%ld-%016llx", views, (long)getpid(),
-            (unsigned long long)random_u64());
+        v->root = memory_printf(
+            "%s/%ld-%016llx", views, (long)getpid(), (unsigned long long)random_u64());
         rc = path_make_directories(v->root, 0700);
     }
     if (rc < 0) {
@@ -609,8 +600,8 @@ volume_open_view(struct volume *v, struct buffer *error)
 {
     v->view = v->read_only = true;
     int rc = make_view_root(v, error);
-    CLEANUP(memory_free_auto) char *directory =
-        memory_printf("%s/manifest", v->root ? v->root : "");
+    CLEANUP(memory_free_auto)
+    char *directory = memory_printf("%s/manifest", v->root ? v->root : "");
     if (rc == 0)
         rc = open_manifest(v, directory, true, error);
     if (rc < 0)
@@ -625,8 +616,7 @@ volume_open_view(struct volume *v, struct buffer *error)
     v->db = db.id;
     rc = volume_open_layers(v, error);
     if (rc == 0)
-        rc = volume_import(
-            v, &db, (struct generation){v->config.at_generation}, error);
+        rc = volume_import(v, &db, (struct generation){v->config.at_generation}, error);
     v->name_key = db.name_key;
     v->counters = db.counters;
     struct volume_attributes root;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Replay: what the WAL tells happened after the cut of the local generation goes back into the active
-// layers, by the same function that applied it the first time. Whole pages stay in the log and are only
-// noted; so memory does not grow with the log.
+// Replay: what the WAL tells happened after the cut of the local generation goes back into the
+// active layers, by the same function that applied it the first time. Whole pages stay in the log
+// and are only noted; so memory does not grow with the log.
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -110,8 +110,8 @@ volume_replay(void *argument, const struct wal_replayed *record)
         if (rc == 0)
             rc = replay_change(v, &c, record);
         if (rc < 0) {
-            log_error("wal.replay_failed", "record at LSN %" PRIu64 ": %s", record->lsn.v,
-                strerror(-rc));
+            log_error(
+                "wal.replay_failed", "record at LSN %" PRIu64 ": %s", record->lsn.v, strerror(-rc));
             return rc == -ENOENT ? -EBADMSG : rc;
         }
     }
