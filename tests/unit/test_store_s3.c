@@ -765,16 +765,16 @@ START_TEST(probe_sweeps_abandoned_uploads)
     mock_http_answer(mock, "204 No Content", "", "");
     mock_http_answer(mock, "200 OK", "Date: Tue, 01 Jan 2030 00:00:00 GMT\r\n",
         "<ListMultipartUploadsResult>"
-        "<Upload><Key>pre/fix/old</Key><UploadId>1</UploadId>"
+        "<Upload><Key>pre/fix/checkpoints/old</Key><UploadId>1</UploadId>"
         "<Initiated>2029-12-30T00:00:00.000Z</Initiated></Upload>"
-        "<Upload><Key>pre/fix/young</Key><UploadId>2</UploadId>"
+        "<Upload><Key>pre/fix/checkpoints/young</Key><UploadId>2</UploadId>"
         "<Initiated>2029-12-31T12:00:00.000Z</Initiated></Upload>"
-        "<Upload><Key>other/old</Key><UploadId>3</UploadId>"
+        "<Upload><Key>pre/fix/old</Key><UploadId>3</UploadId>"
         "<Initiated>2029-12-30T00:00:00.000Z</Initiated></Upload></ListMultipartUploadsResult>");
     mock_http_answer(mock, "204 No Content", "", "");
     ck_assert_int_eq(remote_store_probe(store, NULL), 0);
-    check_sent(3, "GET", "/bucket/?prefix=pre%2Ffix%2F&uploads=");
-    check_sent(4, "DELETE", "/bucket/pre/fix/old?uploadId=1");
+    check_sent(3, "GET", "/bucket/?prefix=pre%2Ffix%2Fcheckpoints%2F&uploads=");
+    check_sent(4, "DELETE", "/bucket/pre/fix/checkpoints/old?uploadId=1");
     close_store();
 }
 END_TEST
