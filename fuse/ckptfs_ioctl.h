@@ -69,7 +69,8 @@ struct ckptfs_status {
     __u64 checkpoints;
     __u64 publications;
     __u64 checkpoint_failures;
-    __u64 completed_ticket; /* the newest checkpoint request that has ended */
+    __u64 completed_ticket; /* the newest checkpoint request such that it and all
+                               before it have ended */
     __s32 completed_result; /* its result: 0 or a negative errno */
     __u32 reserved0;
     __u8 volume[16];
