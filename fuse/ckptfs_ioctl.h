@@ -1,5 +1,6 @@
-/* SPDX-License-Identifier: Apache-2.0 */
 /*
+ * SPDX-License-Identifier: Apache-2.0
+ *
  * The control ABI of ckptfs: ioctls on any file or directory of a mount. Fixed-size structs, usable
  * from C and C++. `version` is CKPTFS_ABI_VERSION; reserved bytes and unknown flags must be zero:
  * anything else is EINVAL and nothing is done. On another file system these are ENOTTY.
@@ -14,7 +15,8 @@
 #define CKPTFS_ABI_VERSION 1
 
 #define CKPTFS_CHECKPOINT_WAIT       (1u << 0) /* until done; else return at once */
-#define CKPTFS_CHECKPOINT_LOCAL_ONLY (1u << 1) /* fold out of the WAL, do not wait for the store */
+#define CKPTFS_CHECKPOINT_LOCAL_ONLY (1u << 1) /* fold out of the WAL, do not wait for the store   \
+                                                */
 
 struct ckptfs_checkpoint {
     __u32 version;
