@@ -1,6 +1,7 @@
 # shellcheck shell=bash
-# shellcheck disable=SC2034 # MOUNT_ENVIRONMENT is read in lib.sh
 # SPDX-License-Identifier: Apache-2.0
+# shellcheck disable=SC2034 # MOUNT_ENVIRONMENT is read in lib.sh
+#
 # The disasters that every database goes through. The test that sources this defines:
 #
 #     db_init            makes the database below $DB (a directory on the mount)
