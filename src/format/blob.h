@@ -60,8 +60,9 @@ typedef int blob_sink(void *argument, const void *p, size_t n);
 struct blob_writer *blob_writer_new(enum blob_kind kind, blob_sink *sink, void *argument);
 void blob_writer_free(struct blob_writer *w); // NULL is fine
 
-// Pages must come in rising order. A data page of zeros is stored as zero. In a base, zero pages
-// are left out, and patches are refused (-EINVAL).
+// Pages must come in rising order (-EINVAL). A data page of zeros is stored as zero. In a base,
+// zero pages are left out, and patches are refused (-EINVAL). A patch whose mask is full is a data
+// page; one whose mask is empty is left out. What the sink returned once is returned from then on.
 MUST_CHECK int blob_writer_add_data(struct blob_writer *w, uint32_t page, const uint8_t *data);
 MUST_CHECK int blob_writer_add_zero(struct blob_writer *w, uint32_t page, uint32_t count);
 MUST_CHECK int blob_writer_add_patch(

@@ -1,0 +1,373 @@
+// SPDX-License-Identifier: Apache-2.0
+// Objects hang in a hash table; an object's pages hang in leaves of LEAF_PAGES in a tree ordered by
+// page number; leaves with resident pages queue for eviction in the order in which they came.
+#include "cache/dirty_set.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/hash_table.h"
+#include "base/list.h"
+#include "base/tree.h"
+#include "platform/memory.h"
+
+#define LEAF_PAGES 16u
+
+struct leaf {
+    struct tree_node node; // in the object's tree, by number
+    struct list_node aging;
+    uint64_t number; // page / LEAF_PAGES
+    uint32_t present;
+    struct dirty_page *pages[LEAF_PAGES];
+};
+
+struct dirty_object {
+    struct hash_node node;
+    struct object_id id;
+    struct tree leaves;
+    struct page_extent *holes;
+    size_t hole_count;
+};
+
+struct dirty_set {
+    struct hash_table objects;
+    struct list_node aging;
+    uint64_t pages;
+    uint64_t resident; // pages with bytes in memory
+};
+
+bool
+page_is_zero(const uint8_t data[PAGE_BYTES])
+{
+    return data[0] == 0 && memcmp(data, data + 1, PAGE_BYTES - 1) == 0;
+}
+
+static int
+compare_leaf(const void *key, const struct tree_node *node)
+{
+    uint64_t k = *(const uint64_t *)key;
+    uint64_t n = CONTAINER_OF(node, struct leaf, node)->number;
+    return k < n ? -1 : k > n;
+}
+
+struct dirty_set *
+dirty_set_new(void)
+{
+    struct dirty_set *s = memory_alloc_zero(sizeof(*s));
+    list_init(&s->aging);
+    return s;
+}
+
+static struct dirty_object *
+find_object(const struct dirty_set *s, struct object_id id)
+{
+    struct hash_node *n = hash_table_first(&s->objects, hash_u64(id.v));
+    for (; n; n = hash_table_next_same(n)) {
+        struct dirty_object *o = CONTAINER_OF(n, struct dirty_object, node);
+        if (o->id.v == id.v)
+            return o;
+    }
+    return NULL;
+}
+
+static struct dirty_object *
+find_or_make_object(struct dirty_set *s, struct object_id id)
+{
+    struct dirty_object *o = find_object(s, id);
+    if (o)
+        return o;
+    o = memory_alloc_zero(sizeof(*o));
+    o->id = id;
+    o->leaves.compare = compare_leaf;
+    hash_table_insert(&s->objects, &o->node, hash_u64(id.v));
+    return o;
+}
+
+static void
+forget_page(struct dirty_set *s, struct leaf *leaf, unsigned slot)
+{
+    struct dirty_page *p = leaf->pages[slot];
+    s->pages--;
+    s->resident -= p->page != NULL;
+    page_put(p->page);
+    free(p->mask);
+    free(p);
+    leaf->pages[slot] = NULL;
+    leaf->present &= ~(1u << slot);
+}
+
+static void
+free_leaf(struct dirty_object *o, struct leaf *leaf)
+{
+    tree_remove(&o->leaves, &leaf->node);
+    if (leaf->aging.next)
+        list_remove(&leaf->aging);
+    free(leaf);
+}
+
+static void
+free_object(struct dirty_set *s, struct dirty_object *o)
+{
+    for (struct tree_node *n; (n = o->leaves.root);) {
+        struct leaf *leaf = CONTAINER_OF(n, struct leaf, node);
+        for (unsigned i = 0; i < LEAF_PAGES; i++)
+            if (leaf->pages[i])
+                forget_page(s, leaf, i);
+        free_leaf(o, leaf);
+    }
+    hash_table_remove(&s->objects, &o->node);
+    free(o->holes);
+    free(o);
+}
+
+void
+dirty_set_free(struct dirty_set *s)
+{
+    if (!s)
+        return;
+    HASH_TABLE_FOR_EACH(&s->objects, n)
+    free_object(s, CONTAINER_OF(n, struct dirty_object, node));
+    hash_table_free(&s->objects);
+    free(s);
+}
+
+void
+dirty_set_put(
+    struct dirty_set *s, struct object_id object, struct page_no page, struct dirty_page content)
+{
+    struct dirty_object *o = find_or_make_object(s, object);
+    uint64_t number = page.v / LEAF_PAGES;
+    unsigned slot = (unsigned)(page.v % LEAF_PAGES);
+    struct tree_node *n = tree_find(&o->leaves, &number);
+    struct leaf *leaf = n ? CONTAINER_OF(n, struct leaf, node) : NULL;
+    if (!leaf) {
+        leaf = memory_alloc_zero(sizeof(*leaf));
+        leaf->number = number;
+        tree_insert(&o->leaves, &leaf->node, &number);
+    }
+    if (leaf->pages[slot])
+        forget_page(s, leaf, slot);
+    struct dirty_page *p = memory_alloc(sizeof(*p));
+    *p = content;
+    leaf->pages[slot] = p;
+    leaf->present |= 1u << slot;
+    s->pages++;
+    s->resident += p->page != NULL;
+    if (!leaf->aging.next)
+        list_append(&s->aging, &leaf->aging);
+}
+
+// ---- holes --------------------------------------------------------------------------------------
+
+// Adds [first, end) to the sorted, disjoint extents, joining what touches.
+static void
+add_hole(struct dirty_object *o, uint64_t first, uint64_t end)
+{
+    size_t from = 0;
+    while (from < o->hole_count && o->holes[from].end < first)
+        from++;
+    size_t to = from;
+    while (to < o->hole_count && o->holes[to].first <= end) {
+        if (o->holes[to].first < first)
+            first = o->holes[to].first;
+        if (o->holes[to].end > end)
+            end = o->holes[to].end;
+        to++;
+    }
+    if (to == from) {
+        o->holes = memory_realloc(o->holes, (o->hole_count + 1) * sizeof(*o->holes));
+        memmove(o->holes + from + 1, o->holes + from, (o->hole_count - from) * sizeof(*o->holes));
+        o->hole_count++;
+    } else {
+        memmove(o->holes + from + 1, o->holes + to, (o->hole_count - to) * sizeof(*o->holes));
+        o->hole_count -= to - from - 1;
+    }
+    o->holes[from] = (struct page_extent){first, end};
+}
+
+static bool
+is_in_hole(const struct dirty_object *o, uint64_t page)
+{
+    size_t low = 0;
+    size_t high = o->hole_count;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (o->holes[middle].end <= page)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < o->hole_count && o->holes[low].first <= page;
+}
+
+static void
+drop_pages(struct dirty_set *s, struct dirty_object *o, uint64_t first, uint64_t end)
+{
+    uint64_t number = first / LEAF_PAGES;
+    struct tree_node *n = tree_lower_bound(&o->leaves, &number);
+    while (n) {
+        struct leaf *leaf = CONTAINER_OF(n, struct leaf, node);
+        n = tree_next(n);
+        if (leaf->number > (end - 1) / LEAF_PAGES)
+            break;
+        for (unsigned i = 0; i < LEAF_PAGES; i++) {
+            uint64_t page = leaf->number * LEAF_PAGES + i;
+            if (leaf->pages[i] && page >= first && page < end)
+                forget_page(s, leaf, i);
+        }
+        if (leaf->present == 0)
+            free_leaf(o, leaf);
+    }
+}
+
+void
+dirty_set_discard(struct dirty_set *s, struct object_id object, uint64_t first, uint64_t end)
+{
+    if (first >= end)
+        return;
+    struct dirty_object *o = find_or_make_object(s, object);
+    drop_pages(s, o, first, end);
+    add_hole(o, first, end);
+}
+
+void
+dirty_set_drop_object(struct dirty_set *s, struct object_id object)
+{
+    struct dirty_object *o = find_object(s, object);
+    if (o)
+        free_object(s, o);
+}
+
+// ---- looking ------------------------------------------------------------------------------------
+
+enum dirty_state
+dirty_set_find(const struct dirty_set *s, struct object_id object, struct page_no page,
+    struct dirty_page *content_out)
+{
+    *content_out = (struct dirty_page){0};
+    struct dirty_object *o = find_object(s, object);
+    if (!o)
+        return DIRTY_ABSENT;
+    uint64_t number = page.v / LEAF_PAGES;
+    struct tree_node *n = tree_find(&o->leaves, &number);
+    struct dirty_page *p =
+        n ? CONTAINER_OF(n, struct leaf, node)->pages[page.v % LEAF_PAGES] : NULL;
+    if (!p)
+        return is_in_hole(o, page.v) ? DIRTY_HOLE : DIRTY_ABSENT;
+    *content_out = *p;
+    if (p->page)
+        page_get(p->page);
+    return DIRTY_PAGE;
+}
+
+uint64_t
+dirty_set_pages(const struct dirty_set *s)
+{
+    return s->pages;
+}
+
+uint64_t
+dirty_set_resident_bytes(const struct dirty_set *s)
+{
+    return s->resident * sizeof(struct page);
+}
+
+bool
+dirty_set_is_empty(const struct dirty_set *s)
+{
+    return s->objects.count == 0;
+}
+
+static bool
+is_evictable(const struct dirty_page *p, struct lsn flushed)
+{
+    return p && p->page && !p->mask && p->wal_lsn.v != 0 && p->wal_lsn.v + PAGE_BYTES <= flushed.v;
+}
+
+// Lets go of what a leaf can spare; whether something stays in memory.
+static bool
+evict_leaf(struct dirty_set *s, struct leaf *leaf, struct lsn flushed, uint64_t *freed)
+{
+    bool left = false;
+    for (unsigned i = 0; i < LEAF_PAGES; i++) {
+        struct dirty_page *p = leaf->pages[i];
+        if (is_evictable(p, flushed)) {
+            page_put(p->page);
+            p->page = NULL;
+            s->resident--;
+            *freed += sizeof(struct page);
+        }
+        left = left || (p && p->page);
+    }
+    return left;
+}
+
+uint64_t
+dirty_set_evict(struct dirty_set *s, struct lsn flushed, uint64_t bytes)
+{
+    uint64_t freed = 0;
+    struct list_node kept;
+    list_init(&kept);
+    while (freed < bytes && !list_is_empty(&s->aging)) {
+        struct leaf *leaf = CONTAINER_OF(list_take_first(&s->aging), struct leaf, aging);
+        if (evict_leaf(s, leaf, flushed, &freed))
+            list_append(&kept, &leaf->aging);
+    }
+    list_move_all(&s->aging, &kept);
+    return freed;
+}
+
+// ---- walking ------------------------------------------------------------------------------------
+
+static int
+compare_ids(const void *a, const void *b)
+{
+    uint64_t x = ((const struct object_id *)a)->v;
+    uint64_t y = ((const struct object_id *)b)->v;
+    return x < y ? -1 : x > y;
+}
+
+struct object_id *
+dirty_set_objects(const struct dirty_set *s, size_t *count_out)
+{
+    struct object_id *ids = memory_alloc(s->objects.count * sizeof(*ids));
+    size_t count = 0;
+    HASH_TABLE_FOR_EACH(&s->objects, n)
+    ids[count++] = CONTAINER_OF(n, struct dirty_object, node)->id;
+    qsort(ids, count, sizeof(*ids), compare_ids);
+    *count_out = count;
+    return ids;
+}
+
+const struct page_extent *
+dirty_set_holes(const struct dirty_set *s, struct object_id object, size_t *count_out)
+{
+    struct dirty_object *o = find_object(s, object);
+    *count_out = o ? o->hole_count : 0;
+    return o ? o->holes : NULL;
+}
+
+int
+dirty_set_walk(const struct dirty_set *s, struct object_id object, uint64_t first, uint64_t end,
+    dirty_set_visit *visit, void *argument)
+{
+    struct dirty_object *o = find_object(s, object);
+    if (!o)
+        return 0;
+    uint64_t number = first / LEAF_PAGES;
+    struct tree_node *n = tree_lower_bound(&o->leaves, &number);
+    for (; n; n = tree_next(n)) {
+        struct leaf *leaf = CONTAINER_OF(n, struct leaf, node);
+        for (unsigned i = 0; i < LEAF_PAGES; i++) {
+            uint64_t page = leaf->number * LEAF_PAGES + i;
+            if (page >= end)
+                return 0;
+            if (page < first || !leaf->pages[i])
+                continue;
+            int rc = visit(argument, (struct page_no){page}, leaf->pages[i]);
+            if (rc != 0)
+                return rc;
+        }
+    }
+    return 0;
+}

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+// The dirty-page tracker: what changed in the data of objects since a cut. The volume has two: the
+// active set takes the writes, the frozen one is what the checkpoint in progress works on. Freezing
+// is exchanging two pointers. Each set is a layer over what lies below it (the frozen set, the
+// clean pages, the chunks):
+//
+//     a page in the set           hides the page below, or overlays it when it has a mask
+//     no page, but in a hole      hides the page below with zeros
+//     neither                     look below
+//
+// A page that a later discard covers leaves the set; a page written after a discard lies over the
+// hole. Beyond a budget the bytes of pages leave memory: a page that was logged whole in one piece
+// is then found in the WAL by position and checksum. Pages put together from several writes and
+// pages with masks stay.
+//
+// Not locked: the caller's lock (the volume's) protects an active set; a frozen one only changes by
+// eviction, under the same lock.
+#ifndef CKPTFS_CACHE_DIRTY_SET_H
+#define CKPTFS_CACHE_DIRTY_SET_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/compiler.h"
+#include "base/types.h"
+#include "cache/page.h"
+#include "format/blob.h"
+
+struct dirty_set;
+
+// A page's content. Exactly one of `page` (in memory) and `wal_lsn` with no page (in the WAL) holds
+// the bytes; with both, memory is as good as the WAL.
+struct dirty_page {
+    struct page *page;      // a counted reference, or NULL
+    struct page_mask *mask; // which bytes are valid; NULL: all
+    struct lsn wal_lsn;     // where the whole page's bytes lie in the WAL; 0: not in one piece
+    uint32_t crc;           // CRC-32C of the page, when wal_lsn is given
+};
+
+enum dirty_state { DIRTY_ABSENT, DIRTY_PAGE, DIRTY_HOLE };
+
+struct dirty_set *dirty_set_new(void);
+void dirty_set_free(struct dirty_set *s); // NULL is fine
+
+// Puts a page; the set takes over the references (page and mask are the set's to free).
+void dirty_set_put(
+    struct dirty_set *s, struct object_id object, struct page_no page, struct dirty_page content);
+// Pages [first, end) become a hole; end UINT64_MAX: to the end of the object.
+void dirty_set_discard(struct dirty_set *s, struct object_id object, uint64_t first, uint64_t end);
+// Forgets all of the object: pages and holes (it is deleted).
+void dirty_set_drop_object(struct dirty_set *s, struct object_id object);
+
+// What the set says about a page. For DIRTY_PAGE `content_out` gets the content; its page has a
+// reference of the caller's, its mask belongs to the set (valid while the caller holds the lock or
+// the set is frozen).
+enum dirty_state dirty_set_find(const struct dirty_set *s, struct object_id object,
+    struct page_no page, struct dirty_page *content_out);
+
+uint64_t dirty_set_pages(const struct dirty_set *s);
+// Bytes of pages in memory.
+uint64_t dirty_set_resident_bytes(const struct dirty_set *s);
+bool dirty_set_is_empty(const struct dirty_set *s);
+
+// Lets go of the memory of pages that lie whole in the WAL below `flushed`, oldest first, until
+// about `bytes` are freed. Returns how many were.
+uint64_t dirty_set_evict(struct dirty_set *s, struct lsn flushed, uint64_t bytes);
+
+// ---- walking ------------------------------------------------------------------------------------
+
+// A run of pages [first, end).
+struct page_extent {
+    uint64_t first;
+    uint64_t end;
+};
+
+// All objects with changes, in ascending order, as a malloc'd array.
+struct object_id *dirty_set_objects(const struct dirty_set *s, size_t *count_out);
+// Holes of an object, in order, disjoint; owned by the set. Holes may cover pages that were written
+// afterwards: pages win.
+const struct page_extent *dirty_set_holes(
+    const struct dirty_set *s, struct object_id object, size_t *count_out);
+// Calls `visit` for pages of the object in [first, end), in order. Nonzero ends the walk and is
+// returned.
+typedef int dirty_set_visit(void *argument, struct page_no page, const struct dirty_page *content);
+int dirty_set_walk(const struct dirty_set *s, struct object_id object, uint64_t first, uint64_t end,
+    dirty_set_visit *visit, void *argument);
+
+// ---- helpers for layers -------------------------------------------------------------------------
+
+// Whether all bytes of the page are zero.
+bool page_is_zero(const uint8_t data[PAGE_BYTES]);
+
+#endif

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+// CheckpointPlanner: a pure function from what changed, what the manifest has, and the policy, to
+// an ordered list of ChunkActions. Same input, same plan. The rules are those of the design,
+// section 7:
+//
+//     append-only source   a chunk that has become full is sealed as a base; the open tail goes as
+//     a
+//                          short base first and as deltas afterwards; nothing is diffed
+//     random source        more than half of a chunk changed: a new base; else a delta
+//     both                 deltas that outweigh half of the base: a new base. Deltas that are not
+//     in
+//                          the store yet are merged into the new one (what was superseded is never
+//                          uploaded); deltas that are, only when the chain gets long, and then
+//                          those of similar size first, so that the work stays logarithmic
+//
+// A base that would need pages that are not on this host is never planned: a delta needs none.
+#ifndef CKPTFS_CHECKPOINT_CHECKPOINT_PLANNER_H
+#define CKPTFS_CHECKPOINT_CHECKPOINT_PLANNER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/types.h"
+#include "format/records.h"
+
+enum chunk_action_kind {
+    CHUNK_ACTION_SEAL_AS_BASE = 1,
+    CHUNK_ACTION_CREATE_BASE,
+    CHUNK_ACTION_CREATE_DELTA,
+    CHUNK_ACTION_MERGE_DELTAS, // a delta that takes in some of the newest deltas
+    CHUNK_ACTION_DROP_CHUNK,
+};
+
+// A delta that the chunk has, for the planner.
+struct plan_delta {
+    uint64_t bytes;
+    bool mergeable; // not in the store and not on its way there
+};
+
+// One chunk that changed.
+struct plan_chunk {
+    struct object_id object;
+    struct chunk_index index;
+    bool append_only;     // the object's source variant, detected or given
+    uint32_t pages;       // of the object in this chunk, up to its end at the cut
+    uint32_t dirty_pages; // among them
+    uint32_t hole_pages;  // among them: discarded and not written again
+    bool partial;         // some dirty pages are patches
+    bool exists;          // the manifest has the chunk
+    bool local;           // all its images have whole copies on this host
+    uint64_t base_bytes;  // of the base's image
+    size_t delta_count;   // newest first
+    const struct plan_delta *deltas;
+};
+
+struct plan_policy {
+    uint64_t pack_threshold_bytes; // images expected below this share pack blobs
+    size_t delta_chain_max;        // merge deltas of the store beyond this many
+    bool enable_chunk_deltas;
+};
+
+extern const struct plan_policy plan_policy_default;
+
+struct chunk_action {
+    enum chunk_action_kind kind;
+    struct object_id object;
+    struct chunk_index index;
+    uint32_t pages;           // of the object in this chunk
+    size_t merge_count;       // MERGE_DELTAS: how many of the newest deltas are taken in
+    uint64_t estimated_bytes; // upper bound of the image
+    bool pack;
+};
+
+struct checkpoint_plan {
+    struct chunk_action *actions;
+    size_t count;
+    uint64_t estimated_bytes;
+};
+
+// `chunks` in ascending order of (object, index).
+void checkpoint_planner_plan(const struct plan_chunk *chunks, size_t count,
+    const struct plan_policy *policy, struct checkpoint_plan *plan_out);
+void checkpoint_plan_free(struct checkpoint_plan *plan);
+
+// Whether an object's changes are those of an append-only source: nothing below the end it had at
+// the last local generation changed, but the page that the end lay in.
+bool checkpoint_planner_detects_append(
+    uint64_t old_size, uint64_t first_dirty_page, bool has_holes);
+
+#endif

@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "chunk/chunk_map.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "platform/lock.h"
+#include "platform/memory.h"
+
+struct chunk_map {
+    struct manifest *manifest;
+    struct db_id db;
+    uint64_t limit_bytes;
+    struct lock lock; // "chunk_map": protects everything below
+    struct hash_table views;
+    struct list_node use; // least recently used first
+    uint64_t bytes;
+    uint64_t invalidations; // a view loaded before one of these must not be cached after it
+};
+
+struct chunk_map *
+chunk_map_new(struct manifest *m, struct db_id db, uint64_t limit_bytes)
+{
+    struct chunk_map *map = memory_alloc_zero(sizeof(*map));
+    map->manifest = m;
+    map->db = db;
+    map->limit_bytes = limit_bytes;
+    lock_init(&map->lock, "chunk_map", LOCK_RANK_CHUNK_MAP);
+    list_init(&map->use);
+    return map;
+}
+
+static size_t
+view_bytes(const struct chunk_view *v)
+{
+    size_t bytes = sizeof(*v) + v->image_count * sizeof(v->images[0]);
+    for (size_t i = 0; i < v->image_count; i++) {
+        struct blob_index *index = atomic_load(&v->images[i].index);
+        bytes += index ? blob_index_memory(index) : 0;
+    }
+    return bytes;
+}
+
+static void
+free_view(struct chunk_view *v)
+{
+    for (size_t i = 0; i < v->image_count; i++)
+        blob_index_free(atomic_load(&v->images[i].index));
+    free(v);
+}
+
+static void
+drop_reference(struct chunk_view *v)
+{
+    if (atomic_fetch_sub(&v->references, 1) == 1)
+        free_view(v);
+}
+
+static void
+uncache_locked(struct chunk_map *map, struct chunk_view *v)
+{
+    hash_table_remove(&map->views, &v->node);
+    list_remove(&v->use);
+    v->cached = false;
+    size_t bytes = view_bytes(v);
+    map->bytes -= bytes < map->bytes ? bytes : map->bytes;
+    drop_reference(v);
+}
+
+void
+chunk_map_free(struct chunk_map *map)
+{
+    if (!map)
+        return;
+    chunk_map_invalidate_all(map);
+    hash_table_free(&map->views);
+    lock_destroy(&map->lock);
+    free(map);
+}
+
+static struct chunk_view *
+find_locked(struct chunk_map *map, struct object_id object, struct chunk_index index)
+{
+    struct hash_node *n = hash_table_first(&map->views, hash_u64_pair(object.v, index.v));
+    for (; n; n = hash_table_next_same(n)) {
+        struct chunk_view *v = CONTAINER_OF(n, struct chunk_view, node);
+        if (v->object.v == object.v && v->index.v == index.v)
+            return v;
+    }
+    return NULL;
+}
+
+static void
+shrink_locked(struct chunk_map *map)
+{
+    while (map->bytes > map->limit_bytes && !list_is_empty(&map->use))
+        uncache_locked(map, CONTAINER_OF(map->use.next, struct chunk_view, use));
+}
+
+// ---- loading ------------------------------------------------------------------------------------
+
+struct delta_list {
+    struct chunk_delta *deltas;
+    size_t count;
+    size_t capacity;
+};
+
+static int
+collect_delta(void *argument, const struct chunk_delta *delta)
+{
+    struct delta_list *list = argument;
+    if (list->count == list->capacity) {
+        list->capacity = list->capacity ? 2 * list->capacity : 8;
+        list->deltas = memory_realloc(list->deltas, list->capacity * sizeof(*list->deltas));
+    }
+    list->deltas[list->count++] = *delta;
+    return 0;
+}
+
+static int
+fill_image(struct chunk_map *map, struct manifest_reader *r, struct chunk_image *image,
+    const struct blob_location *where, struct generation generation)
+{
+    image->where = *where;
+    image->generation = generation;
+    atomic_init(&image->index, NULL);
+    int rc = manifest_read_blob(r, map->db, &where->blob, &image->blob);
+    return rc == -ENOENT ? -EBADMSG : rc;
+}
+
+static int
+load_view(struct chunk_map *map, struct manifest_reader *r, struct object_id object,
+    struct chunk_index index, struct chunk_view **view_out)
+{
+    struct chunk_entry entry;
+    int rc = manifest_read_chunk(r, map->db, object, index, &entry);
+    if (rc < 0)
+        return rc;
+    struct delta_list list = {0};
+    rc = manifest_read_deltas(r, map->db, entry.id, collect_delta, &list);
+    struct chunk_view *v = memory_alloc_zero(sizeof(*v) + (list.count + 1) * sizeof(v->images[0]));
+    atomic_init(&v->references, 1);
+    v->object = object;
+    v->index = index;
+    v->entry = entry;
+    v->image_count = list.count + 1;
+    for (size_t i = 0; rc == 0 && i < list.count; i++)
+        rc = fill_image(map, r, &v->images[i], &list.deltas[i].where, list.deltas[i].generation);
+    if (rc == 0)
+        rc = fill_image(map, r, &v->images[list.count], &entry.base, entry.base_generation);
+    free(list.deltas);
+    if (rc < 0) {
+        free(v);
+        return rc;
+    }
+    *view_out = v;
+    return 0;
+}
+
+static void
+cache_view_locked(struct chunk_map *map, struct chunk_view *v)
+{
+    atomic_fetch_add(&v->references, 1);
+    v->cached = true;
+    hash_table_insert(&map->views, &v->node, hash_u64_pair(v->object.v, v->index.v));
+    list_append(&map->use, &v->use);
+    map->bytes += view_bytes(v);
+    shrink_locked(map);
+}
+
+int
+chunk_map_get(struct chunk_map *map, struct object_id object, struct chunk_index index,
+    struct chunk_view **view_out)
+{
+    *view_out = NULL;
+    lock_take(&map->lock);
+    struct chunk_view *v = find_locked(map, object, index);
+    uint64_t invalidations = map->invalidations;
+    if (v) {
+        atomic_fetch_add(&v->references, 1);
+        list_remove(&v->use);
+        list_append(&map->use, &v->use);
+    }
+    lock_release(&map->lock);
+    if (v) {
+        *view_out = v;
+        return 0;
+    }
+    struct manifest_reader *r;
+    int rc = manifest_read_begin(map->manifest, &r);
+    if (rc < 0)
+        return rc;
+    rc = load_view(map, r, object, index, &v);
+    manifest_read_end(r);
+    if (rc < 0)
+        return rc == -ENOENT ? 0 : rc;
+    lock_take(&map->lock);
+    if (invalidations == map->invalidations && !find_locked(map, object, index))
+        cache_view_locked(map, v);
+    lock_release(&map->lock);
+    *view_out = v;
+    return 0;
+}
+
+void
+chunk_view_put(struct chunk_map *map UNUSED, struct chunk_view *view)
+{
+    if (view)
+        drop_reference(view);
+}
+
+void
+chunk_map_invalidate(struct chunk_map *map, struct object_id object, struct chunk_index index)
+{
+    lock_take(&map->lock);
+    map->invalidations++;
+    struct chunk_view *v = find_locked(map, object, index);
+    if (v)
+        uncache_locked(map, v);
+    lock_release(&map->lock);
+}
+
+void
+chunk_map_invalidate_all(struct chunk_map *map)
+{
+    lock_take(&map->lock);
+    map->invalidations++;
+    while (!list_is_empty(&map->use))
+        uncache_locked(map, CONTAINER_OF(map->use.next, struct chunk_view, use));
+    lock_release(&map->lock);
+}
+
+void
+chunk_map_account(struct chunk_map *map, struct chunk_view *view, size_t bytes)
+{
+    lock_take(&map->lock);
+    if (view->cached) {
+        map->bytes += bytes;
+        shrink_locked(map);
+    }
+    lock_release(&map->lock);
+}

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a chunk is made of: its base and deltas as the manifest has them at the local generation,
+// with the indexes of their images. Views are cached within a budget and invalidated when a local
+// generation changes the chunk. Any thread.
+#ifndef CKPTFS_CHUNK_CHUNK_MAP_H
+#define CKPTFS_CHUNK_CHUNK_MAP_H
+
+#include <stdatomic.h>
+#include <stddef.h>
+
+#include "base/compiler.h"
+#include "base/hash_table.h"
+#include "base/list.h"
+#include "base/types.h"
+#include "format/blob.h"
+#include "format/records.h"
+#include "manifest/manifest.h"
+
+// One image of a chunk. The index is loaded at first use (chunk_reader.h) and then stays.
+struct chunk_image {
+    struct blob_location where;
+    struct blob_record blob;
+    struct generation generation;
+    _Atomic(struct blob_index *) index;
+};
+
+// Immutable but for the indexes; counted references.
+struct chunk_view {
+    struct hash_node node;
+    struct list_node use;
+    atomic_uint references;
+    bool cached; // in the map: protected by the map's lock
+    struct object_id object;
+    struct chunk_index index;
+    struct chunk_entry entry;
+    size_t image_count;
+    struct chunk_image images[]; // deltas from the newest to the oldest, then the base
+};
+
+struct chunk_map;
+
+struct chunk_map *chunk_map_new(struct manifest *m, struct db_id db, uint64_t limit_bytes);
+void chunk_map_free(struct chunk_map *map); // no views may be out
+
+// The chunk's view, with a reference, or NULL when the object has no such chunk (a hole). 0 or
+// -errno.
+MUST_CHECK int chunk_map_get(struct chunk_map *map, struct object_id object,
+    struct chunk_index index, struct chunk_view **view_out);
+void chunk_view_put(struct chunk_map *map, struct chunk_view *view); // NULL is fine
+
+// The manifest's entry for the chunk has changed, or all of the object's.
+void chunk_map_invalidate(struct chunk_map *map, struct object_id object, struct chunk_index index);
+void chunk_map_invalidate_all(struct chunk_map *map);
+
+// Tells the map that a view's indexes grew by this much.
+void chunk_map_account(struct chunk_map *map, struct chunk_view *view, size_t bytes);
+
+#endif

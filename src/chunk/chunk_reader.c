@@ -1,0 +1,428 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "chunk/chunk_reader.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "chunk/chunk_internal.h"
+#include "platform/log.h"
+#include "platform/memory.h"
+
+// Frames that lie together are read together, up to this much.
+#define BATCH_FRAMES 16u
+
+struct chunk_reader *
+chunk_reader_new(const struct chunk_reader_options *options)
+{
+    struct chunk_reader *r = memory_alloc_zero(sizeof(*r));
+    r->map = options->map;
+    r->local = options->local;
+    r->remote = options->remote;
+    r->tenant = memory_string(options->tenant);
+    r->deadline_ms = options->deadline_ms;
+    lock_init(&r->lock, "chunk_reader", LOCK_RANK_FETCH);
+    condition_init(&r->landed);
+    list_init(&r->flights);
+    return r;
+}
+
+void
+chunk_reader_free(struct chunk_reader *r)
+{
+    if (!r)
+        return;
+    condition_destroy(&r->landed);
+    lock_destroy(&r->lock);
+    free(r->tenant);
+    free(r);
+}
+
+void
+chunk_reader_numbers(struct chunk_reader *r, struct chunk_reader_numbers *numbers_out)
+{
+    const uint64_t *from = (const uint64_t *)&r->numbers;
+    uint64_t *to = (uint64_t *)numbers_out;
+    for (size_t i = 0; i < sizeof(*numbers_out) / sizeof(uint64_t); i++)
+        to[i] = __atomic_load_n(&from[i], __ATOMIC_RELAXED);
+}
+
+bool
+chunk_reader_is_local(struct chunk_reader *r, const struct chunk_view *view)
+{
+    for (size_t i = 0; i < view->image_count; i++)
+        if (!local_store_has(r->local, &view->images[i].where.blob))
+            return false;
+    return true;
+}
+
+// ---- indexes ------------------------------------------------------------------------------------
+
+struct index_check {
+    uint64_t image_bytes;
+    struct blob_index *index;
+};
+
+static bool
+verify_index(void *argument, const uint8_t *p, size_t n)
+{
+    struct index_check *c = argument;
+    blob_index_free(c->index);
+    c->index = NULL;
+    return blob_index_parse(p, n, c->image_bytes, &c->index) == 0;
+}
+
+int
+chunk_reader_index(struct chunk_reader *r, struct chunk_view *view, size_t image,
+    const struct chunk_read_options *options, const struct blob_index **index_out)
+{
+    struct chunk_image *im = &view->images[image];
+    struct blob_index *index = atomic_load(&im->index);
+    if (!index) {
+        struct index_check check = {.image_bytes = im->where.length};
+        size_t n = im->where.length - im->where.index_offset;
+        CLEANUP(memory_free_auto) uint8_t *bytes = memory_alloc(n);
+        int rc = chunk_fetch(r, &im->blob, im->where.offset + im->where.index_offset, n, 0, bytes,
+            verify_index, &check, options);
+        if (rc < 0) {
+            blob_index_free(check.index);
+            return rc;
+        }
+        struct blob_index *expected = NULL;
+        index = check.index;
+        if (atomic_compare_exchange_strong(&im->index, &expected, index)) {
+            chunk_map_account(r->map, view, blob_index_memory(index));
+        } else {
+            blob_index_free(index);
+            index = expected;
+        }
+    }
+    *index_out = index;
+    return 0;
+}
+
+// ---- finding pages ------------------------------------------------------------------------------
+
+// Where a page's content comes from: the newest image that has it whole (or as zeros), and the
+// patches above that, newest first.
+struct place {
+    size_t image; // image_count: nowhere (a hole)
+    enum blob_page_state state;
+    uint32_t slot;
+    bool patched; // some newer image has a patch for it
+};
+
+static int
+find_page(struct chunk_reader *r, struct chunk_view *view, uint32_t page,
+    const struct chunk_read_options *options, struct place *place_out)
+{
+    *place_out = (struct place){.image = view->image_count, .state = BLOB_PAGE_ABSENT};
+    for (size_t i = 0; i < view->image_count; i++) {
+        const struct blob_index *index;
+        int rc = chunk_reader_index(r, view, i, options, &index);
+        if (rc < 0)
+            return rc;
+        struct blob_page p;
+        blob_index_find(index, page, &p);
+        if (p.state == BLOB_PAGE_PATCH) {
+            place_out->patched = true;
+        } else if (p.state != BLOB_PAGE_ABSENT) {
+            place_out->image = i;
+            place_out->state = p.state;
+            place_out->slot = p.slot;
+            return 0;
+        }
+    }
+    return 0;
+}
+
+// ---- frames -------------------------------------------------------------------------------------
+
+// Frames [first, first + count) of one image, unpacked.
+struct frames {
+    const struct blob_index *index;
+    uint32_t first;
+    uint32_t count;
+    uint32_t pages[BATCH_FRAMES]; // in each
+    uint8_t *data;                // BATCH_FRAMES * BLOB_FRAME_BYTES
+};
+
+static bool
+verify_frames(void *argument, const uint8_t *p, size_t n)
+{
+    struct frames *f = argument;
+    for (uint32_t i = 0; i < f->count; i++) {
+        uint64_t offset;
+        uint32_t stored;
+        blob_index_frame(f->index, f->first + i, &offset, &stored);
+        if (stored > n ||
+            blob_frame_unpack(p, stored, f->data + (size_t)i * BLOB_FRAME_BYTES, &f->pages[i]) < 0)
+            return false;
+        p += stored;
+        n -= stored;
+    }
+    return n == 0;
+}
+
+static int
+fetch_frames(struct chunk_reader *r, const struct chunk_image *image, struct frames *f,
+    uint32_t extra_frames, const struct chunk_read_options *options)
+{
+    uint64_t from;
+    uint64_t to;
+    uint32_t stored;
+    blob_index_frame(f->index, f->first, &from, &stored);
+    blob_index_frame(f->index, f->first + f->count - 1, &to, &stored);
+    to += stored;
+    uint64_t extra = 0;
+    uint32_t all = blob_index_frames(f->index);
+    if (extra_frames > 0 && f->first + f->count < all) {
+        uint32_t last = f->first + f->count - 1 + extra_frames;
+        blob_index_frame(f->index, last < all ? last : all - 1, &extra, &stored);
+        extra = extra + stored - to;
+    }
+    CLEANUP(memory_free_auto) uint8_t *bytes = memory_alloc(to - from);
+    return chunk_fetch(r, &image->blob, image->where.offset + from, to - from, extra, bytes,
+        verify_frames, f, options);
+}
+
+int
+chunk_reader_frame(struct chunk_reader *r, struct chunk_view *view, size_t image, uint32_t frame,
+    const struct chunk_read_options *options, uint8_t out[BLOB_FRAME_BYTES])
+{
+    struct frames f = {.first = frame, .count = 1, .data = out};
+    int rc = chunk_reader_index(r, view, image, options, &f.index);
+    return rc < 0 ? rc : fetch_frames(r, &view->images[image], &f, 0, options);
+}
+
+// ---- reading ------------------------------------------------------------------------------------
+
+struct read {
+    struct chunk_reader *r;
+    struct chunk_view *view;
+    const struct chunk_read_options *options;
+    uint32_t first; // page within the chunk
+    size_t count;
+    struct page **out; // what is still NULL is a hole or not read yet
+    struct place *places;
+    struct frames frames;
+    chunk_page_sink *sink;
+    void *sink_argument;
+};
+
+static struct page_no
+absolute(const struct read *x, uint32_t page)
+{
+    return (struct page_no){x->view->index.v * CHUNK_PAGES + page};
+}
+
+// Gives a page of the present frames to the sink, and to the answer if it was asked for.
+static void
+deliver(struct read *x, size_t image, uint32_t page, const uint8_t *data)
+{
+    bool asked = page >= x->first && page < x->first + x->count;
+    struct place place;
+    if (asked)
+        place = x->places[page - x->first];
+    else if (find_page(x->r, x->view, page, x->options, &place) < 0)
+        return;
+    if (place.image != image || place.state != BLOB_PAGE_DATA)
+        return; // a newer image has this page
+    if (asked && x->out[page - x->first])
+        return;
+    struct page *content = page_new();
+    memcpy(content->data, data, PAGE_BYTES);
+    if (!place.patched && x->sink)
+        x->sink(x->sink_argument, absolute(x, page), content);
+    if (asked)
+        x->out[page - x->first] = content;
+    else
+        page_put(content);
+}
+
+// Hands out all pages of the unpacked frames. Slots are in page order, so the pages of a frame are
+// found by walking on from the page that was asked for.
+static void
+deliver_frames(struct read *x, size_t image, uint32_t page, uint32_t slot)
+{
+    struct frames *f = &x->frames;
+    uint32_t slot_end = f->first * BLOB_FRAME_PAGES;
+    for (uint32_t i = 0; i < f->count; i++)
+        slot_end += f->pages[i];
+    struct blob_page p;
+    while (page < CHUNK_PAGES && slot < slot_end) {
+        blob_index_find(f->index, page, &p);
+        if (p.state == BLOB_PAGE_ABSENT || p.state == BLOB_PAGE_ZERO) {
+            page = p.first + p.count;
+            continue;
+        }
+        slot = p.slot;
+        if (slot >= slot_end)
+            break;
+        if (p.state == BLOB_PAGE_DATA)
+            deliver(x, image, page,
+                f->data + (size_t)(slot - f->first * BLOB_FRAME_PAGES) * PAGE_BYTES);
+        page++;
+        slot++;
+    }
+}
+
+// The first page whose slot lies at or behind the beginning of a frame is at most FRAME_PAGES slots
+// before `page`; walk back over the runs.
+static uint32_t
+first_page_of_frame(const struct blob_index *index, uint32_t page, uint32_t slot)
+{
+    uint32_t back = slot % BLOB_FRAME_PAGES;
+    struct blob_page p;
+    while (back > 0 && page > 0) {
+        blob_index_find(index, page - 1, &p);
+        if (p.state == BLOB_PAGE_ABSENT || p.state == BLOB_PAGE_ZERO) {
+            page = p.first;
+            continue;
+        }
+        page--;
+        back--;
+    }
+    return page;
+}
+
+// How many frames, beginning with the one of page i, serve the pages that follow.
+static uint32_t
+frames_wanted(const struct read *x, size_t i)
+{
+    uint32_t first = x->places[i].slot / BLOB_FRAME_PAGES;
+    uint32_t last = first;
+    for (size_t k = i + 1; k < x->count; k++) {
+        const struct place *p = &x->places[k];
+        if (p->state != BLOB_PAGE_DATA || p->image != x->places[i].image)
+            continue;
+        uint32_t frame = p->slot / BLOB_FRAME_PAGES;
+        if (frame > last + 1 || frame - first >= BATCH_FRAMES)
+            break;
+        last = frame;
+    }
+    return last - first + 1;
+}
+
+static int
+read_frames_for(struct read *x, size_t i)
+{
+    const struct place place = x->places[i];
+    struct chunk_image *image = &x->view->images[place.image];
+    struct frames *f = &x->frames;
+    int rc = chunk_reader_index(x->r, x->view, place.image, x->options, &f->index);
+    if (rc < 0)
+        return rc;
+    f->first = place.slot / BLOB_FRAME_PAGES;
+    f->count = frames_wanted(x, i);
+    rc = fetch_frames(x->r, image, f, x->options->extra_pages / BLOB_FRAME_PAGES, x->options);
+    if (rc < 0)
+        return rc;
+    uint32_t page = first_page_of_frame(f->index, x->first + (uint32_t)i, place.slot);
+    deliver_frames(x, place.image, page, f->first * BLOB_FRAME_PAGES);
+    return x->out[i] ? 0 : -EIO;
+}
+
+// Applies the patches that lie above what has been read, oldest first.
+static int
+apply_patches(struct read *x, size_t i)
+{
+    uint32_t page = x->first + (uint32_t)i;
+    struct page *result = page_new();
+    if (x->out[i])
+        memcpy(result->data, x->out[i]->data, PAGE_BYTES);
+    else
+        memset(result->data, 0, PAGE_BYTES);
+    page_put(x->out[i]);
+    x->out[i] = result;
+    struct frames *f = &x->frames;
+    for (size_t k = x->places[i].image; k-- > 0;) {
+        int rc = chunk_reader_index(x->r, x->view, k, x->options, &f->index);
+        if (rc < 0)
+            return rc;
+        struct blob_page p;
+        blob_index_find(f->index, page, &p);
+        if (p.state != BLOB_PAGE_PATCH)
+            continue;
+        struct page_mask mask;
+        blob_index_mask(f->index, p.patch, &mask);
+        f->first = p.slot / BLOB_FRAME_PAGES;
+        f->count = 1;
+        rc = fetch_frames(x->r, &x->view->images[k], f, 0, x->options);
+        if (rc < 0)
+            return rc;
+        page_mask_copy(
+            &mask, result->data, f->data + (size_t)(p.slot % BLOB_FRAME_PAGES) * PAGE_BYTES);
+    }
+    if (x->sink)
+        x->sink(x->sink_argument, absolute(x, page), result);
+    return 0;
+}
+
+static int
+read_from_view(struct read *x)
+{
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < x->count; i++)
+        rc = find_page(x->r, x->view, x->first + (uint32_t)i, x->options, &x->places[i]);
+    for (size_t i = 0; rc == 0 && i < x->count; i++)
+        if (x->places[i].state == BLOB_PAGE_DATA && !x->out[i])
+            rc = read_frames_for(x, i);
+    for (size_t i = 0; rc == 0 && i < x->count; i++)
+        if (x->places[i].patched)
+            rc = apply_patches(x, i);
+    return rc;
+}
+
+// Pages of one chunk.
+static int
+read_chunk(struct chunk_reader *r, struct object_id object, struct page_no first, size_t count,
+    const struct chunk_read_options *options, struct page **out, chunk_page_sink *sink,
+    void *sink_argument)
+{
+    struct chunk_view *view;
+    int rc = chunk_map_get(r->map, object, chunk_of_page(first), &view);
+    if (rc < 0 || !view)
+        return rc;
+    struct read x = {
+        .r = r,
+        .view = view,
+        .options = options,
+        .first = page_in_chunk(first),
+        .count = count,
+        .out = out,
+        .places = memory_alloc(count * sizeof(struct place)),
+        .frames.data = memory_alloc((size_t)BATCH_FRAMES * BLOB_FRAME_BYTES),
+        .sink = sink,
+        .sink_argument = sink_argument,
+    };
+    rc = read_from_view(&x);
+    free(x.places);
+    free(x.frames.data);
+    chunk_view_put(r->map, view);
+    return rc;
+}
+
+int
+chunk_reader_read(struct chunk_reader *r, struct object_id object, struct page_no first,
+    size_t count, const struct chunk_read_options *options, struct page **pages_out,
+    chunk_page_sink *sink, void *sink_argument)
+{
+    static const struct chunk_read_options no_options;
+    memset(pages_out, 0, count * sizeof(struct page *));
+    int rc = 0;
+    for (size_t done = 0; rc == 0 && done < count;) {
+        struct page_no page = {first.v + done};
+        size_t n = CHUNK_PAGES - page_in_chunk(page);
+        if (n > count - done)
+            n = count - done;
+        rc = read_chunk(r, object, page, n, options ? options : &no_options, pages_out + done, sink,
+            sink_argument);
+        done += n;
+    }
+    if (rc < 0)
+        for (size_t i = 0; i < count; i++) {
+            page_put(pages_out[i]);
+            pages_out[i] = NULL;
+        }
+    return rc;
+}

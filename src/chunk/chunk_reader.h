@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+// Reads pages out of chunks: finds in which image a page is, gets the frames it needs from
+// LocalStore or by ranged reads from the RemoteStore (which are then kept), verifies and unpacks
+// them. A damaged local copy is repaired from the store where there is one. Many readers of one
+// range cause one fetch. Any thread; hold no locks.
+#ifndef CKPTFS_CHUNK_CHUNK_READER_H
+#define CKPTFS_CHUNK_CHUNK_READER_H
+
+#include "base/compiler.h"
+#include "base/types.h"
+#include "cache/page.h"
+#include "chunk/chunk_map.h"
+#include "store/local_store.h"
+#include "store/remote_store.h"
+
+struct chunk_reader;
+
+struct chunk_reader_options {
+    struct chunk_map *map;
+    struct local_store *local;
+    struct remote_store *remote; // NULL: local only
+    const char *tenant;
+    uint64_t deadline_ms; // how long a read may wait for the store
+};
+
+struct chunk_reader *chunk_reader_new(const struct chunk_reader_options *options);
+void chunk_reader_free(struct chunk_reader *r);
+
+// How a read is to be done.
+struct chunk_read_options {
+    bool (*is_canceled)(void *argument); // may be NULL
+    void *argument;
+    uint32_t extra_pages; // when the store must be asked anyway: read this much further
+    bool local_only;      // -EREMOTE instead of asking the store
+};
+
+// Is given every page that was resolved on the way, those asked for among them, with its content as
+// of the local generation. May keep a reference of its own.
+typedef void chunk_page_sink(void *argument, struct page_no page, struct page *content);
+
+// Fills pages_out[0 .. count) with references to the pages [first, first + count) of the object as
+// of the local generation; NULL for a hole. -EIO when data cannot be had (logged), -EINTR when
+// cancelled, -EREMOTE as above. On error no references are given. -ESTALE: an image went away while
+// it was read; the caller looks again.
+MUST_CHECK int chunk_reader_read(struct chunk_reader *r, struct object_id object,
+    struct page_no first, size_t count, const struct chunk_read_options *options,
+    struct page **pages_out, chunk_page_sink *sink, void *sink_argument);
+
+// The index of an image, loaded if need be. Belongs to the view.
+MUST_CHECK int chunk_reader_index(struct chunk_reader *r, struct chunk_view *view, size_t image,
+    const struct chunk_read_options *options, const struct blob_index **index_out);
+
+// The unpacked pages of one frame of an image.
+MUST_CHECK int chunk_reader_frame(struct chunk_reader *r, struct chunk_view *view, size_t image,
+    uint32_t frame, const struct chunk_read_options *options, uint8_t out[BLOB_FRAME_BYTES]);
+
+// Whether all images of the view have whole copies in LocalStore.
+bool chunk_reader_is_local(struct chunk_reader *r, const struct chunk_view *view);
+
+struct chunk_reader_numbers {
+    uint64_t local_frames, remote_frames, remote_bytes, repaired_frames, failed_reads;
+};
+void chunk_reader_numbers(struct chunk_reader *r, struct chunk_reader_numbers *numbers_out);
+
+#endif

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "format/wal_record.h"
+
+#include <errno.h>
+
+#include "base/checksum.h"
+
+// Segment header:
+//     0  magic "CKPTWALS"     8  version u16, 10 reserved u16, 12 epoch u32
+//    16  volume uuid         32  segment bytes u64   40 start u64   48 prior end u64
+//    56  incompatible features u32 (none known)      60 CRC-32C of bytes 0 .. 59
+//    64  zeros
+#define SEGMENT_MAGIC      "CKPTWALS"
+#define WAL_FORMAT_VERSION 1u
+
+void
+wal_segment_header_encode(const struct wal_segment_header *h, uint8_t out[WAL_SEGMENT_HEADER_BYTES])
+{
+    memset(out, 0, WAL_SEGMENT_HEADER_BYTES);
+    memcpy(out, SEGMENT_MAGIC, 8);
+    put_le16(out + 8, WAL_FORMAT_VERSION);
+    put_le32(out + 12, h->epoch);
+    memcpy(out + 16, h->volume.b, 16);
+    put_le64(out + 32, h->segment_bytes);
+    put_le64(out + 40, h->start.v);
+    put_le64(out + 48, h->prior_end.v);
+    put_le32(out + 60, crc32c(0, out, 60));
+}
+
+int
+wal_segment_header_decode(
+    const uint8_t p[WAL_SEGMENT_HEADER_BYTES], struct wal_segment_header *h_out)
+{
+    *h_out = (struct wal_segment_header){0};
+    if (memcmp(p, SEGMENT_MAGIC, 8) != 0 || get_le32(p + 60) != crc32c(0, p, 60))
+        return -EBADMSG;
+    if (get_le16(p + 8) != WAL_FORMAT_VERSION || get_le32(p + 56) != 0)
+        return -ENOTSUP;
+    h_out->epoch = get_le32(p + 12);
+    memcpy(h_out->volume.b, p + 16, 16);
+    h_out->segment_bytes = get_le64(p + 32);
+    h_out->start.v = get_le64(p + 40);
+    h_out->prior_end.v = get_le64(p + 48);
+    if (h_out->segment_bytes <= WAL_SEGMENT_HEADER_BYTES || h_out->segment_bytes > INT64_MAX ||
+        h_out->start.v > (uint64_t)INT64_MAX || h_out->prior_end.v > h_out->start.v)
+        return -EBADMSG;
+    return 0;
+}
+
+// Record header:
+//     0  CRC-32C of bytes 4 .. end of the changes     4  length u32
+//     8  LSN u64                                      16 durable LSN u64
+//    24  epoch u32            28 changes length u32   32 payload length u32
+//    36  page offset u16      38 reserved             (26 bytes, zero)
+void
+wal_record_encode(const struct wal_record_header *h, const uint32_t *piece_crcs,
+    const void *changes, uint8_t *out)
+{
+    uint32_t pieces = wal_payload_pieces(h->payload_page_offset, h->payload_length);
+    uint32_t changes_at = wal_record_changes_offset(pieces);
+    uint32_t payload_at = wal_record_payload_offset(pieces, h->changes_length);
+    memset(out, 0, WAL_RECORD_HEADER);
+    put_le32(out + 4, h->length);
+    put_le64(out + 8, h->lsn.v);
+    put_le64(out + 16, h->durable.v);
+    put_le32(out + 24, h->epoch);
+    put_le32(out + 28, h->changes_length);
+    put_le32(out + 32, h->payload_length);
+    put_le16(out + 36, h->payload_page_offset);
+    for (uint32_t i = 0; i < pieces; i++)
+        put_le32(out + WAL_RECORD_HEADER + 4 * i, piece_crcs[i]);
+    memcpy(out + changes_at, changes, h->changes_length);
+    memset(out + changes_at + h->changes_length, 0, payload_at - changes_at - h->changes_length);
+    put_le32(out, crc32c(0, out + 4, changes_at + h->changes_length - 4));
+}
+
+static bool
+header_holds_together(const struct wal_record_header *h)
+{
+    return h->payload_length <= WAL_PAYLOAD_MAX && h->changes_length <= WAL_CHANGES_MAX &&
+           h->payload_page_offset < PAGE_BYTES &&
+           h->length ==
+               wal_record_length(h->payload_page_offset, h->changes_length, h->payload_length);
+}
+
+static bool
+pieces_are_intact(const struct wal_record_header *h, const uint8_t *p)
+{
+    uint32_t pieces = wal_payload_pieces(h->payload_page_offset, h->payload_length);
+    const uint8_t *payload = p + wal_record_payload_offset(pieces, h->changes_length);
+    uint32_t done = 0;
+    uint32_t in_page = h->payload_page_offset;
+    for (uint32_t i = 0; i < pieces; i++) {
+        uint32_t n = PAGE_BYTES - in_page;
+        if (n > h->payload_length - done)
+            n = h->payload_length - done;
+        if (crc32c(0, payload + done, n) != get_le32(p + WAL_RECORD_HEADER + 4 * i))
+            return false;
+        done += n;
+        in_page = 0;
+    }
+    return true;
+}
+
+int
+wal_record_decode(const uint8_t *p, size_t n, struct lsn expected, uint32_t epoch,
+    struct wal_record_header *h_out)
+{
+    *h_out = (struct wal_record_header){0};
+    if (n < WAL_RECORD_HEADER || get_le64(p + 8) != expected.v)
+        return -ENODATA;
+    struct wal_record_header h = {
+        .lsn = {get_le64(p + 8)},
+        .durable = {get_le64(p + 16)},
+        .epoch = get_le32(p + 24),
+        .length = get_le32(p + 4),
+        .changes_length = get_le32(p + 28),
+        .payload_length = get_le32(p + 32),
+        .payload_page_offset = get_le16(p + 36),
+    };
+    if ((epoch != 0 && h.epoch != epoch) || !header_holds_together(&h) || h.length > n)
+        return -ENODATA;
+    uint32_t pieces = wal_payload_pieces(h.payload_page_offset, h.payload_length);
+    uint32_t covered = wal_record_changes_offset(pieces) + h.changes_length;
+    if (get_le32(p) != crc32c(0, p + 4, covered - 4) || !pieces_are_intact(&h, p))
+        return -ENODATA;
+    *h_out = h;
+    return 0;
+}

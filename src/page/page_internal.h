@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef CKPTFS_PAGE_PAGE_INTERNAL_H
+#define CKPTFS_PAGE_PAGE_INTERNAL_H
+
+#include "cache/page_cache.h"
+#include "page/page_store.h"
+
+// Sequential readers, by object: one slot each in a small table.
+#define READAHEAD_SLOTS     64u
+#define READAHEAD_MIN_PAGES 32u
+#define READAHEAD_MAX_PAGES 2048u
+
+struct readahead {
+    struct object_id object;
+    uint64_t next_page;
+    uint32_t window_pages;
+};
+
+struct page_store {
+    struct lock *lock; // protects the sets, the version and the read-ahead table
+    struct wal *wal;
+    struct chunk_map *map;
+    struct chunk_reader *reader;
+    struct page_cache *clean;
+    uint64_t memory_bytes;
+    struct dirty_set *active;
+    struct dirty_set *frozen;
+    bool thawing;     // the frozen set is being read without the lock
+    uint64_t version; // of the local generation: what was read below it may be cached as clean
+    struct readahead readahead[READAHEAD_SLOTS];
+};
+
+// page_write.c: keeps dirty pages within their share of the memory.
+void page_store_balance_locked(struct page_store *ps);
+
+#endif

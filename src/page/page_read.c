@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/hash_table.h"
+#include "page/page_internal.h"
+#include "platform/memory.h"
+
+// How often a read begins anew when the layers moved under it before it gives up: each time a whole
+// local generation must have been recorded in between.
+#define ATTEMPTS_MAX 100
+
+// One page as the layers had it at one moment: overlays from the top, and what lies at the bottom.
+struct view {
+    struct dirty_page layers[2]; // masks are copies
+    unsigned layer_count;
+    enum { BOTTOM_NONE, BOTTOM_ZERO, BOTTOM_CHUNK } bottom;
+    struct page *base; // for BOTTOM_CHUNK, once it was had; NULL: a hole
+};
+
+struct reading {
+    struct page_store *ps;
+    struct object_id object;
+    struct page_no first;
+    size_t count;
+    struct view *views;
+    uint64_t version;
+    const struct chunk_read_options *options;
+    // Pages on their way to the clean cache.
+    struct keep {
+        struct page_no page;
+        struct page *content;
+    } * keeps;
+    size_t keep_count;
+    size_t keep_capacity;
+};
+
+static void
+look_locked(struct page_store *ps, struct object_id object, struct page_no page, struct view *v)
+{
+    struct dirty_set *sets[] = {ps->active, ps->frozen};
+    v->bottom = BOTTOM_CHUNK;
+    for (unsigned i = 0; i < 2 && sets[i] && v->bottom == BOTTOM_CHUNK; i++) {
+        struct dirty_page found;
+        enum dirty_state state = dirty_set_find(sets[i], object, page, &found);
+        if (state == DIRTY_ABSENT)
+            continue;
+        if (state == DIRTY_HOLE) {
+            v->bottom = BOTTOM_ZERO;
+            continue;
+        }
+        if (found.mask) {
+            struct page_mask *copy = memory_alloc(sizeof(*copy));
+            *copy = *found.mask;
+            found.mask = copy;
+        } else {
+            v->bottom = BOTTOM_NONE;
+        }
+        v->layers[v->layer_count++] = found;
+    }
+}
+
+static void
+free_views(struct reading *x)
+{
+    for (size_t i = 0; i < x->count; i++) {
+        for (unsigned k = 0; k < x->views[i].layer_count; k++) {
+            page_put(x->views[i].layers[k].page);
+            free(x->views[i].layers[k].mask);
+        }
+        page_put(x->views[i].base);
+    }
+    memset(x->views, 0, x->count * sizeof(*x->views));
+}
+
+// ---- what must be read from chunks --------------------------------------------------------------
+
+static void
+keep_page(void *argument, struct page_no page, struct page *content)
+{
+    struct reading *x = argument;
+    if (x->keep_count == x->keep_capacity) {
+        x->keep_capacity = x->keep_capacity ? 2 * x->keep_capacity : 32;
+        x->keeps = memory_realloc(x->keeps, x->keep_capacity * sizeof(*x->keeps));
+    }
+    x->keeps[x->keep_count++] = (struct keep){page, page_get(content)};
+}
+
+// Puts what was read into the clean cache, unless the local generation moved on meanwhile.
+static void
+cache_keeps(struct reading *x)
+{
+    lock_take(x->ps->lock);
+    if (x->version == x->ps->version)
+        for (size_t i = 0; i < x->keep_count; i++)
+            page_cache_put(x->ps->clean, x->object, x->keeps[i].page, x->keeps[i].content);
+    lock_release(x->ps->lock);
+    for (size_t i = 0; i < x->keep_count; i++)
+        page_put(x->keeps[i].content);
+    free(x->keeps);
+    x->keeps = NULL;
+    x->keep_count = x->keep_capacity = 0;
+}
+
+static int
+read_run(struct reading *x, size_t from, size_t to)
+{
+    CLEANUP(memory_free_auto) struct page **pages = memory_alloc((to - from) * sizeof(*pages));
+    int rc = chunk_reader_read(x->ps->reader, x->object, (struct page_no){x->first.v + from},
+        to - from, x->options, pages, keep_page, x);
+    cache_keeps(x);
+    if (rc < 0)
+        return rc;
+    for (size_t i = from; i < to; i++)
+        x->views[i].base = pages[i - from];
+    return 0;
+}
+
+static int
+read_bottoms(struct reading *x)
+{
+    size_t i = 0;
+    while (i < x->count) {
+        size_t from = i;
+        while (i < x->count && x->views[i].bottom == BOTTOM_CHUNK) {
+            x->views[i].base =
+                page_cache_get(x->ps->clean, x->object, (struct page_no){x->first.v + i});
+            if (x->views[i].base)
+                break;
+            i++;
+        }
+        if (i > from) {
+            int rc = read_run(x, from, i);
+            if (rc < 0)
+                return rc;
+        }
+        i++;
+    }
+    return 0;
+}
+
+// ---- putting together ---------------------------------------------------------------------------
+
+// Bytes [from, to) of one page.
+static int
+copy_page(struct reading *x, const struct view *v, uint32_t from, uint32_t to, uint8_t *out)
+{
+    const struct dirty_page *top = v->layer_count ? &v->layers[v->layer_count - 1] : NULL;
+    if (v->layer_count == 1 && !top->mask && top->page) {
+        memcpy(out, top->page->data + from, to - from);
+        return 0;
+    }
+    if (v->layer_count == 0) {
+        if (v->base)
+            memcpy(out, v->base->data + from, to - from);
+        else
+            memset(out, 0, to - from);
+        return 0;
+    }
+    uint8_t whole[PAGE_BYTES] = {0};
+    if (v->base)
+        memcpy(whole, v->base->data, PAGE_BYTES);
+    for (unsigned k = v->layer_count; k-- > 0;) {
+        const struct dirty_page *layer = &v->layers[k];
+        if (layer->mask) {
+            page_mask_copy(layer->mask, whole, layer->page->data);
+        } else if (layer->page) {
+            memcpy(whole, layer->page->data, PAGE_BYTES);
+        } else {
+            int rc = wal_read_verified(x->ps->wal, layer->wal_lsn, layer->crc, whole, PAGE_BYTES);
+            if (rc < 0)
+                return rc;
+        }
+    }
+    memcpy(out, whole + from, to - from);
+    return 0;
+}
+
+static int
+copy_out(struct reading *x, uint64_t offset, size_t length, uint8_t *out)
+{
+    uint32_t from = (uint32_t)(offset % PAGE_BYTES);
+    for (size_t i = 0; i < x->count; i++) {
+        uint32_t to = PAGE_BYTES - from < length ? PAGE_BYTES : from + (uint32_t)length;
+        int rc = copy_page(x, &x->views[i], from, to, out);
+        if (rc < 0)
+            return rc;
+        out += to - from;
+        length -= to - from;
+        from = 0;
+    }
+    return 0;
+}
+
+// How far a sequential reader should read ahead: the window doubles while it goes on.
+static uint32_t
+readahead_locked(struct page_store *ps, struct object_id object, uint64_t first, uint64_t end)
+{
+    struct readahead *r = &ps->readahead[hash_u64(object.v) % READAHEAD_SLOTS];
+    if (r->object.v != object.v || r->next_page != first) {
+        *r = (struct readahead){.object = object, .next_page = end};
+        return 0;
+    }
+    r->next_page = end;
+    if (r->window_pages == 0)
+        r->window_pages = READAHEAD_MIN_PAGES;
+    else if (r->window_pages < READAHEAD_MAX_PAGES)
+        r->window_pages *= 2;
+    return r->window_pages;
+}
+
+int
+page_store_read(struct page_store *ps, struct object_id object, uint64_t offset, size_t length,
+    uint8_t *out, const struct chunk_read_options *options)
+{
+    if (length == 0)
+        return 0;
+    struct chunk_read_options my_options = options ? *options : (struct chunk_read_options){0};
+    struct reading x = {
+        .ps = ps,
+        .object = object,
+        .first = page_of_offset(offset),
+        .count = pages_of_bytes(offset + length) - offset / PAGE_BYTES,
+        .options = &my_options,
+    };
+    x.views = memory_alloc_zero(x.count * sizeof(*x.views));
+    int rc = 0;
+    bool window_known = false;
+    for (int attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
+        lock_take(ps->lock);
+        x.version = ps->version;
+        for (size_t i = 0; i < x.count; i++)
+            look_locked(ps, object, (struct page_no){x.first.v + i}, &x.views[i]);
+        if (!window_known)
+            my_options.extra_pages += readahead_locked(ps, object, x.first.v, x.first.v + x.count);
+        window_known = true;
+        lock_release(ps->lock);
+        rc = read_bottoms(&x);
+        if (rc == 0)
+            rc = copy_out(&x, offset, length, out);
+        free_views(&x);
+        if (rc == 0 || rc == -EINTR || rc == -EREMOTE)
+            break;
+        // An image or a WAL segment may have gone away because a local generation took its place:
+        // then the layers have moved and looking again helps. If they have not, it is an error.
+        lock_take(ps->lock);
+        bool moved = x.version != ps->version;
+        lock_release(ps->lock);
+        if (!moved)
+            break;
+    }
+    free(x.views);
+    return rc == -ESTALE ? -EIO : rc;
+}

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "page/page_store.h"
+
+#include <stdlib.h>
+
+#include "page/page_internal.h"
+#include "platform/memory.h"
+
+struct page_store *
+page_store_new(const struct page_store_options *options)
+{
+    struct page_store *ps = memory_alloc_zero(sizeof(*ps));
+    ps->lock = options->lock;
+    ps->wal = options->wal;
+    ps->map = options->map;
+    ps->reader = options->reader;
+    ps->memory_bytes = options->memory_bytes;
+    ps->clean = page_cache_new(options->memory_bytes);
+    ps->active = dirty_set_new();
+    return ps;
+}
+
+void
+page_store_free(struct page_store *ps)
+{
+    if (!ps)
+        return;
+    dirty_set_free(ps->active);
+    dirty_set_free(ps->frozen);
+    page_cache_free(ps->clean);
+    free(ps);
+}
+
+void
+page_store_set_wal(struct page_store *ps, struct wal *w)
+{
+    ps->wal = w;
+}
+
+void
+page_store_freeze_locked(struct page_store *ps)
+{
+    assert(lock_is_mine(ps->lock) && !ps->frozen);
+    ps->frozen = ps->active;
+    ps->active = dirty_set_new();
+}
+
+struct dirty_set *
+page_store_frozen(struct page_store *ps)
+{
+    return ps->frozen;
+}
+
+// ---- after a local generation -------------------------------------------------------------------
+
+struct thaw {
+    struct page_store *ps;
+    struct object_id object;
+};
+
+static int
+refresh_clean_page(void *argument, struct page_no page, const struct dirty_page *content)
+{
+    struct thaw *t = argument;
+    if (content->page && !content->mask)
+        page_cache_put(t->ps->clean, t->object, page, content->page);
+    else
+        page_cache_drop(t->ps->clean, t->object, page);
+    return 0;
+}
+
+static void
+refresh_clean_object(struct page_store *ps, struct object_id object)
+{
+    struct thaw t = {ps, object};
+    size_t count;
+    const struct page_extent *holes = dirty_set_holes(ps->frozen, object, &count);
+    for (size_t i = 0; i < count; i++)
+        page_cache_drop_range(ps->clean, object, holes[i].first, holes[i].end);
+    dirty_set_walk(ps->frozen, object, 0, UINT64_MAX, refresh_clean_page, &t);
+}
+
+// Order matters. Readers that began before the version went up must not cache what they read (it is
+// of the old generation); until the frozen set goes, it hides whatever the clean cache still has;
+// and when it goes the clean cache has been refreshed. Eviction only changes a frozen set in
+// page_store_balance_locked, which leaves it alone while `thawing`.
+void
+page_store_thaw(struct page_store *ps)
+{
+    lock_take(ps->lock);
+    ps->version++;
+    ps->thawing = true;
+    lock_release(ps->lock);
+    size_t count;
+    struct object_id *objects = dirty_set_objects(ps->frozen, &count);
+    for (size_t i = 0; i < count; i++)
+        refresh_clean_object(ps, objects[i]);
+    free(objects);
+    lock_take(ps->lock);
+    struct dirty_set *gone = ps->frozen;
+    ps->frozen = NULL;
+    ps->thawing = false;
+    page_store_balance_locked(ps);
+    lock_release(ps->lock);
+    dirty_set_free(gone);
+}
+
+void
+page_store_numbers_locked(struct page_store *ps, struct page_store_numbers *numbers_out)
+{
+    uint64_t frozen_pages = ps->frozen ? dirty_set_pages(ps->frozen) : 0;
+    uint64_t frozen_bytes = ps->frozen ? dirty_set_resident_bytes(ps->frozen) : 0;
+    *numbers_out = (struct page_store_numbers){
+        .dirty_pages = dirty_set_pages(ps->active) + frozen_pages,
+        .dirty_resident_bytes = dirty_set_resident_bytes(ps->active) + frozen_bytes,
+        .clean_bytes = page_cache_bytes(ps->clean),
+        .limit_bytes = ps->memory_bytes,
+    };
+}
+
+bool
+page_store_is_full_locked(struct page_store *ps)
+{
+    uint64_t bytes = dirty_set_resident_bytes(ps->active);
+    if (ps->frozen)
+        bytes += dirty_set_resident_bytes(ps->frozen);
+    return bytes > ps->memory_bytes;
+}

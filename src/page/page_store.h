@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+// The PageStore: the data of all objects, as layers.
+//
+//     active   dirty_set, takes the writes
+//     frozen   dirty_set, what the checkpoint in progress folds; NULL between checkpoints
+//     clean    page_cache, pages as of the local generation
+//     chunks   chunk_reader, the local generation itself
+//
+// A page is looked for from the top; a layer with a mask overlays what is below. Who writes holds
+// the volume's lock (functions ending in _locked), so that layers, namespace and the order of the
+// log move together; readers take it only to look at the layers.
+//
+// Life of a dirty page: written (active, in memory; its bytes also lie in the WAL) -> evicted (in
+// the WAL only) -> frozen -> folded into a chunk -> clean. A page put together from several writes
+// stays in memory until it is folded.
+#ifndef CKPTFS_PAGE_PAGE_STORE_H
+#define CKPTFS_PAGE_PAGE_STORE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/compiler.h"
+#include "base/types.h"
+#include "cache/dirty_set.h"
+#include "chunk/chunk_reader.h"
+#include "platform/lock.h"
+#include "wal/wal.h"
+
+struct page_store;
+
+struct page_store_options {
+    struct lock *lock; // the volume's; borrowed
+    struct wal *wal;   // may be set later with page_store_set_wal
+    struct chunk_map *map;
+    struct chunk_reader *reader;
+    uint64_t memory_bytes; // for dirty and clean pages together
+};
+
+struct page_store *page_store_new(const struct page_store_options *options);
+void page_store_free(struct page_store *ps);
+void page_store_set_wal(struct page_store *ps, struct wal *w);
+
+// ---- writing ------------------------------------------------------------------------------------
+
+// One page's part of a write: bytes [from, to) of the page, at their place in `content`, zeros
+// elsewhere; `crc` is the CRC-32C of those bytes.
+struct page_piece {
+    struct page_no page;
+    uint32_t from;
+    uint32_t to;
+    struct page *content;
+    uint32_t crc;
+};
+
+// Cuts `length` bytes at `offset` into pieces (malloc'd array, contents filled). Any thread, no
+// locks.
+struct page_piece *page_pieces_new(
+    uint64_t offset, const uint8_t *data, size_t length, size_t *count_out);
+// Frees the array and the contents that nobody took.
+void page_pieces_free(struct page_piece *pieces, size_t count);
+
+// Whether the pieces can be put without waiting for a read. When not: release the lock, call
+// page_store_prefault, and start again.
+bool page_store_can_put_locked(
+    struct page_store *ps, struct object_id object, const struct page_piece *pieces, size_t count);
+// Loads the pages below partial pieces back into memory. Hold no locks.
+MUST_CHECK int page_store_prefault(
+    struct page_store *ps, struct object_id object, const struct page_piece *pieces, size_t count);
+// Puts the pieces into the active layer (taking their contents); the payload's bytes lie at
+// `payload` in the log. `size` is the object's size before the write: bytes behind it are zeros.
+void page_store_put_locked(struct page_store *ps, struct object_id object,
+    struct page_piece *pieces, size_t count, struct lsn payload, uint64_t size);
+// Bytes [offset, end) become zeros: whole pages become a hole (up to the end of the object if end
+// is UINT64_MAX), the edges are overwritten. page_store_can_put_locked's rule applies to the edges:
+// pages given by page_store_edges.
+void page_store_discard_locked(
+    struct page_store *ps, struct object_id object, uint64_t offset, uint64_t end, uint64_t size);
+// The partial pages at the edges of such a range, as pieces of zeros (0, 1 or 2).
+struct page_piece *page_store_edges(uint64_t offset, uint64_t end, size_t *count_out);
+// The object is gone.
+void page_store_drop_object_locked(struct page_store *ps, struct object_id object);
+
+// ---- reading ------------------------------------------------------------------------------------
+
+// Reads `length` bytes at `offset` (the caller has cut them at the object's size). 0 or -errno as
+// chunk_reader_read. Hold no locks.
+MUST_CHECK int page_store_read(struct page_store *ps, struct object_id object, uint64_t offset,
+    size_t length, uint8_t *out, const struct chunk_read_options *options);
+
+// ---- checkpoints --------------------------------------------------------------------------------
+
+// The active set becomes the frozen one; there must be no frozen set.
+void page_store_freeze_locked(struct page_store *ps);
+// The frozen set, or NULL. It stays valid until page_store_thaw; only the checkpoint thread asks.
+struct dirty_set *page_store_frozen(struct page_store *ps);
+// The frozen set has become part of the local generation (the manifest is committed, the chunk map
+// invalidated): its pages become clean ones, and it goes. Hold no locks.
+void page_store_thaw(struct page_store *ps);
+struct page_store_numbers {
+    uint64_t dirty_pages;          // active and frozen
+    uint64_t dirty_resident_bytes; // of them in memory
+    uint64_t clean_bytes;
+    uint64_t limit_bytes;
+};
+void page_store_numbers_locked(struct page_store *ps, struct page_store_numbers *numbers_out);
+// Whether dirty pages that cannot be evicted use up the memory: writers should wait for a fold.
+bool page_store_is_full_locked(struct page_store *ps);
+
+#endif

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+// The manifest in the bucket: the chain of records and the catalogs from which a volume is mounted
+// on a machine that has nothing else, and the protocol by which one writer at a time owns it.
+//
+//     PREFIX/manifests/{tenant}/{number}/record-{sequence, 16 hex digits}
+//     PREFIX/manifests/{tenant}/{number}/catalog-{sequence, 16 hex digits}
+//     PREFIX/manifests/{tenant}/{number}/lease-{epoch, 16 hex digits}
+//
+// Records are created conditionally (REMOTE_PUT_CREATE), each names the SHA-256 of its predecessor;
+// creating record n+1 is the commit point of whatever it says. Two writers that both want n+1
+// cannot both win, which is all that fencing rests on. The lease object only keeps polite writers
+// away from an owner who is alive: its body tells writer, host, epoch, ttl and whether it was
+// released, its age is told by the server's own clock. Any thread, except where a function says
+// otherwise.
+#ifndef CKPTFS_REMOTE_REMOTE_MANIFEST_H
+#define CKPTFS_REMOTE_REMOTE_MANIFEST_H
+
+#include "base/buffer.h"
+#include "base/compiler.h"
+#include "base/types.h"
+#include "format/manifest_record.h"
+#include "manifest/manifest.h"
+#include "store/remote_store.h"
+
+// Where a volume's manifest is, and who asks. Borrowed pointers.
+struct remote_place {
+    struct remote_store *store;
+    const char *tenant;
+    uint32_t volume_number;
+    struct uuid writer;  // manifest_root_id()
+    const char *scratch; // an existing directory for temporary files
+};
+
+// Blob keys: checkpoints/{tenant}/{checkpoint_id}/chunk-..., delta-..., pack-... as in the design,
+// section 4; numbers as 16 hex digits. (delta_id is the generation of the delta.)
+void remote_blob_key(const char *tenant, const struct blob_record *blob, struct buffer *key_out);
+
+// Makes record 1. -EEXIST when the volume exists.
+MUST_CHECK int remote_manifest_create(
+    const struct remote_place *place, const struct uuid *volume, const struct uuid *name_key);
+
+// Whether the volume exists: 0 or -ENOENT or a store's error.
+MUST_CHECK int remote_manifest_exists(const struct remote_place *place);
+
+// Fills the empty db `db` (state DB_STATE_IMPORTING) from the newest catalog at or below generation
+// `at` ({0}: the newest) and the records after it, in batches of bounded size, streaming catalogs
+// through `scratch`; blobs become RESIDENCY_REMOTE; then sets identity, counters, generations
+// (local = published = what was found, next above it), remote position, and DB_STATE_READY.
+// Verifies every record and the chain. -ENOENT: no such volume; -ESTALE: no such generation. Also
+// refreshes *db.
+MUST_CHECK int remote_manifest_import(const struct remote_place *place, struct manifest *m,
+    struct db_record *db, struct generation at);
+
+// What catching up with the chain found.
+struct remote_catch_up {
+    bool foreign; // another writer has written since: this root's state is history
+    uint64_t foreign_epoch;
+    char foreign_host[64];
+    uint64_t rolled_forward; // own generations that were published but not recorded here
+};
+
+// Reads the records after db->remote_sequence. Own ones (writer and epoch of this root) are
+// recorded: their generation as published, their blobs as remote. Stops at the first foreign one
+// and says so, changing nothing for it. Refreshes *db.
+MUST_CHECK int remote_manifest_catch_up(const struct remote_place *place, struct manifest *m,
+    struct db_record *db, struct remote_catch_up *result_out);
+
+// ---- ownership ----------------------------------------------------------------------------------
+
+struct remote_lease {
+    struct uuid writer;
+    uint64_t epoch;
+    uint64_t ttl_ms;
+    bool released;
+    char host[64];
+    uint64_t age_ms; // since it was last written, by the server's clock
+};
+
+MUST_CHECK int remote_lease_read(
+    const struct remote_place *place, uint64_t epoch, struct remote_lease *lease_out);
+// Writes lease-{epoch}: one request.
+MUST_CHECK int remote_lease_write(
+    const struct remote_place *place, uint64_t epoch, uint64_t ttl_ms, bool released);
+
+// Takes the volume for writing: db must have caught up. Refuses with -EBUSY (lease_out tells who)
+// while another writer's lease is fresh, unless `takeover`. Then creates the OPEN record with the
+// next epoch, writes the lease, and records epoch and position in the manifest. -ESTALE when
+// somebody else wrote a record meanwhile: catch up and try again. Refreshes *db.
+MUST_CHECK int remote_manifest_claim(const struct remote_place *place, struct manifest *m,
+    struct db_record *db, uint64_t ttl_ms, bool takeover, struct remote_lease *lease_out);
+
+// Whether somebody has written the record after `sequence` (one request): 0 nobody, 1 somebody, or
+// -errno.
+MUST_CHECK int remote_manifest_is_followed(const struct remote_place *place, uint64_t sequence);
+
+// ---- publication --------------------------------------------------------------------------------
+
+// A record or catalog staged in a file of `scratch`.
+struct remote_staged {
+    char *path; // unlinked and freed by remote_staged_free
+    int fd;
+    struct sha256 hash;
+    uint64_t bytes;
+    struct manifest_record_header header;
+    uint64_t changes; // how many it holds
+};
+void remote_staged_free(struct remote_staged *s);
+
+// A blob that publication has to upload.
+struct remote_upload {
+    struct blob_record blob;
+};
+
+// Stages the GENERATION record that takes the bucket from the published to the local generation, in
+// one read transaction, as successor of db's position in that transaction; `uploads_out` (malloced
+// array) are the blobs that must be in the store before it may be created. The generation published
+// is the local one of the transaction: staged_out->header.generation. -EALREADY: there is nothing
+// to publish. -ESTALE: this root never claimed the volume or was fenced. Staging again from the
+// same state with the same checkpoint_id gives the same bytes.
+MUST_CHECK int remote_manifest_stage_generation(const struct remote_place *place,
+    struct manifest *m, struct db_id db, const struct uuid *checkpoint_id,
+    struct remote_staged *staged_out, struct remote_upload **uploads_out, size_t *count_out);
+
+// Creates the staged record. 0: it is there and ours. -ESTALE: the place is taken by another record
+// (own older attempt or a foreign writer: catch up to find out). Else the store's error.
+MUST_CHECK int remote_manifest_publish(
+    const struct remote_place *place, const struct remote_staged *staged);
+
+// Records in the manifest what was published: generation, position, and the uploads as remote.
+MUST_CHECK int remote_manifest_record_publication(const struct remote_place *place,
+    struct manifest *m, struct db_id db, const struct remote_staged *staged, uint64_t wall_ms,
+    const struct remote_upload *uploads, size_t count);
+
+// Whether a new catalog is worth writing: there is none, or the records after the newest one
+// outweigh it (and at least 16 records or 1 MiB have come since). A record weighs its bytes and
+// 64 KiB for the request that reading it costs. Never before the first generation.
+bool remote_manifest_catalog_due(const struct db_record *db);
+// Stages and uploads a catalog of the published generation if local == published in the read
+// transaction (else -EAGAIN), and records it. A catalog that exists already is fine.
+MUST_CHECK int remote_manifest_write_catalog(
+    const struct remote_place *place, struct manifest *m, struct db_id db);
+
+#endif

@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "store/local_store.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/checksum.h"
+#include "base/hash_table.h"
+#include "base/list.h"
+#include "platform/lock.h"
+#include "platform/log.h"
+#include "platform/memory.h"
+
+#define OPEN_FILES_MAX 128u
+
+// An open file of hot_cache. Idle ones wait in order of use for being closed.
+struct open_file {
+    struct hash_node node;
+    struct list_node idle;
+    struct sha256 hash;
+    int fd;
+    bool whole;
+    bool doomed; // removed or replaced: close when the last user is done
+    unsigned users;
+};
+
+struct local_store {
+    const struct file_ops *ops;
+    char *hot_cache;
+    char *scratch;
+    struct lock lock; // "local_store": protects everything below
+    struct hash_table files;
+    struct list_node idle;
+};
+
+static char *
+blob_path(const struct local_store *s, const struct sha256 *hash, bool whole)
+{
+    char hex[65];
+    sha256_to_hex(hash, hex);
+    return memory_printf("%s/%s.%s", s->hot_cache, hex, whole ? "blob" : "part");
+}
+
+int
+local_store_open(
+    const struct file_ops *ops, const char *root, struct db_id db, struct local_store **store_out)
+{
+    *store_out = NULL;
+    struct local_store *s = memory_alloc_zero(sizeof(*s));
+    s->ops = ops ? ops : &file_ops_system;
+    s->hot_cache = memory_printf("%s/hot_cache/%u", root, db.v);
+    s->scratch = memory_printf("%s/checkpoint_scratch", root);
+    lock_init(&s->lock, "local_store", LOCK_RANK_STORE);
+    list_init(&s->idle);
+    int rc = path_make_directories(s->hot_cache, 0700);
+    if (rc == 0)
+        rc = path_make_directories(s->scratch, 0700);
+    if (rc < 0) {
+        log_error("local_store.failed", "cannot make %s: %s", s->hot_cache, strerror(-rc));
+        local_store_close(s);
+        return rc;
+    }
+    *store_out = s;
+    return 0;
+}
+
+static void
+close_file_locked(struct local_store *s, struct open_file *f)
+{
+    if (!f->doomed)
+        hash_table_remove(&s->files, &f->node);
+    if (f->idle.next)
+        list_remove(&f->idle);
+    file_close(f->fd);
+    free(f);
+}
+
+void
+local_store_close(struct local_store *s)
+{
+    if (!s)
+        return;
+    LIST_FOR_EACH(&s->idle, n)
+    close_file_locked(s, CONTAINER_OF(n, struct open_file, idle));
+    hash_table_free(&s->files);
+    lock_destroy(&s->lock);
+    free(s->hot_cache);
+    free(s->scratch);
+    free(s);
+}
+
+const char *
+local_store_scratch(const struct local_store *s)
+{
+    return s->scratch;
+}
+
+static uint64_t
+key_of(const struct sha256 *hash)
+{
+    uint64_t v;
+    memcpy(&v, hash->b, sizeof(v));
+    return v;
+}
+
+static struct open_file *
+find_locked(struct local_store *s, const struct sha256 *hash)
+{
+    struct hash_node *n = hash_table_first(&s->files, key_of(hash));
+    for (; n; n = hash_table_next_same(n)) {
+        struct open_file *f = CONTAINER_OF(n, struct open_file, node);
+        if (sha256_equal(&f->hash, hash))
+            return f;
+    }
+    return NULL;
+}
+
+static void
+use_locked(struct open_file *f)
+{
+    if (f->users++ == 0 && f->idle.next)
+        list_remove(&f->idle);
+}
+
+static void
+put_file(struct local_store *s, struct open_file *f)
+{
+    lock_take(&s->lock);
+    if (--f->users == 0) {
+        if (f->doomed)
+            close_file_locked(s, f);
+        else
+            list_append(&s->idle, &f->idle);
+        if (s->files.count > OPEN_FILES_MAX && !list_is_empty(&s->idle))
+            close_file_locked(s, CONTAINER_OF(s->idle.next, struct open_file, idle));
+    }
+    lock_release(&s->lock);
+}
+
+static int
+open_path(struct local_store *s, const struct sha256 *hash, bool whole, int flags)
+{
+    CLEANUP(memory_free_auto) char *path = blob_path(s, hash, whole);
+    return file_open(s->ops, path, flags, 0600);
+}
+
+// The file of a blob, whole if there is one; `make` makes the partial one when there is neither.
+static int
+get_file(struct local_store *s, const struct sha256 *hash, bool make, struct open_file **out)
+{
+    lock_take(&s->lock);
+    struct open_file *f = find_locked(s, hash);
+    if (f)
+        use_locked(f);
+    lock_release(&s->lock);
+    *out = f;
+    if (f)
+        return 0;
+    bool whole = true;
+    int fd = open_path(s, hash, true, O_RDONLY);
+    if (fd == -ENOENT) {
+        whole = false;
+        fd = open_path(s, hash, false, O_RDWR | (make ? O_CREAT : 0));
+    }
+    if (fd < 0)
+        return fd;
+    struct open_file *made = memory_alloc_zero(sizeof(*made));
+    made->hash = *hash;
+    made->fd = fd;
+    made->whole = whole;
+    lock_take(&s->lock);
+    f = find_locked(s, hash);
+    if (f) { // another thread was faster
+        file_close(fd);
+        free(made);
+    } else {
+        f = made;
+        hash_table_insert(&s->files, &f->node, key_of(hash));
+    }
+    use_locked(f);
+    lock_release(&s->lock);
+    *out = f;
+    return 0;
+}
+
+// Lets no further user have the open file: its name means something else now.
+static void
+forget_file(struct local_store *s, const struct sha256 *hash)
+{
+    lock_take(&s->lock);
+    struct open_file *f = find_locked(s, hash);
+    if (f) {
+        hash_table_remove(&s->files, &f->node);
+        f->doomed = true;
+        if (f->users == 0)
+            close_file_locked(s, f);
+    }
+    lock_release(&s->lock);
+}
+
+int
+local_store_adopt(struct local_store *s, const char *path, const struct sha256 *hash)
+{
+    CLEANUP(memory_free_auto) char *to = blob_path(s, hash, true);
+    CLEANUP(memory_free_auto) char *partial = blob_path(s, hash, false);
+    int rc = s->ops->rename(path, to);
+    if (rc < 0) {
+        log_error("local_store.failed", "cannot rename %s to %s: %s", path, to, strerror(-rc));
+        return rc;
+    }
+    s->ops->unlink(partial);
+    forget_file(s, hash);
+    return 0;
+}
+
+int
+local_store_sync(struct local_store *s)
+{
+    return file_sync_directory(s->ops, s->hot_cache);
+}
+
+int
+local_store_read(
+    struct local_store *s, const struct sha256 *hash, uint64_t offset, void *p, size_t n)
+{
+    struct open_file *f;
+    int rc = get_file(s, hash, false, &f);
+    if (rc < 0)
+        return rc;
+    rc = file_read_exact_at(s->ops, f->fd, p, n, offset);
+    put_file(s, f);
+    return rc;
+}
+
+int
+local_store_keep(
+    struct local_store *s, const struct sha256 *hash, uint64_t offset, const void *p, size_t n)
+{
+    struct open_file *f;
+    int rc = get_file(s, hash, true, &f);
+    if (rc < 0)
+        return rc;
+    if (!f->whole)
+        rc = file_write_at(s->ops, f->fd, p, n, offset);
+    put_file(s, f);
+    return rc;
+}
+
+bool
+local_store_has(struct local_store *s, const struct sha256 *hash)
+{
+    CLEANUP(memory_free_auto) char *path = blob_path(s, hash, true);
+    struct stat st;
+    return stat(path, &st) == 0;
+}
+
+int
+local_store_open_blob(struct local_store *s, const struct sha256 *hash, int *fd_out)
+{
+    int fd = open_path(s, hash, true, O_RDONLY);
+    *fd_out = fd;
+    return fd < 0 ? fd : 0;
+}
+
+void
+local_store_remove(struct local_store *s, const struct sha256 *hash)
+{
+    for (int whole = 0; whole < 2; whole++) {
+        CLEANUP(memory_free_auto) char *path = blob_path(s, hash, whole);
+        int rc = s->ops->unlink(path);
+        if (rc < 0 && rc != -ENOENT)
+            log_warning("local_store.failed", "cannot remove %s: %s", path, strerror(-rc));
+    }
+    forget_file(s, hash);
+}
+
+int
+local_store_sweep(struct local_store *s, local_store_is_needed *is_needed, void *argument)
+{
+    DIR *dir = opendir(s->hot_cache);
+    if (!dir)
+        return -errno;
+    int removed = 0;
+    for (struct dirent *e; (e = readdir(dir));) {
+        struct sha256 hash;
+        if (sha256_from_hex(e->d_name, &hash) < 0 || strcmp(e->d_name + 64, ".blob") != 0 ||
+            is_needed(argument, &hash))
+            continue;
+        local_store_remove(s, &hash);
+        removed++;
+    }
+    closedir(dir);
+    return removed;
+}

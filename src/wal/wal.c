@@ -1,0 +1,443 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "wal/wal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/checksum.h"
+#include "platform/clock.h"
+#include "platform/log.h"
+#include "platform/memory.h"
+#include "wal/wal_internal.h"
+
+#define SEGMENT_MIN  (4u << 20)
+#define SEGMENT_MAX  (64u << 20)
+#define RING_DEFAULT (16u << 20)
+#define RING_MIN     (8u << 20)
+// What a change of segment can waste of the LSN space.
+#define GAP_MAX (WAL_RECORD_MAX + WAL_SEGMENT_HEADER_BYTES)
+
+static struct wal_segment *
+newest_segment_locked(const struct wal *w)
+{
+    if (list_is_empty(&w->live))
+        return NULL;
+    return CONTAINER_OF(w->live.previous, struct wal_segment, node);
+}
+
+// ---- segments: spare ones are made ahead of need ------------------------------------------------
+
+static void
+preparer_run(void *argument)
+{
+    struct wal *w = argument;
+    lock_take(&w->lock);
+    while (!w->preparer_stopping) {
+        bool wanted = (w->spare_wanted || list_is_empty(&w->spares)) &&
+                      w->segment_count < w->segments_max && w->failed == 0;
+        if (!wanted) {
+            w->spare_wanted = false;
+            condition_wait(&w->prepare, &w->lock);
+            continue;
+        }
+        uint32_t number = w->next_file_number++;
+        w->segment_count++;
+        lock_release(&w->lock);
+        struct wal_segment *s = NULL;
+        int rc = wal_segment_create(w, number, &s);
+        lock_take(&w->lock);
+        w->prepare_error = rc;
+        if (rc == 0) {
+            w->spare_wanted = false;
+            list_append(&w->spares, &s->node);
+            condition_broadcast(&w->room);
+            continue;
+        }
+        // No space, most likely: a release may free a segment meanwhile; try again in a while.
+        w->segment_count--;
+        condition_wait_until(&w->prepare, &w->lock, clock_monotonic_ms() + 1000);
+    }
+    lock_release(&w->lock);
+}
+
+// Turns segments that nobody needs into spares; collects those that are to be removed.
+static void
+recycle_locked(struct wal *w, struct list_node *removed)
+{
+    while (!list_is_empty(&w->live)) {
+        struct wal_segment *s = CONTAINER_OF(w->live.next, struct wal_segment, node);
+        bool current = s == newest_segment_locked(w);
+        if (s->start.v + s->bytes > w->released.v || s->readers > 0 ||
+            (current && w->append.v < s->start.v + s->bytes))
+            return;
+        list_remove(&s->node);
+        if (s->bytes != w->segment_bytes || w->segment_count > w->segments_max) {
+            w->segment_count--;
+            list_append(removed, &s->node);
+        } else {
+            s->header_written = false;
+            list_append(&w->spares, &s->node);
+        }
+        condition_broadcast(&w->room);
+        condition_signal(&w->prepare);
+    }
+}
+
+static void
+remove_segments(struct wal *w, struct list_node *removed)
+{
+    for (struct list_node *n; (n = list_take_first(removed));)
+        wal_segment_remove(w, CONTAINER_OF(n, struct wal_segment, node));
+}
+
+// ---- room ---------------------------------------------------------------------------------------
+
+static bool
+has_room_locked(const struct wal *w, uint64_t bytes)
+{
+    if (w->append.v - w->flushed.v + w->reserved + bytes + 2 * GAP_MAX > w->ring_bytes)
+        return false;
+    uint64_t usable = 0;
+    struct wal_segment *current = newest_segment_locked(w);
+    if (current && w->append.v >= current->start.v) {
+        uint64_t room = current->start.v + current->bytes - w->append.v;
+        if (room > WAL_RECORD_MAX)
+            usable += room - WAL_RECORD_MAX;
+    }
+    for (struct list_node *n = w->spares.next; n != &w->spares; n = n->next)
+        usable += CONTAINER_OF(n, struct wal_segment, node)->bytes - GAP_MAX;
+    return w->reserved + bytes <= usable;
+}
+
+int
+wal_reserve(struct wal *w, uint32_t bytes, uint64_t deadline_ms)
+{
+    lock_take(&w->lock);
+    int rc = 0;
+    while (w->failed == 0 && !has_room_locked(w, bytes)) {
+        w->spare_wanted = true;
+        condition_signal(&w->prepare);
+        condition_signal(&w->work);
+        w->reserving++;
+        bool in_time = condition_wait_until(&w->room, &w->lock, deadline_ms);
+        w->reserving--;
+        if (!in_time && !has_room_locked(w, bytes)) {
+            rc = -ENOSPC;
+            break;
+        }
+    }
+    if (w->failed != 0)
+        rc = -EROFS;
+    if (rc == 0)
+        w->reserved += bytes;
+    lock_release(&w->lock);
+    return rc;
+}
+
+void
+wal_unreserve(struct wal *w, uint32_t bytes)
+{
+    lock_take(&w->lock);
+    assert(w->reserved >= bytes);
+    w->reserved -= bytes;
+    condition_broadcast(&w->room);
+    lock_release(&w->lock);
+}
+
+// ---- appending ----------------------------------------------------------------------------------
+
+static void
+begin_segment_locked(struct wal *w)
+{
+    struct wal_segment *old = newest_segment_locked(w);
+    struct list_node *n = list_take_first(&w->spares);
+    assert(n); // has_room_locked counted it
+    struct wal_segment *s = CONTAINER_OF(n, struct wal_segment, node);
+    uint64_t start = w->append.v;
+    if (old && start < old->start.v + old->bytes)
+        start = old->start.v + old->bytes;
+    if (old)
+        old->end = w->last_end;
+    s->start.v = start;
+    s->prior_end = w->last_end;
+    s->end.v = 0;
+    s->header_written = false;
+    list_append(&w->live, &s->node);
+    w->append.v = start + WAL_SEGMENT_HEADER_BYTES;
+    if (list_is_empty(&w->spares))
+        condition_signal(&w->prepare);
+}
+
+void
+wal_begin(struct wal *w, uint32_t reserved, uint32_t length, struct wal_slot *slot_out)
+{
+    assert(length <= reserved && length % WAL_RECORD_ALIGN == 0);
+    lock_take(&w->lock);
+    struct wal_segment *current = newest_segment_locked(w);
+    if (!current || w->append.v < current->start.v ||
+        w->append.v + length > current->start.v + current->bytes)
+        begin_segment_locked(w);
+    slot_out->lsn = w->append;
+    slot_out->durable = w->flushed;
+    slot_out->length = length;
+    slot_out->filled = false;
+    w->append.v += length;
+    w->last_end = w->append;
+    list_append(&w->slots, &slot_out->node);
+    assert(w->reserved >= reserved);
+    w->reserved -= reserved;
+    if (w->reserving > 0)
+        condition_broadcast(&w->room);
+    lock_release(&w->lock);
+}
+
+struct lsn
+wal_payload_lsn(const struct wal_slot *slot, uint32_t payload_page_offset, uint32_t changes_length,
+    uint32_t payload_length)
+{
+    uint32_t pieces = wal_payload_pieces(payload_page_offset, payload_length);
+    return (struct lsn){slot->lsn.v + wal_record_payload_offset(pieces, changes_length)};
+}
+
+// Copies into the ring at `lsn`, around its end if need be.
+static void
+copy_to_ring(struct wal *w, uint64_t lsn, const void *p, size_t n)
+{
+    size_t at = lsn % w->ring_bytes;
+    size_t first = w->ring_bytes - at < n ? w->ring_bytes - at : n;
+    memcpy(w->ring + at, p, first);
+    memcpy(w->ring, (const uint8_t *)p + first, n - first);
+}
+
+void
+wal_fill(struct wal *w, struct wal_slot *slot, uint32_t payload_page_offset, const void *changes,
+    uint32_t changes_length, const uint8_t *payload, uint32_t payload_length,
+    const uint32_t *piece_crcs)
+{
+    struct wal_record_header h = {
+        .lsn = slot->lsn,
+        .durable = slot->durable,
+        .epoch = w->epoch,
+        .length = slot->length,
+        .changes_length = changes_length,
+        .payload_length = payload_length,
+        .payload_page_offset = (uint16_t)payload_page_offset,
+    };
+    static const uint8_t zeros[WAL_RECORD_ALIGN];
+    uint32_t pieces = wal_payload_pieces(payload_page_offset, payload_length);
+    uint32_t payload_at = wal_record_payload_offset(pieces, changes_length);
+    assert(slot->length == wal_align(payload_at + payload_length));
+    uint8_t small[4096];
+    uint8_t *head = payload_at <= sizeof(small) ? small : memory_alloc(payload_at);
+    wal_record_encode(&h, piece_crcs, changes, head);
+    copy_to_ring(w, slot->lsn.v, head, payload_at);
+    if (payload_length > 0)
+        copy_to_ring(w, slot->lsn.v + payload_at, payload, payload_length);
+    uint32_t end = payload_at + payload_length;
+    copy_to_ring(w, slot->lsn.v + end, zeros, slot->length - end);
+    if (head != small)
+        free(head);
+    lock_take(&w->lock);
+    slot->filled = true;
+    bool was_first = w->slots.next == &slot->node;
+    list_remove(&slot->node);
+    if (was_first &&
+        (!list_is_empty(&w->waiters) || w->append.v - w->flushed.v > w->ring_bytes / 4))
+        condition_signal(&w->work);
+    lock_release(&w->lock);
+}
+
+// ---- reading back and releasing -----------------------------------------------------------------
+
+static void
+copy_from_ring(const struct wal *w, uint64_t lsn, void *p, size_t n)
+{
+    size_t at = lsn % w->ring_bytes;
+    size_t first = w->ring_bytes - at < n ? w->ring_bytes - at : n;
+    memcpy(p, w->ring + at, first);
+    memcpy((uint8_t *)p + first, w->ring, n - first);
+}
+
+static struct wal_segment *
+find_segment_locked(struct wal *w, uint64_t lsn)
+{
+    for (struct list_node *n = w->live.previous; n != &w->live; n = n->previous) {
+        struct wal_segment *s = CONTAINER_OF(n, struct wal_segment, node);
+        if (lsn >= s->start.v)
+            return lsn < s->start.v + s->bytes ? s : NULL;
+    }
+    return NULL;
+}
+
+int
+wal_read(struct wal *w, struct lsn at, void *p, uint32_t n)
+{
+    struct list_node removed;
+    list_init(&removed);
+    lock_take(&w->lock);
+    if (at.v >= w->flushed.v && at.v + n <= w->append.v) {
+        copy_from_ring(w, at.v, p, n);
+        lock_release(&w->lock);
+        return 0;
+    }
+    struct wal_segment *s = find_segment_locked(w, at.v);
+    if (!s || at.v + n > s->start.v + s->bytes) {
+        lock_release(&w->lock);
+        return -ESTALE;
+    }
+    s->readers++;
+    lock_release(&w->lock);
+    int rc = file_read_exact_at(w->ops, s->fd, p, n, at.v - s->start.v);
+    lock_take(&w->lock);
+    s->readers--;
+    recycle_locked(w, &removed);
+    lock_release(&w->lock);
+    remove_segments(w, &removed);
+    return rc;
+}
+
+int
+wal_read_verified(struct wal *w, struct lsn at, uint32_t crc, void *p, uint32_t n)
+{
+    int rc = wal_read(w, at, p, n);
+    return rc == 0 && crc32c(0, p, n) != crc ? -EIO : rc;
+}
+
+void
+wal_release(struct wal *w, struct lsn cut)
+{
+    struct list_node removed;
+    list_init(&removed);
+    lock_take(&w->lock);
+    if (cut.v > w->released.v)
+        w->released = cut;
+    recycle_locked(w, &removed);
+    lock_release(&w->lock);
+    remove_segments(w, &removed);
+}
+
+void
+wal_numbers(struct wal *w, struct wal_numbers *numbers_out)
+{
+    lock_take(&w->lock);
+    *numbers_out = (struct wal_numbers){
+        .append = w->append,
+        .flushed = w->flushed,
+        .released = w->released,
+        .retained_bytes = w->append.v > w->released.v ? w->append.v - w->released.v : 0,
+        .limit_bytes = w->limit_bytes,
+        .disk_bytes = w->segment_count * w->segment_bytes,
+        .syncs = w->syncs,
+        .flushes = w->flushes,
+        .failed = w->failed,
+        .waiting = w->reserving > 0,
+    };
+    lock_release(&w->lock);
+}
+
+// ---- life ---------------------------------------------------------------------------------------
+
+static uint64_t
+clamp(uint64_t v, uint64_t low, uint64_t high)
+{
+    return v < low ? low : v > high ? high : v;
+}
+
+static void
+free_segments(struct list_node *list)
+{
+    for (struct list_node *n; (n = list_take_first(list));)
+        wal_segment_free(CONTAINER_OF(n, struct wal_segment, node));
+}
+
+static void
+wal_free(struct wal *w)
+{
+    free_segments(&w->live);
+    free_segments(&w->spares);
+    condition_destroy(&w->work);
+    condition_destroy(&w->prepare);
+    condition_destroy(&w->room);
+    lock_destroy(&w->lock);
+    free(w->directory);
+    free(w->ring);
+    free(w);
+}
+
+static struct wal *
+wal_new(const struct wal_options *options)
+{
+    struct wal *w = memory_alloc_zero(sizeof(*w));
+    w->ops = options->ops ? options->ops : &file_ops_system;
+    w->directory = memory_string(options->directory);
+    w->volume = options->volume;
+    w->limit_bytes = options->limit_bytes;
+    w->segment_bytes = options->segment_bytes
+                           ? options->segment_bytes
+                           : clamp(options->limit_bytes / 8, SEGMENT_MIN, SEGMENT_MAX);
+    w->segment_bytes -= w->segment_bytes % WAL_SEGMENT_HEADER_BYTES;
+    w->segments_max = (uint32_t)clamp(options->limit_bytes / w->segment_bytes, 3, 1u << 20);
+    w->ring_bytes = options->ring_bytes ? options->ring_bytes
+                                        : clamp(options->limit_bytes / 4, RING_MIN, RING_DEFAULT);
+    w->ring = memory_alloc(w->ring_bytes);
+    lock_init(&w->lock, "wal", LOCK_RANK_WAL);
+    condition_init(&w->work);
+    condition_init(&w->prepare);
+    condition_init(&w->room);
+    list_init(&w->slots);
+    list_init(&w->waiters);
+    list_init(&w->live);
+    list_init(&w->spares);
+    return w;
+}
+
+static int
+start_threads(struct wal *w)
+{
+    int rc = thread_start(&w->flusher, "wal-flush", wal_flusher_run, w);
+    if (rc < 0)
+        return rc;
+    rc = thread_start(&w->preparer, "wal-prepare", preparer_run, w);
+    if (rc == 0)
+        return 0;
+    lock_take(&w->lock);
+    w->stopping = true;
+    condition_broadcast(&w->work);
+    lock_release(&w->lock);
+    thread_join(&w->flusher);
+    return rc;
+}
+
+int
+wal_open(const struct wal_options *options, struct lsn cut, wal_replay *replay, void *argument,
+    struct wal **wal_out, struct buffer *error)
+{
+    *wal_out = NULL;
+    struct wal *w = wal_new(options);
+    int rc = wal_recover(w, cut, replay, argument, error);
+    if (rc == 0)
+        rc = start_threads(w);
+    if (rc < 0) {
+        wal_free(w);
+        return rc;
+    }
+    *wal_out = w;
+    return 0;
+}
+
+int
+wal_close(struct wal *w)
+{
+    if (!w)
+        return 0;
+    int rc = wal_sync_wait(w);
+    lock_take(&w->lock);
+    w->stopping = w->preparer_stopping = true;
+    condition_broadcast(&w->work);
+    condition_broadcast(&w->prepare);
+    lock_release(&w->lock);
+    thread_join(&w->flusher);
+    thread_join(&w->preparer);
+    wal_free(w);
+    return rc;
+}

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+// The write-ahead log: the only point of acknowledgement. Records get their LSN in the order of
+// wal_begin, are copied into a ring in memory, and are written by one flusher thread, which makes a
+// whole batch durable with one write into preallocated, zero-filled, recycled segments and then
+// answers everybody who waited (group commit). Layout in format/wal_record.h.
+//
+// Life of a record, with the thread that moves it:
+//     reserved   wal_reserve            any thread, may wait: room in ring and segments is kept for
+//     it begun      wal_begin              under the caller's ordering lock: it has an LSN filled
+//     wal_fill               its bytes are in the ring flushed    flusher                it is on
+//     stable storage; waiters are answered released   wal_release            a local generation
+//     holds it; its segment may be recycled
+//
+// Invariants
+//     release <= flushed <= filled <= append; ring holds [flushed, append)
+//     a segment is durable up to its last record before the next segment's header is written
+//     LSNs are never used twice: every open begins a new segment
+// After a failed write or flush the log is dead: nothing more is accepted or acknowledged.
+#ifndef CKPTFS_WAL_WAL_H
+#define CKPTFS_WAL_WAL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/buffer.h"
+#include "base/compiler.h"
+#include "base/list.h"
+#include "base/types.h"
+#include "format/wal_record.h"
+#include "platform/file.h"
+
+struct wal;
+
+struct wal_options {
+    const struct file_ops *ops;
+    const char *directory; // exists
+    struct uuid volume;
+    uint64_t limit_bytes;   // of all segments together
+    uint64_t segment_bytes; // 0: limit / 8 within 4 MiB and 64 MiB
+    uint64_t ring_bytes;    // 0: 16 MiB or a quarter of the limit
+};
+
+// A replayed record. `payload` holds the bytes of the CHANGE_WRITE among the changes and begins at
+// `payload_lsn` in the log; piece_crcs are its checksums page by page.
+struct wal_replayed {
+    struct lsn lsn;
+    struct lsn end;
+    const uint8_t *changes;
+    uint32_t changes_length;
+    const uint8_t *payload;
+    uint32_t payload_length;
+    struct lsn payload_lsn;
+    uint32_t payload_page_offset;
+};
+typedef int wal_replay(void *argument, const struct wal_replayed *record);
+
+// Opens the log, replays every record from `cut` on through `replay` (one thread, before this
+// returns), and starts its threads. -EBADMSG when acknowledged records are damaged: the text is put
+// into `error`, and nothing was changed on disk. A replay's error ends the open and is returned.
+MUST_CHECK int wal_open(const struct wal_options *options, struct lsn cut, wal_replay *replay,
+    void *argument, struct wal **wal_out, struct buffer *error);
+// Flushes, stops the threads. 0 or the errno the log died of.
+int wal_close(struct wal *w);
+
+// ---- appending ----------------------------------------------------------------------------------
+
+// Keeps room for one record of up to `bytes`. Waits for flushes and releases until `deadline_ms`
+// (monotonic). 0; -ENOSPC when there was no room until then; -EROFS when the log is dead. Hold no
+// locks.
+MUST_CHECK int wal_reserve(struct wal *w, uint32_t bytes, uint64_t deadline_ms);
+// Gives back a reservation that was not used.
+void wal_unreserve(struct wal *w, uint32_t bytes);
+
+// A record between begin and fill; lives on the caller's stack.
+struct wal_slot {
+    struct list_node node;
+    struct lsn lsn;
+    struct lsn durable;
+    uint32_t length;
+    bool filled;
+};
+
+// Assigns the next LSN to a record of exactly `length` bytes (wal_record_length()), using up a
+// reservation of `reserved` >= length. Never waits, never fails.
+void wal_begin(struct wal *w, uint32_t reserved, uint32_t length, struct wal_slot *slot_out);
+// Copies the record into the ring. Every begun slot must be filled, soon: the flusher waits for it.
+void wal_fill(struct wal *w, struct wal_slot *slot, uint32_t payload_page_offset,
+    const void *changes, uint32_t changes_length, const uint8_t *payload, uint32_t payload_length,
+    const uint32_t *piece_crcs);
+// Where the payload of a begun record lies.
+struct lsn wal_payload_lsn(const struct wal_slot *slot, uint32_t payload_page_offset,
+    uint32_t changes_length, uint32_t payload_length);
+
+// ---- durability ---------------------------------------------------------------------------------
+
+typedef void wal_synced(void *argument, int result);
+// Calls `done` once everything begun so far is durable: at once if it is, from the flusher thread
+// else. `result` is 0 or -EIO.
+void wal_sync(struct wal *w, wal_synced *done, void *argument);
+// The same, waiting.
+MUST_CHECK int wal_sync_wait(struct wal *w);
+
+// ---- reading back and releasing -----------------------------------------------------------------
+
+// Bytes [at, at + n) of the log as they were written, from ring or segment. The caller verifies
+// them. -ESTALE when they have been released.
+MUST_CHECK int wal_read(struct wal *w, struct lsn at, void *p, uint32_t n);
+
+// Reads `n` bytes and checks them against their CRC-32C. -EIO when they do not match.
+MUST_CHECK int wal_read_verified(
+    struct wal *w, struct lsn at, uint32_t crc, void *p, uint32_t n);
+
+// Everything below `cut` is held by a local generation: its segments may be recycled.
+void wal_release(struct wal *w, struct lsn cut);
+
+struct wal_numbers {
+    struct lsn append;  // where the next record goes
+    struct lsn flushed; // durable below this
+    struct lsn released;
+    uint64_t retained_bytes; // append - released
+    uint64_t limit_bytes;
+    uint64_t disk_bytes; // of all segment files
+    uint64_t syncs;      // answered
+    uint64_t flushes;    // durable writes
+    int failed;          // 0 or the errno the log died of
+    bool waiting;        // somebody waits for room
+};
+void wal_numbers(struct wal *w, struct wal_numbers *numbers_out);
+
+#endif

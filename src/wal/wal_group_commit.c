@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: Apache-2.0
+// The flusher: one thread that writes what has been filled and answers who waits for it. While it
+// writes one batch, the next one gathers behind it; that is the whole of group commit.
+#include <errno.h>
+#include <stdlib.h>
+
+#include "platform/clock.h"
+#include "platform/log.h"
+#include "platform/memory.h"
+#include "wal/wal_internal.h"
+
+// What nobody waits for is flushed after this long, so that an idle volume is clean.
+#define IDLE_FLUSH_MS 1000u
+
+static struct lsn
+filled_locked(const struct wal *w)
+{
+    if (list_is_empty(&w->slots))
+        return w->append;
+    return CONTAINER_OF(w->slots.next, struct wal_slot, node)->lsn;
+}
+
+// The segment in which the flush goes on. Steps over the unused end of a finished segment.
+static struct wal_segment *
+flush_segment_locked(struct wal *w)
+{
+    LIST_FOR_EACH(&w->live, n)
+    {
+        struct wal_segment *s = CONTAINER_OF(n, struct wal_segment, node);
+        uint64_t end = s->end.v ? s->end.v : s->start.v + s->bytes;
+        if (w->flushed.v >= end)
+            continue;
+        if (w->flushed.v < s->start.v + WAL_SEGMENT_HEADER_BYTES)
+            w->flushed.v = s->start.v + WAL_SEGMENT_HEADER_BYTES;
+        return s;
+    }
+    return NULL;
+}
+
+// Writes ring bytes [from, to) to the segment, after its header when that is not there yet.
+static int
+write_batch(struct wal *w, struct wal_segment *s, uint64_t from, uint64_t to)
+{
+    uint8_t header[WAL_SEGMENT_HEADER_BYTES];
+    struct iovec iov[3];
+    int count = 0;
+    uint64_t offset = from - s->start.v;
+    if (!s->header_written) {
+        struct wal_segment_header h = {
+            .volume = w->volume,
+            .epoch = w->epoch,
+            .segment_bytes = s->bytes,
+            .start = s->start,
+            .prior_end = s->prior_end,
+        };
+        assert(offset == WAL_SEGMENT_HEADER_BYTES);
+        wal_segment_header_encode(&h, header);
+        iov[count++] = (struct iovec){header, sizeof(header)};
+        offset = 0;
+    }
+    size_t at = from % w->ring_bytes;
+    size_t n = to - from;
+    size_t first = w->ring_bytes - at < n ? w->ring_bytes - at : n;
+    iov[count++] = (struct iovec){w->ring + at, first};
+    if (n > first)
+        iov[count++] = (struct iovec){w->ring, n - first};
+    return file_writev_durable_at(w->ops, s->fd, iov, count, offset);
+}
+
+static void
+fail_locked(struct wal *w, struct wal_segment *s, int rc)
+{
+    CLEANUP(memory_free_auto) char *path = wal_segment_path(w, s->file_number);
+    log_error("wal.failed", "cannot write %s: %s; the volume is read-only from now on", path,
+        strerror(-rc));
+    w->failed = rc;
+    condition_broadcast(&w->room);
+}
+
+// Takes the waiters whose target is reached (all of them when the log is dead) and answers them
+// without the lock.
+static void
+answer_waiters_locked(struct wal *w)
+{
+    struct list_node ready;
+    list_init(&ready);
+    while (!list_is_empty(&w->waiters)) {
+        struct wal_waiter *x = CONTAINER_OF(w->waiters.next, struct wal_waiter, node);
+        if (w->failed == 0 && x->target.v > w->flushed.v)
+            break;
+        list_remove(&x->node);
+        list_append(&ready, &x->node);
+        w->syncs++;
+    }
+    if (list_is_empty(&ready))
+        return;
+    int failed = w->failed;
+    lock_release(&w->lock);
+    for (struct list_node *n; (n = list_take_first(&ready));) {
+        struct wal_waiter *x = CONTAINER_OF(n, struct wal_waiter, node);
+        x->done(x->argument, failed == 0 ? 0 : -EIO);
+        free(x);
+    }
+    lock_take(&w->lock);
+}
+
+// One batch. False when there was nothing to write.
+static bool
+flush_once_locked(struct wal *w)
+{
+    struct lsn filled = filled_locked(w);
+    if (w->failed != 0 || filled.v <= w->flushed.v)
+        return false;
+    struct wal_segment *s = flush_segment_locked(w);
+    uint64_t from = w->flushed.v;
+    uint64_t to = s->end.v && s->end.v < filled.v ? s->end.v : filled.v;
+    if (to <= from)
+        return false;
+    lock_release(&w->lock);
+    int rc = write_batch(w, s, from, to);
+    lock_take(&w->lock);
+    w->flushes++;
+    if (rc < 0) {
+        fail_locked(w, s, rc);
+        return true;
+    }
+    s->header_written = true;
+    w->flushed.v = to;
+    if (w->reserving > 0)
+        condition_broadcast(&w->room);
+    return true;
+}
+
+static bool
+is_urgent_locked(const struct wal *w)
+{
+    return w->stopping || w->reserving > 0 || !list_is_empty(&w->waiters) ||
+           w->append.v - w->flushed.v > w->ring_bytes / 4;
+}
+
+void
+wal_flusher_run(void *argument)
+{
+    struct wal *w = argument;
+    lock_take(&w->lock);
+    for (;;) {
+        bool timed_out = false;
+        if (!is_urgent_locked(w)) {
+            timed_out =
+                !condition_wait_until(&w->work, &w->lock, clock_monotonic_ms() + IDLE_FLUSH_MS);
+            if (!timed_out && !is_urgent_locked(w))
+                continue;
+        }
+        bool wrote = flush_once_locked(w);
+        answer_waiters_locked(w);
+        if (wrote || timed_out)
+            continue;
+        if (w->stopping)
+            break;
+        if (is_urgent_locked(w)) // what is waited for has not been filled yet, or there is no room
+            condition_wait_until(&w->work, &w->lock, clock_monotonic_ms() + IDLE_FLUSH_MS);
+    }
+    lock_release(&w->lock);
+}
+
+void
+wal_sync(struct wal *w, wal_synced *done, void *argument)
+{
+    lock_take(&w->lock);
+    if (w->last_end.v <= w->flushed.v || w->failed != 0) {
+        int result = w->failed == 0 ? 0 : -EIO;
+        w->syncs++;
+        lock_release(&w->lock);
+        done(argument, result);
+        return;
+    }
+    struct wal_waiter *x = memory_alloc(sizeof(*x));
+    x->target = w->last_end;
+    x->done = done;
+    x->argument = argument;
+    list_append(&w->waiters, &x->node);
+    condition_signal(&w->work);
+    lock_release(&w->lock);
+}
+
+struct sync_wait {
+    struct lock lock;
+    struct condition condition;
+    bool done;
+    int result;
+};
+
+static void
+wake_sync_wait(void *argument, int result)
+{
+    struct sync_wait *x = argument;
+    lock_take(&x->lock);
+    x->result = result;
+    x->done = true;
+    condition_signal(&x->condition);
+    lock_release(&x->lock);
+}
+
+int
+wal_sync_wait(struct wal *w)
+{
+    struct sync_wait x = {.done = false};
+    lock_init(&x.lock, "wal sync", LOCK_RANK_PLATFORM);
+    condition_init(&x.condition);
+    wal_sync(w, wake_sync_wait, &x);
+    lock_take(&x.lock);
+    while (!x.done)
+        condition_wait(&x.condition, &x.lock);
+    lock_release(&x.lock);
+    condition_destroy(&x.condition);
+    lock_destroy(&x.lock);
+    return x.result;
+}

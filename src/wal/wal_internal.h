@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef CKPTFS_WAL_WAL_INTERNAL_H
+#define CKPTFS_WAL_WAL_INTERNAL_H
+
+#include "platform/lock.h"
+#include "platform/thread.h"
+#include "wal/wal.h"
+
+// Segment states: PREPARING (the preparer zero-fills it) -> SPARE (ready) -> LIVE (holds records;
+// the one with the highest start is being appended to) -> SPARE again after release, or removed
+// when its size is not the present one or there are more than the limit allows.
+struct wal_segment {
+    struct list_node node; // in w->live, in order of start, or in w->spares
+    int fd;
+    uint32_t file_number;
+    uint64_t bytes;
+    struct lsn start;
+    struct lsn prior_end;
+    struct lsn end;      // of its last record, once the next segment has begun
+    bool header_written; // flusher
+    unsigned readers;    // wal_read in progress: not to be recycled
+};
+
+struct wal_waiter {
+    struct list_node node;
+    struct lsn target;
+    wal_synced *done;
+    void *argument;
+};
+
+struct wal {
+    const struct file_ops *ops;
+    char *directory;
+    struct uuid volume;
+    uint32_t epoch;
+    uint64_t limit_bytes;
+    uint64_t segment_bytes;
+    uint32_t segments_max;
+
+    struct lock lock;         // "wal": protects everything below
+    struct condition work;    // flusher: something to write, or stop
+    struct condition prepare; // preparer: a spare is wanted, or stop
+    struct condition room;    // reservers: ring or segment space appeared, or the log died
+
+    uint8_t *ring;
+    uint64_t ring_bytes;
+    struct lsn append;
+    struct lsn flushed;
+    struct lsn released;
+    struct lsn last_end;      // of the newest record; what the next segment's prior_end says
+    struct list_node slots;   // begun, not filled, in order of LSN
+    struct list_node waiters; // in order of target
+    uint64_t reserved;        // bytes promised by wal_reserve
+    unsigned reserving;       // threads that wait for room
+    bool spare_wanted;
+
+    struct list_node live;
+    struct list_node spares;
+    uint32_t segment_count; // files that exist or are being made
+    uint32_t next_file_number;
+    int prepare_error;
+
+    uint64_t syncs;
+    uint64_t flushes;
+    int failed;
+    bool stopping;
+    bool preparer_stopping;
+
+    struct thread flusher;
+    struct thread preparer;
+    bool threads_started;
+};
+
+// wal_segment.c
+struct wal_segment *wal_segment_new(int fd, uint32_t file_number, uint64_t bytes);
+void wal_segment_free(struct wal_segment *s);
+char *wal_segment_path(const struct wal *w, uint32_t file_number);
+// Makes a zero-filled file of w->segment_bytes and makes its name durable.
+MUST_CHECK int wal_segment_create(struct wal *w, uint32_t file_number, struct wal_segment **out);
+void wal_segment_remove(struct wal *w, struct wal_segment *s);
+
+// wal_recover.c: fills live and spares, replays, sets append = flushed = the beginning of a segment
+// that does not exist yet, and the epoch.
+MUST_CHECK int wal_recover(
+    struct wal *w, struct lsn cut, wal_replay *replay, void *argument, struct buffer *error);
+
+// wal_group_commit.c
+void wal_flusher_run(void *argument);
+
+#endif

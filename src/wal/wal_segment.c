@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "platform/log.h"
+#include "platform/memory.h"
+#include "wal/wal_internal.h"
+
+struct wal_segment *
+wal_segment_new(int fd, uint32_t file_number, uint64_t bytes)
+{
+    struct wal_segment *s = memory_alloc_zero(sizeof(*s));
+    s->fd = fd;
+    s->file_number = file_number;
+    s->bytes = bytes;
+    return s;
+}
+
+void
+wal_segment_free(struct wal_segment *s)
+{
+    if (!s)
+        return;
+    file_close(s->fd);
+    free(s);
+}
+
+char *
+wal_segment_path(const struct wal *w, uint32_t file_number)
+{
+    return memory_printf("%s/segment-%08x", w->directory, file_number);
+}
+
+// Real zeros, not only reserved blocks: an unwritten extent would have to be converted, with a
+// journal commit, by the first flush that writes to it.
+static int
+fill_with_zeros(struct wal *w, int fd)
+{
+    size_t step = 1u << 20;
+    CLEANUP(memory_free_auto) uint8_t *zeros = memory_alloc_zero(step);
+    for (uint64_t at = 0; at < w->segment_bytes; at += step) {
+        uint64_t n = w->segment_bytes - at < step ? w->segment_bytes - at : step;
+        int rc = file_write_at(w->ops, fd, zeros, n, at);
+        if (rc < 0)
+            return rc;
+    }
+    return w->ops->fsync(fd);
+}
+
+int
+wal_segment_create(struct wal *w, uint32_t file_number, struct wal_segment **out)
+{
+    *out = NULL;
+    CLEANUP(memory_free_auto) char *path = wal_segment_path(w, file_number);
+    int fd = file_open(w->ops, path, O_RDWR | O_CREAT | O_EXCL, 0600);
+    if (fd < 0) {
+        log_error("wal.segment_failed", "cannot create %s: %s", path, strerror(-fd));
+        return fd;
+    }
+    int rc = w->ops->fallocate(fd, 0, (off_t)w->segment_bytes);
+    if (rc == -EOPNOTSUPP)
+        rc = 0;
+    if (rc == 0)
+        rc = fill_with_zeros(w, fd);
+    if (rc == 0)
+        rc = file_sync_directory(w->ops, w->directory);
+    if (rc < 0) {
+        log_error("wal.segment_failed", "cannot allocate %s: %s", path, strerror(-rc));
+        file_close(fd);
+        w->ops->unlink(path);
+        return rc;
+    }
+    *out = wal_segment_new(fd, file_number, w->segment_bytes);
+    return 0;
+}
+
+void
+wal_segment_remove(struct wal *w, struct wal_segment *s)
+{
+    CLEANUP(memory_free_auto) char *path = wal_segment_path(w, s->file_number);
+    int rc = w->ops->unlink(path);
+    if (rc < 0)
+        log_warning("wal.segment_failed", "cannot remove %s: %s", path, strerror(-rc));
+    wal_segment_free(s);
+}
