@@ -452,6 +452,27 @@ run_garble(char **argv)
     close(fd);
 }
 
+// Prints the offset behind the last byte that is not zero.
+static void
+run_data_end(char **argv)
+{
+    uint8_t *block = allocate(BLOCK_BYTES);
+    uint64_t offset = 0, end = 0;
+    ssize_t got;
+    int fd = open(argv[0], O_RDONLY);
+    if (fd < 0)
+        die("open %s", argv[0]);
+    for (; (got = read(fd, block, BLOCK_BYTES)) > 0; offset += (uint64_t)got)
+        for (ssize_t i = 0; i < got; i++)
+            if (block[i])
+                end = offset + (uint64_t)i + 1;
+    if (got < 0)
+        die("read %s", argv[0]);
+    printf("%" PRIu64 "\n", end);
+    free(block);
+    close(fd);
+}
+
 static void
 run_write_sync(char **argv)
 {
@@ -480,6 +501,7 @@ static const struct {
     {"write-sparse", 2, run_write_sparse, "FILE SIZE: pages all over a hole"},
     {"check-sparse", 2, run_check_sparse, "FILE SIZE"},
     {"garble", 3, run_garble, "FILE OFFSET LENGTH: changes every byte of the range"},
+    {"data-end", 1, run_data_end, "FILE: the offset behind its last byte that is not zero"},
     {"write-sync", 1, run_write_sync, "FILE: writes a few bytes and waits for them"},
 };
 
