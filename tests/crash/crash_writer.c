@@ -10,6 +10,7 @@
 //         operations for some k from the acknowledged one to the last one begun.
 //         cached (the kernel's write-back cache is on): what was acknowledged must be there; bytes
 //         written later may be there or not.
+#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>

@@ -17,6 +17,7 @@
 //     8  a file with content n is renamed over "current"
 //     9  hard link link-(n & 1) to "current" is made anew, after it was removed
 //     10 counter-3 = n
+#define _GNU_SOURCE
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Small jobs on files that a shell does too slowly or not at all. See the table at the end.
+#define _GNU_SOURCE
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>

@@ -483,7 +483,7 @@ volume_logged() { # NAME EVENT
 
 # Bytes that files below a directory take on disk.
 disk_bytes() { # DIRECTORY
-    echo $(($(du -s --block-size=1 "$1" 2>/dev/null | cut -f1)))
+    { du -s --block-size=1 "$1" 2>/dev/null || :; } | awk '{ bytes = $1 } END { print bytes + 0 }'
 }
 
 # Everything one can see of a tree, as text: one line an object.

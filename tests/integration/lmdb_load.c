@@ -2,6 +2,7 @@
 // LMDB under load, with its defaults: synchronous commits, no MDB_WRITEMAP.
 //     lmdb_load load DIRECTORY STREAM ACK-FILE BODY-BYTES SLOTS LIMIT
 //     lmdb_load ids  DIRECTORY STREAM SLOTS      checks the content and prints STREAM:n lines
+#define _GNU_SOURCE
 #include <lmdb.h>
 
 #include "load_common.h"

@@ -2,6 +2,7 @@
 // What programs expect of a file system, tried out in an empty directory. Leaves a tree behind
 // whose state can be compared after a remount.
 //     posix_check DIR
+#define _GNU_SOURCE
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>

@@ -2,6 +2,7 @@
 // RocksDB under load: every write batch with sync. A small write buffer makes it flush and compact.
 //     rocksdb_load load DIRECTORY STREAM ACK-FILE BODY-BYTES SLOTS LIMIT
 //     rocksdb_load ids  DIRECTORY STREAM SLOTS      checks the content and prints STREAM:n lines
+#define _GNU_SOURCE
 #include <rocksdb/c.h>
 
 #include "load_common.h"

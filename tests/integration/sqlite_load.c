@@ -3,6 +3,7 @@
 //     sqlite_load load DB MODE STREAM ACK-FILE BODY-BYTES SLOTS LIMIT
 //     sqlite_load ids  DB MODE STREAM SLOTS      checks the content and prints STREAM:n lines
 // MODE: wal, delete, truncate, or mmap (WAL with mmap_size > 0).
+#define _GNU_SOURCE
 #include <sqlite3.h>
 
 #include "load_common.h"
