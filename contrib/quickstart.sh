@@ -29,7 +29,7 @@ fail() {
 # ---- the daemon ---------------------------------------------------------------------------------
 
 # It runs in the background; its storage root, a directory made for this run, tells it from others.
-daemon_pids() { pgrep -f -- "ckptfs.*root=$root[ ,]" || :; }
+daemon_pids() { pgrep -f -- "ckptfs.*root=${root}[ ,]" || :; }
 daemon_is_gone() { [ -z "$(daemon_pids)" ]; }
 is_mounted() { grep -q " $mountpoint " /proc/self/mountinfo; }
 
