@@ -90,6 +90,10 @@ void checkpoint_stop(struct checkpoint *c);
 // The log grows (or the memory fills): fold soon.
 void checkpoint_press(struct checkpoint *c);
 
+// Somebody seems to have written to the chain: find out who (and be fenced if it was another
+// writer).
+void checkpoint_check_owner(struct checkpoint *c);
+
 enum checkpoint_request_flags {
     CHECKPOINT_REQUEST_PUBLISH = 1 << 0,
     CHECKPOINT_REQUEST_SYNC_KERNEL = 1 << 1,

@@ -22,6 +22,7 @@ struct fold {
     struct checkpoint_staging staging;
     struct manifest_released released;
     struct generation generation;
+    struct job_record job;
     struct db_counters counters; // with the chunk ids given out here
     char *directory;
     uint64_t started_ms;
@@ -33,11 +34,20 @@ event(struct fold *f, const char *name)
     struct log_event e;
     char id[37];
     log_begin(&e, LOG_LEVEL_INFO, name);
-    uuid_to_string(&f->c->job.checkpoint_id, id);
-    log_u64(&e, "job_id", f->c->job.id);
+    uuid_to_string(&f->job.checkpoint_id, id);
+    log_u64(&e, "job_id", f->job.id);
     log_string(&e, "checkpoint_id", id);
     log_string(&e, "tenant", f->c->options.place.tenant);
     return e;
+}
+
+// The publisher looks at the job too.
+static void
+share_job(struct fold *f)
+{
+    lock_take(&f->c->lock);
+    f->c->job = f->job;
+    lock_release(&f->c->lock);
 }
 
 // ---- planned ------------------------------------------------------------------------------------
@@ -60,18 +70,24 @@ begin_job(struct fold *f)
     f->generation = db.next;
     f->counters = f->cut.counters;
     f->counters.next_chunk = db.counters.next_chunk;
-    c->job.kind = JOB_CREATE_CHECKPOINT;
-    c->job.state = JOB_IN_FLIGHT;
-    c->job.checkpoint_id = c->job.token = random_uuid();
-    c->job.generation = f->generation;
-    c->job.cut = f->cut.lsn;
-    c->job.created_ms = c->job.updated_ms = clock_wall_ms();
-    c->job.done = c->job.total = 0;
-    snprintf(c->job.stage, sizeof(c->job.stage), "planned");
+    lock_take(&c->lock);
+    f->job.id = c->job.id; // an unfinished one is taken over
+    lock_release(&c->lock);
+    f->job.kind = JOB_CREATE_CHECKPOINT;
+    f->job.state = JOB_IN_FLIGHT;
+    f->job.checkpoint_id = f->job.token = random_uuid();
+    f->job.generation = f->generation;
+    f->job.cut = f->cut.lsn;
+    f->job.created_ms = f->job.updated_ms = clock_wall_ms();
+    f->job.done = f->job.total = 0;
+    snprintf(f->job.stage, sizeof(f->job.stage), "planned");
     struct manifest_batch *b = manifest_batch_new(c->options.db);
     manifest_batch_next_generation(b, (struct generation){f->generation.v + 1});
-    manifest_batch_put_job(b, &c->job);
-    return manifest_submit(c->options.manifest, b, NULL);
+    manifest_batch_put_job(b, &f->job);
+    rc = manifest_submit(c->options.manifest, b, NULL);
+    if (rc == 0)
+        share_job(f);
+    return rc;
 }
 
 static int
@@ -101,11 +117,11 @@ stage(struct fold *f)
 {
     checkpoint_set_fold_phase(f->c, CHECKPOINT_PHASE_STAGING);
     char id[37];
-    uuid_to_string(&f->c->job.checkpoint_id, id);
+    uuid_to_string(&f->job.checkpoint_id, id);
     f->directory = memory_printf("%s/%u-%s", f->c->options.place.scratch, f->c->options.db.v, id);
     int rc = path_make_directories(f->directory, 0700);
     if (rc == 0)
-        rc = checkpoint_stage(f->c, &f->cut, &f->plan, f->generation, f->directory, &f->staging);
+        rc = checkpoint_stage(f->c, &f->cut, &f->plan, &f->job, f->directory, &f->staging);
     if (rc == 0)
         rc = checkpoint_verify_staging(f->c, &f->staging);
     if (rc < 0)
@@ -281,9 +297,9 @@ record(struct fold *f)
     rc = namespace_set_walk(f->cut.names, add_name_change, &w);
     assert(rc == 0);
     manifest_batch_local_generation(b, f->generation, f->cut.lsn, f->counters, f->cut.wall_ms);
-    snprintf(c->job.stage, sizeof(c->job.stage), "recorded");
-    c->job.updated_ms = clock_wall_ms();
-    manifest_batch_put_job(b, &c->job);
+    snprintf(f->job.stage, sizeof(f->job.stage), "recorded");
+    f->job.updated_ms = clock_wall_ms();
+    manifest_batch_put_job(b, &f->job);
     return manifest_submit(c->options.manifest, b, &f->released);
 }
 

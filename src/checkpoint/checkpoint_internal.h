@@ -16,10 +16,9 @@ struct checkpoint_request {
 
 struct checkpoint {
     struct checkpoint_options options;
-    struct job_record
-        job; // the CreateCheckpoint job; fold thread, and publisher once it is recorded
 
-    struct lock lock; // "checkpoint": protects everything below
+    struct lock lock;      // "checkpoint": protects everything below
+    struct job_record job; // the CreateCheckpoint job; id 0 when there is none
     struct condition fold_work;
     struct condition publish_work;
     struct list_node asked;   // requests that wait for a fold
@@ -28,6 +27,7 @@ struct checkpoint {
     bool pressed;
     bool publish_due;       // as soon as the back-off allows
     bool publish_now;       // somebody waits
+    bool check_due;         // look who wrote to the chain
     uint64_t fold_pause_ms; // no fold before: the last one failed
     bool stopping;
     uint64_t next_timer_ms;
@@ -76,7 +76,7 @@ struct checkpoint_staging {
     uint64_t bytes;
 };
 MUST_CHECK int checkpoint_stage(struct checkpoint *c, const struct checkpoint_cut *cut,
-    const struct checkpoint_plan *plan, struct generation generation, const char *directory,
+    const struct checkpoint_plan *plan, const struct job_record *job, const char *directory,
     struct checkpoint_staging *staging_out);
 // Reads every staged blob again and compares length and SHA-256.
 MUST_CHECK int checkpoint_verify_staging(
@@ -93,6 +93,9 @@ MUST_CHECK int checkpoint_fold(struct checkpoint *c, struct generation *generati
 // checkpoint_publish.c: one attempt. 1: published; 0: there was nothing to publish; in both cases
 // the generation that is in the store. -ESTALE when the volume was taken by another writer.
 MUST_CHECK int checkpoint_publish(struct checkpoint *c, struct generation *generation_out);
+
+// Reads the chain: own records are taken in, a foreign one fences.
+void checkpoint_look_at_chain(struct checkpoint *c);
 
 void checkpoint_set_fold_phase(struct checkpoint *c, enum checkpoint_phase phase);
 void checkpoint_set_publish_phase(struct checkpoint *c, enum checkpoint_phase phase);

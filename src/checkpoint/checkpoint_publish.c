@@ -22,6 +22,7 @@ struct publication {
     struct remote_upload *uploads;
     size_t upload_count;
     uint64_t started_ms;
+    uint64_t job_id; // of the fold that made the generation, when it is known
 
     struct lock lock; // "publication": protects what follows
     size_t next;      // upload to take
@@ -196,7 +197,7 @@ upload(struct publication *p)
         return p->error;
     struct log_event e;
     log_begin(&e, LOG_LEVEL_INFO, "checkpoint.uploaded");
-    log_u64(&e, "job_id", c->job.id);
+    log_u64(&e, "job_id", p->job_id);
     log_u64(&e, "uploaded_blobs", p->upload_count);
     log_u64(&e, "uploaded_bytes", bytes);
     log_u64(&e, "duration_ms", clock_monotonic_ms() - p->started_ms);
@@ -223,27 +224,38 @@ create_record(struct publication *p)
     return 0;
 }
 
+// The checkpoint job is done when its generation (or a later one) is in the store.
+static int
+finish_job(struct checkpoint *c, struct generation published)
+{
+    lock_take(&c->lock);
+    uint64_t id = c->job.generation.v <= published.v ? c->job.id : 0;
+    if (id != 0)
+        c->job.id = 0;
+    lock_release(&c->lock);
+    if (id == 0)
+        return 0;
+    struct manifest_batch *b = manifest_batch_new(c->options.db);
+    manifest_batch_remove_job(b, id);
+    return manifest_submit(c->options.manifest, b, NULL);
+}
+
 static int
 record_publication(struct publication *p)
 {
     struct checkpoint *c = p->c;
     struct generation generation = p->staged.header.generation;
-    struct manifest_reader *r;
-    struct db_record db;
-    int rc = manifest_read_begin(c->options.manifest, &r);
+    int rc = remote_manifest_record_publication(&c->options.place, c->options.manifest,
+        c->options.db, &p->staged, p->staged.header.created_ms, p->uploads, p->upload_count);
     if (rc == 0)
-        rc = manifest_read_db(r, c->options.db, &db);
-    manifest_read_end(r);
-    if (rc == 0)
-        rc = remote_manifest_record_publication(&c->options.place, c->options.manifest,
-            c->options.db, &p->staged, db.local_time_ms, p->uploads, p->upload_count);
+        rc = finish_job(c, generation);
     if (rc < 0)
         return rc;
     struct log_event e;
     char id[37];
     uuid_to_string(&p->staged.header.checkpoint_id, id);
     log_begin(&e, LOG_LEVEL_INFO, "checkpoint.published");
-    log_u64(&e, "job_id", c->job.id);
+    log_u64(&e, "job_id", p->job_id);
     log_u64(&e, "manifest_generation", generation.v);
     log_string(&e, "checkpoint_id", id);
     log_u64(&e, "sequence", p->staged.header.sequence);
@@ -266,9 +278,23 @@ clean_up(struct publication *p)
     }
     struct log_event e;
     log_begin(&e, LOG_LEVEL_INFO, "checkpoint.cleaned_up");
-    log_u64(&e, "job_id", c->job.id);
+    log_u64(&e, "job_id", p->job_id);
     log_end(&e);
     crash_point("checkpoint.cleaned");
+}
+
+// A generation is published under the id of the job that made it, so that another attempt makes the
+// same bytes.
+static struct uuid
+choose_checkpoint_id(struct publication *p)
+{
+    struct checkpoint *c = p->c;
+    lock_take(&c->lock);
+    bool known = c->job.generation.v == p->db.local.v;
+    struct uuid id = c->job.checkpoint_id;
+    p->job_id = c->job.id;
+    lock_release(&c->lock);
+    return known ? id : random_uuid();
 }
 
 static int
@@ -282,11 +308,11 @@ publish_steps(struct publication *p)
         return rc;
     // Nothing may be merged while it is not known which images this publication names.
     set_publishing(c, UINT64_MAX);
-    struct uuid id = random_uuid();
+    struct uuid id = choose_checkpoint_id(p);
     rc = remote_manifest_stage_generation(&c->options.place, c->options.manifest, c->options.db,
         &id, &p->staged, &p->uploads, &p->upload_count);
     if (rc < 0)
-        return rc;
+        return rc == -EALREADY ? 0 : rc;
     set_publishing(c, p->staged.header.generation.v);
     rc = upload(p);
     if (rc == 0)
@@ -294,6 +320,17 @@ publish_steps(struct publication *p)
     if (rc == 0)
         rc = record_publication(p);
     return rc;
+}
+
+void
+checkpoint_look_at_chain(struct checkpoint *c)
+{
+    struct publication p = {.c = c};
+    int rc = read_db(c, &p.db);
+    if (rc == 0 && !p.db.fenced)
+        rc = catch_up(&p);
+    if (rc < 0 && rc != -ESTALE)
+        checkpoint_note_failure(c, "ownership", rc, remote_store_error());
 }
 
 int

@@ -27,7 +27,7 @@ struct stage {
     struct checkpoint *c;
     const struct checkpoint_cut *cut;
     struct checkpoint_staging *out;
-    struct generation generation;
+    const struct job_record *job;
     const char *directory;
     struct blob_file pack;
     size_t pack_images; // that have gone into it
@@ -95,8 +95,9 @@ file_finish(struct stage *s, struct blob_file *f, enum blob_object_kind kind)
         .record = {.bytes = f->bytes,
             .kind = (uint8_t)kind,
             .residency = RESIDENCY_LOCAL,
-            .checkpoint_id = s->c->job.checkpoint_id,
-            .generation = s->generation},
+            .checkpoint_id = s->job->checkpoint_id,
+
+            .generation = s->job->generation},
     };
     sha256_stream_finish(f->hash, &blob->record.hash);
     out->bytes += f->bytes;
@@ -174,7 +175,7 @@ stage_image(struct stage *s, const struct chunk_action *action)
 
 int
 checkpoint_stage(struct checkpoint *c, const struct checkpoint_cut *cut,
-    const struct checkpoint_plan *plan, struct generation generation, const char *directory,
+    const struct checkpoint_plan *plan, const struct job_record *job, const char *directory,
     struct checkpoint_staging *staging_out)
 {
     *staging_out = (struct checkpoint_staging){
@@ -183,7 +184,7 @@ checkpoint_stage(struct checkpoint *c, const struct checkpoint_cut *cut,
         .c = c,
         .cut = cut,
         .out = staging_out,
-        .generation = generation,
+        .job = job,
         .directory = directory,
         .pack = {.fd = -1},
     };

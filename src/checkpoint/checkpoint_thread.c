@@ -50,7 +50,6 @@ checkpoint_note_failure(struct checkpoint *c, const char *stage, int rc, const c
     lock_release(&c->lock);
     struct log_event e;
     log_begin(&e, LOG_LEVEL_ERROR, "checkpoint.failed");
-    log_u64(&e, "job_id", c->job.id);
     log_string(&e, "stage", stage);
     log_string(&e, "error", text && text[0] ? text : strerror(-rc));
     log_bool(&e, "retryable", rc != -ESTALE);
@@ -273,6 +272,13 @@ publish_run(void *argument)
     lock_take(&c->lock);
     while (!c->stopping) {
         uint64_t now = clock_monotonic_ms();
+        if (c->check_due) {
+            c->check_due = false;
+            lock_release(&c->lock);
+            checkpoint_look_at_chain(c);
+            lock_take(&c->lock);
+            continue;
+        }
         bool due = c->publish_now || (c->publish_due && now >= c->retry_publish_ms);
         if (!due) {
             condition_wait_until(
@@ -297,6 +303,15 @@ checkpoint_press(struct checkpoint *c)
         c->pressed = true;
         condition_signal(&c->fold_work);
     }
+    lock_release(&c->lock);
+}
+
+void
+checkpoint_check_owner(struct checkpoint *c)
+{
+    lock_take(&c->lock);
+    c->check_due = true;
+    condition_signal(&c->publish_work);
     lock_release(&c->lock);
 }
 

@@ -50,6 +50,12 @@ MUST_CHECK int chunk_reader_read(struct chunk_reader *r, struct object_id object
 MUST_CHECK int chunk_reader_index(struct chunk_reader *r, struct chunk_view *view, size_t image,
     const struct chunk_read_options *options, const struct blob_index **index_out);
 
+// Whether the page is a hole as of the local generation, and how far (to the end of the chunk at
+// most) the same holds for the pages that follow.
+MUST_CHECK int chunk_reader_run(struct chunk_reader *r, struct object_id object,
+    struct page_no page, const struct chunk_read_options *options, bool *hole_out,
+    uint64_t *count_out);
+
 // The unpacked pages of one frame of an image.
 MUST_CHECK int chunk_reader_frame(struct chunk_reader *r, struct chunk_view *view, size_t image,
     uint32_t frame, const struct chunk_read_options *options, uint8_t out[BLOB_FRAME_BYTES]);

@@ -14,7 +14,7 @@
 #define RECORD_VERSION      1u
 #define RECORD_HEADER_BYTES 256u
 #define RECORD_HOST_BYTES   64u
-#define RECORD_HEADER_ZEROS 20u // reserved, before the checksum
+#define RECORD_HEADER_ZEROS 24u // reserved, before the checksum
 
 #define SECTION_MAGIC        0x54434553u // "SECT"
 #define SECTION_HEADER_BYTES 32u

@@ -237,7 +237,8 @@ check_newest(struct file_check *c, uint64_t *transaction_out)
     c->page_bytes = newest->trees[0].pad;
     c->last_page = newest->last_page;
     c->visited = 0;
-    if (c->last_page < META_PAGES - 1 || c->last_page > INT64_MAX / PAGE_SIZE_MAX)
+    if (c->last_page < META_PAGES - 1 || newest->map_bytes > INT64_MAX ||
+        c->last_page >= newest->map_bytes / c->page_bytes)
         return damaged(c, "the last page's number is impossible", c->last_page);
     rc = file_size(c->fd, &c->file_bytes);
     if (rc < 0)

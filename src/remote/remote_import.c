@@ -179,10 +179,16 @@ check_against_chain(struct import *im, const struct remote_link *link)
     struct manifest_record_header h;
     if (rc > 0 ? sequence != link->sequence + 1 : !own)
         return remote_log_bad(key, "the record is missing");
-    if (rc == 0)
-        return remote_record_fetch(im->place, key, own_bytes, &link->hash, &h);
-    rc = remote_header_fetch(im->place, key, bytes, &h);
-    return rc < 0 ? rc : remote_link_check(link, key, &h);
+    if (rc > 0) {
+        rc = remote_header_fetch(im->place, key, bytes, &h);
+        return rc < 0 ? rc : remote_link_check(link, key, &h);
+    }
+    rc = remote_record_fetch(im->place, key, own_bytes, &link->hash, &h);
+    if (rc == 0 &&
+        (h.sequence != link->sequence || h.generation.v != link->generation.v ||
+            !uuid_equal(&h.volume, &link->volume) || !uuid_equal(&h.name_key, &link->name_key)))
+        rc = remote_log_bad(key, "its catalog says something else");
+    return rc;
 }
 
 // Fetches the catalog and makes sure of it, without changing anything.

@@ -59,7 +59,8 @@ MUST_CHECK int remote_object_fetch(const struct remote_place *place, const char 
 // A manifest_record_source over a struct remote_object.
 int remote_object_source(void *object, uint64_t offset, void *p, size_t n);
 
-// Whether the object at `key` consists of exactly these bytes: 1, 0, or -errno.
+// Whether the object at `key` consists of exactly these bytes: 1, 0, or -errno (-EAGAIN when it is
+// gone).
 MUST_CHECK int remote_object_is(
     const struct remote_place *place, const char *key, uint64_t bytes, const struct sha256 *hash);
 

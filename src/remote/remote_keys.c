@@ -88,23 +88,3 @@ remote_host_name(char host_out[64])
         if (*p <= ' ' || *p >= 0x7f)
             *p = '_';
 }
-
-void
-remote_blob_key(const char *tenant, const struct blob_record *blob, struct buffer *key_out)
-{
-    char id[37], hash[65];
-    uuid_to_string(&blob->checkpoint_id, id);
-    sha256_to_hex(&blob->hash, hash);
-    buffer_clear(key_out);
-    buffer_printf(key_out, "checkpoints/%s/%s/", tenant, id);
-    uint64_t generation = blob->generation.v, chunk = blob->chunk.v;
-    if (blob->kind == BLOB_OBJECT_CHUNK)
-        buffer_printf(
-            key_out, "chunk-%016" PRIx64 "-%016" PRIx64 "-%s.blob", chunk, generation, hash);
-    else if (blob->kind == BLOB_OBJECT_DELTA)
-        buffer_printf(key_out, "delta-%016" PRIx64 "-%016" PRIx64 "-%016" PRIx64 "-%s.blob", chunk,
-            generation, generation, hash);
-    else
-        buffer_printf(key_out, "pack-%016" PRIx64 "-%s.blob", generation, hash);
-    (void)buffer_string(key_out);
-}

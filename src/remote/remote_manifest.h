@@ -31,10 +31,6 @@ struct remote_place {
     const char *scratch; // an existing directory for temporary files
 };
 
-// Blob keys: checkpoints/{tenant}/{checkpoint_id}/chunk-..., delta-..., pack-... as in the design,
-// section 4; numbers as 16 hex digits. (delta_id is the generation of the delta.)
-void remote_blob_key(const char *tenant, const struct blob_record *blob, struct buffer *key_out);
-
 // Makes record 1. -EEXIST when the volume exists.
 MUST_CHECK int remote_manifest_create(
     const struct remote_place *place, const struct uuid *volume, const struct uuid *name_key);

@@ -53,8 +53,9 @@ remote_scratch_open(const struct remote_place *place, char **path_out, int *fd_o
     *fd_out = file_open(&file_ops_system, *path_out, O_RDWR | O_CREAT | O_EXCL, 0600);
     if (*fd_out >= 0)
         return 0;
-    int rc = *fd_out;
-    log_error("remote.scratch_failed", "cannot create %s: %s", *path_out, strerror(-rc));
+    // A missing directory must not look like a missing volume.
+    int rc = *fd_out == -ENOENT ? -EIO : *fd_out;
+    log_error("remote.scratch_failed", "cannot create %s: %s", *path_out, strerror(-*fd_out));
     free(*path_out);
     *path_out = NULL;
     *fd_out = -1;
@@ -139,7 +140,7 @@ remote_object_is(
     struct remote_head head;
     int rc = remote_store_head_blob(place->store, key, &head, NULL);
     if (rc < 0)
-        return remote_log_failure("remote.head_failed", key, rc);
+        return remote_log_failure("remote.head_failed", key, rc == -ENOENT ? -EAGAIN : rc);
     if (head.size != bytes)
         return 0;
     struct sha256_stream *stream = sha256_stream_new();

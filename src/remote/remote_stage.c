@@ -188,8 +188,14 @@ remote_manifest_record_publication(const struct remote_place *place, struct mani
     if (db.remote_sequence + 1 != h->sequence || !uuid_equal(&h->writer, &place->writer))
         return -ESTALE;
     struct manifest_batch *b = manifest_batch_new(db_id);
-    for (size_t i = 0; i < count; i++)
+    manifest_batch_set_residency(b, RESIDENCY_REMOTE);
+    for (size_t i = 0; i < count; i++) {
+        // A blob that was superseded while it was uploaded has no record any more; GC must know it.
+        struct change put = {.kind = CHANGE_PUT_BLOB};
+        put.blob = uploads[i].blob;
+        manifest_batch_change(b, &put, false, h->generation);
         manifest_batch_blob_remote(b, &uploads[i].blob.hash);
+    }
     manifest_batch_published(b, h->generation, wall_ms, h->sequence, &staged->hash, staged->bytes);
     return manifest_submit(m, b, NULL);
 }

@@ -20,6 +20,7 @@
 
 #define WAIT_SLICE_MS     100
 #define HEADERS_MAX_BYTES (64u * 1024)
+#define EXPECT_FROM_BYTES (1u << 20)
 #define KEPT_CONNECTIONS  4L // per handle: the store, and now and then a source of credentials
 
 struct handle {
@@ -283,6 +284,14 @@ on_debug(CURL *easy UNUSED, curl_infotype type, char *data, size_t n, void *p)
 
 // ---- one request --------------------------------------------------------------------------------
 
+static void
+append_line(struct curl_slist **list, const char *line)
+{
+    struct curl_slist *longer = curl_slist_append(*list, line);
+    require(longer != NULL);
+    *list = longer;
+}
+
 static int
 make_headers(const struct http_request *r, struct curl_slist **list_out)
 {
@@ -295,10 +304,11 @@ make_headers(const struct http_request *r, struct curl_slist **list_out)
             return store_fail(-EIO, "the value of header %s holds a line break", h->name);
         }
         CLEANUP(memory_free_auto) char *line = memory_printf("%s: %s", h->name, h->value);
-        struct curl_slist *longer = curl_slist_append(*list_out, line);
-        require(longer != NULL);
-        *list_out = longer;
+        append_line(list_out, line);
     }
+    // To be refused before a large body is sent is worth a round trip; for a small one it is not,
+    // and libcurl would ask always.
+    append_line(list_out, r->body_length >= EXPECT_FROM_BYTES ? "Expect: 100-continue" : "Expect:");
     return 0;
 }
 

@@ -329,17 +329,25 @@ ask_metadata(struct s3_credential_chain *chain, const struct remote_call *call, 
         "credentials from %s: status %d", url, status);
 }
 
-// The token of the instance metadata is sent in a header that must hold for the container's too.
+// A token is sent along, so plain HTTP goes only to this machine and to the link-local addresses of
+// the container services.
 static bool
 may_ask_container(const char *url)
 {
-    static const char *const trusted[] = {"http://127.", "http://localhost:", "http://localhost/",
-        "http://[::1]", "http://169.254.170.2/", "http://169.254.170.23/", "http://[fd00:ec2::23]/",
-        "https://"};
+    static const char *const trusted[] = {
+        "localhost", "[::1]", "169.254.170.2", "169.254.170.23", "[fd00:ec2::23]"};
+    if (strncmp(url, "https://", 8) == 0)
+        return true;
+    if (strncmp(url, "http://", 7) != 0)
+        return false;
+    const char *host = url + 7;
+    if (strchr(host, '@'))
+        return false;
+    size_t n = *host == '[' ? strcspn(host, "]/") + 1 : strcspn(host, ":/?#");
     for (size_t i = 0; i < ARRAY_LENGTH(trusted); i++)
-        if (strncmp(url, trusted[i], strlen(trusted[i])) == 0)
+        if (n == strlen(trusted[i]) && strncmp(host, trusted[i], n) == 0)
             return true;
-    return false;
+    return strncmp(host, "127.", 4) == 0 && strspn(host, "0123456789.") == n;
 }
 
 static int

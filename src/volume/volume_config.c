@@ -317,3 +317,16 @@ volume_config_help(struct buffer *out)
         buffer_append_u8(out, '\n');
     }
 }
+
+void
+volume_config_copy(struct volume_config *to, const struct volume_config *from)
+{
+    *to = *from;
+    to->source = from->source ? memory_string(from->source) : NULL;
+    for (size_t i = 0; i < volume_config_count; i++) {
+        if (volume_config_table[i].type != CONFIG_TEXT)
+            continue;
+        char **text = (char **)((char *)to + volume_config_table[i].offset);
+        *text = *text ? memory_string(*text) : NULL;
+    }
+}

@@ -43,6 +43,7 @@ struct wal_options {
 // A replayed record. `payload` holds the bytes of the CHANGE_WRITE among the changes and begins at
 // `payload_lsn` in the log; piece_crcs are its checksums page by page.
 struct wal_replayed {
+    struct wal *wal; // for wal_read of earlier records while replaying
     struct lsn lsn;
     struct lsn end;
     const uint8_t *changes;
@@ -107,8 +108,7 @@ MUST_CHECK int wal_sync_wait(struct wal *w);
 MUST_CHECK int wal_read(struct wal *w, struct lsn at, void *p, uint32_t n);
 
 // Reads `n` bytes and checks them against their CRC-32C. -EIO when they do not match.
-MUST_CHECK int wal_read_verified(
-    struct wal *w, struct lsn at, uint32_t crc, void *p, uint32_t n);
+MUST_CHECK int wal_read_verified(struct wal *w, struct lsn at, uint32_t crc, void *p, uint32_t n);
 
 // Everything below `cut` is held by a local generation: its segments may be recycled.
 void wal_release(struct wal *w, struct lsn cut);

@@ -15,7 +15,15 @@
 void
 world_open(struct world *w)
 {
-    w->directory = unit_directory_new();
+    char *directory = unit_directory_new();
+    world_join(w, directory);
+    free(directory);
+}
+
+void
+world_join(struct world *w, const char *directory)
+{
+    w->directory = memory_string(directory);
     w->bucket = memory_printf("%s/bucket", w->directory);
     struct remote_store *file;
     ck_assert_int_eq(file_store_open(w->bucket, true, &file_ops_system, &file), 0);

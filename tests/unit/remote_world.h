@@ -32,6 +32,8 @@ struct root {
 };
 
 void world_open(struct world *w);
+// The world that another process made; not to be closed.
+void world_join(struct world *w, const char *directory);
 void world_close(struct world *w);
 // Path of an object: kind "record-", "catalog-", "lease-".
 char *world_path(const struct world *w, const char *kind, uint64_t number);

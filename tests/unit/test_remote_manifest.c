@@ -88,17 +88,17 @@ START_TEST(blob_keys_are_those_of_the_design)
     sha256_of("abc", 3, &blob.hash);
     memset(blob.checkpoint_id.b, 0x77, 16);
     BUFFER_AUTO key = {0};
-    remote_blob_key("acme", &blob, &key);
+    blob_key("acme", &blob, &key);
     ck_assert_str_eq(buffer_string(&key),
         "checkpoints/acme/77777777-7777-7777-7777-777777777777/"
         "chunk-00000000000000ab-0000000000000012-"
         "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad.blob");
     blob.kind = BLOB_OBJECT_DELTA;
-    remote_blob_key("acme", &blob, &key);
+    blob_key("acme", &blob, &key);
     ck_assert_ptr_nonnull(strstr(
         buffer_string(&key), "/delta-00000000000000ab-0000000000000012-0000000000000012-ba7816bf"));
     blob.kind = BLOB_OBJECT_PACK;
-    remote_blob_key("acme", &blob, &key);
+    blob_key("acme", &blob, &key);
     ck_assert_ptr_nonnull(strstr(buffer_string(&key), "/pack-0000000000000012-ba7816bf"));
 }
 END_TEST
