@@ -28,17 +28,15 @@ struct fold {
     uint64_t started_ms;
 };
 
-static struct log_event
-event(struct fold *f, const char *name)
+static void
+begin_event(struct fold *f, struct log_event *e, const char *name)
 {
-    struct log_event e;
     char id[37];
-    log_begin(&e, LOG_LEVEL_INFO, name);
+    log_begin(e, LOG_LEVEL_INFO, name);
     uuid_to_string(&f->job.checkpoint_id, id);
-    log_u64(&e, "job_id", f->job.id);
-    log_string(&e, "checkpoint_id", id);
-    log_string(&e, "tenant", f->c->options.place.tenant);
-    return e;
+    log_u64(e, "job_id", f->job.id);
+    log_string(e, "checkpoint_id", id);
+    log_string(e, "tenant", f->c->options.place.tenant);
 }
 
 // The publisher looks at the job too.
@@ -69,7 +67,7 @@ begin_job(struct fold *f)
         return rc;
     f->generation = db.next;
     f->counters = f->cut.counters;
-    f->counters.next_chunk = db.counters.next_chunk;
+    f->counters.next_chunk = db.counters.next_chunk > 0 ? db.counters.next_chunk : 1;
     lock_take(&c->lock);
     f->job.id = c->job.id; // an unfinished one is taken over
     lock_release(&c->lock);
@@ -100,7 +98,8 @@ plan(struct fold *f)
     if (rc < 0)
         return rc;
     checkpoint_planner_plan(f->input.chunks, f->input.count, &plan_policy_default, &f->plan);
-    struct log_event e = event(f, "checkpoint.started");
+    struct log_event e;
+    begin_event(f, &e, "checkpoint.started");
     log_u64(&e, "generation", f->generation.v);
     log_u64(&e, "plan_size_bytes", f->plan.estimated_bytes);
     log_u64(&e, "chunk_actions", f->plan.count);
@@ -126,7 +125,8 @@ stage(struct fold *f)
         rc = checkpoint_verify_staging(f->c, &f->staging);
     if (rc < 0)
         return rc;
-    struct log_event e = event(f, "checkpoint.staged");
+    struct log_event e;
+    begin_event(f, &e, "checkpoint.staged");
     log_u64(&e, "staged_chunks", f->staging.image_count);
     log_u64(&e, "staged_blobs", f->staging.blob_count);
     log_u64(&e, "staged_bytes", f->staging.bytes);
@@ -369,7 +369,8 @@ fold_cut(struct fold *f)
         rc = record(f);
     if (rc < 0)
         return rc;
-    struct log_event e = event(f, "checkpoint.recorded");
+    struct log_event e;
+    begin_event(f, &e, "checkpoint.recorded");
     log_u64(&e, "generation", f->generation.v);
     log_u64(&e, "duration_ms", clock_monotonic_ms() - f->started_ms);
     log_end(&e);
