@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -116,13 +117,21 @@ clear_dead_mount(const char *path, struct buffer *error)
     return 0;
 }
 
+// stat and statfs: the kernel answers stat for a dead mount when it has cached the attributes.
+static int
+probe(const char *path, struct stat *st)
+{
+    struct statfs fs;
+    return statfs(path, &fs) < 0 || stat(path, st) < 0 ? -errno : 0;
+}
+
 int
 mount_open(struct mount *m, const char *path, struct buffer *error)
 {
     struct stat st;
+    int rc;
     *m = (struct mount){0};
-    for (int tries = 0; stat(path, &st) < 0; tries++) {
-        int rc = -errno;
+    for (int tries = 0; (rc = probe(path, &st)) != 0; tries++) {
         if (rc == -ENOTCONN && tries < DEAD_MOUNTS_MAX) {
             rc = clear_dead_mount(path, error);
             if (rc != 0)
@@ -139,7 +148,7 @@ mount_open(struct mount *m, const char *path, struct buffer *error)
     }
     m->path = realpath(path, NULL);
     if (!m->path) {
-        int rc = -errno;
+        rc = -errno;
         buffer_printf(error, "mountpoint %s: %s", path, strerror(-rc));
         return rc;
     }

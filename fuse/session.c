@@ -17,7 +17,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include "fuse/device.h"
@@ -38,7 +37,7 @@ struct session {
     struct fs fs;
     struct fuse_session *fuse;
     pthread_t main_thread;
-    int signals;  // signalfd
+    int signals;  // eventfd: a signal has come
     int finished; // eventfd: the loop has returned
 };
 
@@ -123,6 +122,18 @@ mount_volume(struct session *s, struct buffer *error)
 
 // ---- the control thread -------------------------------------------------------------------------
 
+// Signal handlers have no argument of their own: where they report to is the process's.
+static volatile int signal_event = -1;
+
+static void
+note_signal(int number UNUSED)
+{
+    int error = errno;
+    uint64_t one = 1;
+    ssize_t ignored UNUSED = write(signal_event, &one, sizeof(one));
+    errno = error;
+}
+
 static void
 ignore_signal(int number UNUSED)
 {
@@ -176,34 +187,36 @@ control(void *argument)
     for (;;) {
         struct pollfd fds[] = {
             {.fd = s->finished, .events = POLLIN}, {.fd = s->signals, .events = POLLIN}};
-        struct signalfd_siginfo info;
+        uint64_t count;
         if (poll(fds, 2, -1) < 0 && errno != EINTR)
             break;
         if (fds[0].revents)
             return;
-        if (read(s->signals, &info, sizeof(info)) != (ssize_t)sizeof(info))
+        if (read(s->signals, &count, sizeof(count)) != (ssize_t)sizeof(count))
             continue;
-        log_info("mount.signal", "signal %u", (unsigned)info.ssi_signo);
+        log_info("mount.signal", "%s: asked to end by a signal", s->mount.path);
         unmount_and_stop(s);
     }
 }
 
-// Blocks the signals that end a session in all threads from now on; `signals` receives them.
+// Handlers, not blocked signals and signalfd: a thread that some library started before could have
+// the signal unblocked and would let the process die.
 static int
 take_signals(struct session *s)
 {
-    sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGHUP);
-    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    static const int ending[] = {SIGTERM, SIGINT, SIGHUP};
+    s->signals = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    s->finished = eventfd(0, EFD_CLOEXEC);
+    if (s->signals < 0 || s->finished < 0)
+        return -errno;
+    signal_event = s->signals;
+    struct sigaction note = {.sa_handler = note_signal, .sa_flags = SA_RESTART};
+    for (size_t i = 0; i < ARRAY_LENGTH(ending); i++)
+        sigaction(ending[i], &note, NULL);
     // Without SA_RESTART: it is there to interrupt what the main thread waits in.
     struct sigaction interrupt = {.sa_handler = ignore_signal};
     sigaction(SIGUSR1, &interrupt, NULL);
-    s->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-    s->finished = eventfd(0, EFD_CLOEXEC);
-    return s->signals < 0 || s->finished < 0 ? -errno : 0;
+    return 0;
 }
 
 // ---- serving ------------------------------------------------------------------------------------
@@ -232,7 +245,7 @@ serve(struct session *s, struct buffer *error)
     struct thread control_thread;
     int rc = take_signals(s);
     if (rc != 0) {
-        buffer_printf(error, "start %s: signalfd: %s", s->mount.path, strerror(-rc));
+        buffer_printf(error, "start %s: eventfd: %s", s->mount.path, strerror(-rc));
         return rc;
     }
     rc = mount_volume(s, error);
