@@ -47,6 +47,7 @@ struct checkpoint_cut {
     struct lsn lsn;
     struct db_counters counters;
     uint64_t wall_ms;
+    bool again; // it was frozen before; the last fold of it failed
 };
 
 // What the owner of the layers does for the checkpoint. Called from the checkpoint's threads, which

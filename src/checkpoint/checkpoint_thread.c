@@ -177,11 +177,14 @@ fold_once(struct checkpoint *c, bool timer)
     if (rc < 0)
         checkpoint_note_failure(c, "kernel sync", rc, NULL);
     struct generation generation = {0};
-    if (rc == 0)
-        rc = checkpoint_fold(c, &generation);
+    // Who asks wants all that has happened so far: a cut whose first fold failed is too old for it.
+    uint64_t folds = 0;
+    for (bool again = true; rc == 0 && again;) {
+        rc = checkpoint_fold(c, &generation, &again);
+        folds += rc == 0;
+    }
     lock_take(&c->lock);
-    if (rc == 0)
-        c->numbers.folds++;
+    c->numbers.folds += folds;
     if (timer)
         c->publish_due = true;
     if (rc < 0 && rc != -ESTALE)

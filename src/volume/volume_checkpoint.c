@@ -20,7 +20,8 @@ freeze(void *argument, struct checkpoint_cut *cut_out)
 {
     struct volume *v = argument;
     lock_take(&v->lock);
-    bool something = v->frozen_names != NULL; // a fold that failed is tried again
+    bool again = v->frozen_names != NULL; // a fold that failed is tried again
+    bool something = again;
     if (!something && !(namespace_set_is_empty(v->names) && page_store_is_clean_locked(v->pages))) {
         struct wal_numbers n;
         wal_numbers(v->wal, &n);
@@ -39,6 +40,7 @@ freeze(void *argument, struct checkpoint_cut *cut_out)
         something = true;
     }
     *cut_out = v->cut;
+    cut_out->again = again;
     lock_release(&v->lock);
     return something;
 }
