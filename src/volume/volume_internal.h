@@ -22,6 +22,7 @@ struct live_object {
     struct object_id object;
     unsigned opens;
     bool orphan;
+    bool forgotten; // by the kernel, before the last close was heard of
 };
 
 struct volume {
