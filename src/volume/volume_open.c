@@ -390,11 +390,12 @@ open_ready_db(struct volume *v, struct db_record *db, struct buffer *error)
 static bool
 has_unpublished(struct volume *v, const struct db_record *db)
 {
-    lock_take(&v->lock);
-    bool dirty = !namespace_set_is_empty(v->names);
-    lock_release(&v->lock);
     // A new volume's root directory is made at every first mount; it is nobody's data.
-    return db->local.v > db->published.v || (dirty && db->local.v > 0);
+    size_t nobodys = db->local.v == 0 ? 1 : 0;
+    lock_take(&v->lock);
+    bool dirty = namespace_set_count(v->names) > nobodys || !page_store_is_clean_locked(v->pages);
+    lock_release(&v->lock);
+    return db->local.v > db->published.v || dirty;
 }
 
 // The volume went on elsewhere. 1: start over from the bucket.
