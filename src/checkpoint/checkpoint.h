@@ -85,7 +85,8 @@ struct checkpoint_options {
 
 MUST_CHECK int checkpoint_start(
     const struct checkpoint_options *options, struct checkpoint **checkpoint_out);
-// Stops the threads after the step they are in. Requests that wait get -ECANCELED.
+// Stops the threads after the step they are in; what waits for the store is cut short. Requests
+// that wait get -ECANCELED.
 void checkpoint_stop(struct checkpoint *c);
 
 // The log grows (or the memory fills): fold soon.

@@ -2,6 +2,8 @@
 #ifndef CKPTFS_CHECKPOINT_CHECKPOINT_INTERNAL_H
 #define CKPTFS_CHECKPOINT_CHECKPOINT_INTERNAL_H
 
+#include <stdatomic.h>
+
 #include "base/list.h"
 #include "checkpoint/checkpoint.h"
 #include "platform/thread.h"
@@ -16,6 +18,7 @@ struct checkpoint_request {
 
 struct checkpoint {
     struct checkpoint_options options;
+    atomic_bool canceled; // calls to the store are to be given up
 
     struct lock lock;      // "checkpoint": protects everything below
     struct job_record job; // the CreateCheckpoint job; id 0 when there is none
@@ -103,6 +106,9 @@ MUST_CHECK int checkpoint_publish(struct checkpoint *c, struct generation *gener
 
 // Reads the chain: own records are taken in, a foreign one fences.
 void checkpoint_look_at_chain(struct checkpoint *c);
+
+// For calls to the store: whether checkpoint_stop has been called. `argument`: the checkpoint.
+bool checkpoint_is_canceled(void *argument);
 
 void checkpoint_set_fold_phase(struct checkpoint *c, enum checkpoint_phase phase);
 void checkpoint_set_publish_phase(struct checkpoint *c, enum checkpoint_phase phase);

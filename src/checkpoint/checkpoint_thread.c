@@ -364,6 +364,13 @@ start_threads(struct checkpoint *c)
     return rc;
 }
 
+bool
+checkpoint_is_canceled(void *argument)
+{
+    struct checkpoint *c = argument;
+    return atomic_load(&c->canceled);
+}
+
 int
 checkpoint_start(const struct checkpoint_options *options, struct checkpoint **checkpoint_out)
 {
@@ -371,6 +378,9 @@ checkpoint_start(const struct checkpoint_options *options, struct checkpoint **c
     struct checkpoint *c = memory_alloc_zero(sizeof(*c));
     c->options = *options;
     c->claimed = options->claimed;
+    c->options.place.call_ms = options->upload_deadline_ms;
+    c->options.place.is_canceled = checkpoint_is_canceled;
+    c->options.place.argument = c;
     lock_init(&c->lock, "checkpoint", LOCK_RANK_CHECKPOINT);
     condition_init(&c->fold_work);
     condition_init(&c->publish_work);
@@ -404,6 +414,7 @@ checkpoint_stop(struct checkpoint *c)
         return;
     lock_take(&c->lock);
     c->stopping = true;
+    atomic_store(&c->canceled, true);
     condition_broadcast(&c->fold_work);
     condition_broadcast(&c->publish_work);
     lock_release(&c->lock);

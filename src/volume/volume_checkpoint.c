@@ -136,6 +136,13 @@ watch_log(struct volume *v)
     lock_release(&v->lock);
 }
 
+static bool
+is_canceled(void *argument)
+{
+    struct volume *v = argument;
+    return atomic_load(&v->housekeeping_canceled);
+}
+
 // Renews the lease and looks whether somebody has written the record that would be ours next.
 static void
 renew_lease(struct volume *v)
@@ -148,9 +155,12 @@ renew_lease(struct volume *v)
     manifest_read_end(r);
     if (rc < 0 || db.epoch == 0)
         return;
-    rc = remote_lease_write(&v->place, db.epoch, v->config.lease_ttl_ms, false);
+    struct remote_place place = v->place;
+    place.is_canceled = is_canceled;
+    place.argument = v;
+    rc = remote_lease_write(&place, db.epoch, v->config.lease_ttl_ms, false);
     if (rc == 0)
-        rc = remote_manifest_is_followed(&v->place, db.remote_sequence);
+        rc = remote_manifest_is_followed(&place, db.remote_sequence);
     // Our own publisher may just have written it: let the publisher find out, it reads the record.
     if (rc == 1)
         checkpoint_check_owner(v->checkpoint);
@@ -198,6 +208,7 @@ volume_stop_housekeeping(struct volume *v)
         return;
     lock_take(&v->housekeeping_lock);
     v->stopping = true;
+    atomic_store(&v->housekeeping_canceled, true);
     condition_signal(&v->housekeeping_work);
     lock_release(&v->housekeeping_lock);
     thread_join(&v->housekeeping);

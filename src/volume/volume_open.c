@@ -155,6 +155,7 @@ volume_open_layers(struct volume *v, struct buffer *error)
         .volume_number = 1,
         .writer = manifest_root_id(v->manifest),
         .scratch = local_store_scratch(v->local),
+        .call_ms = v->config.read_deadline_ms,
     };
     v->map = chunk_map_new(v->manifest, v->db, v->config.page_cache_bytes / 8 + (4u << 20));
     struct chunk_reader_options reader = {
@@ -318,7 +319,8 @@ probe_store(struct volume *v, struct buffer *error)
 {
     if (v->config.unsafe_store)
         return 0;
-    int rc = remote_store_probe(v->remote, NULL);
+    struct remote_call call = {.deadline_ms = clock_monotonic_ms() + v->config.read_deadline_ms};
+    int rc = remote_store_probe(v->remote, &call);
     return rc < 0 ? store_failed(v, error, "use", rc) : 0;
 }
 
