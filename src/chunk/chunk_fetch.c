@@ -7,6 +7,9 @@
 #include "platform/log.h"
 #include "store/blob_key.h"
 
+// How often who waits for another's fetch looks whether it was cancelled.
+#define POLL_MS 50u
+
 static void
 count(uint64_t *counter, uint64_t by)
 {
@@ -25,21 +28,29 @@ overlaps_locked(struct chunk_reader *r, const struct sha256 *blob, uint64_t from
     return false;
 }
 
-// Takes off, or waits until those who fetch the same bytes have landed. True when it waited: the
-// bytes may be here now.
-static bool
-take_off(struct chunk_reader *r, struct chunk_flight *flight)
+// Takes off (0), or waits until those who fetch the same bytes have landed: 1, the bytes may be
+// here now. -EINTR, or -ETIMEDOUT at the deadline.
+static int
+take_off(struct chunk_reader *r, struct chunk_flight *flight, uint64_t deadline_ms,
+    const struct chunk_read_options *options)
 {
+    int rc = 0;
     lock_take(&r->lock);
-    bool waited = false;
-    while (overlaps_locked(r, &flight->blob, flight->from, flight->to)) {
-        waited = true;
-        condition_wait(&r->landed, &r->lock);
+    while (rc >= 0 && overlaps_locked(r, &flight->blob, flight->from, flight->to)) {
+        uint64_t now = clock_monotonic_ms();
+        rc = 1;
+        if (now >= deadline_ms)
+            rc = -ETIMEDOUT;
+        else if (options->is_canceled && options->is_canceled(options->argument))
+            rc = -EINTR;
+        else
+            condition_wait_until(
+                &r->landed, &r->lock, deadline_ms - now < POLL_MS ? deadline_ms : now + POLL_MS);
     }
-    if (!waited)
+    if (rc == 0)
         list_append(&r->flights, &flight->node);
     lock_release(&r->lock);
-    return waited;
+    return rc;
 }
 
 static void
@@ -53,14 +64,14 @@ land(struct chunk_reader *r, struct chunk_flight *flight)
 
 static int
 fetch_remote(struct chunk_reader *r, const struct blob_record *blob, uint64_t offset, size_t n,
-    size_t extra, uint8_t *p, chunk_verify *verify, void *verify_argument,
+    size_t extra, uint8_t *p, chunk_verify *verify, void *verify_argument, uint64_t deadline_ms,
     const struct chunk_read_options *options)
 {
     BUFFER_AUTO key = {0};
     BUFFER_AUTO bytes = {0};
     blob_key(r->tenant, blob, &key);
     struct remote_call call = {
-        .deadline_ms = clock_monotonic_ms() + r->deadline_ms,
+        .deadline_ms = deadline_ms,
         .is_canceled = options->is_canceled,
         .argument = options->argument,
     };
@@ -118,6 +129,44 @@ note_damage(struct chunk_reader *r, const struct blob_record *blob, uint64_t off
     }
 }
 
+// One round: 0, an error, or 1 to look again because another reader has fetched these bytes.
+static int
+fetch_once(struct chunk_reader *r, const struct blob_record *known, uint64_t offset, size_t n,
+    size_t extra, uint8_t *p, chunk_verify *verify, void *verify_argument, uint64_t deadline_ms,
+    const struct chunk_read_options *options)
+{
+    int rc = read_local(r, known, offset, n, p, verify, verify_argument);
+    if (rc == 0) {
+        count(&r->numbers.local_frames, 1);
+        return 0;
+    }
+    struct blob_record blob = *known;
+    bool released = false;
+    if (!(blob.residency & RESIDENCY_REMOTE))
+        released = chunk_map_read_blob(r->map, &known->hash, &blob) == -ENOENT;
+    if (rc != -ENOENT && local_store_has(r->local, &blob.hash))
+        note_damage(r, &blob, offset, rc);
+    if (!(blob.residency & RESIDENCY_REMOTE) || !r->remote) {
+        count(&r->numbers.failed_reads, 1);
+        return rc == -ENOENT || released ? -ESTALE : -EIO;
+    }
+    if (options->local_only)
+        return -EREMOTE;
+    struct chunk_flight flight = {.blob = blob.hash, .from = offset, .to = offset + n + extra};
+    rc = take_off(r, &flight, deadline_ms, options);
+    if (rc == -ETIMEDOUT) {
+        log_error("chunk.read_failed", "the store did not answer in time");
+        return -EIO;
+    }
+    if (rc != 0)
+        return rc;
+    rc = fetch_remote(r, &blob, offset, n, extra, p, verify, verify_argument, deadline_ms, options);
+    land(r, &flight);
+    count(rc == 0 ? &r->numbers.remote_frames : &r->numbers.failed_reads, 1);
+    return rc;
+}
+
+// The deadline is that of the read, however many others it waits for.
 int
 chunk_fetch(struct chunk_reader *r, const struct blob_record *blob, uint64_t offset, size_t n,
     size_t extra, uint8_t *p, chunk_verify *verify, void *verify_argument,
@@ -125,26 +174,11 @@ chunk_fetch(struct chunk_reader *r, const struct blob_record *blob, uint64_t off
 {
     if (offset + n > blob->bytes)
         return -EIO;
-    for (;;) {
-        int rc = read_local(r, blob, offset, n, p, verify, verify_argument);
-        if (rc == 0) {
-            count(&r->numbers.local_frames, 1);
-            return 0;
-        }
-        if (rc != -ENOENT && local_store_has(r->local, &blob->hash))
-            note_damage(r, blob, offset, rc);
-        if (!(blob->residency & RESIDENCY_REMOTE) || !r->remote) {
-            count(&r->numbers.failed_reads, 1);
-            return rc == -ENOENT ? -ESTALE : -EIO;
-        }
-        if (options->local_only)
-            return -EREMOTE;
-        struct chunk_flight flight = {.blob = blob->hash, .from = offset, .to = offset + n + extra};
-        if (take_off(r, &flight))
-            continue;
-        rc = fetch_remote(r, blob, offset, n, extra, p, verify, verify_argument, options);
-        land(r, &flight);
-        count(rc == 0 ? &r->numbers.remote_frames : &r->numbers.failed_reads, 1);
-        return rc;
-    }
+    uint64_t deadline_ms = clock_monotonic_ms() + r->deadline_ms;
+    int rc;
+    do {
+        rc =
+            fetch_once(r, blob, offset, n, extra, p, verify, verify_argument, deadline_ms, options);
+    } while (rc == 1);
+    return rc;
 }

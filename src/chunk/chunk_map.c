@@ -225,6 +225,18 @@ chunk_map_next(struct chunk_map *map, struct object_id object, struct chunk_inde
     return rc < 0 ? rc : 0;
 }
 
+int
+chunk_map_read_blob(struct chunk_map *map, const struct sha256 *hash, struct blob_record *blob_out)
+{
+    struct manifest_reader *r;
+    int rc = manifest_read_begin(map->manifest, &r);
+    if (rc < 0)
+        return rc;
+    rc = manifest_read_blob(r, map->db, hash, blob_out);
+    manifest_read_end(r);
+    return rc;
+}
+
 void
 chunk_view_put(struct chunk_map *map UNUSED, struct chunk_view *view)
 {
