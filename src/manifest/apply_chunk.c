@@ -122,8 +122,11 @@ apply_put_blob(struct apply *a, const struct blob_record *put)
         return rc;
     // A blob stays under the key that it was given first: it may be on its way into the store. What
     // the chain says is another matter.
-    if (rc == 0 && !(a->batch->residency & RESIDENCY_REMOTE))
-        return 0;
+    if (rc == 0 && !(a->batch->residency & RESIDENCY_REMOTE)) {
+        blob = old;
+        blob.residency |= a->batch->residency;
+        return blob.residency == old.residency ? 0 : blob_store(a, &old, &blob);
+    }
     blob.residency = rc == 0 ? old.residency : a->batch->residency;
     blob.references = rc == 0 ? old.references : 0;
     blob.live_bytes = rc == 0 ? old.live_bytes : 0;
@@ -143,37 +146,20 @@ apply_blob_remote(struct apply *a, const struct sha256 *hash)
     return blob_store(a, &old, &blob);
 }
 
-// Whether any db knows the blob.
-static int
-blob_is_known(struct apply *a, const struct sha256 *hash, bool *known_out)
-{
-    struct schema_key from;
-    struct table_walk w;
-    schema_key_blob(&from, hash, (struct db_id){0});
-    int rc = table_walk_begin(&w, a->txn, TABLE_BLOB_REFS, &from, sizeof(hash->b));
-    table_walk_end(&w);
-    *known_out = rc > 0;
-    return rc < 0 ? rc : 0;
-}
-
+// Nobody needs the local copies any more (each db has its own). What is in the store stays known.
 static int
 release_blob(struct apply *a, const struct sha256 *hash)
 {
-    struct blob_record blob;
-    int rc = manifest_load_blob(a->txn, a->db.id, hash, &blob);
+    struct blob_record old;
+    int rc = manifest_load_blob(a->txn, a->db.id, hash, &old);
     if (rc < 0)
         return rc == -ENOENT ? 0 : rc;
-    if (blob.references > 0 || (blob.residency & RESIDENCY_REMOTE))
+    if (old.references > 0)
         return 0;
-    rc = blob_store(a, &blob, NULL);
-    if (rc < 0)
-        return rc;
-    // Another db of this root may have the same content, and then needs the file.
-    bool known;
-    rc = blob_is_known(a, hash, &known);
-    if (rc == 0 && !known)
-        buffer_append(&a->batch->released, hash, sizeof(*hash));
-    return rc;
+    buffer_append(&a->batch->released, hash, sizeof(*hash));
+    struct blob_record blob = old;
+    blob.residency &= ~RESIDENCY_LOCAL;
+    return blob_store(a, &old, blob.residency & RESIDENCY_REMOTE ? &blob : NULL);
 }
 
 int
