@@ -37,7 +37,10 @@ struct checkpoint {
     uint64_t retry_publish_ms; // not before
     uint64_t publish_backoff_ms;
     // Images with a generation up to this are being published: not to be merged into others.
+    // UINT64_MAX while it is not known yet which.
     struct generation publishing;
+    struct sha256 *uploading; // the blobs of that publication, sorted
+    size_t uploading_count;
     bool claimed;
     struct checkpoint_numbers numbers;
 
@@ -109,6 +112,9 @@ void checkpoint_look_at_chain(struct checkpoint *c);
 
 // For calls to the store: whether checkpoint_stop has been called. `argument`: the checkpoint.
 bool checkpoint_is_canceled(void *argument);
+
+// checkpoint_publish.c: whether publication needs the local copy of the blob.
+bool checkpoint_is_uploading(struct checkpoint *c, const struct sha256 *hash);
 
 void checkpoint_set_fold_phase(struct checkpoint *c, enum checkpoint_phase phase);
 void checkpoint_set_publish_phase(struct checkpoint *c, enum checkpoint_phase phase);
