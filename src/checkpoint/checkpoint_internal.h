@@ -62,6 +62,24 @@ MUST_CHECK int checkpoint_gather(
     struct checkpoint *c, const struct checkpoint_cut *cut, struct checkpoint_input *input_out);
 void checkpoint_input_free(struct checkpoint_input *input);
 
+// checkpoint_restage.c: chunks with live images in unpublished packs that are mostly dead.
+struct restage_chunk {
+    struct object_id object;
+    struct chunk_index index;
+    struct chunk_id id;
+    bool base;   // the base lies there
+    bool deltas; // some delta does
+};
+struct checkpoint_restage {
+    struct restage_chunk *chunks; // in order of object and index; to be freed
+    size_t count;
+};
+MUST_CHECK int checkpoint_find_restage(struct manifest_reader *r, struct db_id db,
+    struct generation publishing, struct checkpoint_restage *restage_out);
+// The first of them at or behind this place, or NULL; those that follow are next in the array.
+const struct restage_chunk *checkpoint_restage_from(
+    const struct checkpoint_restage *restage, struct object_id object, struct chunk_index index);
+
 // checkpoint_stage.c: the images of a plan as blob files in a scratch directory.
 struct staged_image {
     const struct chunk_action *action;
