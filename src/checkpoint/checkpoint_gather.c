@@ -78,6 +78,15 @@ count_hole_pages(const struct gather *g, uint64_t first, uint64_t end)
     return n;
 }
 
+static bool
+touches_hole(const struct gather *g, uint64_t first, uint64_t end)
+{
+    for (size_t i = 0; i < g->hole_count; i++)
+        if (g->holes[i].first < end && first < g->holes[i].end)
+            return true;
+    return false;
+}
+
 // ---- what is there ------------------------------------------------------------------------------
 
 static int
@@ -134,6 +143,7 @@ gather_chunk(struct gather *g, uint64_t index)
     chunk->partial = written.partial;
     chunk->hole_pages = count_hole_pages(g, first, end);
     chunk->append_only = g->append_only && written.pages > 0;
+    chunk->changed = written.pages > 0 || touches_hole(g, first, first + CHUNK_PAGES);
     const struct restage_chunk *again =
         checkpoint_restage_from(&g->restage, g->object, chunk->index);
     if (again && again->object.v == g->object.v && again->index.v == index) {

@@ -70,8 +70,7 @@ plan_chunk(const struct plan_chunk *c, const struct plan_policy *policy, struct 
         a->kind = CHUNK_ACTION_DROP_CHUNK;
         return c->exists;
     }
-    bool changed = c->dirty_pages + c->hole_pages > 0;
-    if (!changed && !(c->restage_base && c->local) && !c->restage_deltas)
+    if (!c->changed && !(c->restage_base && c->local) && !c->restage_deltas)
         return false;
     if (wants_base(c, policy)) {
         bool seal = c->append_only && c->pages == CHUNK_PAGES;
@@ -83,7 +82,7 @@ plan_chunk(const struct plan_chunk *c, const struct plan_policy *policy, struct 
         a->merge_count = deltas_to_merge(c, policy, &merged);
         a->kind = a->merge_count > 0 ? CHUNK_ACTION_MERGE_DELTAS : CHUNK_ACTION_CREATE_DELTA;
         a->estimated_bytes = merged;
-        if (!changed && a->merge_count == 0)
+        if (!c->changed && a->merge_count == 0)
             return false;
     }
     a->pack = a->estimated_bytes < policy->pack_threshold_bytes;

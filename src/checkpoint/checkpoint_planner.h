@@ -46,8 +46,9 @@ struct plan_delta {
 struct plan_chunk {
     struct object_id object;
     struct chunk_index index;
-    bool append_only;       // the object's source variant, detected or given
-    uint32_t pages;         // of the object in this chunk, up to its end at the cut
+    bool changed;     // holes behind its end are a change too; else it is here to be staged again
+    bool append_only; // the object's source variant, detected or given
+    uint32_t pages;   // of the object in this chunk, up to its end at the cut
     uint32_t dirty_pages;   // among them
     uint32_t hole_pages;    // among them: discarded and not written again
     bool partial;           // some dirty pages are patches

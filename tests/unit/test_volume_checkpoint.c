@@ -148,6 +148,75 @@ START_TEST(chains_of_deltas_stay_short_also_when_the_base_is_not_on_this_host)
 }
 END_TEST
 
+// ---- holes --------------------------------------------------------------------------------------
+
+static void
+set_size(struct volume *v, struct object_id object, uint64_t size)
+{
+    struct volume_set_attributes set = {.set = VOLUME_SET_SIZE, .size = size};
+    struct volume_attributes a;
+    ck_assert_int_eq(volume_set_attributes(v, object, &set, &a), 0);
+}
+
+static void
+expect_zeros(struct volume *v, struct object_id object, uint64_t offset, size_t n)
+{
+    CLEANUP(memory_free_auto) uint8_t *got = memory_alloc(n);
+    memset(got, 1, n);
+    ck_assert_int_eq(volume_read(v, object, offset, n, got, NULL), (int64_t)n);
+    for (size_t i = 0; i < n; i++)
+        if (got[i] != 0)
+            ck_abort_msg("byte %zu is not zero", i);
+}
+
+START_TEST(what_was_cut_off_is_zero_when_the_file_grows_again)
+{
+    struct volume_world w;
+    volume_world_new(&w);
+    volume_world_open(&w);
+    struct object_id a = volume_world_make_file(w.v, "a");
+    for (int round = 0; round < 2; round++) {
+        volume_world_fill(w.v, a, 0, 40 * PAGE_BYTES, 1);
+        volume_world_fold(w.v);
+        set_size(w.v, a, 10 * PAGE_BYTES);
+        if (round == 0)
+            volume_world_fold(w.v);
+        set_size(w.v, a, 60 * PAGE_BYTES);
+        expect_zeros(w.v, a, 10 * PAGE_BYTES, 50 * PAGE_BYTES);
+        volume_world_fold(w.v);
+        expect_zeros(w.v, a, 10 * PAGE_BYTES, 50 * PAGE_BYTES);
+        volume_world_close(&w);
+        volume_world_open(&w);
+        expect_zeros(w.v, a, 10 * PAGE_BYTES, 50 * PAGE_BYTES);
+        volume_world_expect(w.v, a, 0, 10 * PAGE_BYTES, 1);
+    }
+    volume_world_free(&w);
+}
+END_TEST
+
+START_TEST(seeking_in_a_file_of_exabytes_ends)
+{
+    struct volume_world w;
+    volume_world_new(&w);
+    volume_world_open(&w);
+    struct object_id a = volume_world_make_file(w.v, "a");
+    uint64_t far = (uint64_t)1 << 61;
+    volume_world_fill(w.v, a, far, 100, 1);
+    set_size(w.v, a, OBJECT_MAX_BYTES);
+    for (int round = 0; round < 2; round++) {
+        ck_assert_int_eq(volume_seek(w.v, a, 5, SEEK_DATA), (int64_t)far);
+        ck_assert_int_eq(volume_seek(w.v, a, far, SEEK_HOLE), (int64_t)far + PAGE_BYTES);
+        ck_assert_int_eq(volume_seek(w.v, a, far + PAGE_BYTES, SEEK_DATA), -ENXIO);
+        volume_world_fold(w.v);
+    }
+    // The same with a hole that was made.
+    set_size(w.v, a, 0);
+    set_size(w.v, a, OBJECT_MAX_BYTES);
+    ck_assert_int_eq(volume_seek(w.v, a, 0, SEEK_DATA), -ENXIO);
+    volume_world_free(&w);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -155,6 +224,8 @@ main(void)
 #define ADD(test) unit_add(s, #test, test, 120)
     ADD(a_checkpoint_after_a_failed_one_holds_what_came_between);
     ADD(chains_of_deltas_stay_short_also_when_the_base_is_not_on_this_host);
+    ADD(what_was_cut_off_is_zero_when_the_file_grows_again);
+    ADD(seeking_in_a_file_of_exabytes_ends);
     ADD(writers_wait_while_folds_fail_and_go_on_when_they_do_not);
 #undef ADD
     return unit_run(s);
