@@ -1,5 +1,6 @@
-/* SPDX-License-Identifier: Apache-2.0 */
 /*
+ * SPDX-License-Identifier: Apache-2.0
+ *
  * The control ABI of ckptfs: ioctls on any file or directory of a mount. Fixed-size structs, usable
  * from C and C++. `version` is CKPTFS_ABI_VERSION; reserved bytes and unknown flags must be zero:
  * anything else is EINVAL and nothing is done. On another file system these are ENOTTY.
@@ -14,7 +15,8 @@
 #define CKPTFS_ABI_VERSION 1
 
 #define CKPTFS_CHECKPOINT_WAIT       (1u << 0) /* until done; else return at once */
-#define CKPTFS_CHECKPOINT_LOCAL_ONLY (1u << 1) /* fold out of the WAL, do not wait for the store */
+#define CKPTFS_CHECKPOINT_LOCAL_ONLY (1u << 1) /* fold out of the WAL, do not wait for the store   \
+                                                */
 
 struct ckptfs_checkpoint {
     __u32 version;
@@ -69,7 +71,8 @@ struct ckptfs_status {
     __u64 checkpoints;
     __u64 publications;
     __u64 checkpoint_failures;
-    __u64 completed_ticket; /* the newest checkpoint request that has ended */
+    __u64 completed_ticket; /* the newest checkpoint request such that it and all
+                               before it have ended */
     __s32 completed_result; /* its result: 0 or a negative errno */
     __u32 reserved0;
     __u8 volume[16];

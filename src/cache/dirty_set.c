@@ -25,6 +25,7 @@ struct dirty_object {
     struct hash_node node;
     struct object_id id;
     struct tree leaves;
+    uint64_t pages;
     struct page_extent *holes;
     size_t hole_count;
 };
@@ -84,10 +85,11 @@ find_or_make_object(struct dirty_set *s, struct object_id id)
 }
 
 static void
-forget_page(struct dirty_set *s, struct leaf *leaf, unsigned slot)
+forget_page(struct dirty_set *s, struct dirty_object *o, struct leaf *leaf, unsigned slot)
 {
     struct dirty_page *p = leaf->pages[slot];
     s->pages--;
+    o->pages--;
     s->resident -= p->page != NULL;
     page_put(p->page);
     free(p->mask);
@@ -112,7 +114,7 @@ free_object(struct dirty_set *s, struct dirty_object *o)
         struct leaf *leaf = CONTAINER_OF(n, struct leaf, node);
         for (unsigned i = 0; i < LEAF_PAGES; i++)
             if (leaf->pages[i])
-                forget_page(s, leaf, i);
+                forget_page(s, o, leaf, i);
         free_leaf(o, leaf);
     }
     hash_table_remove(&s->objects, &o->node);
@@ -146,12 +148,13 @@ dirty_set_put(
         tree_insert(&o->leaves, &leaf->node, &number);
     }
     if (leaf->pages[slot])
-        forget_page(s, leaf, slot);
+        forget_page(s, o, leaf, slot);
     struct dirty_page *p = memory_alloc(sizeof(*p));
     *p = content;
     leaf->pages[slot] = p;
     leaf->present |= 1u << slot;
     s->pages++;
+    o->pages++;
     s->resident += p->page != NULL;
     if (!leaf->aging.next)
         list_append(&s->aging, &leaf->aging);
@@ -213,7 +216,7 @@ drop_pages(struct dirty_set *s, struct dirty_object *o, uint64_t first, uint64_t
         for (unsigned i = 0; i < LEAF_PAGES; i++) {
             uint64_t page = leaf->number * LEAF_PAGES + i;
             if (leaf->pages[i] && page >= first && page < end)
-                forget_page(s, leaf, i);
+                forget_page(s, o, leaf, i);
         }
         if (leaf->present == 0)
             free_leaf(o, leaf);
@@ -264,6 +267,13 @@ uint64_t
 dirty_set_pages(const struct dirty_set *s)
 {
     return s->pages;
+}
+
+uint64_t
+dirty_set_object_pages(const struct dirty_set *s, struct object_id object)
+{
+    struct dirty_object *o = find_object(s, object);
+    return o ? o->pages : 0;
 }
 
 uint64_t
@@ -370,4 +380,26 @@ dirty_set_walk(const struct dirty_set *s, struct object_id object, uint64_t firs
         }
     }
     return 0;
+}
+
+static int
+take_first(void *argument, struct page_no page, const struct dirty_page *content UNUSED)
+{
+    *(uint64_t *)argument = page.v;
+    return 1;
+}
+
+uint64_t
+dirty_set_next_change(const struct dirty_set *s, struct object_id object, uint64_t page)
+{
+    uint64_t next = UINT64_MAX;
+    dirty_set_walk(s, object, page, UINT64_MAX, take_first, &next);
+    struct dirty_object *o = find_object(s, object);
+    for (size_t i = 0; o && i < o->hole_count; i++) {
+        if (o->holes[i].end <= page)
+            continue;
+        uint64_t first = o->holes[i].first > page ? o->holes[i].first : page;
+        return first < next ? first : next;
+    }
+    return next;
 }

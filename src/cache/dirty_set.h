@@ -57,6 +57,7 @@ enum dirty_state dirty_set_find(const struct dirty_set *s, struct object_id obje
     struct page_no page, struct dirty_page *content_out);
 
 uint64_t dirty_set_pages(const struct dirty_set *s);
+uint64_t dirty_set_object_pages(const struct dirty_set *s, struct object_id object);
 // Bytes of pages in memory.
 uint64_t dirty_set_resident_bytes(const struct dirty_set *s);
 bool dirty_set_is_empty(const struct dirty_set *s);
@@ -84,6 +85,10 @@ const struct page_extent *dirty_set_holes(
 typedef int dirty_set_visit(void *argument, struct page_no page, const struct dirty_page *content);
 int dirty_set_walk(const struct dirty_set *s, struct object_id object, uint64_t first, uint64_t end,
     dirty_set_visit *visit, void *argument);
+
+// The first page at or behind `page` that the set says something about; UINT64_MAX when there is
+// none.
+uint64_t dirty_set_next_change(const struct dirty_set *s, struct object_id object, uint64_t page);
 
 // ---- helpers for layers -------------------------------------------------------------------------
 

@@ -65,7 +65,7 @@ wants_base(const struct plan_chunk *c, const struct plan_policy *policy)
 static bool
 plan_chunk(const struct plan_chunk *c, const struct plan_policy *policy, struct chunk_action *a)
 {
-    *a = (struct chunk_action){.object = c->object, .index = c->index};
+    *a = (struct chunk_action){.object = c->object, .index = c->index, .pages = c->pages};
     if (c->dirty_pages == 0 && c->hole_pages >= c->pages) {
         a->kind = CHUNK_ACTION_DROP_CHUNK;
         return c->exists;

@@ -66,6 +66,7 @@ struct chunk_action {
     enum chunk_action_kind kind;
     struct object_id object;
     struct chunk_index index;
+    uint32_t pages;           // of the object in this chunk
     size_t merge_count;       // MERGE_DELTAS: how many of the newest deltas are taken in
     uint64_t estimated_bytes; // upper bound of the image
     bool pack;

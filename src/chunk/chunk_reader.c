@@ -135,6 +135,46 @@ find_page(struct chunk_reader *r, struct chunk_view *view, uint32_t page,
     return 0;
 }
 
+static int
+run_in_view(struct chunk_reader *r, struct chunk_view *view, uint32_t page,
+    const struct chunk_read_options *options, bool *hole_out, uint64_t *count_out)
+{
+    uint64_t end = CHUNK_PAGES;
+    *hole_out = true;
+    for (size_t i = 0; i < view->image_count && *hole_out; i++) {
+        const struct blob_index *index;
+        int rc = chunk_reader_index(r, view, i, options, &index);
+        if (rc < 0)
+            return rc;
+        struct blob_page p;
+        blob_index_find(index, page, &p);
+        if ((uint64_t)p.first + p.count < end)
+            end = (uint64_t)p.first + p.count;
+        if (p.state == BLOB_PAGE_ZERO)
+            break;
+        *hole_out = p.state == BLOB_PAGE_ABSENT;
+    }
+    *count_out = end - page;
+    return 0;
+}
+
+int
+chunk_reader_run(struct chunk_reader *r, struct object_id object, struct page_no page,
+    const struct chunk_read_options *options, bool *hole_out, uint64_t *count_out)
+{
+    static const struct chunk_read_options no_options;
+    struct chunk_view *view;
+    *hole_out = true;
+    *count_out = CHUNK_PAGES - page_in_chunk(page);
+    int rc = chunk_map_get(r->map, object, chunk_of_page(page), &view);
+    if (rc < 0 || !view)
+        return rc;
+    rc = run_in_view(
+        r, view, page_in_chunk(page), options ? options : &no_options, hole_out, count_out);
+    chunk_view_put(r->map, view);
+    return rc;
+}
+
 // ---- frames -------------------------------------------------------------------------------------
 
 // Frames [first, first + count) of one image, unpacked.
@@ -183,6 +223,15 @@ fetch_frames(struct chunk_reader *r, const struct chunk_image *image, struct fra
     CLEANUP(memory_free_auto) uint8_t *bytes = memory_alloc(to - from);
     return chunk_fetch(r, &image->blob, image->where.offset + from, to - from, extra, bytes,
         verify_frames, f, options);
+}
+
+int
+chunk_reader_frame(struct chunk_reader *r, struct chunk_view *view, size_t image, uint32_t frame,
+    const struct chunk_read_options *options, uint8_t out[BLOB_FRAME_BYTES])
+{
+    struct frames f = {.first = frame, .count = 1, .data = out};
+    int rc = chunk_reader_index(r, view, image, options, &f.index);
+    return rc < 0 ? rc : fetch_frames(r, &view->images[image], &f, 0, options);
 }
 
 // ---- reading ------------------------------------------------------------------------------------

@@ -34,8 +34,8 @@ struct chunk_read_options {
     bool local_only;      // -EREMOTE instead of asking the store
 };
 
-// Is given every page that was resolved on the way, those asked for among them, with its content as of
-// the local generation. May keep a reference of its own.
+// Is given every page that was resolved on the way, those asked for among them, with its content as
+// of the local generation. May keep a reference of its own.
 typedef void chunk_page_sink(void *argument, struct page_no page, struct page *content);
 
 // Fills pages_out[0 .. count) with references to the pages [first, first + count) of the object as
@@ -49,6 +49,16 @@ MUST_CHECK int chunk_reader_read(struct chunk_reader *r, struct object_id object
 // The index of an image, loaded if need be. Belongs to the view.
 MUST_CHECK int chunk_reader_index(struct chunk_reader *r, struct chunk_view *view, size_t image,
     const struct chunk_read_options *options, const struct blob_index **index_out);
+
+// Whether the page is a hole as of the local generation, and how far (to the end of the chunk at
+// most) the same holds for the pages that follow.
+MUST_CHECK int chunk_reader_run(struct chunk_reader *r, struct object_id object,
+    struct page_no page, const struct chunk_read_options *options, bool *hole_out,
+    uint64_t *count_out);
+
+// The unpacked pages of one frame of an image.
+MUST_CHECK int chunk_reader_frame(struct chunk_reader *r, struct chunk_view *view, size_t image,
+    uint32_t frame, const struct chunk_read_options *options, uint8_t out[BLOB_FRAME_BYTES]);
 
 // Whether all images of the view have whole copies in LocalStore.
 bool chunk_reader_is_local(struct chunk_reader *r, const struct chunk_view *view);

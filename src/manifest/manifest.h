@@ -22,13 +22,17 @@
 struct manifest;
 
 struct manifest_options {
-    uint64_t map_bytes; // initial map size; 0: 64 MiB. Grows by itself
+    uint64_t map_bytes; // initial size of the map; 0: 64 GiB, or less where address space is short.
+                        // It is address space only, and grows by itself
     bool no_sync;       // for throwaway environments (views) and tests
 };
 
 // Opens or creates the environment in `directory` (made if missing) and starts the writer thread.
 // -EBADMSG when it is not an LMDB file or the root's format is newer than this program; the cause
-// is logged. -ENOSPC, -EACCES, ... as they come.
+// is logged. -ENOSPC, -EACCES, ... as they come. What of damage can be seen at this point stands in
+// manifest/lmdb_file.h. A process must not have the same directory open twice (LMDB's file locks
+// would be dropped by the first close), nor use the manifest after fork(2); the caller sees to
+// that.
 MUST_CHECK int manifest_open(
     const char *directory, const struct manifest_options *options, struct manifest **manifest_out);
 // Commits what is queued, stops the thread.
@@ -79,7 +83,9 @@ MUST_CHECK int manifest_remove_db(struct manifest *m, struct db_id db);
 // ---- reading ------------------------------------------------------------------------------------
 
 // A read transaction: one thread, short. What its functions return points into the map and is valid
-// until manifest_read_end.
+// until manifest_read_end. Beginning one costs no system call. While a thread has one it must not
+// call manifest_submit, manifest_create_db or manifest_remove_db: growing the map waits for
+// readers.
 struct manifest_reader;
 
 MUST_CHECK int manifest_read_begin(struct manifest *m, struct manifest_reader **reader_out);
@@ -189,9 +195,13 @@ void manifest_batch_free(struct manifest_batch *b); // NULL is fine; submitting 
 //   nothing.
 // - PUT_CHUNK with a base_generation above the present one's removes deltas with generation <= it.
 //   delta_count and delta_bytes of the stored entry are kept by the writer from the delta
-//   operations; what the change says there is not used.
+//   operations; what the change says there is not used. A chunk that had another id at this place
+//   of the object is removed. PUT_DELTA raises the entry's generation, if it is the newest; one
+//   that is not above the base's generation is refused (-EINVAL).
 // - DELETE_CHUNK removes the chunk's deltas too; DELETE_INODE removes xattrs and chunks too.
-// - PUT_BLOB leaves an existing blob's references and residency alone.
+// - PUT_BLOB leaves an existing blob's references and residency alone; what its key is made of
+//   changes only when the batch's residency has REMOTE (imports), because whoever uploads a blob
+//   takes the key from its record.
 // - A blob whose references reach 0: if it is only local its record is removed and its hash is
 //   reported by manifest_submit, so that the caller can unlink the file; if it is in the store the
 //   record stays with references 0 for GC.
@@ -234,7 +244,11 @@ struct manifest_released {
 void manifest_released_free(struct manifest_released *released);
 
 // Queues the batch and waits until it is committed and durable, or has failed as a whole. Frees the
-// batch in every case. `released_out` may be NULL when the batch cannot release anything.
+// batch in every case. `released_out` may be NULL when the batch cannot release anything; a hash
+// that another db of the root still knows is not reported. Any thread. -ENOENT: no such db.
+// -EINVAL, -EEXIST: refused, see above. -ENOSPC, -EDQUOT, -EFBIG: no room; later batches may
+// succeed. -EIO: a flush failed; what is on the disk is in doubt and all later batches fail
+// likewise. An error fails only this batch, not others that wait with it, unless it is the disk's.
 MUST_CHECK int manifest_submit(
     struct manifest *m, struct manifest_batch *b, struct manifest_released *released_out);
 

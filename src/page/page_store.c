@@ -126,3 +126,16 @@ page_store_is_full_locked(struct page_store *ps)
         bytes += dirty_set_resident_bytes(ps->frozen);
     return bytes > ps->memory_bytes;
 }
+
+uint64_t
+page_store_dirty_pages_locked(struct page_store *ps, struct object_id object)
+{
+    uint64_t pages = dirty_set_object_pages(ps->active, object);
+    return ps->frozen ? pages + dirty_set_object_pages(ps->frozen, object) : pages;
+}
+
+bool
+page_store_is_clean_locked(struct page_store *ps)
+{
+    return dirty_set_is_empty(ps->active);
+}

@@ -43,7 +43,7 @@ void page_store_set_wal(struct page_store *ps, struct wal *w);
 // ---- writing ------------------------------------------------------------------------------------
 
 // One page's part of a write: bytes [from, to) of the page, at their place in `content`, zeros
-// elsewhere; `crc` is the CRC-32C of those bytes.
+// elsewhere (NULL for a whole page that is only in the WAL); `crc` is the CRC-32C of those bytes.
 struct page_piece {
     struct page_no page;
     uint32_t from;
@@ -87,6 +87,11 @@ void page_store_drop_object_locked(struct page_store *ps, struct object_id objec
 MUST_CHECK int page_store_read(struct page_store *ps, struct object_id object, uint64_t offset,
     size_t length, uint8_t *out, const struct chunk_read_options *options);
 
+// The first byte at or behind `offset` and before `end` that is data (or that is in a hole), to the
+// page; `end` when there is none. Hold no locks.
+MUST_CHECK int page_store_seek(struct page_store *ps, struct object_id object, uint64_t offset,
+    uint64_t end, bool data, uint64_t *found_out);
+
 // ---- checkpoints --------------------------------------------------------------------------------
 
 // The active set becomes the frozen one; there must be no frozen set.
@@ -103,6 +108,10 @@ struct page_store_numbers {
     uint64_t limit_bytes;
 };
 void page_store_numbers_locked(struct page_store *ps, struct page_store_numbers *numbers_out);
+// Whether nothing has been written since the last freeze.
+bool page_store_is_clean_locked(struct page_store *ps);
+// Dirty pages of one object, those that are in both sets twice.
+uint64_t page_store_dirty_pages_locked(struct page_store *ps, struct object_id object);
 // Whether dirty pages that cannot be evicted use up the memory: writers should wait for a fold.
 bool page_store_is_full_locked(struct page_store *ps);
 

@@ -209,8 +209,9 @@ put_piece(struct page_store *ps, struct object_id object, struct page_piece *pie
 {
     struct dirty_page content;
     if (is_whole(piece)) {
-        content = (struct dirty_page){
-            .page = page_get(piece->content), .wal_lsn = {wal_lsn}, .crc = piece->crc};
+        content = (struct dirty_page){.page = piece->content ? page_get(piece->content) : NULL,
+            .wal_lsn = {wal_lsn},
+            .crc = piece->crc};
     } else {
         content = merge_piece(ps, object, piece, size);
     }

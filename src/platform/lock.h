@@ -23,6 +23,7 @@ enum lock_rank {
     LOCK_RANK_WAL = 70,         // wal: log tail and waiters
     LOCK_RANK_MANIFEST = 80,    // manifest_writer: queue of batches
     LOCK_RANK_STORE = 90,       // stores: connections, credentials, limits
+    LOCK_RANK_FUSE = 95,        // fuse: requests answered later, tickets, seeks, the mount
     LOCK_RANK_PLATFORM = 100,   // log, memory pools
 };
 

@@ -31,10 +31,6 @@ struct remote_place {
     const char *scratch; // an existing directory for temporary files
 };
 
-// Blob keys: checkpoints/{tenant}/{checkpoint_id}/chunk-..., delta-..., pack-... as in the design,
-// section 4; numbers as 16 hex digits. (delta_id is the generation of the delta.)
-void remote_blob_key(const char *tenant, const struct blob_record *blob, struct buffer *key_out);
-
 // Makes record 1. -EEXIST when the volume exists.
 MUST_CHECK int remote_manifest_create(
     const struct remote_place *place, const struct uuid *volume, const struct uuid *name_key);
@@ -114,7 +110,9 @@ struct remote_upload {
 // Stages the GENERATION record that takes the bucket from the published to the local generation, in
 // one read transaction, as successor of db's position in that transaction; `uploads_out` (malloced
 // array) are the blobs that must be in the store before it may be created. The generation published
-// is the local one of the transaction: staged_out->header.generation.
+// is the local one of the transaction: staged_out->header.generation. -EALREADY: there is nothing
+// to publish. -ESTALE: this root never claimed the volume or was fenced. Staging again from the
+// same state with the same checkpoint_id gives the same bytes.
 MUST_CHECK int remote_manifest_stage_generation(const struct remote_place *place,
     struct manifest *m, struct db_id db, const struct uuid *checkpoint_id,
     struct remote_staged *staged_out, struct remote_upload **uploads_out, size_t *count_out);
@@ -130,7 +128,8 @@ MUST_CHECK int remote_manifest_record_publication(const struct remote_place *pla
     const struct remote_upload *uploads, size_t count);
 
 // Whether a new catalog is worth writing: there is none, or the records after the newest one
-// outweigh it (and at least 16 records or 1 MiB have come since).
+// outweigh it (and at least 16 records or 1 MiB have come since). A record weighs its bytes and
+// 64 KiB for the request that reading it costs. Never before the first generation.
 bool remote_manifest_catalog_due(const struct db_record *db);
 // Stages and uploads a catalog of the published generation if local == published in the read
 // transaction (else -EAGAIN), and records it. A catalog that exists already is fine.

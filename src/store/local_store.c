@@ -42,12 +42,13 @@ blob_path(const struct local_store *s, const struct sha256 *hash, bool whole)
 }
 
 int
-local_store_open(const struct file_ops *ops, const char *root, struct local_store **store_out)
+local_store_open(
+    const struct file_ops *ops, const char *root, struct db_id db, struct local_store **store_out)
 {
     *store_out = NULL;
     struct local_store *s = memory_alloc_zero(sizeof(*s));
     s->ops = ops ? ops : &file_ops_system;
-    s->hot_cache = memory_printf("%s/hot_cache", root);
+    s->hot_cache = memory_printf("%s/hot_cache/%u", root, db.v);
     s->scratch = memory_printf("%s/checkpoint_scratch", root);
     lock_init(&s->lock, "local_store", LOCK_RANK_STORE);
     list_init(&s->idle);
@@ -271,4 +272,23 @@ local_store_remove(struct local_store *s, const struct sha256 *hash)
             log_warning("local_store.failed", "cannot remove %s: %s", path, strerror(-rc));
     }
     forget_file(s, hash);
+}
+
+int
+local_store_sweep(struct local_store *s, local_store_is_needed *is_needed, void *argument)
+{
+    DIR *dir = opendir(s->hot_cache);
+    if (!dir)
+        return -errno;
+    int removed = 0;
+    for (struct dirent *e; (e = readdir(dir));) {
+        struct sha256 hash;
+        if (sha256_from_hex(e->d_name, &hash) < 0 || strcmp(e->d_name + 64, ".blob") != 0 ||
+            is_needed(argument, &hash))
+            continue;
+        local_store_remove(s, &hash);
+        removed++;
+    }
+    closedir(dir);
+    return removed;
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The LocalStore: blobs on the local disk.
 //
-//     ROOT/hot_cache/{hash}.blob    a whole, verified, durable copy
-//     ROOT/hot_cache/{hash}.part    a sparse copy of a remote blob: holds what has been read so far
-//     ROOT/checkpoint_scratch/      staging, one directory a job
+//     ROOT/hot_cache/{db}/{hash}.blob    a whole, verified, durable copy
+//     ROOT/hot_cache/{db}/{hash}.part    a sparse copy of a remote blob: holds what has been read
+//     so far ROOT/checkpoint_scratch/           staging, one directory a job
 //
 // What a partial file holds is told by the bytes themselves: frames and indexes carry checksums,
 // and a hole does not pass them. So partial files need no map and no fsync. Any thread.
@@ -19,9 +19,14 @@
 
 struct local_store;
 
-// Makes the directories below `root`.
+// Makes the directories below `root`. The db has a directory of its own, so that whoever holds the
+// db may sweep it.
 MUST_CHECK int local_store_open(
-    const struct file_ops *ops, const char *root, struct local_store **store_out);
+    const struct file_ops *ops, const char *root, struct db_id db, struct local_store **store_out);
+// Removes whole copies that `is_needed` does not know. Returns how many went, or -errno.
+typedef bool local_store_is_needed(void *argument, const struct sha256 *hash);
+MUST_CHECK int local_store_sweep(
+    struct local_store *s, local_store_is_needed *is_needed, void *argument);
 void local_store_close(struct local_store *s); // NULL is fine
 // ROOT/checkpoint_scratch.
 const char *local_store_scratch(const struct local_store *s);

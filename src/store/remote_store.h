@@ -16,6 +16,7 @@
 //     -ECANCELED     the caller's cancel function said so
 //     -ETIMEDOUT     the deadline passed (set by the retrying wrapper)
 //     -ENOSPC        the store is full (file store)
+//     -EOPNOTSUPP    the store cannot do a conditional create (put with REMOTE_PUT_CREATE, probe)
 //     -EIO           anything else; not worth retrying
 // The text of the last failure of the calling thread is had with remote_store_error(); it names the
 // operation, the key and the server's own words, and never holds a secret.
@@ -77,12 +78,16 @@ struct remote_head {
     uint64_t modified_ms;
 };
 
+#define REMOTE_GET_MAX_BYTES ((uint64_t)1 << 30)
+
 struct remote_store_ops {
     int (*put_blob)(struct remote_store *s, const char *key, const struct remote_source *source,
         enum remote_put_mode mode, const struct remote_call *call);
     // Appends bytes [offset, offset + length) to `out`; length UINT64_MAX reads to the end. A range
-    // that begins past the end is -EIO; one that ends past it is cut. For objects of any size the
-    // result is in memory: callers ask for ranges.
+    // that begins past the end is -EIO; one that ends past it is cut. (The end itself counts as
+    // past it, except that offset 0 of an empty object yields nothing.) The result is in memory, at
+    // most REMOTE_GET_MAX_BYTES (-EIO above): callers ask for ranges. After a failure `out` is as
+    // it was.
     int (*get_blob)(struct remote_store *s, const char *key, uint64_t offset, uint64_t length,
         struct buffer *out, const struct remote_call *call);
     int (*head_blob)(struct remote_store *s, const char *key, struct remote_head *head_out,
@@ -107,9 +112,11 @@ struct remote_store_counters {
     uint64_t retries, throttled, errors;
 };
 
+// A store that wraps another one sees what the inner one counts: its counters are complete.
 struct remote_store {
     const struct remote_store_ops *ops;
     struct remote_store_counters counters;
+    struct remote_store *outer; // the store that wraps this one, or NULL
 };
 
 static inline void

@@ -55,6 +55,8 @@ extern const size_t volume_config_count;
 
 // All defaults filled in.
 void volume_config_init(struct volume_config *c);
+// Copies the texts too. `to` need not be initialised.
+void volume_config_copy(struct volume_config *to, const struct volume_config *from);
 void volume_config_free(struct volume_config *c);
 
 // Takes one option "name" or "name=value". 0; -ENOENT when the table has no such name; -EINVAL with

@@ -45,6 +45,7 @@ struct wal_options {
 // A replayed record. `payload` holds the bytes of the CHANGE_WRITE among the changes and begins at
 // `payload_lsn` in the log.
 struct wal_replayed {
+    struct wal *wal; // for wal_read of earlier records while replaying
     struct lsn lsn;
     struct lsn end;
     const uint8_t *changes;

@@ -220,6 +220,7 @@ replay_record(struct recovery *r, const uint8_t *p, const struct wal_record_head
     uint32_t pieces = wal_payload_pieces(h->payload_page_offset, h->payload_length);
     uint32_t payload_at = wal_record_payload_offset(pieces, h->changes_length);
     struct wal_replayed record = {
+        .wal = r->w,
         .lsn = h->lsn,
         .end = {h->lsn.v + h->length},
         .changes = p + wal_record_changes_offset(pieces),

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the files of ckptctl share.
+#ifndef CKPTFS_FUSE_CKPTCTL_H
+#define CKPTFS_FUSE_CKPTCTL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/buffer.h"
+#include "base/compiler.h"
+#include "fuse/ckptfs_ioctl.h"
+
+#define EXIT_STATUS_USAGE 1
+#define EXIT_STATUS_ERROR 2
+
+// ---- control: the mount -------------------------------------------------------------------------
+
+// Opens any path of a mount for control. The descriptor, or -errno and a message on stderr.
+MUST_CHECK int control_open(const char *path);
+// 0 or -errno; -ENOTTY when the path is not on a ckptfs.
+MUST_CHECK int control_status(int fd, struct ckptfs_status *status_out);
+// Fills in generation and ticket.
+MUST_CHECK int control_checkpoint(int fd, uint32_t flags, struct ckptfs_checkpoint *checkpoint_out);
+// Says on stderr why `what` failed on `path`; the exit status.
+int control_failed(const char *what, const char *path, int rc);
+
+// ---- progress: a line on the terminal -----------------------------------------------------------
+
+struct progress;
+
+// Shows what the mount of `fd` does until it is stopped. NULL when there is no terminal, or no
+// memory for it: it does not matter.
+struct progress *progress_start(int fd);
+// Takes the line away; takes NULL.
+void progress_stop(struct progress *p);
+
+// ---- print --------------------------------------------------------------------------------------
+
+// "1.5 GiB"; `text_out` has at least 32 bytes, as for the others.
+void print_size(uint64_t bytes, char text_out[32]);
+// "3m 20s"
+void print_age(uint64_t ms, char text_out[32]);
+const char *print_stage_name(uint32_t stage);
+void print_status(const struct ckptfs_status *status, uint64_t now_ms, struct buffer *out);
+void print_status_json(const struct ckptfs_status *status, struct buffer *out);
+void print_checkpoint_json(const struct ckptfs_checkpoint *checkpoint,
+    const struct ckptfs_status *status, struct buffer *out);
+
+#endif

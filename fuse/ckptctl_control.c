@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+// The ioctls, and the line that shows how a checkpoint gets on.
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "fuse/ckptctl.h"
+#include "platform/clock.h"
+#include "platform/lock.h"
+#include "platform/thread.h"
+#include "volume/volume.h"
+
+// ---- control ------------------------------------------------------------------------------------
+
+int
+control_open(const char *path)
+{
+    // O_NONBLOCK: a fifo must not make it wait.
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd >= 0)
+        return fd;
+    int rc = -errno;
+    fprintf(stderr, "ckptctl: open %s: %s%s\n", path, strerror(-rc),
+        rc == -ENOTCONN ? "; the daemon of this mount is dead, mount it again" : "");
+    return rc;
+}
+
+int
+control_status(int fd, struct ckptfs_status *status_out)
+{
+    *status_out = (struct ckptfs_status){.version = CKPTFS_ABI_VERSION};
+    return ioctl(fd, CKPTFS_IOC_STATUS, status_out) < 0 ? -errno : 0;
+}
+
+int
+control_checkpoint(int fd, uint32_t flags, struct ckptfs_checkpoint *checkpoint_out)
+{
+    *checkpoint_out = (struct ckptfs_checkpoint){.version = CKPTFS_ABI_VERSION, .flags = flags};
+    return ioctl(fd, CKPTFS_IOC_CHECKPOINT, checkpoint_out) < 0 ? -errno : 0;
+}
+
+static const char *
+explain(int rc)
+{
+    switch (-rc) {
+    case ENOTTY:
+    case ENOSYS:
+    case EOPNOTSUPP:
+        return "this is not on a ckptfs mount; give the mountpoint or a path below it";
+    case EPERM:
+    case EACCES:
+        return "permission denied; be root or the owner of the mount's root directory";
+    case EINVAL:
+        return "the daemon does not know this request; it and ckptctl are of different versions";
+    case ENOTCONN:
+    case ECONNABORTED:
+        return "the daemon of this mount has ended; mount it again";
+    case EAGAIN:
+        return "too many checkpoints are waiting; see ckptctl status";
+    case EROFS:
+        return "the volume is read-only; ckptctl status says why";
+    case EINTR:
+        return "interrupted; the checkpoint may go on in the background";
+    default:
+        return NULL;
+    }
+}
+
+int
+control_failed(const char *what, const char *path, int rc)
+{
+    const char *text = explain(rc);
+    if (text)
+        fprintf(stderr, "ckptctl: %s %s: %s\n", what, path, text);
+    else
+        fprintf(stderr, "ckptctl: %s %s: %s; see ckptctl status and the log of ckptfs\n", what,
+            path, strerror(-rc));
+    return EXIT_STATUS_ERROR;
+}
+
+// ---- progress -----------------------------------------------------------------------------------
+
+#define PROGRESS_INTERVAL_MS 200
+
+struct progress {
+    int fd;
+    struct thread thread;
+    struct lock lock; // protects `stopping`
+    struct condition changed;
+    bool stopping;
+};
+
+static void
+show(const struct ckptfs_status *s)
+{
+    char done[32];
+    char total[32];
+    BUFFER_AUTO text = {0};
+    uint32_t stage = s->publish_stage ? s->publish_stage : s->fold_stage;
+    if (stage == CHECKPOINT_STAGE_IDLE) {
+        buffer_append_string(&text, "waiting");
+    } else {
+        buffer_append_string(&text, print_stage_name(stage));
+        if (stage == CHECKPOINT_STAGE_UPLOADING) {
+            print_size(s->stage_done_bytes, done);
+            print_size(s->stage_total_bytes, total);
+            buffer_printf(&text, " %s of %s, %" PRIu64 " of %" PRIu64 " blobs", done, total,
+                (uint64_t)s->stage_done_blobs, (uint64_t)s->stage_total_blobs);
+        }
+    }
+    if (!(s->flags & CKPTFS_STATUS_STORE_REACHABLE))
+        buffer_append_string(&text, " (the store is not reachable)");
+    fprintf(stderr, "\r\033[K%s", buffer_string(&text));
+}
+
+static void
+run_progress(void *argument)
+{
+    struct progress *p = argument;
+    lock_take(&p->lock);
+    while (!p->stopping) {
+        struct ckptfs_status status;
+        // The first look comes after a while: what is quick needs no line.
+        (void)condition_wait_until(
+            &p->changed, &p->lock, clock_monotonic_ms() + PROGRESS_INTERVAL_MS);
+        if (p->stopping)
+            break;
+        lock_release(&p->lock);
+        if (control_status(p->fd, &status) == 0)
+            show(&status);
+        lock_take(&p->lock);
+    }
+    lock_release(&p->lock);
+    fputs("\r\033[K", stderr);
+}
+
+struct progress *
+progress_start(int fd)
+{
+    if (!isatty(STDERR_FILENO))
+        return NULL;
+    struct progress *p = calloc(1, sizeof(*p));
+    if (!p)
+        return NULL;
+    p->fd = fd;
+    lock_init(&p->lock, "progress", LOCK_RANK_FUSE);
+    condition_init(&p->changed);
+    if (thread_start(&p->thread, "progress", run_progress, p) == 0)
+        return p;
+    condition_destroy(&p->changed);
+    lock_destroy(&p->lock);
+    free(p);
+    return NULL;
+}
+
+void
+progress_stop(struct progress *p)
+{
+    if (!p)
+        return;
+    lock_take(&p->lock);
+    p->stopping = true;
+    condition_signal(&p->changed);
+    lock_release(&p->lock);
+    thread_join(&p->thread);
+    condition_destroy(&p->changed);
+    lock_destroy(&p->lock);
+    free(p);
+}

@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/json_writer.h"
+#include "fuse/ckptctl.h"
+#include "platform/random.h"
+#include "volume/volume.h"
+
+void
+print_size(uint64_t bytes, char text_out[32])
+{
+    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
+    size_t unit = 0;
+    double value = (double)bytes;
+    // 1023.95 would be printed as 1024.0.
+    for (; value >= 1023.95 && unit + 1 < ARRAY_LENGTH(units); unit++)
+        value /= 1024;
+    snprintf(text_out, 32, unit == 0 ? "%.0f %s" : "%.1f %s", value, units[unit]);
+}
+
+void
+print_age(uint64_t ms, char text_out[32])
+{
+    uint64_t s = ms / 1000;
+    if (s < 10)
+        snprintf(text_out, 32, "%" PRIu64 ".%" PRIu64 "s", s, ms % 1000 / 100);
+    else if (s < 60)
+        snprintf(text_out, 32, "%" PRIu64 "s", s);
+    else if (s < 3600)
+        snprintf(text_out, 32, "%" PRIu64 "m %" PRIu64 "s", s / 60, s % 60);
+    else if (s < 86400)
+        snprintf(text_out, 32, "%" PRIu64 "h %" PRIu64 "m", s / 3600, s % 3600 / 60);
+    else
+        snprintf(text_out, 32, "%" PRIu64 "d %" PRIu64 "h", s / 86400, s % 86400 / 3600);
+}
+
+const char *
+print_stage_name(uint32_t stage)
+{
+    static const char *const names[] = {
+        [CHECKPOINT_STAGE_IDLE] = "idle",
+        [CHECKPOINT_STAGE_PLANNING] = "planning",
+        [CHECKPOINT_STAGE_STAGING] = "staging",
+        [CHECKPOINT_STAGE_RECORDING] = "recording",
+        [CHECKPOINT_STAGE_UPLOADING] = "uploading",
+        [CHECKPOINT_STAGE_PUBLISHING] = "publishing",
+        [CHECKPOINT_STAGE_CLEANING] = "cleaning",
+    };
+    return stage < ARRAY_LENGTH(names) ? names[stage] : "unknown";
+}
+
+// ---- for people ---------------------------------------------------------------------------------
+
+static void
+line(struct buffer *out, const char *name, const char *text)
+{
+    buffer_printf(out, "%-14s %s\n", name, text);
+}
+
+static void
+line_generation(
+    struct buffer *out, const char *name, uint64_t generation, uint64_t time_ms, uint64_t now_ms)
+{
+    char age[32];
+    print_age(now_ms > time_ms ? now_ms - time_ms : 0, age);
+    buffer_printf(out, "%-14s generation %" PRIu64, name, generation);
+    if (time_ms > 0)
+        buffer_printf(out, ", %s ago", age);
+    buffer_append_u8(out, '\n');
+}
+
+static void
+line_of(struct buffer *out, const char *name, uint64_t bytes, uint64_t limit)
+{
+    char used[32];
+    char all[32];
+    print_size(bytes, used);
+    print_size(limit, all);
+    buffer_printf(out, "%-14s %s of %s", name, used, all);
+    if (limit > 0)
+        buffer_printf(out, " (%.0f%%)", 100.0 * (double)bytes / (double)limit);
+    buffer_append_u8(out, '\n');
+}
+
+static void
+print_identity(const struct ckptfs_status *s, struct buffer *out)
+{
+    struct uuid id;
+    char text[37];
+    memcpy(id.b, s->volume, sizeof(id.b));
+    uuid_to_string(&id, text);
+    line(out, "source", s->source);
+    line(out, "tenant", s->tenant);
+    line(out, "volume", text);
+    line(out, "root", s->root);
+    buffer_printf(out, "%-14s %s", "state",
+        s->flags & CKPTFS_STATUS_FENCED      ? "fenced"
+        : s->flags & CKPTFS_STATUS_READ_ONLY ? "read-only"
+                                             : "read-write");
+    if (s->read_only_reason[0] != '\0')
+        buffer_printf(out, ": %s", s->read_only_reason);
+    buffer_printf(out, " (writer epoch %" PRIu64 ")\n", (uint64_t)s->epoch);
+    line(out, "store", s->flags & CKPTFS_STATUS_STORE_REACHABLE ? "reachable" : "not reachable");
+}
+
+static void
+print_unpublished(const struct ckptfs_status *s, struct buffer *out)
+{
+    char size[32];
+    char age[32];
+    if (s->oldest_unpublished_ms == 0) {
+        line(out, "not in store", "nothing");
+        return;
+    }
+    print_age(s->oldest_unpublished_ms, age);
+    print_size(s->unpublished_bytes, size);
+    buffer_printf(out, "%-14s changes of the last %s; %" PRIu64 " blobs, %s, wait for upload\n",
+        "not in store", age, (uint64_t)s->unpublished_blobs, size);
+}
+
+static void
+print_stages(const struct ckptfs_status *s, struct buffer *out)
+{
+    char done[32];
+    char total[32];
+    print_size(s->stage_done_bytes, done);
+    print_size(s->stage_total_bytes, total);
+    buffer_printf(out, "%-14s local %s, store %s", "checkpoint", print_stage_name(s->fold_stage),
+        print_stage_name(s->publish_stage));
+    if (s->publish_stage == CHECKPOINT_STAGE_UPLOADING)
+        buffer_printf(out, ": %s of %s, %" PRIu64 " of %" PRIu64 " blobs", done, total,
+            (uint64_t)s->stage_done_blobs, (uint64_t)s->stage_total_blobs);
+    buffer_append_u8(out, '\n');
+    buffer_printf(out, "%-14s %" PRIu64 " made, %" PRIu64 " published, %" PRIu64 " failed\n", "",
+        (uint64_t)s->checkpoints, (uint64_t)s->publications, (uint64_t)s->checkpoint_failures);
+    if (s->last_error[0] != '\0')
+        line(out, "last error", s->last_error);
+}
+
+void
+print_status(const struct ckptfs_status *s, uint64_t now_ms, struct buffer *out)
+{
+    char size[32];
+    char other[32];
+    print_identity(s, out);
+    line_generation(out, "local", s->local_generation, s->local_time_ms, now_ms);
+    line_generation(out, "published", s->published_generation, s->published_time_ms, now_ms);
+    print_unpublished(s, out);
+    print_stages(s, out);
+    line_of(out, "wal", s->wal_bytes, s->wal_limit_bytes);
+    line_of(out, "page cache", s->page_cache_bytes, s->page_cache_limit_bytes);
+    print_size(s->dirty_bytes, size);
+    buffer_printf(out, "%-14s %s\n", "dirty", size);
+    print_size(s->blob_bytes, size);
+    buffer_printf(out,
+        "%-14s %" PRIu64 " inodes, %" PRIu64 " chunks, %" PRIu64 " deltas, %" PRIu64
+        " blobs of %s\n",
+        "content", (uint64_t)s->inodes, (uint64_t)s->chunks, (uint64_t)s->deltas,
+        (uint64_t)s->blobs, size);
+    buffer_printf(out,
+        "%-14s %" PRIu64 " PUT, %" PRIu64 " GET, %" PRIu64 " HEAD, %" PRIu64 " LIST, %" PRIu64
+        " DELETE; %" PRIu64 " errors\n",
+        "requests", (uint64_t)s->put_requests, (uint64_t)s->get_requests,
+        (uint64_t)s->head_requests, (uint64_t)s->list_requests, (uint64_t)s->delete_requests,
+        (uint64_t)s->store_errors);
+    print_size(s->store_bytes_written, size);
+    print_size(s->store_bytes_read, other);
+    buffer_printf(out, "%-14s %s written, %s read\n", "transfer", size, other);
+    buffer_printf(out, "%-14s %" PRIu64 " fsyncs in %" PRIu64 " flushes\n", "commits",
+        (uint64_t)s->fsyncs, (uint64_t)s->flushes);
+}
+
+// ---- for programs -------------------------------------------------------------------------------
+
+#define FIELD(name)                                                                                \
+    {                                                                                              \
+#name, offsetof(struct ckptfs_status, name)                                                \
+    }
+static const struct {
+    const char *name;
+    size_t offset; // of a __u64
+} numbers[] = {
+    FIELD(epoch),
+    FIELD(local_generation),
+    FIELD(published_generation),
+    FIELD(local_time_ms),
+    FIELD(published_time_ms),
+    FIELD(oldest_unpublished_ms),
+    FIELD(stage_done_bytes),
+    FIELD(stage_total_bytes),
+    FIELD(stage_done_blobs),
+    FIELD(stage_total_blobs),
+    FIELD(wal_bytes),
+    FIELD(wal_limit_bytes),
+    FIELD(dirty_bytes),
+    FIELD(page_cache_bytes),
+    FIELD(page_cache_limit_bytes),
+    FIELD(unpublished_blobs),
+    FIELD(unpublished_bytes),
+    FIELD(inodes),
+    FIELD(chunks),
+    FIELD(deltas),
+    FIELD(blobs),
+    FIELD(blob_bytes),
+    FIELD(put_requests),
+    FIELD(get_requests),
+    FIELD(head_requests),
+    FIELD(list_requests),
+    FIELD(delete_requests),
+    FIELD(store_bytes_written),
+    FIELD(store_bytes_read),
+    FIELD(store_errors),
+    FIELD(fsyncs),
+    FIELD(flushes),
+    FIELD(checkpoints),
+    FIELD(publications),
+    FIELD(checkpoint_failures),
+    FIELD(completed_ticket),
+};
+
+void
+print_status_json(const struct ckptfs_status *s, struct buffer *out)
+{
+    struct json_writer w = {.out = out};
+    struct uuid id;
+    char text[37];
+    memcpy(id.b, s->volume, sizeof(id.b));
+    uuid_to_string(&id, text);
+    json_begin_object(&w, NULL);
+    json_string(&w, "source", s->source);
+    json_string(&w, "tenant", s->tenant);
+    json_string(&w, "volume", text);
+    json_string(&w, "root", s->root);
+    json_bool(&w, "read_only", (s->flags & CKPTFS_STATUS_READ_ONLY) != 0);
+    json_string(&w, "read_only_reason", s->read_only_reason);
+    json_bool(&w, "fenced", (s->flags & CKPTFS_STATUS_FENCED) != 0);
+    json_bool(&w, "store_reachable", (s->flags & CKPTFS_STATUS_STORE_REACHABLE) != 0);
+    json_string(&w, "fold_stage", print_stage_name(s->fold_stage));
+    json_string(&w, "publish_stage", print_stage_name(s->publish_stage));
+    for (size_t i = 0; i < ARRAY_LENGTH(numbers); i++) {
+        uint64_t value;
+        memcpy(&value, (const char *)s + numbers[i].offset, sizeof(value));
+        json_u64(&w, numbers[i].name, value);
+    }
+    json_i64(&w, "completed_result", s->completed_result);
+    json_string(&w, "last_error", s->last_error);
+    json_end_object(&w);
+    buffer_append_u8(out, '\n');
+}
+
+void
+print_checkpoint_json(const struct ckptfs_checkpoint *checkpoint,
+    const struct ckptfs_status *status, struct buffer *out)
+{
+    struct json_writer w = {.out = out};
+    json_begin_object(&w, NULL);
+    json_u64(&w, "ticket", checkpoint->ticket);
+    json_bool(&w, "waited", (checkpoint->flags & CKPTFS_CHECKPOINT_WAIT) != 0);
+    json_bool(&w, "local_only", (checkpoint->flags & CKPTFS_CHECKPOINT_LOCAL_ONLY) != 0);
+    if (checkpoint->flags & CKPTFS_CHECKPOINT_WAIT)
+        json_u64(&w, "generation", checkpoint->generation);
+    json_u64(&w, "local_generation", status->local_generation);
+    json_u64(&w, "published_generation", status->published_generation);
+    json_end_object(&w);
+    buffer_append_u8(out, '\n');
+}

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+// The protocol: https://www.kernel.org/doc/html/latest/filesystems/fuse.html, <linux/fuse.h>.
+// A thread of libfuse reads a request and handles it before it reads the next one, so what was read
+// last is what is being handled.
+#include "fuse/device.h"
+
+#include <errno.h>
+#include <linux/fuse.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+static __thread bool kills_suid;
+static __thread bool killpriv_offered; // the request is INIT and offers FUSE_HANDLE_KILLPRIV_V2
+
+bool
+device_request_kills_suid(void)
+{
+    return kills_suid;
+}
+
+// The argument of the request, when it is there as a whole.
+#define ARGUMENT_OF(request, length, out)                                                          \
+    ((length) >= sizeof(struct fuse_in_header) + sizeof(*(out)) &&                                 \
+        memcpy((out), (request) + sizeof(struct fuse_in_header), sizeof(*(out))))
+
+static void
+note_request(const uint8_t *request, size_t length)
+{
+    struct fuse_in_header header;
+    struct fuse_write_in write_in;
+    struct fuse_open_in open_in;
+    struct fuse_create_in create_in;
+    // Newer kernels send more than this; the flags stand at the same place since 7.6.
+    struct {
+        uint32_t major, minor, max_readahead, flags;
+    } init_in;
+    kills_suid = killpriv_offered = false;
+    if (length < sizeof(header))
+        return;
+    memcpy(&header, request, sizeof(header));
+    if (header.opcode == FUSE_WRITE && ARGUMENT_OF(request, length, &write_in))
+        kills_suid = (write_in.write_flags & FUSE_WRITE_KILL_SUIDGID) != 0;
+    else if (header.opcode == FUSE_OPEN && ARGUMENT_OF(request, length, &open_in))
+        kills_suid = (open_in.open_flags & FUSE_OPEN_KILL_SUIDGID) != 0;
+    else if (header.opcode == FUSE_CREATE && ARGUMENT_OF(request, length, &create_in))
+        kills_suid = (create_in.open_flags & FUSE_OPEN_KILL_SUIDGID) != 0;
+    else if (header.opcode == FUSE_INIT && ARGUMENT_OF(request, length, &init_in))
+        killpriv_offered = (init_in.flags & FUSE_HANDLE_KILLPRIV_V2) != 0;
+}
+
+static ssize_t
+read_request(int fd, void *buffer, size_t size, void *userdata UNUSED)
+{
+    ssize_t n = read(fd, buffer, size);
+    int error = errno;
+    if (n > 0)
+        note_request(buffer, (size_t)n);
+    errno = error;
+    return n;
+}
+
+// The answer to INIT: a header and a fuse_init_out. Accepts the offer.
+static void
+accept_killpriv(struct fs *fs, struct iovec *iov, int count)
+{
+    struct fuse_out_header header;
+    uint32_t flags;
+    const size_t at = offsetof(struct fuse_init_out, flags);
+    killpriv_offered = false;
+    if (count != 2 || iov[0].iov_len != sizeof(header) || iov[1].iov_len < at + sizeof(flags))
+        return;
+    memcpy(&header, iov[0].iov_base, sizeof(header));
+    if (header.error != 0)
+        return;
+    memcpy(&flags, (uint8_t *)iov[1].iov_base + at, sizeof(flags));
+    flags |= FUSE_HANDLE_KILLPRIV_V2;
+    memcpy((uint8_t *)iov[1].iov_base + at, &flags, sizeof(flags));
+    fs->told_to_kill_suid = true;
+}
+
+static ssize_t
+write_reply(int fd, struct iovec *iov, int count, void *userdata)
+{
+    if (UNLIKELY(killpriv_offered))
+        accept_killpriv(userdata, iov, count);
+    return writev(fd, iov, count);
+}
+
+int
+device_attach(struct fuse_session *session)
+{
+    static const struct fuse_custom_io io = {.read = read_request, .writev = write_reply};
+    return fuse_session_custom_io(session, &io, fuse_session_fd(session));
+}

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+// The part of the FUSE protocol that libfuse 3.14 does not pass on: FUSE_HANDLE_KILLPRIV_V2. With
+// it the kernel says in each request whether suid and sgid bits are to be cleared, and remembers
+// that a file has none; without it, every write(2) asks for the attribute security.capability
+// first, which costs a round trip to the daemon.
+#ifndef CKPTFS_FUSE_DEVICE_H
+#define CKPTFS_FUSE_DEVICE_H
+
+#include <stdbool.h>
+
+#include "base/compiler.h"
+#include "fuse/fs_ops.h"
+
+// Puts itself between libfuse and the device of a session that has just been mounted and has not
+// served a request yet. 0 or -errno.
+MUST_CHECK int device_attach(struct fuse_session *session);
+
+// Whether the WRITE, OPEN or CREATE request that the calling thread has read last asks for suid and
+// sgid to be cleared. For handlers, before they return.
+bool device_request_kills_suid(void);
+
+#endif

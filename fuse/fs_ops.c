@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the operations share: the session's parameters, replies, attributes.
+#include "fuse/fs_ops.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "platform/log.h"
+#include "platform/memory.h"
+
+// Without expiry; a year, because some kernels do not take more seconds than fit in 32 bits.
+#define CACHE_SECONDS (365.0 * 86400.0)
+
+#define REQUEST_BYTES_MAX  (1u << 20)
+#define BACKGROUND_DEFAULT 64u
+
+static void
+apply_settings(const struct fs_settings *settings, struct fuse_conn_info *conn)
+{
+    conn->max_write = REQUEST_BYTES_MAX;
+    if (settings->max_read > 0)
+        conn->max_read = (unsigned)settings->max_read;
+    if (settings->max_readahead > 0)
+        conn->max_readahead = (unsigned)settings->max_readahead;
+    conn->max_background =
+        settings->max_background > 0 ? (unsigned)settings->max_background : BACKGROUND_DEFAULT;
+    conn->congestion_threshold = conn->max_background * 3 / 4;
+    conn->time_gran = 1;
+    // Everything that is not named stays off. EXPLICIT_INVAL_DATA: nobody else changes files, so a
+    // new mtime is no reason to drop cached pages. No POSIX_LOCKS and FLOCK_LOCKS: one host has the
+    // volume, the kernel's own locks are enough. No HANDLE_KILLPRIV: it makes the daemon clear
+    // suid bits on every write without being told who writes; device.h has its second version.
+    unsigned want = FUSE_CAP_ASYNC_READ | FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_IOCTL_DIR |
+                    FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_ASYNC_DIO |
+                    FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_CACHE_SYMLINKS |
+                    FUSE_CAP_EXPLICIT_INVAL_DATA;
+    if (settings->writeback)
+        want |= FUSE_CAP_WRITEBACK_CACHE;
+    conn->want = want & conn->capable;
+}
+
+static void
+init(void *userdata, struct fuse_conn_info *conn)
+{
+    struct fs *fs = userdata;
+    apply_settings(&fs->settings, conn);
+    if (fs->settings.writeback && !(conn->want & FUSE_CAP_WRITEBACK_CACHE)) {
+        log_warning("fuse.no_writeback", "the kernel has no write-back cache for FUSE");
+        fs->settings.writeback = false;
+    }
+    struct log_event e;
+    log_begin(&e, LOG_LEVEL_INFO, "fuse.connected");
+    log_u64(&e, "protocol_major", conn->proto_major);
+    log_u64(&e, "protocol_minor", conn->proto_minor);
+    log_u64(&e, "max_write_bytes", conn->max_write);
+    log_bool(&e, "writeback", fs->settings.writeback);
+    log_end(&e);
+}
+
+// flush, access, getlk, setlk, flock and copy_file_range are left out on purpose: the kernel asks
+// for them once and does the work itself from then on.
+const struct fuse_lowlevel_ops fs_operations = {
+    .init = init,
+    .lookup = fs_lookup,
+    .forget = fs_forget,
+    .forget_multi = fs_forget_multi,
+    .getattr = fs_getattr,
+    .setattr = fs_setattr,
+    .readlink = fs_readlink,
+    .mknod = fs_mknod,
+    .mkdir = fs_mkdir,
+    .unlink = fs_unlink,
+    .rmdir = fs_rmdir,
+    .symlink = fs_symlink,
+    .rename = fs_rename,
+    .link = fs_link,
+    .open = fs_open,
+    .read = fs_read,
+    .write = fs_write,
+    .release = fs_release,
+    .fsync = fs_fsync,
+    .opendir = fs_opendir,
+    .readdir = fs_readdir,
+    .releasedir = fs_releasedir,
+    .fsyncdir = fs_fsync,
+    .statfs = fs_statfs,
+    .setxattr = fs_setxattr,
+    .getxattr = fs_getxattr,
+    .listxattr = fs_listxattr,
+    .removexattr = fs_removexattr,
+    .create = fs_create,
+    .ioctl = fs_ioctl,
+    .fallocate = fs_fallocate,
+    .readdirplus = fs_readdirplus,
+    .lseek = fs_lseek,
+};
+
+void
+fs_init(struct fs *fs, const struct fs_settings *settings, struct volume *volume)
+{
+    memset(fs, 0, sizeof(*fs));
+    fs->settings = *settings;
+    fs->volume = volume;
+    tickets_init(&fs->tickets);
+    seeker_init(&fs->seeker, volume);
+    lock_init(&fs->lock, "fs", LOCK_RANK_FUSE);
+    condition_init(&fs->idle);
+}
+
+void
+fs_destroy(struct fs *fs)
+{
+    condition_destroy(&fs->idle);
+    lock_destroy(&fs->lock);
+    seeker_destroy(&fs->seeker);
+    tickets_destroy(&fs->tickets);
+}
+
+void
+fs_begin_deferred(struct fs *fs)
+{
+    lock_take(&fs->lock);
+    fs->deferred++;
+    lock_release(&fs->lock);
+}
+
+void
+fs_end_deferred(struct fs *fs)
+{
+    lock_take(&fs->lock);
+    if (--fs->deferred == 0)
+        condition_broadcast(&fs->idle);
+    lock_release(&fs->lock);
+}
+
+void
+fs_drain(struct fs *fs)
+{
+    fuse_req_t req;
+    seeker_stop(&fs->seeker);
+    // The checkpoints themselves go on; volume_close waits for them.
+    while ((req = ticket_take_any_request(&fs->tickets))) {
+        fuse_reply_err(req, ENOTCONN);
+        fs_end_deferred(fs);
+    }
+    lock_take(&fs->lock);
+    while (fs->deferred > 0)
+        condition_wait(&fs->idle, &fs->lock);
+    lock_release(&fs->lock);
+}
+
+// ---- replies ------------------------------------------------------------------------------------
+
+void
+fs_reply_result(fuse_req_t req, int result)
+{
+    // A reply fails only when the connection is gone; there is nobody left to tell.
+    fuse_reply_err(req, -result);
+}
+
+static struct timespec
+timespec_of(const struct timestamp *t)
+{
+    return (struct timespec){.tv_sec = t->seconds, .tv_nsec = t->nanoseconds};
+}
+
+static void
+fill_stat(const struct volume_attributes *a, struct stat *st)
+{
+    memset(st, 0, sizeof(*st));
+    st->st_ino = a->object.v;
+    st->st_mode = a->inode.mode;
+    st->st_nlink = a->inode.nlink;
+    st->st_uid = a->inode.uid;
+    st->st_gid = a->inode.gid;
+    st->st_rdev = a->inode.rdev;
+    st->st_size = (off_t)a->inode.size;
+    st->st_blksize = PAGE_BYTES;
+    st->st_blocks = (blkcnt_t)a->blocks;
+    st->st_atim = timespec_of(&a->inode.atime);
+    st->st_mtim = timespec_of(&a->inode.mtime);
+    st->st_ctim = timespec_of(&a->inode.ctime);
+}
+
+void
+fs_fill_entry(const struct volume_attributes *attributes, struct fuse_entry_param *entry_out)
+{
+    memset(entry_out, 0, sizeof(*entry_out));
+    entry_out->ino = attributes->object.v;
+    entry_out->generation = 1;
+    entry_out->attr_timeout = CACHE_SECONDS;
+    entry_out->entry_timeout = CACHE_SECONDS;
+    fill_stat(attributes, &entry_out->attr);
+}
+
+void
+fs_reply_attributes(fuse_req_t req, const struct volume_attributes *attributes)
+{
+    struct stat st;
+    fill_stat(attributes, &st);
+    fuse_reply_attr(req, &st, CACHE_SECONDS);
+}
+
+void
+fs_reply_entry(fuse_req_t req, const struct volume_attributes *attributes)
+{
+    struct fs *fs = fs_of(req);
+    struct fuse_entry_param entry;
+    fs_fill_entry(attributes, &entry);
+    // The kernel does not know the object when the reply did not reach it.
+    if (fuse_reply_entry(req, &entry) == -ENOENT)
+        volume_object_forgotten(fs->volume, attributes->object);
+}
+
+// ---- memory of a thread -------------------------------------------------------------------------
+
+static pthread_key_t scratch_key;
+static pthread_once_t scratch_once = PTHREAD_ONCE_INIT;
+static __thread uint8_t *scratch;
+static __thread size_t scratch_bytes;
+
+static void
+make_scratch_key(void)
+{
+    if (pthread_key_create(&scratch_key, free) != 0)
+        abort();
+}
+
+uint8_t *
+fs_scratch(size_t n)
+{
+    if (n <= scratch_bytes)
+        return scratch;
+    pthread_once(&scratch_once, make_scratch_key);
+    free(scratch);
+    scratch = memory_alloc(n);
+    scratch_bytes = n;
+    // The key frees it when the thread ends.
+    if (pthread_setspecific(scratch_key, scratch) != 0)
+        abort();
+    return scratch;
+}

@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: Apache-2.0
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "fuse/device.h"
+#include "fuse/fs_ops.h"
+#include "platform/memory.h"
+
+// ---- open and close -----------------------------------------------------------------------------
+
+// With FUSE_CAP_ATOMIC_O_TRUNC the open itself truncates. A kernel that does not say when to clear
+// suid bits cannot clear them then by itself; the callers that may keep them are root.
+static bool
+open_kills_suid(fuse_req_t req)
+{
+    if (fs_of(req)->told_to_kill_suid)
+        return device_request_kills_suid();
+    return fuse_req_ctx(req)->uid != 0;
+}
+
+static int
+truncate_at_open(fuse_req_t req, struct object_id object)
+{
+    struct volume_set_attributes change = {.set = VOLUME_SET_SIZE, .size = 0};
+    struct volume_attributes attributes;
+    if (open_kills_suid(req))
+        change.set |= VOLUME_SET_KILL_SUIDGID;
+    return volume_set_attributes(fs_of(req)->volume, object, &change, &attributes);
+}
+
+static bool
+is_writer(const struct fuse_file_info *fi)
+{
+    return (fi->flags & O_ACCMODE) != O_RDONLY;
+}
+
+static void
+close_object(struct fs *fs, struct object_id object, const struct fuse_file_info *fi)
+{
+    if (is_writer(fi))
+        seeker_forget_writer(&fs->seeker, object);
+    volume_object_closed(fs->volume, object);
+}
+
+static int
+open_object(fuse_req_t req, struct object_id object, struct fuse_file_info *fi)
+{
+    struct fs *fs = fs_of(req);
+    int rc = volume_object_opened(fs->volume, object);
+    if (rc != 0)
+        return rc;
+    if (is_writer(fi))
+        seeker_note_writer(&fs->seeker, object);
+    if (fi->flags & O_TRUNC)
+        rc = truncate_at_open(req, object);
+    if (rc != 0) {
+        close_object(fs, object, fi);
+        return rc;
+    }
+    fi->keep_cache = 1;
+    fi->noflush = 1;
+    return 0;
+}
+
+void
+fs_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    struct fs *fs = fs_of(req);
+    int rc = open_object(req, object_of(ino), fi);
+    if (rc != 0)
+        fs_reply_result(req, rc);
+    else if (fuse_reply_open(req, fi) == -ENOENT)
+        close_object(fs, object_of(ino), fi);
+}
+
+// A file of that name, made now or, unless O_EXCL, by somebody who was faster.
+static int
+make_file(fuse_req_t req, struct object_id parent, const char *name, mode_t mode, int flags,
+    struct volume_attributes *attributes_out)
+{
+    const struct fuse_ctx *c = fuse_req_ctx(req);
+    struct volume_caller caller = {.uid = c->uid, .gid = c->gid, .umask = c->umask};
+    struct fs *fs = fs_of(req);
+    int rc = volume_make(fs->volume, parent, name, (mode & ~(mode_t)S_IFMT) | S_IFREG, 0, NULL,
+        &caller, attributes_out);
+    if (rc == -EEXIST && !(flags & O_EXCL)) {
+        rc = volume_lookup(fs->volume, parent, name, attributes_out);
+        if (rc == 0 && !S_ISREG(attributes_out->inode.mode))
+            rc = -EEXIST;
+    }
+    return rc;
+}
+
+void
+fs_create(
+    fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
+{
+    struct fs *fs = fs_of(req);
+    struct volume_attributes attributes;
+    struct fuse_entry_param entry;
+    int rc = make_file(req, object_of(parent), name, mode, fi->flags, &attributes);
+    if (rc == 0)
+        rc = open_object(req, attributes.object, fi);
+    if (rc != 0) {
+        fs_reply_result(req, rc);
+        return;
+    }
+    if (fi->flags & O_TRUNC)
+        attributes.inode.size = 0;
+    fs_fill_entry(&attributes, &entry);
+    if (fuse_reply_create(req, &entry, fi) == -ENOENT) {
+        close_object(fs, attributes.object, fi);
+        volume_object_forgotten(fs->volume, attributes.object);
+    }
+}
+
+void
+fs_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    close_object(fs_of(req), object_of(ino), fi);
+    fs_reply_result(req, 0);
+}
+
+// ---- data ---------------------------------------------------------------------------------------
+
+static bool
+is_interrupted(void *req)
+{
+    return fuse_req_interrupted(req);
+}
+
+void
+fs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi UNUSED)
+{
+    struct volume_read_context context = {.is_canceled = is_interrupted, .argument = req};
+    uint8_t *data = fs_scratch(size);
+    int64_t n = offset < 0 ? -EINVAL
+                           : volume_read(fs_of(req)->volume, object_of(ino), (uint64_t)offset, size,
+                                 data, &context);
+    if (n < 0)
+        fs_reply_result(req, (int)n);
+    else
+        fuse_reply_buf(req, (const char *)data, (size_t)n);
+}
+
+// The kernel's write-back comes later and with the open flags of any opener: it is never an append,
+// never O_SYNC (the kernel sends FSYNC), never the moment to clear suid, and the kernel keeps the
+// times.
+static unsigned
+write_flags(fuse_req_t req, const struct fuse_file_info *fi)
+{
+    if (fi->writepage)
+        return VOLUME_WRITE_KEEP_TIMES;
+    unsigned flags = device_request_kills_suid() ? VOLUME_WRITE_KILL_SUIDGID : 0;
+    if ((fi->flags & O_APPEND) && !fs_of(req)->settings.writeback)
+        flags |= VOLUME_WRITE_APPEND;
+    return flags;
+}
+
+void
+fs_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t offset,
+    struct fuse_file_info *fi)
+{
+    struct fs *fs = fs_of(req);
+    int rc = offset < 0 ? -EINVAL
+                        : volume_write(fs->volume, object_of(ino), (uint64_t)offset,
+                              (const uint8_t *)data, size, write_flags(req, fi));
+    if (rc != 0)
+        fs_reply_result(req, rc);
+    else if (!fi->writepage && (fs->settings.sync_writes || (fi->flags & (O_SYNC | O_DSYNC))))
+        fs_reply_after_sync(req, (int64_t)size);
+    else
+        fuse_reply_write(req, size);
+}
+
+struct sync_request {
+    struct fs *fs;
+    fuse_req_t req;
+    int64_t written;
+};
+
+static void
+synced(void *argument, int result)
+{
+    struct sync_request *s = argument;
+    struct fs *fs = s->fs;
+    if (result != 0 || s->written < 0)
+        fs_reply_result(s->req, result);
+    else
+        fuse_reply_write(s->req, (size_t)s->written);
+    free(s);
+    fs_end_deferred(fs);
+}
+
+void
+fs_reply_after_sync(fuse_req_t req, int64_t written)
+{
+    struct fs *fs = fs_of(req);
+    struct sync_request *s = memory_alloc(sizeof(*s));
+    *s = (struct sync_request){.fs = fs, .req = req, .written = written};
+    fs_begin_deferred(fs);
+    volume_sync(fs->volume, synced, s);
+}
+
+void
+fs_fsync(
+    fuse_req_t req, fuse_ino_t ino UNUSED, int data_only UNUSED, struct fuse_file_info *fi UNUSED)
+{
+    fs_reply_after_sync(req, -1);
+}
+
+void
+fs_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length,
+    struct fuse_file_info *fi UNUSED)
+{
+    int rc = -EINVAL;
+    if (offset >= 0 && length > 0)
+        rc = volume_allocate(
+            fs_of(req)->volume, object_of(ino), mode, (uint64_t)offset, (uint64_t)length);
+    fs_reply_result(req, rc);
+}
+
+void
+fs_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, struct fuse_file_info *fi UNUSED)
+{
+    if (offset < 0)
+        fs_reply_result(req, -ENXIO);
+    else if (whence != SEEK_DATA && whence != SEEK_HOLE)
+        fs_reply_result(req, -EINVAL);
+    else
+        seeker_seek(&fs_of(req)->seeker, req, object_of(ino), (uint64_t)offset, whence);
+}

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+// Directories: "." and ".." stand at offsets 1 and 2, the volume's entries at their own above.
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "fuse/fs_ops.h"
+
+#define OFFSET_DOT     1
+#define OFFSET_DOT_DOT 2
+
+void
+fs_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    struct fs *fs = fs_of(req);
+    int rc = volume_object_opened(fs->volume, object_of(ino));
+    if (rc != 0) {
+        fs_reply_result(req, rc);
+        return;
+    }
+    fi->keep_cache = 1;
+    fi->cache_readdir = 1;
+    if (fuse_reply_open(req, fi) == -ENOENT)
+        volume_object_closed(fs->volume, object_of(ino));
+}
+
+void
+fs_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi UNUSED)
+{
+    volume_object_closed(fs_of(req)->volume, object_of(ino));
+    fs_reply_result(req, 0);
+}
+
+struct listing {
+    fuse_req_t req;
+    uint8_t *out;
+    size_t size;
+    size_t used;
+    bool plus;
+};
+
+// False when the entry does not fit any more.
+static bool
+add_entry(struct listing *l, const char *name, struct fuse_entry_param *entry, uint64_t offset)
+{
+    char *p = (char *)l->out + l->used;
+    size_t left = l->size - l->used;
+    size_t needed = l->plus ? fuse_add_direntry_plus(l->req, p, left, name, entry, (off_t)offset)
+                            : fuse_add_direntry(l->req, p, left, name, &entry->attr, (off_t)offset);
+    if (needed > left)
+        return false;
+    l->used += needed;
+    return true;
+}
+
+static bool
+add_dot(struct listing *l, const char *name, fuse_ino_t ino, uint64_t offset)
+{
+    // Node 0: the kernel takes no reference to "." and "..".
+    struct fuse_entry_param entry = {0};
+    entry.attr.st_ino = ino;
+    entry.attr.st_mode = S_IFDIR;
+    return add_entry(l, name, &entry, offset);
+}
+
+static int
+visit(void *argument, const char *name, size_t name_length, uint64_t offset,
+    const struct volume_attributes *attributes)
+{
+    char text[NAME_BYTES_MAX + 1];
+    struct fuse_entry_param entry;
+    if (name_length > NAME_BYTES_MAX)
+        return 1;
+    memcpy(text, name, name_length);
+    text[name_length] = '\0';
+    fs_fill_entry(attributes, &entry);
+    return add_entry(argument, text, &entry, offset) ? 0 : 1;
+}
+
+static void
+list(fuse_req_t req, fuse_ino_t ino, size_t size, uint64_t offset, bool plus)
+{
+    struct listing l = {.req = req, .out = fs_scratch(size), .size = size, .plus = plus};
+    bool room = true;
+    if (offset < OFFSET_DOT)
+        room = add_dot(&l, ".", ino, OFFSET_DOT);
+    if (room && offset < OFFSET_DOT_DOT)
+        room = add_dot(&l, "..", FUSE_ROOT_ID, OFFSET_DOT_DOT);
+    int rc = 0;
+    if (room)
+        rc = volume_read_directory(fs_of(req)->volume, object_of(ino),
+            offset <= OFFSET_DOT_DOT ? 0 : offset, plus, visit, &l);
+    // What was listed before a failure is good; the failure comes with the next call.
+    if (rc != 0 && l.used == 0)
+        fs_reply_result(req, rc);
+    else
+        fuse_reply_buf(req, (const char *)l.out, l.used);
+}
+
+void
+fs_readdir(
+    fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi UNUSED)
+{
+    list(req, ino, size, (uint64_t)offset, false);
+}
+
+void
+fs_readdirplus(
+    fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi UNUSED)
+{
+    list(req, ino, size, (uint64_t)offset, true);
+}

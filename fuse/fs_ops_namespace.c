@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <errno.h>
+#include <sys/stat.h>
+
+#include "fuse/fs_ops.h"
+
+static struct volume_caller
+caller_of(fuse_req_t req)
+{
+    const struct fuse_ctx *c = fuse_req_ctx(req);
+    return (struct volume_caller){.uid = c->uid, .gid = c->gid, .umask = c->umask};
+}
+
+void
+fs_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+    struct volume_attributes attributes;
+    int rc = volume_lookup(fs_of(req)->volume, object_of(parent), name, &attributes);
+    if (rc == 0) {
+        fs_reply_entry(req, &attributes);
+        return;
+    }
+    if (rc != -ENOENT) {
+        fs_reply_result(req, rc);
+        return;
+    }
+    // Node 0 is a negative entry: the kernel remembers that there is nothing.
+    struct fuse_entry_param entry;
+    struct volume_attributes nothing = {0};
+    fs_fill_entry(&nothing, &entry);
+    fuse_reply_entry(req, &entry);
+}
+
+// The volume does not count lookups: the kernel forgets an object as a whole.
+void
+fs_forget(fuse_req_t req, fuse_ino_t ino, uint64_t count UNUSED)
+{
+    volume_object_forgotten(fs_of(req)->volume, object_of(ino));
+    fuse_reply_none(req);
+}
+
+void
+fs_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
+{
+    for (size_t i = 0; i < count; i++)
+        volume_object_forgotten(fs_of(req)->volume, object_of(forgets[i].ino));
+    fuse_reply_none(req);
+}
+
+static void
+make(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev,
+    const char *target)
+{
+    struct volume_attributes attributes;
+    struct volume_caller caller = caller_of(req);
+    // The protocol has 32 bits for a device number, in the kernel's encoding.
+    int rc = volume_make(fs_of(req)->volume, object_of(parent), name, mode, (uint32_t)rdev, target,
+        &caller, &attributes);
+    if (rc == 0)
+        fs_reply_entry(req, &attributes);
+    else
+        fs_reply_result(req, rc);
+}
+
+void
+fs_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
+{
+    make(req, parent, name, mode, rdev, NULL);
+}
+
+void
+fs_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
+{
+    make(req, parent, name, (mode & ~(mode_t)S_IFMT) | S_IFDIR, 0, NULL);
+}
+
+void
+fs_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const char *name)
+{
+    make(req, parent, name, S_IFLNK | 0777, 0, target);
+}
+
+void
+fs_readlink(fuse_req_t req, fuse_ino_t ino)
+{
+    BUFFER_AUTO target = {0};
+    int rc = volume_read_link(fs_of(req)->volume, object_of(ino), &target);
+    if (rc == 0)
+        fuse_reply_readlink(req, buffer_string(&target));
+    else
+        fs_reply_result(req, rc);
+}
+
+void
+fs_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char *name)
+{
+    struct volume_attributes attributes;
+    int rc = volume_link(fs_of(req)->volume, object_of(ino), object_of(parent), name, &attributes);
+    if (rc == 0)
+        fs_reply_entry(req, &attributes);
+    else
+        fs_reply_result(req, rc);
+}
+
+void
+fs_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+    fs_reply_result(req, volume_unlink(fs_of(req)->volume, object_of(parent), name));
+}
+
+void
+fs_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+    fs_reply_result(req, volume_rmdir(fs_of(req)->volume, object_of(parent), name));
+}
+
+void
+fs_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent,
+    const char *new_name, unsigned flags)
+{
+    fs_reply_result(req, volume_rename(fs_of(req)->volume, object_of(parent), name,
+                             object_of(new_parent), new_name, flags));
+}

@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: Apache-2.0
+// The control ABI. The kernel's restricted mode copies the structs by the size in the command
+// number: a wrong size is another command, and so ENOTTY.
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "fuse/ckptfs_ioctl.h"
+#include "fuse/fs_ops.h"
+
+#define CHECKPOINT_FLAGS (CKPTFS_CHECKPOINT_WAIT | CKPTFS_CHECKPOINT_LOCAL_ONLY)
+
+static bool
+is_zero(const void *p, size_t n)
+{
+    const uint8_t *b = p;
+    for (size_t i = 0; i < n; i++)
+        if (b[i] != 0)
+            return false;
+    return true;
+}
+
+// Root and whoever owns the root directory.
+static int
+check_permission(fuse_req_t req)
+{
+    uid_t uid = fuse_req_ctx(req)->uid;
+    struct volume_attributes root;
+    if (uid == 0)
+        return 0;
+    int rc = volume_get_attributes(fs_of(req)->volume, OBJECT_ROOT_DIRECTORY, &root);
+    if (rc != 0)
+        return rc;
+    return root.inode.uid == uid ? 0 : -EPERM;
+}
+
+// ---- checkpoint ---------------------------------------------------------------------------------
+
+static void
+reply_checkpoint(
+    fuse_req_t req, int result, uint64_t ticket, uint32_t flags, struct generation generation)
+{
+    struct ckptfs_checkpoint out = {.version = CKPTFS_ABI_VERSION,
+        .flags = flags,
+        .generation = generation.v,
+        .ticket = ticket};
+    if (result != 0)
+        fs_reply_result(req, result);
+    else
+        fuse_reply_ioctl(req, 0, &out, sizeof(out));
+}
+
+static void
+checkpoint_done(void *argument, int result, struct generation generation)
+{
+    struct ticket_slot *slot = argument;
+    struct fs *fs = CONTAINER_OF(slot->owner, struct fs, tickets);
+    uint64_t ticket;
+    uint32_t flags;
+    fuse_req_t req = ticket_end(slot, result, &ticket, &flags);
+    if (!req)
+        return;
+    reply_checkpoint(req, result, ticket, flags, generation);
+    fs_end_deferred(fs);
+}
+
+// libfuse holds a reference to `req` and a lock of its own during this call. The ticket is found
+// by its number, which is never reused: the request may be answered at the same time.
+static void
+checkpoint_interrupted(fuse_req_t req, void *data)
+{
+    struct fs *fs = fs_of(req);
+    struct ticket_slot *slot;
+    uint64_t ticket;
+    uint32_t flags;
+    fuse_req_t taken = ticket_interrupt(&fs->tickets, (uintptr_t)data, &slot);
+    if (!taken)
+        return;
+    fuse_reply_err(taken, EINTR);
+    if (volume_checkpoint_forget(fs->volume, slot))
+        (void)ticket_end(slot, -EINTR, &ticket, &flags);
+    ticket_unpin(slot);
+    fs_end_deferred(fs);
+}
+
+// From here on a request that waits belongs to whoever takes it out of the ticket, which can happen
+// before this returns.
+static int
+start_checkpoint(struct fs *fs, struct ticket_slot *slot, uint32_t flags)
+{
+    unsigned wanted = VOLUME_CHECKPOINT_SYNC_KERNEL;
+    if (!(flags & CKPTFS_CHECKPOINT_LOCAL_ONLY))
+        wanted |= VOLUME_CHECKPOINT_PUBLISH;
+    int rc = volume_checkpoint(fs->volume, wanted, checkpoint_done, slot);
+    if (rc != 0)
+        checkpoint_done(slot, rc, (struct generation){0});
+    return rc;
+}
+
+static void
+wait_for_checkpoint(fuse_req_t req, struct ticket_slot *slot, uint64_t ticket, uint32_t flags)
+{
+    struct fs *fs = fs_of(req);
+    // Before the request can be answered by others: libfuse may call the function at once.
+    fuse_req_interrupt_func(req, checkpoint_interrupted, (void *)(uintptr_t)ticket);
+    fs_begin_deferred(fs);
+    if (ticket_wait(slot, req)) {
+        (void)start_checkpoint(fs, slot, flags);
+        return;
+    }
+    (void)ticket_end(slot, -EINTR, &ticket, &flags);
+    fuse_reply_err(req, EINTR);
+    fs_end_deferred(fs);
+}
+
+static void
+checkpoint(fuse_req_t req, const struct ckptfs_checkpoint *in)
+{
+    struct fs *fs = fs_of(req);
+    uint64_t ticket;
+    struct ticket_slot *slot = ticket_begin(&fs->tickets, in->flags, &ticket);
+    if (!slot) {
+        fs_reply_result(req, -EAGAIN);
+        return;
+    }
+    if (in->flags & CKPTFS_CHECKPOINT_WAIT) {
+        wait_for_checkpoint(req, slot, ticket, in->flags);
+        return;
+    }
+    int rc = start_checkpoint(fs, slot, in->flags);
+    reply_checkpoint(req, rc, ticket, in->flags, (struct generation){0});
+}
+
+// ---- status -------------------------------------------------------------------------------------
+
+static void
+fill_status(const struct volume_status *s, struct ckptfs_status *out)
+{
+    *out = (struct ckptfs_status){
+        .version = CKPTFS_ABI_VERSION,
+        .flags = (s->read_only ? CKPTFS_STATUS_READ_ONLY : 0) |
+                 (s->fenced ? CKPTFS_STATUS_FENCED : 0) |
+                 (s->store_reachable ? CKPTFS_STATUS_STORE_REACHABLE : 0),
+        .epoch = s->epoch,
+        .local_generation = s->local.v,
+        .published_generation = s->published.v,
+        .local_time_ms = s->local_time_ms,
+        .published_time_ms = s->published_time_ms,
+        .oldest_unpublished_ms = s->oldest_unpublished_ms,
+        .fold_stage = s->fold_stage,
+        .publish_stage = s->publish_stage,
+        .stage_done_bytes = s->stage_done_bytes,
+        .stage_total_bytes = s->stage_total_bytes,
+        .stage_done_blobs = s->stage_done_blobs,
+        .stage_total_blobs = s->stage_total_blobs,
+        .wal_bytes = s->wal_bytes,
+        .wal_limit_bytes = s->wal_limit_bytes,
+        .dirty_bytes = s->dirty_bytes,
+        .page_cache_bytes = s->page_cache_bytes,
+        .page_cache_limit_bytes = s->page_cache_limit_bytes,
+        .unpublished_blobs = s->unpublished_blobs,
+        .unpublished_bytes = s->unpublished_bytes,
+        .inodes = s->inodes,
+        .chunks = s->chunks,
+        .deltas = s->deltas,
+        .blobs = s->blobs,
+        .blob_bytes = s->blob_bytes,
+        .put_requests = s->put_requests,
+        .get_requests = s->get_requests,
+        .head_requests = s->head_requests,
+        .list_requests = s->list_requests,
+        .delete_requests = s->delete_requests,
+        .store_bytes_written = s->store_bytes_written,
+        .store_bytes_read = s->store_bytes_read,
+        .store_errors = s->store_errors,
+        .fsyncs = s->fsyncs,
+        .flushes = s->flushes,
+        .checkpoints = s->checkpoints,
+        .publications = s->publications,
+        .checkpoint_failures = s->checkpoint_failures,
+    };
+}
+
+// The rest of the field is zero already.
+static void
+copy_text(char *out, size_t size, const char *text)
+{
+    (void)snprintf(out, size, "%s", text);
+}
+
+static void
+status(fuse_req_t req)
+{
+    struct fs *fs = fs_of(req);
+    struct volume_status s;
+    struct ckptfs_status out;
+    uint64_t ticket;
+    int result;
+    volume_status(fs->volume, &s);
+    fill_status(&s, &out);
+    tickets_completed(&fs->tickets, &ticket, &result);
+    out.completed_ticket = ticket;
+    out.completed_result = result;
+    memcpy(out.volume, s.volume.b, sizeof(out.volume));
+    copy_text(out.tenant, sizeof(out.tenant), s.tenant);
+    copy_text(out.source, sizeof(out.source), s.source);
+    copy_text(out.root, sizeof(out.root), s.root);
+    copy_text(out.read_only_reason, sizeof(out.read_only_reason), s.read_only_reason);
+    copy_text(out.last_error, sizeof(out.last_error), s.last_error);
+    fuse_reply_ioctl(req, 0, &out, sizeof(out));
+}
+
+// ---- dispatch -----------------------------------------------------------------------------------
+
+static int
+check_checkpoint(const struct ckptfs_checkpoint *in)
+{
+    if (in->version != CKPTFS_ABI_VERSION || (in->flags & ~CHECKPOINT_FLAGS) != 0 ||
+        !is_zero(in->reserved, sizeof(in->reserved)))
+        return -EINVAL;
+    return 0;
+}
+
+static int
+check_status(const struct ckptfs_status *in)
+{
+    if (in->version != CKPTFS_ABI_VERSION || in->reserved0 != 0 ||
+        !is_zero(in->reserved, sizeof(in->reserved)))
+        return -EINVAL;
+    return 0;
+}
+
+void
+fs_ioctl(fuse_req_t req, fuse_ino_t ino UNUSED, unsigned command, void *argument UNUSED,
+    struct fuse_file_info *fi UNUSED, unsigned flags UNUSED, const void *in, size_t in_size,
+    size_t out_size)
+{
+    union {
+        struct ckptfs_checkpoint checkpoint;
+        struct ckptfs_status status;
+    } u;
+    size_t size = command == CKPTFS_IOC_CHECKPOINT ? sizeof(u.checkpoint) : sizeof(u.status);
+    if (command != CKPTFS_IOC_CHECKPOINT && command != CKPTFS_IOC_STATUS) {
+        fs_reply_result(req, -ENOTTY);
+        return;
+    }
+    int rc = check_permission(req);
+    if (rc == 0 && (in_size != size || out_size < size))
+        rc = -EINVAL;
+    if (rc == 0) {
+        memcpy(&u, in, size);
+        rc = command == CKPTFS_IOC_CHECKPOINT ? check_checkpoint(&u.checkpoint)
+                                              : check_status(&u.status);
+    }
+    if (rc != 0)
+        fs_reply_result(req, rc);
+    else if (command == CKPTFS_IOC_CHECKPOINT)
+        checkpoint(req, &u.checkpoint);
+    else
+        status(req);
+}

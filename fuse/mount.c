@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: Apache-2.0
+#define _GNU_SOURCE
+#include "fuse/mount.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <mntent.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "platform/file.h"
+#include "platform/log.h"
+#include "platform/memory.h"
+
+#define MOUNT_TYPE "fuse.ckptfs"
+
+// A dead mount on a dead mount, and so on.
+#define DEAD_MOUNTS_MAX 16
+
+extern char **environ;
+
+// Only root may call umount2; fusermount3 does it for others.
+static int
+run_fusermount(const char *flags, const char *path)
+{
+    char *const argv[] = {
+        (char *)"fusermount3", (char *)flags, (char *)"-q", (char *)"--", (char *)path, NULL};
+    pid_t pid;
+    int status;
+    int rc = posix_spawnp(&pid, argv[0], NULL, NULL, argv, environ);
+    if (rc != 0)
+        return -rc;
+    while (waitpid(pid, &status, 0) < 0)
+        if (errno != EINTR)
+            return -errno;
+    return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -EBUSY;
+}
+
+static int
+unmount(const char *path, bool lazily)
+{
+    if (geteuid() != 0)
+        return run_fusermount(lazily ? "-uz" : "-u", path);
+    if (umount2(path, UMOUNT_NOFOLLOW | (lazily ? MNT_DETACH : 0)) < 0)
+        return -errno;
+    return 0;
+}
+
+// Whether what is on top at `path` is a ckptfs.
+static bool
+is_ours(const char *path)
+{
+    FILE *table = setmntent("/proc/self/mounts", "r");
+    if (!table)
+        return false;
+    bool ours = false;
+    struct mntent entry;
+    char text[8192];
+    while (getmntent_r(table, &entry, text, sizeof(text)))
+        if (strcmp(entry.mnt_dir, path) == 0)
+            ours = strcmp(entry.mnt_type, MOUNT_TYPE) == 0;
+    endmntent(table);
+    return ours;
+}
+
+// The absolute path: all but the last component resolved, because a dead mount cannot be.
+static char *
+resolve_parent(const char *path)
+{
+    char *copy = memory_string(path);
+    size_t n = strlen(copy);
+    while (n > 1 && copy[n - 1] == '/')
+        copy[--n] = '\0';
+    char *slash = strrchr(copy, '/');
+    const char *name = slash ? slash + 1 : copy;
+    char *result = NULL;
+    if (*name != '\0' && strcmp(name, ".") != 0 && strcmp(name, "..") != 0) {
+        if (slash)
+            *slash = '\0';
+        char *parent = realpath(!slash ? "." : copy[0] ? copy : "/", NULL);
+        if (parent)
+            result = memory_printf("%s/%s", strcmp(parent, "/") == 0 ? "" : parent, name);
+        free(parent);
+    }
+    free(copy);
+    return result;
+}
+
+static int
+clear_dead_mount(const char *path, struct buffer *error)
+{
+    char *absolute CLEANUP(memory_free_auto) = NULL;
+    absolute = resolve_parent(path);
+    if (!absolute || !is_ours(absolute)) {
+        buffer_printf(error,
+            "mountpoint %s: a file system is mounted there whose daemon is dead, and it is not a "
+            "ckptfs; unmount it first: umount -l %s",
+            path, path);
+        return -ENOTCONN;
+    }
+    int rc = unmount(absolute, true);
+    if (rc != 0) {
+        buffer_printf(error,
+            "mountpoint %s: cannot take away the dead mount of an earlier ckptfs: %s; unmount it: "
+            "umount -l %s",
+            path, strerror(-rc), path);
+        return rc;
+    }
+    log_warning("mount.dead_mount_removed", "%s: the daemon of the mount there had died", path);
+    return 0;
+}
+
+// stat and statfs: the kernel answers stat for a dead mount when it has cached the attributes.
+static int
+probe(const char *path, struct stat *st)
+{
+    struct statfs fs;
+    return statfs(path, &fs) < 0 || stat(path, st) < 0 ? -errno : 0;
+}
+
+int
+mount_open(struct mount *m, const char *path, struct buffer *error)
+{
+    struct stat st;
+    int rc;
+    *m = (struct mount){0};
+    for (int tries = 0; (rc = probe(path, &st)) != 0; tries++) {
+        if (rc == -ENOTCONN && tries < DEAD_MOUNTS_MAX) {
+            rc = clear_dead_mount(path, error);
+            if (rc != 0)
+                return rc;
+            continue;
+        }
+        buffer_printf(error, "mountpoint %s: %s%s", path, strerror(-rc),
+            rc == -ENOENT ? "; make the directory first" : "");
+        return rc;
+    }
+    if (!S_ISDIR(st.st_mode)) {
+        buffer_printf(error, "mountpoint %s: this is not a directory", path);
+        return -ENOTDIR;
+    }
+    m->path = realpath(path, NULL);
+    if (!m->path) {
+        rc = -errno;
+        buffer_printf(error, "mountpoint %s: %s", path, strerror(-rc));
+        return rc;
+    }
+    lock_init(&m->lock, "mount", LOCK_RANK_FUSE);
+    condition_init(&m->idle);
+    return 0;
+}
+
+void
+mount_close(struct mount *m)
+{
+    if (!m->path)
+        return;
+    condition_destroy(&m->idle);
+    lock_destroy(&m->lock);
+    free(m->path);
+    m->path = NULL;
+}
+
+int
+mount_begin_serving(struct mount *m)
+{
+    struct stat st;
+    if (stat(m->path, &st) < 0)
+        return -errno;
+    lock_take(&m->lock);
+    m->device = st.st_dev;
+    m->serving = true;
+    lock_release(&m->lock);
+    return 0;
+}
+
+void
+mount_end_serving(struct mount *m)
+{
+    lock_take(&m->lock);
+    m->serving = false;
+    lock_release(&m->lock);
+}
+
+void
+mount_wait_idle(struct mount *m)
+{
+    lock_take(&m->lock);
+    while (m->syncing > 0)
+        condition_wait(&m->idle, &m->lock);
+    lock_release(&m->lock);
+}
+
+// syncfs of our mount. When something else is mounted over it, or it was detached, it cannot be
+// reached by its path; what the kernel caches for it stays there.
+static int
+sync_mount(const char *path, dev_t device)
+{
+    CLEANUP(file_close_auto) int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    struct stat st;
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return -errno;
+    if (st.st_dev != device)
+        return -ESTALE;
+    return syncfs(fd) < 0 ? -errno : 0;
+}
+
+int
+mount_sync_kernel(void *argument)
+{
+    struct mount *m = argument;
+    lock_take(&m->lock);
+    bool enter = m->serving;
+    dev_t device = m->device;
+    if (enter)
+        m->syncing++;
+    lock_release(&m->lock);
+    if (!enter)
+        return 0;
+    int rc = sync_mount(m->path, device);
+    lock_take(&m->lock);
+    // The session ended under it: there is no kernel cache any more.
+    if (!m->serving && rc != 0)
+        rc = 0;
+    if (--m->syncing == 0)
+        condition_broadcast(&m->idle);
+    lock_release(&m->lock);
+    if (rc != 0)
+        log_warning("mount.sync_failed", "syncfs %s: %s", m->path, strerror(-rc));
+    return rc;
+}
+
+int
+mount_unmount(struct mount *m)
+{
+    struct stat st;
+    lock_take(&m->lock);
+    dev_t device = m->device;
+    bool serving = m->serving;
+    lock_release(&m->lock);
+    if (!serving || stat(m->path, &st) < 0 || st.st_dev != device)
+        return 0;
+    return unmount(m->path, false);
+}

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+// SEEK_DATA and SEEK_HOLE with the kernel's write-back cache. The kernel asks the daemon where data
+// is without having handed over what it caches, so data just written would look like a hole, and a
+// copy of the file would lose it. So the kernel is made to hand over its pages of the file first,
+// by a thread of its own: the kernel may need the workers for that. A file that nobody has open for
+// writing has no such pages: the kernel writes them back before it releases the open file.
+#ifndef CKPTFS_FUSE_SEEK_H
+#define CKPTFS_FUSE_SEEK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/compiler.h"
+#include "base/hash_table.h"
+#include "base/list.h"
+#include "platform/lock.h"
+#include "platform/thread.h"
+#include "volume/volume.h"
+
+struct fuse_req;
+struct fuse_session;
+
+struct seeker {
+    struct volume *volume;
+    struct fuse_session *session;
+    struct thread thread;
+    struct lock lock;          // protects what follows
+    struct condition changed;  // `queue`, `running`
+    struct hash_table writers; // of struct writer: the objects open for writing
+    struct list_node queue;    // of struct seek_request
+    bool running;              // requests are taken
+    bool started;              // the thread has not been joined
+};
+
+void seeker_init(struct seeker *s, struct volume *volume);
+void seeker_destroy(struct seeker *s);
+MUST_CHECK int seeker_start(struct seeker *s, struct fuse_session *session);
+// Answers what is queued and ends the thread. Requests that come later get ENOTCONN. As long as the
+// connection is good, the workers must be running. May be called again, by the same thread or
+// later.
+void seeker_stop(struct seeker *s);
+
+void seeker_note_writer(struct seeker *s, struct object_id object);
+void seeker_forget_writer(struct seeker *s, struct object_id object);
+
+// Answers the request with volume_seek's result, now or later.
+void seeker_seek(
+    struct seeker *s, struct fuse_req *req, struct object_id object, uint64_t offset, int whence);
+
+#endif

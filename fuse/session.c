@@ -1,0 +1,335 @@
+// SPDX-License-Identifier: Apache-2.0
+// How a session ends:
+// - The file system is unmounted (umount, fusermount3 -u): the kernel has handed over everything;
+//   libfuse's loop sees the end of the connection and returns.
+// - SIGTERM, SIGINT, SIGHUP: the control thread unmounts while the loop still serves. When the
+//   mount is busy, it makes the kernel hand over what it caches and stops the loop; the mount is
+//   detached, and who still uses it gets ENOTCONN.
+// - The process that started us is gone before the mount is up: as a signal.
+#define _GNU_SOURCE
+#include "fuse/session.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "fuse/device.h"
+#include "fuse/fs_ops.h"
+#include "fuse/mount.h"
+#include "platform/file.h"
+#include "platform/log.h"
+#include "platform/thread.h"
+
+// How often the main thread is told again to leave libfuse's loop, which can miss a signal.
+#define STOP_RETRY_MS 100
+
+struct session {
+    const struct options *options;
+    struct startup *startup;
+    struct mount mount;
+    struct volume *volume;
+    struct fs fs;
+    struct fuse_session *fuse;
+    pthread_t main_thread;
+    int signals;  // eventfd: a signal has come
+    int finished; // eventfd: the loop has returned
+};
+
+// ---- libfuse's messages -------------------------------------------------------------------------
+
+// libfuse has one log function a process. The last message is the best explanation there is for a
+// mount that failed; only the main thread mounts, and reads it.
+static __thread char last_message[300];
+
+static void
+log_of_libfuse(enum fuse_log_level level, const char *format, va_list args)
+{
+    char text[sizeof(last_message)];
+    vsnprintf(text, sizeof(text), format, args);
+    text[strcspn(text, "\n")] = '\0';
+    memcpy(last_message, text, sizeof(last_message));
+    if (level <= FUSE_LOG_ERR)
+        log_error("fuse.message", "%s", text);
+    else if (level <= FUSE_LOG_WARNING)
+        log_warning("fuse.message", "%s", text);
+    else
+        log_debug("fuse.message", "%s", text);
+}
+
+// ---- mounting -----------------------------------------------------------------------------------
+
+static void
+append_pair(struct buffer *list, const char *name, const char *value)
+{
+    BUFFER_AUTO pair = {0};
+    buffer_printf(&pair, "%s%s", name, value);
+    options_append(list, buffer_string(&pair));
+}
+
+static void
+make_mount_options(const struct session *s, struct buffer *list)
+{
+    const struct options *o = s->options;
+    buffer_append_string(list, "default_permissions,subtype=ckptfs");
+    append_pair(list, "fsname=", o->fsname ? o->fsname : o->config.source);
+    options_append(list, volume_is_read_only(s->volume) ? "ro" : "rw");
+    if (o->allow_other)
+        options_append(list, "allow_other");
+    if (o->debug)
+        options_append(list, "debug");
+    if (o->sync)
+        options_append(list, "sync");
+    if (o->max_read > 0)
+        buffer_printf(list, ",max_read=%u", (unsigned)o->max_read);
+    if (o->kernel.length > 0) {
+        buffer_append_u8(list, ',');
+        buffer_append(list, o->kernel.data, o->kernel.length);
+    }
+}
+
+static int
+mount_volume(struct session *s, struct buffer *error)
+{
+    BUFFER_AUTO list = {0};
+    make_mount_options(s, &list);
+    char *argv[] = {(char *)"ckptfs", (char *)"-o", (char *)buffer_string(&list), NULL};
+    struct fuse_args args = FUSE_ARGS_INIT(3, argv);
+    fuse_set_log_func(log_of_libfuse);
+    last_message[0] = '\0';
+    s->fuse = fuse_session_new(&args, &fs_operations, sizeof(fs_operations), &s->fs);
+    fuse_opt_free_args(&args);
+    bool mounted = s->fuse && fuse_session_mount(s->fuse, s->mount.path) == 0;
+    if (mounted && device_attach(s->fuse) == 0)
+        return 0;
+    if (mounted)
+        fuse_session_unmount(s->fuse);
+    buffer_printf(error, "mount %s: %s", s->mount.path,
+        last_message[0] ? last_message : "libfuse did not say why");
+    if (geteuid() != 0 && s->options->allow_other)
+        buffer_append_string(
+            error, "; for -o allow_other, /etc/fuse.conf must have user_allow_other");
+    if (s->fuse)
+        fuse_session_destroy(s->fuse);
+    s->fuse = NULL;
+    return -EIO;
+}
+
+// ---- the control thread -------------------------------------------------------------------------
+
+// Signal handlers have no argument of their own: where they report to is the process's.
+static volatile int signal_event = -1;
+
+static void
+note_signal(int number UNUSED)
+{
+    int error = errno;
+    uint64_t one = 1;
+    ssize_t ignored UNUSED = write(signal_event, &one, sizeof(one));
+    errno = error;
+}
+
+static void
+ignore_signal(int number UNUSED)
+{
+}
+
+// Until the loop has returned.
+static void
+stop_loop(struct session *s)
+{
+    struct pollfd finished = {.fd = s->finished, .events = POLLIN};
+    fuse_session_exit(s->fuse);
+    do
+        pthread_kill(s->main_thread, SIGUSR1);
+    while (poll(&finished, 1, STOP_RETRY_MS) <= 0);
+}
+
+static void
+unmount_and_stop(struct session *s)
+{
+    int rc = mount_unmount(&s->mount);
+    if (rc == 0)
+        return;
+    log_warning("mount.busy", "%s: %s; it is detached", s->mount.path, strerror(-rc));
+    // Logged where it fails; what the kernel keeps is lost then, as in a crash.
+    rc = mount_sync_kernel(&s->mount);
+    // What it does needs the workers.
+    seeker_stop(&s->fs.seeker);
+    mount_end_serving(&s->mount);
+    stop_loop(s);
+}
+
+static void
+control(void *argument)
+{
+    struct session *s = argument;
+    int rc = mount_begin_serving(&s->mount);
+    if (rc != 0) {
+        BUFFER_AUTO text = {0};
+        buffer_printf(
+            &text, "mount %s: the new mount does not answer: %s", s->mount.path, strerror(-rc));
+        log_error("mount.failed", "%s", buffer_string(&text));
+        startup_failed(s->startup, buffer_string(&text));
+        stop_loop(s);
+        return;
+    }
+    log_info("mount.ready", "%s on %s", s->options->config.source, s->mount.path);
+    if (!startup_succeeded(s->startup)) {
+        log_warning("mount.abandoned", "%s: who started it is gone", s->mount.path);
+        unmount_and_stop(s);
+    }
+    for (;;) {
+        struct pollfd fds[] = {
+            {.fd = s->finished, .events = POLLIN}, {.fd = s->signals, .events = POLLIN}};
+        uint64_t count;
+        if (poll(fds, 2, -1) < 0 && errno != EINTR)
+            break;
+        if (fds[0].revents)
+            return;
+        if (read(s->signals, &count, sizeof(count)) != (ssize_t)sizeof(count))
+            continue;
+        log_info("mount.signal", "%s: asked to end by a signal", s->mount.path);
+        unmount_and_stop(s);
+    }
+}
+
+// Handlers, not blocked signals and signalfd: a thread that some library started before could have
+// the signal unblocked and would let the process die.
+static int
+take_signals(struct session *s)
+{
+    static const int ending[] = {SIGTERM, SIGINT, SIGHUP};
+    s->signals = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    s->finished = eventfd(0, EFD_CLOEXEC);
+    if (s->signals < 0 || s->finished < 0)
+        return -errno;
+    signal_event = s->signals;
+    struct sigaction note = {.sa_handler = note_signal, .sa_flags = SA_RESTART};
+    for (size_t i = 0; i < ARRAY_LENGTH(ending); i++)
+        sigaction(ending[i], &note, NULL);
+    // Without SA_RESTART: it is there to interrupt what the main thread waits in.
+    struct sigaction interrupt = {.sa_handler = ignore_signal};
+    sigaction(SIGUSR1, &interrupt, NULL);
+    return 0;
+}
+
+// ---- serving ------------------------------------------------------------------------------------
+
+static int
+run_loop(struct session *s)
+{
+    unsigned threads = (unsigned)s->options->config.fuse_threads;
+    if (threads == 1)
+        return fuse_session_loop(s->fuse);
+    struct fuse_loop_config *config = fuse_loop_cfg_create();
+    if (!config)
+        return -ENOMEM;
+    fuse_loop_cfg_set_clone_fd(config, 1);
+    fuse_loop_cfg_set_max_threads(config, threads);
+    fuse_loop_cfg_set_idle_threads(config, threads);
+    int rc = fuse_session_loop_mt(s->fuse, config);
+    fuse_loop_cfg_destroy(config);
+    return rc;
+}
+
+// From the mount to its end.
+static int
+serve(struct session *s, struct buffer *error)
+{
+    struct thread control_thread;
+    int rc = take_signals(s);
+    if (rc != 0) {
+        buffer_printf(error, "start %s: eventfd: %s", s->mount.path, strerror(-rc));
+        return rc;
+    }
+    rc = mount_volume(s, error);
+    if (rc != 0)
+        return rc;
+    s->main_thread = pthread_self();
+    rc = seeker_start(&s->fs.seeker, s->fuse);
+    if (rc == 0)
+        rc = thread_start(&control_thread, "control", control, s);
+    if (rc != 0) {
+        seeker_stop(&s->fs.seeker);
+        buffer_printf(error, "start %s: cannot start a thread: %s", s->mount.path, strerror(-rc));
+        fuse_session_unmount(s->fuse);
+        fuse_session_destroy(s->fuse);
+        return rc;
+    }
+    int loop_result = run_loop(s);
+    if (loop_result < 0)
+        log_error("fuse.loop_failed", "%s: %s", s->mount.path, strerror(-loop_result));
+    mount_end_serving(&s->mount);
+    fs_drain(&s->fs);
+    // Closes the connection: whoever of us is still inside the mount comes out with an error.
+    fuse_session_unmount(s->fuse);
+    uint64_t one = 1;
+    if (write(s->finished, &one, sizeof(one)) != (ssize_t)sizeof(one))
+        abort();
+    thread_join(&control_thread);
+    mount_wait_idle(&s->mount);
+    fuse_session_destroy(s->fuse);
+    return 0;
+}
+
+static int
+open_volume(struct session *s, struct buffer *error)
+{
+    struct volume_host host = {.argument = &s->mount, .sync_kernel = mount_sync_kernel};
+    int rc = volume_open(&s->options->config, &host, &s->volume, error);
+    if (rc != 0 && error->length == 0)
+        buffer_printf(error, "open %s: %s", s->options->config.source, strerror(-rc));
+    return rc;
+}
+
+// The volume's end: what could not be published is safe in the storage root.
+static int
+close_volume(struct session *s)
+{
+    log_info("mount.ended", "%s", s->mount.path);
+    int rc = volume_close(s->volume);
+    if (rc == 0)
+        log_info("volume.closed", "%s", s->options->config.source);
+    else
+        log_error("volume.closed",
+            "%s: not everything could be published: %s; it is safe in %s and goes up with the next "
+            "mount",
+            s->options->config.source, strerror(-rc), s->options->config.root);
+    return rc;
+}
+
+int
+session_run(const struct options *options, struct startup *startup)
+{
+    BUFFER_AUTO error = {0};
+    struct session s = {.options = options, .startup = startup, .signals = -1, .finished = -1};
+    struct fs_settings settings = {.writeback = options->config.writeback,
+        .sync_writes = options->sync,
+        .max_read = options->max_read,
+        .max_readahead = options->max_readahead,
+        .max_background = options->max_background};
+    int rc = mount_open(&s.mount, options->mountpoint, &error);
+    if (rc == 0)
+        rc = open_volume(&s, &error);
+    if (rc == 0) {
+        fs_init(&s.fs, &settings, s.volume);
+        rc = serve(&s, &error);
+        int close_result = close_volume(&s);
+        rc = rc != 0 ? rc : close_result;
+        fs_destroy(&s.fs);
+    }
+    if (error.length > 0) {
+        log_error("mount.failed", "%s", buffer_string(&error));
+        startup_failed(startup, buffer_string(&error));
+    }
+    mount_close(&s.mount);
+    file_close(s.signals);
+    file_close(s.finished);
+    return rc == 0 ? EXIT_SUCCESS : EXIT_STATUS_ERROR;
+}

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+// Checkpoints of one db: two threads and what they do.
+//
+//     fold      freeze at a cut -> plan -> stage images -> verify -> one manifest transaction: the
+//     local
+//               generation -> thaw -> release the WAL. Needs no store.
+//     publish   stage the record that takes the bucket to the local generation -> upload what is
+//     not
+//               there -> create the record (the commit point) -> record it in the manifest.
+//
+// Steps and what a crash after them leaves (each is a crash point for tests):
+//     checkpoint.planned               scratch, a job record: swept at mount; the WAL replays
+//     checkpoint.staged                the same
+//     checkpoint.recorded              the local generation holds; publication goes on at mount
+//     checkpoint.uploaded              blobs nobody names; the same keys are written again
+//     checkpoint.published_remotely    rolled forward at mount
+//     checkpoint.publication_recorded  nothing to do
+//     checkpoint.cleaned               nothing to do
+//
+// A fold that fails keeps its frozen set and is tried again; a publication that fails is tried
+// again with the newest local generation.
+#ifndef CKPTFS_CHECKPOINT_CHECKPOINT_H
+#define CKPTFS_CHECKPOINT_CHECKPOINT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/compiler.h"
+#include "base/types.h"
+#include "cache/dirty_set.h"
+#include "cache/namespace_set.h"
+#include "checkpoint/checkpoint_planner.h"
+#include "chunk/chunk_reader.h"
+#include "manifest/manifest.h"
+#include "platform/lock.h"
+#include "remote/remote_manifest.h"
+#include "store/local_store.h"
+#include "store/remote_store.h"
+#include "wal/wal.h"
+
+struct checkpoint;
+
+// One moment of the volume: all layers at one LSN.
+struct checkpoint_cut {
+    struct dirty_set *pages;
+    struct namespace_set *names;
+    struct lsn lsn;
+    struct db_counters counters;
+    uint64_t wall_ms;
+};
+
+// What the owner of the layers does for the checkpoint. Called from the checkpoint's threads, which
+// hold no locks.
+struct checkpoint_host {
+    void *argument;
+    // Freezes; gives the cut that is frozen already when the last fold of it failed. False: nothing
+    // has changed since the last local generation.
+    bool (*freeze)(void *argument, struct checkpoint_cut *cut_out);
+    // The cut is the local generation now (committed): drop it, show the tables.
+    void (*thaw)(void *argument);
+    // Another writer owns the volume.
+    void (*fenced)(void *argument, const char *host, uint64_t epoch);
+    // Makes the kernel hand over what it caches; may be NULL.
+    int (*sync_kernel)(void *argument);
+};
+
+struct checkpoint_options {
+    struct checkpoint_host host;
+    struct lock *layers; // protects pages in the cut from eviction while they are taken
+    struct manifest *manifest;
+    struct db_id db;
+    struct wal *wal;
+    struct chunk_map *map;
+    struct chunk_reader *reader;
+    struct local_store *local;
+    struct remote_place place; // place.scratch is ROOT/checkpoint_scratch
+    const struct file_ops *ops;
+    uint64_t interval_ms; // 0: no timer
+    uint64_t upload_deadline_ms;
+    unsigned upload_threads;
+    uint64_t lease_ttl_ms;
+    bool claimed; // the volume was claimed at mount; else before the first publication
+};
+
+MUST_CHECK int checkpoint_start(
+    const struct checkpoint_options *options, struct checkpoint **checkpoint_out);
+// Stops the threads after the step they are in. Requests that wait get -ECANCELED.
+void checkpoint_stop(struct checkpoint *c);
+
+// The log grows (or the memory fills): fold soon.
+void checkpoint_press(struct checkpoint *c);
+
+// Somebody seems to have written to the chain: find out who (and be fenced if it was another
+// writer).
+void checkpoint_check_owner(struct checkpoint *c);
+
+enum checkpoint_request_flags {
+    CHECKPOINT_REQUEST_PUBLISH = 1 << 0,
+    CHECKPOINT_REQUEST_SYNC_KERNEL = 1 << 1,
+};
+typedef void checkpoint_done(void *argument, int result, struct generation generation);
+// Asks for a checkpoint of all that has happened so far. `done` is called once from a thread of the
+// checkpoint: with the generation that holds it, or with the error of the attempt.
+void checkpoint_request(
+    struct checkpoint *c, unsigned flags, checkpoint_done *done, void *argument);
+// Makes sure that `done` is not called for this argument any more; false when it was or is being.
+bool checkpoint_forget(struct checkpoint *c, void *argument);
+
+enum checkpoint_phase {
+    CHECKPOINT_PHASE_IDLE,
+    CHECKPOINT_PHASE_PLANNING,
+    CHECKPOINT_PHASE_STAGING,
+    CHECKPOINT_PHASE_RECORDING,
+    CHECKPOINT_PHASE_UPLOADING,
+    CHECKPOINT_PHASE_PUBLISHING,
+    CHECKPOINT_PHASE_CLEANING,
+};
+
+struct checkpoint_numbers {
+    enum checkpoint_phase fold_phase;
+    enum checkpoint_phase publish_phase;
+    uint64_t done_bytes, total_bytes, done_blobs, total_blobs; // of the upload in progress
+    uint64_t folds, publications, failures;
+    bool store_reachable; // as of the last attempt
+    bool fenced;
+    char last_error[200];
+};
+void checkpoint_numbers(struct checkpoint *c, struct checkpoint_numbers *numbers_out);
+
+#endif

@@ -1,0 +1,423 @@
+// SPDX-License-Identifier: Apache-2.0
+// The local generation: what has been written since the last one leaves the WAL for blobs in
+// hot_cache and one manifest transaction. Nothing here needs the store.
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "checkpoint/checkpoint_internal.h"
+#include "platform/clock.h"
+#include "platform/crash_point.h"
+#include "platform/log.h"
+#include "platform/memory.h"
+#include "platform/random.h"
+
+struct fold {
+    struct checkpoint *c;
+    struct checkpoint_cut cut;
+    struct checkpoint_input input;
+    struct checkpoint_plan plan;
+    struct checkpoint_staging staging;
+    struct manifest_released released;
+    struct generation generation;
+    struct job_record job;
+    struct db_counters counters; // with the chunk ids given out here
+    char *directory;
+    uint64_t started_ms;
+};
+
+static void
+begin_event(struct fold *f, struct log_event *e, const char *name)
+{
+    char id[37];
+    log_begin(e, LOG_LEVEL_INFO, name);
+    uuid_to_string(&f->job.checkpoint_id, id);
+    log_u64(e, "job_id", f->job.id);
+    log_string(e, "checkpoint_id", id);
+    log_string(e, "tenant", f->c->options.place.tenant);
+}
+
+// The publisher looks at the job too.
+static void
+share_job(struct fold *f)
+{
+    lock_take(&f->c->lock);
+    f->c->job = f->job;
+    lock_release(&f->c->lock);
+}
+
+// ---- planned ------------------------------------------------------------------------------------
+
+// The generation number and the checkpoint id are durable before anything carries them, so that
+// neither is ever used twice.
+static int
+begin_job(struct fold *f)
+{
+    struct checkpoint *c = f->c;
+    struct manifest_reader *r;
+    struct db_record db;
+    int rc = manifest_read_begin(c->options.manifest, &r);
+    if (rc < 0)
+        return rc;
+    rc = manifest_read_db(r, c->options.db, &db);
+    manifest_read_end(r);
+    if (rc < 0)
+        return rc;
+    f->generation = db.next;
+    f->counters = f->cut.counters;
+    f->counters.next_chunk = db.counters.next_chunk > 0 ? db.counters.next_chunk : 1;
+    lock_take(&c->lock);
+    f->job.id = c->job.id; // an unfinished one is taken over
+    lock_release(&c->lock);
+    f->job.kind = JOB_CREATE_CHECKPOINT;
+    f->job.state = JOB_IN_FLIGHT;
+    f->job.checkpoint_id = f->job.token = random_uuid();
+    f->job.generation = f->generation;
+    f->job.cut = f->cut.lsn;
+    f->job.created_ms = f->job.updated_ms = clock_wall_ms();
+    f->job.done = f->job.total = 0;
+    snprintf(f->job.stage, sizeof(f->job.stage), "planned");
+    struct manifest_batch *b = manifest_batch_new(c->options.db);
+    manifest_batch_next_generation(b, (struct generation){f->generation.v + 1});
+    manifest_batch_put_job(b, &f->job);
+    rc = manifest_submit(c->options.manifest, b, NULL);
+    if (rc == 0)
+        share_job(f);
+    return rc;
+}
+
+static int
+plan(struct fold *f)
+{
+    checkpoint_set_fold_phase(f->c, CHECKPOINT_PHASE_PLANNING);
+    int rc = begin_job(f);
+    if (rc == 0)
+        rc = checkpoint_gather(f->c, &f->cut, &f->input);
+    if (rc < 0)
+        return rc;
+    checkpoint_planner_plan(f->input.chunks, f->input.count, &plan_policy_default, &f->plan);
+    struct log_event e;
+    begin_event(f, &e, "checkpoint.started");
+    log_u64(&e, "generation", f->generation.v);
+    log_u64(&e, "plan_size_bytes", f->plan.estimated_bytes);
+    log_u64(&e, "chunk_actions", f->plan.count);
+    log_u64(&e, "wal_cut", f->cut.lsn.v);
+    log_end(&e);
+    crash_point("checkpoint.planned");
+    return 0;
+}
+
+// ---- staged -------------------------------------------------------------------------------------
+
+static int
+stage(struct fold *f)
+{
+    checkpoint_set_fold_phase(f->c, CHECKPOINT_PHASE_STAGING);
+    char id[37];
+    uuid_to_string(&f->job.checkpoint_id, id);
+    f->directory = memory_printf("%s/%u-%s", f->c->options.place.scratch, f->c->options.db.v, id);
+    int rc = path_make_directories(f->directory, 0700);
+    if (rc == 0)
+        rc = checkpoint_stage(f->c, &f->cut, &f->plan, &f->job, f->directory, &f->staging);
+    if (rc == 0)
+        rc = checkpoint_verify_staging(f->c, &f->staging);
+    if (rc < 0)
+        return rc;
+    struct log_event e;
+    begin_event(f, &e, "checkpoint.staged");
+    log_u64(&e, "staged_chunks", f->staging.image_count);
+    log_u64(&e, "staged_blobs", f->staging.blob_count);
+    log_u64(&e, "staged_bytes", f->staging.bytes);
+    log_u64(&e, "duration_ms", clock_monotonic_ms() - f->started_ms);
+    log_end(&e);
+    crash_point("checkpoint.staged");
+    return 0;
+}
+
+// The blobs get their names in hot_cache before the transaction that names them. A crash in between
+// leaves files that nobody names; the mount removes them.
+static int
+adopt(struct fold *f)
+{
+    for (size_t i = 0; i < f->staging.blob_count; i++) {
+        struct staged_blob *blob = &f->staging.blobs[i];
+        int rc = local_store_adopt(f->c->options.local, blob->path, &blob->record.hash);
+        if (rc < 0)
+            return rc;
+    }
+    return f->staging.blob_count > 0 ? local_store_sync(f->c->options.local) : 0;
+}
+
+// ---- recorded -----------------------------------------------------------------------------------
+
+struct batch_walk {
+    struct fold *f;
+    struct manifest_batch *b;
+};
+
+static int
+add_name_change(void *argument, const struct change *change)
+{
+    struct batch_walk *w = argument;
+    manifest_batch_change(w->b, change, true, w->f->generation);
+    return 0;
+}
+
+static struct blob_location
+location_of(const struct fold *f, const struct staged_image *image)
+{
+    return (struct blob_location){
+        .blob = f->staging.blobs[image->blob].record.hash,
+        .offset = image->offset,
+        .length = image->info.image_bytes,
+        .index_offset = image->info.index_offset,
+    };
+}
+
+static void
+add_base(struct fold *f, struct manifest_batch *b, const struct staged_image *image)
+{
+    struct change c = {.kind = CHANGE_PUT_CHUNK};
+    c.chunk = (struct chunk_entry){
+        .id = image->chunk,
+        .object = image->action->object,
+        .index = image->action->index,
+        .generation = f->generation,
+        .base_generation = f->generation,
+        .base = location_of(f, image),
+        .base_pages = image->info.data_pages,
+        .present_pages = image->present_pages,
+        .sealed = image->action->kind == CHUNK_ACTION_SEAL_AS_BASE,
+    };
+    manifest_batch_change(b, &c, true, f->generation);
+}
+
+struct drop_merged {
+    struct fold *f;
+    struct manifest_batch *b;
+    size_t left;
+};
+
+static int
+drop_merged_delta(void *argument, const struct chunk_delta *delta)
+{
+    struct drop_merged *d = argument;
+    if (d->left == 0)
+        return 1;
+    d->left--;
+    struct change c = {.kind = CHANGE_DELETE_DELTA};
+    c.delta = *delta;
+    manifest_batch_change(d->b, &c, true, d->f->generation);
+    return 0;
+}
+
+static int
+add_delta(struct fold *f, struct manifest_batch *b, struct manifest_reader *r,
+    const struct staged_image *image)
+{
+    struct drop_merged d = {f, b, image->action->merge_count};
+    int rc = manifest_read_deltas(r, f->c->options.db, image->chunk, drop_merged_delta, &d);
+    if (rc < 0)
+        return rc;
+    struct change put = {.kind = CHANGE_PUT_CHUNK};
+    put.chunk = image->old;
+    put.chunk.generation = f->generation;
+    put.chunk.present_pages = image->present_pages;
+    manifest_batch_change(b, &put, true, f->generation);
+    struct change c = {.kind = CHANGE_PUT_DELTA};
+    c.delta = (struct chunk_delta){
+        .chunk = image->chunk,
+        .generation = f->generation,
+        .where = location_of(f, image),
+        .data_pages = image->info.data_pages,
+        .zero_pages = image->info.zero_pages,
+    };
+    manifest_batch_change(b, &c, true, f->generation);
+    return 0;
+}
+
+// Finds or gives the ids of the chunks that the images are of; blobs of one image carry them.
+static int
+identify_chunks(struct fold *f, struct manifest_reader *r)
+{
+    for (size_t i = 0; i < f->staging.image_count; i++) {
+        struct staged_image *image = &f->staging.images[i];
+        const struct chunk_action *a = image->action;
+        int rc = manifest_read_chunk(r, f->c->options.db, a->object, a->index, &image->old);
+        if (rc < 0 && rc != -ENOENT)
+            return rc;
+        image->exists = rc == 0;
+        image->chunk = image->exists ? image->old.id : (struct chunk_id){f->counters.next_chunk++};
+        struct blob_record *blob = &f->staging.blobs[image->blob].record;
+        if (blob->kind != BLOB_OBJECT_PACK)
+            blob->chunk = image->chunk;
+    }
+    return 0;
+}
+
+static int
+add_drops(struct fold *f, struct manifest_batch *b, struct manifest_reader *r)
+{
+    for (size_t i = 0; i < f->plan.count; i++) {
+        const struct chunk_action *a = &f->plan.actions[i];
+        if (a->kind != CHUNK_ACTION_DROP_CHUNK)
+            continue;
+        struct change c = {.kind = CHANGE_DELETE_CHUNK};
+        int rc = manifest_read_chunk(r, f->c->options.db, a->object, a->index, &c.chunk);
+        if (rc < 0)
+            return rc;
+        manifest_batch_change(b, &c, true, f->generation);
+    }
+    return 0;
+}
+
+static int
+add_chunks(struct fold *f, struct manifest_batch *b)
+{
+    struct manifest_reader *r;
+    int rc = manifest_read_begin(f->c->options.manifest, &r);
+    if (rc < 0)
+        return rc;
+    rc = identify_chunks(f, r);
+    for (size_t i = 0; rc == 0 && i < f->staging.blob_count; i++) {
+        struct change put = {.kind = CHANGE_PUT_BLOB};
+        put.blob = f->staging.blobs[i].record;
+        manifest_batch_change(b, &put, false, f->generation);
+    }
+    for (size_t i = 0; rc == 0 && i < f->staging.image_count; i++) {
+        const struct staged_image *image = &f->staging.images[i];
+        if (checkpoint_makes_base(image->action))
+            add_base(f, b, image);
+        else
+            rc = image->exists ? add_delta(f, b, r, image) : -EBADMSG;
+    }
+    if (rc == 0)
+        rc = add_drops(f, b, r);
+    manifest_read_end(r);
+    return rc;
+}
+
+static int
+record(struct fold *f)
+{
+    struct checkpoint *c = f->c;
+    checkpoint_set_fold_phase(c, CHECKPOINT_PHASE_RECORDING);
+    int rc = adopt(f);
+    if (rc < 0)
+        return rc;
+    struct manifest_batch *b = manifest_batch_new(c->options.db);
+    // Chunks before inodes go: deleting an inode takes its chunks along.
+    rc = add_chunks(f, b);
+    if (rc < 0) {
+        manifest_batch_free(b);
+        return rc;
+    }
+    struct batch_walk w = {f, b};
+    rc = namespace_set_walk(f->cut.names, add_name_change, &w);
+    assert(rc == 0);
+    manifest_batch_local_generation(b, f->generation, f->cut.lsn, f->counters, f->cut.wall_ms);
+    snprintf(f->job.stage, sizeof(f->job.stage), "recorded");
+    f->job.updated_ms = clock_wall_ms();
+    manifest_batch_put_job(b, &f->job);
+    return manifest_submit(c->options.manifest, b, &f->released);
+}
+
+// ---- after that ---------------------------------------------------------------------------------
+
+// Blobs that publication is uploading at this moment must stay until it is done: they go at the
+// beginning of a later fold.
+static void
+remove_released(struct fold *f)
+{
+    struct checkpoint *c = f->c;
+    lock_take(&c->lock);
+    bool later = c->publishing.v > 0;
+    lock_release(&c->lock);
+    for (size_t i = 0; !later && i < f->released.count; i++)
+        local_store_remove(c->options.local, &f->released.blobs[i]);
+    if (!later || f->released.count == 0)
+        return;
+    size_t n = c->unlink_later_count + f->released.count;
+    c->unlink_later = memory_realloc(c->unlink_later, n * sizeof(*c->unlink_later));
+    memcpy(c->unlink_later + c->unlink_later_count, f->released.blobs,
+        f->released.count * sizeof(*c->unlink_later));
+    c->unlink_later_count = n;
+}
+
+// Only this thread makes blobs, so what the manifest does not need now it cannot come to need
+// before the file is gone.
+static void
+remove_deferred(struct checkpoint *c)
+{
+    lock_take(&c->lock);
+    bool busy = c->publishing.v > 0;
+    lock_release(&c->lock);
+    struct manifest_reader *r;
+    if (busy || c->unlink_later_count == 0 || manifest_read_begin(c->options.manifest, &r) < 0)
+        return;
+    for (size_t i = 0; i < c->unlink_later_count; i++) {
+        struct blob_record blob;
+        int rc = manifest_read_blob(r, c->options.db, &c->unlink_later[i], &blob);
+        if (rc == -ENOENT || (rc == 0 && blob.references == 0))
+            local_store_remove(c->options.local, &c->unlink_later[i]);
+    }
+    manifest_read_end(r);
+    c->unlink_later_count = 0;
+}
+
+// The order matters: first nobody can find the old state, then the frozen layer that hid it goes,
+// and only then what the old state was made of.
+static void
+let_go(struct fold *f)
+{
+    struct checkpoint *c = f->c;
+    for (size_t i = 0; i < f->plan.count; i++)
+        chunk_map_invalidate(c->options.map, f->plan.actions[i].object, f->plan.actions[i].index);
+    c->options.host.thaw(c->options.host.argument);
+    wal_release(c->options.wal, f->cut.lsn);
+    remove_released(f);
+}
+
+static int
+fold_cut(struct fold *f)
+{
+    int rc = plan(f);
+    if (rc == 0)
+        rc = stage(f);
+    if (rc == 0)
+        rc = record(f);
+    if (rc < 0)
+        return rc;
+    struct log_event e;
+    begin_event(f, &e, "checkpoint.recorded");
+    log_u64(&e, "generation", f->generation.v);
+    log_u64(&e, "duration_ms", clock_monotonic_ms() - f->started_ms);
+    log_end(&e);
+    crash_point("checkpoint.recorded");
+    let_go(f);
+    return 0;
+}
+
+int
+checkpoint_fold(struct checkpoint *c, struct generation *generation_out)
+{
+    struct fold f = {.c = c, .started_ms = clock_monotonic_ms()};
+    remove_deferred(c);
+    if (!c->options.host.freeze(c->options.host.argument, &f.cut))
+        return 1;
+    int rc = fold_cut(&f);
+    if (f.directory && path_remove_tree(f.directory) < 0)
+        log_warning("scratch.failed", "cannot remove %s", f.directory);
+    *generation_out = f.generation;
+    if (rc < 0)
+        checkpoint_note_failure(c, "fold", rc, strerror(-rc));
+    manifest_released_free(&f.released);
+    checkpoint_staging_free(&f.staging);
+    checkpoint_plan_free(&f.plan);
+    checkpoint_input_free(&f.input);
+    free(f.directory);
+    checkpoint_set_fold_phase(c, CHECKPOINT_PHASE_IDLE);
+    return rc;
+}

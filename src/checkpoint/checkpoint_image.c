@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: Apache-2.0
+// Writes the image that a ChunkAction asks for, page by page in order. A page comes from the cut;
+// where the cut has nothing, or only a patch, it comes from the deltas that are being merged (for a
+// delta) or from the chunk as it is (for a base).
+#include <errno.h>
+#include <stdlib.h>
+
+#include "checkpoint/checkpoint_internal.h"
+#include "platform/memory.h"
+
+struct image {
+    struct checkpoint *c;
+    const struct checkpoint_cut *cut;
+    const struct chunk_action *action;
+    struct blob_writer *w;
+    struct chunk_view *view; // NULL: no chunk yet
+    uint64_t first;          // page of the object
+    uint32_t pages;          // of the object in this chunk
+    bool base;
+    uint64_t interest[CHUNK_PAGES / 64]; // pages to look at
+    uint32_t written;
+    // For reading old pages a batch at a time.
+    struct page *batch[64];
+    uint32_t batch_first;
+    uint32_t batch_count;
+    // The last frame of each merged delta.
+    struct merged_frame {
+        bool valid;
+        uint32_t number;
+        uint8_t data[BLOB_FRAME_BYTES];
+    } * frames;
+};
+
+static const struct chunk_read_options local_only = {.local_only = true};
+
+static void
+mark(struct image *x, uint64_t from, uint64_t to)
+{
+    for (uint64_t p = from; p < to; p++)
+        x->interest[p / 64] |= 1ull << (p % 64);
+}
+
+static int
+mark_page(void *argument, struct page_no page, const struct dirty_page *content UNUSED)
+{
+    mark(argument, page_in_chunk(page), page_in_chunk(page) + 1);
+    return 0;
+}
+
+static void
+mark_holes(struct image *x)
+{
+    size_t count;
+    const struct page_extent *holes = dirty_set_holes(x->cut->pages, x->action->object, &count);
+    uint64_t end = x->first + CHUNK_PAGES;
+    for (size_t i = 0; i < count; i++) {
+        uint64_t from = holes[i].first > x->first ? holes[i].first : x->first;
+        uint64_t to = holes[i].end < end ? holes[i].end : end;
+        if (from < to)
+            mark(x, from - x->first, to - x->first);
+    }
+}
+
+static int
+mark_merged(struct image *x)
+{
+    for (size_t i = 0; i < x->action->merge_count; i++) {
+        const struct blob_index *index;
+        int rc = chunk_reader_index(x->c->options.reader, x->view, i, &local_only, &index);
+        if (rc < 0)
+            return rc;
+        struct blob_page p;
+        for (uint32_t page = 0; page < CHUNK_PAGES; page = p.first + p.count) {
+            blob_index_find(index, page, &p);
+            if (p.state != BLOB_PAGE_ABSENT)
+                mark(x, p.first, p.first + p.count);
+        }
+    }
+    return 0;
+}
+
+// ---- one page -----------------------------------------------------------------------------------
+
+// What is known of a page: bytes where the mask says so, all of them without one.
+struct content {
+    uint8_t data[PAGE_BYTES];
+    struct page_mask mask;
+    enum { CONTENT_NONE, CONTENT_PATCH, CONTENT_WHOLE } state;
+};
+
+// Lays `content` over what is known of `below`: the newer bytes win.
+static void
+lay_under(struct content *content, const uint8_t *below, const struct page_mask *mask)
+{
+    if (content->state == CONTENT_NONE) {
+        memcpy(content->data, below, PAGE_BYTES);
+        if (mask)
+            content->mask = *mask;
+    } else {
+        uint8_t merged[PAGE_BYTES];
+        memcpy(merged, below, PAGE_BYTES);
+        page_mask_copy(&content->mask, merged, content->data);
+        memcpy(content->data, merged, PAGE_BYTES);
+        for (size_t i = 0; mask && i < ARRAY_LENGTH(mask->bits); i++)
+            content->mask.bits[i] |= mask->bits[i];
+    }
+    content->state = mask && !page_mask_is_full(&content->mask) ? CONTENT_PATCH : CONTENT_WHOLE;
+}
+
+static int
+take_from_cut(struct image *x, uint32_t page, struct content *content)
+{
+    struct dirty_page found;
+    struct page_no number = {x->first + page};
+    lock_take(x->c->options.layers);
+    enum dirty_state state = dirty_set_find(x->cut->pages, x->action->object, number, &found);
+    lock_release(x->c->options.layers);
+    if (state == DIRTY_ABSENT)
+        return 0;
+    static const uint8_t zeros[PAGE_BYTES];
+    int rc = 0;
+    if (state == DIRTY_HOLE) {
+        lay_under(content, zeros, NULL);
+    } else if (found.page) {
+        lay_under(content, found.page->data, found.mask);
+    } else {
+        uint8_t bytes[PAGE_BYTES];
+        rc = wal_read_verified(x->c->options.wal, found.wal_lsn, found.crc, bytes, PAGE_BYTES);
+        if (rc == 0)
+            lay_under(content, bytes, NULL);
+    }
+    page_put(found.page);
+    return rc;
+}
+
+// The page in a slot of a merged delta. Slots come in rising order, so one frame is enough to keep.
+static int
+read_slot(struct image *x, size_t image, uint32_t slot, const uint8_t **page_out)
+{
+    struct merged_frame *f = &x->frames[image];
+    uint32_t number = slot / BLOB_FRAME_PAGES;
+    *page_out = f->data + (size_t)(slot % BLOB_FRAME_PAGES) * PAGE_BYTES;
+    if (f->valid && f->number == number)
+        return 0;
+    int rc = chunk_reader_frame(x->c->options.reader, x->view, image, number, &local_only, f->data);
+    f->valid = rc == 0;
+    f->number = number;
+    return rc;
+}
+
+static int
+take_from_merged(struct image *x, uint32_t page, struct content *content)
+{
+    for (size_t i = 0; i < x->action->merge_count && content->state != CONTENT_WHOLE; i++) {
+        const struct blob_index *index;
+        int rc = chunk_reader_index(x->c->options.reader, x->view, i, &local_only, &index);
+        if (rc < 0)
+            return rc;
+        struct blob_page p;
+        static const uint8_t zeros[PAGE_BYTES];
+        const uint8_t *bytes = zeros;
+        blob_index_find(index, page, &p);
+        if (p.state == BLOB_PAGE_ABSENT)
+            continue;
+        if (p.state != BLOB_PAGE_ZERO)
+            rc = read_slot(x, i, p.slot, &bytes);
+        if (rc < 0)
+            return rc;
+        struct page_mask mask;
+        if (p.state == BLOB_PAGE_PATCH)
+            blob_index_mask(index, p.patch, &mask);
+        lay_under(content, bytes, p.state == BLOB_PAGE_PATCH ? &mask : NULL);
+    }
+    return 0;
+}
+
+static void
+drop_batch(struct image *x)
+{
+    for (uint32_t i = 0; i < x->batch_count; i++)
+        page_put(x->batch[i]);
+    x->batch_count = 0;
+}
+
+static int
+take_from_chunk(struct image *x, uint32_t page, struct content *content)
+{
+    static const uint8_t zeros[PAGE_BYTES];
+    if (!x->view) {
+        lay_under(content, zeros, NULL);
+        return 0;
+    }
+    if (page < x->batch_first || page >= x->batch_first + x->batch_count) {
+        drop_batch(x);
+        uint32_t n = ARRAY_LENGTH(x->batch);
+        if (n > CHUNK_PAGES - page)
+            n = CHUNK_PAGES - page;
+        int rc = chunk_reader_read(x->c->options.reader, x->action->object,
+            (struct page_no){x->first + page}, n, &local_only, x->batch, NULL, NULL);
+        if (rc < 0)
+            return rc;
+        x->batch_first = page;
+        x->batch_count = n;
+    }
+    struct page *old = x->batch[page - x->batch_first];
+    lay_under(content, old ? old->data : zeros, NULL);
+    return 0;
+}
+
+static int
+write_page(struct image *x, uint32_t page)
+{
+    struct content content = {.state = CONTENT_NONE};
+    memset(&content.mask, 0, sizeof(content.mask));
+    int rc = take_from_cut(x, page, &content);
+    if (rc == 0 && content.state != CONTENT_WHOLE)
+        rc = x->base ? take_from_chunk(x, page, &content) : take_from_merged(x, page, &content);
+    if (rc < 0 || content.state == CONTENT_NONE)
+        return rc;
+    if (content.state == CONTENT_PATCH) {
+        x->written++;
+        return blob_writer_add_patch(x->w, page, content.data, &content.mask);
+    }
+    if (page_is_zero(content.data))
+        return x->base ? 0 : blob_writer_add_zero(x->w, page, 1);
+    x->written++;
+    return blob_writer_add_data(x->w, page, content.data);
+}
+
+static int
+write_pages(struct image *x)
+{
+    // What lies behind the end of the object is never asked for; holes behind it must stay holes,
+    // because the object may grow again.
+    uint32_t end = x->base ? x->pages : CHUNK_PAGES;
+    for (uint32_t page = 0; page < end; page++) {
+        if (x->interest[page / 64] == 0) {
+            page |= 63;
+            continue;
+        }
+        if (!(x->interest[page / 64] >> (page % 64) & 1))
+            continue;
+        int rc = write_page(x, page);
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+int
+checkpoint_write_image(struct checkpoint *c, const struct checkpoint_cut *cut,
+    const struct chunk_action *action, struct blob_writer *w, uint32_t *present_out)
+{
+    struct image x = {
+        .c = c,
+        .cut = cut,
+        .action = action,
+        .w = w,
+        .first = action->index.v * CHUNK_PAGES,
+        .pages = action->pages,
+        .base = checkpoint_makes_base(action),
+    };
+    int rc = chunk_map_get(c->options.map, action->object, action->index, &x.view);
+    if (rc < 0)
+        return rc;
+    x.frames = memory_alloc(action->merge_count * sizeof(*x.frames));
+    for (size_t i = 0; i < action->merge_count; i++)
+        x.frames[i].valid = false;
+    if (x.base) {
+        mark(&x, 0, x.pages);
+    } else {
+        dirty_set_walk(cut->pages, action->object, x.first, x.first + CHUNK_PAGES, mark_page, &x);
+        mark_holes(&x);
+        rc = mark_merged(&x);
+    }
+    if (rc == 0)
+        rc = write_pages(&x);
+    drop_batch(&x);
+    free(x.frames);
+    uint32_t old = x.view ? x.view->entry.present_pages : 0;
+    uint32_t present = x.base ? x.written : old + x.written;
+    *present_out = present < x.pages ? present : x.pages;
+    chunk_view_put(c->options.map, x.view);
+    return rc;
+}

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef CKPTFS_CHECKPOINT_CHECKPOINT_INTERNAL_H
+#define CKPTFS_CHECKPOINT_CHECKPOINT_INTERNAL_H
+
+#include "base/list.h"
+#include "checkpoint/checkpoint.h"
+#include "platform/thread.h"
+
+struct checkpoint_request {
+    struct list_node node;
+    unsigned flags;
+    checkpoint_done *done;
+    void *argument;
+    struct generation generation; // that holds it, once folded
+};
+
+struct checkpoint {
+    struct checkpoint_options options;
+
+    struct lock lock;      // "checkpoint": protects everything below
+    struct job_record job; // the CreateCheckpoint job; id 0 when there is none
+    struct condition fold_work;
+    struct condition publish_work;
+    struct list_node asked;   // requests that wait for a fold
+    struct list_node folding; // requests of the fold in progress
+    struct list_node folded;  // requests that wait for publication
+    bool pressed;
+    bool publish_due;       // as soon as the back-off allows
+    bool publish_now;       // somebody waits
+    bool check_due;         // look who wrote to the chain
+    uint64_t fold_pause_ms; // no fold before: the last one failed
+    bool stopping;
+    uint64_t next_timer_ms;
+    uint64_t retry_publish_ms; // not before
+    uint64_t publish_backoff_ms;
+    // Images with a generation up to this are being published: not to be merged into others.
+    struct generation publishing;
+    bool claimed;
+    struct checkpoint_numbers numbers;
+
+    // Blobs that a fold let go of while they were being published. Fold thread only.
+    struct sha256 *unlink_later;
+    size_t unlink_later_count;
+
+    struct thread fold_thread;
+    struct thread publish_thread;
+};
+
+// checkpoint_gather.c: what the planner wants to know about a cut.
+struct checkpoint_input {
+    struct plan_chunk *chunks;
+    size_t count;
+    struct plan_delta *deltas; // all of them; chunks point in here
+};
+MUST_CHECK int checkpoint_gather(
+    struct checkpoint *c, const struct checkpoint_cut *cut, struct checkpoint_input *input_out);
+void checkpoint_input_free(struct checkpoint_input *input);
+
+// checkpoint_stage.c: the images of a plan as blob files in a scratch directory.
+struct staged_image {
+    const struct chunk_action *action;
+    size_t blob; // index into blobs
+    uint64_t offset;
+    struct blob_image_info info;
+    uint32_t present_pages;
+    struct chunk_id chunk;  // once it is recorded, as what follows
+    bool exists;            // the chunk is in the manifest already
+    struct chunk_entry old; // then: its entry
+};
+struct staged_blob {
+    char *path;
+    struct blob_record record;
+};
+struct checkpoint_staging {
+    struct staged_image *images;
+    size_t image_count;
+    struct staged_blob *blobs;
+    size_t blob_count;
+    uint64_t bytes;
+};
+MUST_CHECK int checkpoint_stage(struct checkpoint *c, const struct checkpoint_cut *cut,
+    const struct checkpoint_plan *plan, const struct job_record *job, const char *directory,
+    struct checkpoint_staging *staging_out);
+// Reads every staged blob again and compares length and SHA-256.
+MUST_CHECK int checkpoint_verify_staging(
+    struct checkpoint *c, const struct checkpoint_staging *staging);
+// Whether the action makes a base (or else a delta).
+bool checkpoint_makes_base(const struct chunk_action *action);
+void checkpoint_staging_free(struct checkpoint_staging *staging);
+
+// checkpoint_image.c: writes one image of a chunk.
+MUST_CHECK int checkpoint_write_image(struct checkpoint *c, const struct checkpoint_cut *cut,
+    const struct chunk_action *action, struct blob_writer *w, uint32_t *present_out);
+
+// checkpoint_fold.c: one local generation. 1 when there was nothing to fold.
+MUST_CHECK int checkpoint_fold(struct checkpoint *c, struct generation *generation_out);
+
+// checkpoint_publish.c: one attempt. 1: published; 0: there was nothing to publish; in both cases
+// the generation that is in the store. -ESTALE when the volume was taken by another writer.
+MUST_CHECK int checkpoint_publish(struct checkpoint *c, struct generation *generation_out);
+
+// Reads the chain: own records are taken in, a foreign one fences.
+void checkpoint_look_at_chain(struct checkpoint *c);
+
+void checkpoint_set_fold_phase(struct checkpoint *c, enum checkpoint_phase phase);
+void checkpoint_set_publish_phase(struct checkpoint *c, enum checkpoint_phase phase);
+// Remembers and logs a failure.
+void checkpoint_note_failure(struct checkpoint *c, const char *stage, int rc, const char *text);
+
+#endif

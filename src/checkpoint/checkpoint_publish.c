@@ -1,0 +1,358 @@
+// SPDX-License-Identifier: Apache-2.0
+// Publication: the newest local generation goes to the store. Nothing is visible to anybody until
+// the record is created; everything before can be done again, and is, under the same keys.
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "checkpoint/checkpoint_internal.h"
+#include "platform/clock.h"
+#include "platform/crash_point.h"
+#include "platform/log.h"
+#include "platform/memory.h"
+#include "platform/random.h"
+#include "store/blob_key.h"
+
+#define UPLOAD_THREADS_MAX 16u
+
+struct publication {
+    struct checkpoint *c;
+    struct db_record db;
+    struct remote_staged staged;
+    struct remote_upload *uploads;
+    size_t upload_count;
+    uint64_t started_ms;
+    uint64_t job_id; // of the fold that made the generation, when it is known
+
+    struct lock lock; // "publication": protects what follows
+    size_t next;      // upload to take
+    int error;
+};
+
+static int
+read_db(struct checkpoint *c, struct db_record *db_out)
+{
+    struct manifest_reader *r;
+    int rc = manifest_read_begin(c->options.manifest, &r);
+    if (rc == 0)
+        rc = manifest_read_db(r, c->options.db, db_out);
+    manifest_read_end(r);
+    return rc;
+}
+
+static void
+set_publishing(struct checkpoint *c, uint64_t generation)
+{
+    lock_take(&c->lock);
+    c->publishing.v = generation;
+    lock_release(&c->lock);
+}
+
+// ---- ownership ----------------------------------------------------------------------------------
+
+static int
+note_fenced(struct publication *p, const char *host, uint64_t epoch)
+{
+    struct checkpoint *c = p->c;
+    lock_take(&c->lock);
+    c->numbers.fenced = true;
+    lock_release(&c->lock);
+    struct manifest_batch *b = manifest_batch_new(c->options.db);
+    manifest_batch_fenced(b, true);
+    int rc = manifest_submit(c->options.manifest, b, NULL);
+    if (rc < 0)
+        log_error("volume.fenced", "cannot record that the volume was taken: %s", strerror(-rc));
+    c->options.host.fenced(c->options.host.argument, host, epoch);
+    return -ESTALE;
+}
+
+// Takes in what the chain says: own publications that were not recorded, or another writer's.
+static int
+catch_up(struct publication *p)
+{
+    struct remote_catch_up result = {0};
+    int rc =
+        remote_manifest_catch_up(&p->c->options.place, p->c->options.manifest, &p->db, &result);
+    if (rc == 0 && result.foreign)
+        return note_fenced(p, result.foreign_host, result.foreign_epoch);
+    return rc;
+}
+
+// A volume that was mounted while the store could not be reached is claimed before it first
+// publishes.
+static int
+ensure_claimed(struct publication *p)
+{
+    struct checkpoint *c = p->c;
+    lock_take(&c->lock);
+    bool claimed = c->claimed;
+    lock_release(&c->lock);
+    if (claimed)
+        return 0;
+    int rc = catch_up(p);
+    struct remote_lease lease = {0};
+    if (rc == 0)
+        rc = remote_manifest_claim(
+            &c->options.place, c->options.manifest, &p->db, c->options.lease_ttl_ms, false, &lease);
+    if (rc == -EBUSY)
+        return note_fenced(p, lease.host, lease.epoch);
+    if (rc == -ESTALE)
+        return -EAGAIN;
+    if (rc < 0)
+        return rc;
+    lock_take(&c->lock);
+    c->claimed = true;
+    lock_release(&c->lock);
+    return 0;
+}
+
+// ---- uploading ----------------------------------------------------------------------------------
+
+static bool
+is_stopping(void *argument)
+{
+    struct publication *p = argument;
+    lock_take(&p->lock);
+    bool stop = p->error != 0;
+    lock_release(&p->lock);
+    return stop;
+}
+
+static int
+upload_blob(struct publication *p, const struct blob_record *blob)
+{
+    struct checkpoint *c = p->c;
+    BUFFER_AUTO key = {0};
+    blob_key(c->options.place.tenant, blob, &key);
+    CLEANUP(file_close_auto) int fd = -1;
+    int rc = local_store_open_blob(c->options.local, &blob->hash, &fd);
+    if (rc < 0) {
+        log_error("checkpoint.failed", "the local copy of %s is missing: %s", buffer_string(&key),
+            strerror(-rc));
+        return -EIO;
+    }
+    struct remote_source source = {.fd = fd, .length = blob->bytes, .hash = blob->hash};
+    struct remote_call call = {
+        .deadline_ms = clock_monotonic_ms() + c->options.upload_deadline_ms,
+        .is_canceled = is_stopping,
+        .argument = p,
+        .background = true,
+    };
+    return remote_store_put_blob(
+        c->options.place.store, buffer_string(&key), &source, REMOTE_PUT_OVERWRITE, &call);
+}
+
+static void
+upload_run(void *argument)
+{
+    struct publication *p = argument;
+    for (;;) {
+        lock_take(&p->lock);
+        bool more = p->error == 0 && p->next < p->upload_count;
+        size_t i = p->next;
+        p->next += more;
+        lock_release(&p->lock);
+        if (!more)
+            return;
+        const struct blob_record *blob = &p->uploads[i].blob;
+        int rc = upload_blob(p, blob);
+        if (rc < 0) {
+            if (rc != -ECANCELED)
+                checkpoint_note_failure(p->c, "upload", rc, remote_store_error());
+            lock_take(&p->lock);
+            if (p->error == 0)
+                p->error = rc;
+            lock_release(&p->lock);
+            return;
+        }
+        lock_take(&p->c->lock);
+        p->c->numbers.done_blobs++;
+        p->c->numbers.done_bytes += blob->bytes;
+        lock_release(&p->c->lock);
+    }
+}
+
+static int
+upload(struct publication *p)
+{
+    struct checkpoint *c = p->c;
+    checkpoint_set_publish_phase(c, CHECKPOINT_PHASE_UPLOADING);
+    lock_take(&c->lock);
+    c->numbers.done_blobs = c->numbers.done_bytes = c->numbers.total_bytes = 0;
+    c->numbers.total_blobs = p->upload_count;
+    for (size_t i = 0; i < p->upload_count; i++)
+        c->numbers.total_bytes += p->uploads[i].blob.bytes;
+    uint64_t bytes = c->numbers.total_bytes;
+    lock_release(&c->lock);
+    struct thread threads[UPLOAD_THREADS_MAX];
+    unsigned wanted = c->options.upload_threads;
+    unsigned started = 0;
+    while (started + 1 < wanted && started + 1 < p->upload_count && started < UPLOAD_THREADS_MAX &&
+           thread_start(&threads[started], "upload", upload_run, p) == 0)
+        started++;
+    upload_run(p);
+    for (unsigned i = 0; i < started; i++)
+        thread_join(&threads[i]);
+    if (p->error < 0)
+        return p->error;
+    struct log_event e;
+    log_begin(&e, LOG_LEVEL_INFO, "checkpoint.uploaded");
+    log_u64(&e, "job_id", p->job_id);
+    log_u64(&e, "uploaded_blobs", p->upload_count);
+    log_u64(&e, "uploaded_bytes", bytes);
+    log_u64(&e, "duration_ms", clock_monotonic_ms() - p->started_ms);
+    log_end(&e);
+    crash_point("checkpoint.uploaded");
+    return 0;
+}
+
+// ---- the commit point and after -----------------------------------------------------------------
+
+static int
+create_record(struct publication *p)
+{
+    struct checkpoint *c = p->c;
+    checkpoint_set_publish_phase(c, CHECKPOINT_PHASE_PUBLISHING);
+    int rc = remote_manifest_publish(&c->options.place, &p->staged);
+    if (rc == -ESTALE) {
+        rc = catch_up(p);
+        return rc == 0 ? -EAGAIN : rc;
+    }
+    if (rc < 0)
+        return rc;
+    crash_point("checkpoint.published_remotely");
+    return 0;
+}
+
+// The checkpoint job is done when its generation (or a later one) is in the store.
+static int
+finish_job(struct checkpoint *c, struct generation published)
+{
+    lock_take(&c->lock);
+    uint64_t id = c->job.generation.v <= published.v ? c->job.id : 0;
+    if (id != 0)
+        c->job.id = 0;
+    lock_release(&c->lock);
+    if (id == 0)
+        return 0;
+    struct manifest_batch *b = manifest_batch_new(c->options.db);
+    manifest_batch_remove_job(b, id);
+    return manifest_submit(c->options.manifest, b, NULL);
+}
+
+static int
+record_publication(struct publication *p)
+{
+    struct checkpoint *c = p->c;
+    struct generation generation = p->staged.header.generation;
+    int rc = remote_manifest_record_publication(&c->options.place, c->options.manifest,
+        c->options.db, &p->staged, p->staged.header.created_ms, p->uploads, p->upload_count);
+    if (rc == 0)
+        rc = finish_job(c, generation);
+    if (rc < 0)
+        return rc;
+    struct log_event e;
+    char id[37];
+    uuid_to_string(&p->staged.header.checkpoint_id, id);
+    log_begin(&e, LOG_LEVEL_INFO, "checkpoint.published");
+    log_u64(&e, "job_id", p->job_id);
+    log_u64(&e, "manifest_generation", generation.v);
+    log_string(&e, "checkpoint_id", id);
+    log_u64(&e, "sequence", p->staged.header.sequence);
+    log_u64(&e, "duration_ms", clock_monotonic_ms() - p->started_ms);
+    log_end(&e);
+    crash_point("checkpoint.publication_recorded");
+    return 0;
+}
+
+static void
+clean_up(struct publication *p)
+{
+    struct checkpoint *c = p->c;
+    checkpoint_set_publish_phase(c, CHECKPOINT_PHASE_CLEANING);
+    if (read_db(c, &p->db) == 0 && remote_manifest_catalog_due(&p->db)) {
+        int rc =
+            remote_manifest_write_catalog(&c->options.place, c->options.manifest, c->options.db);
+        if (rc < 0 && rc != -EAGAIN)
+            log_warning("catalog.failed", "cannot write a catalog: %s", remote_store_error());
+    }
+    struct log_event e;
+    log_begin(&e, LOG_LEVEL_INFO, "checkpoint.cleaned_up");
+    log_u64(&e, "job_id", p->job_id);
+    log_end(&e);
+    crash_point("checkpoint.cleaned");
+}
+
+// A generation is published under the id of the job that made it, so that another attempt makes the
+// same bytes.
+static struct uuid
+choose_checkpoint_id(struct publication *p)
+{
+    struct checkpoint *c = p->c;
+    lock_take(&c->lock);
+    bool known = c->job.generation.v == p->db.local.v;
+    struct uuid id = c->job.checkpoint_id;
+    p->job_id = c->job.id;
+    lock_release(&c->lock);
+    return known ? id : random_uuid();
+}
+
+static int
+publish_steps(struct publication *p)
+{
+    struct checkpoint *c = p->c;
+    int rc = ensure_claimed(p);
+    if (rc == 0)
+        rc = read_db(c, &p->db);
+    if (rc < 0 || p->db.local.v == p->db.published.v)
+        return rc;
+    // Nothing may be merged while it is not known which images this publication names.
+    set_publishing(c, UINT64_MAX);
+    struct uuid id = choose_checkpoint_id(p);
+    rc = remote_manifest_stage_generation(&c->options.place, c->options.manifest, c->options.db,
+        &id, &p->staged, &p->uploads, &p->upload_count);
+    if (rc < 0)
+        return rc == -EALREADY ? 0 : rc;
+    set_publishing(c, p->staged.header.generation.v);
+    rc = upload(p);
+    if (rc == 0)
+        rc = create_record(p);
+    if (rc == 0)
+        rc = record_publication(p);
+    return rc;
+}
+
+void
+checkpoint_look_at_chain(struct checkpoint *c)
+{
+    struct publication p = {.c = c};
+    int rc = read_db(c, &p.db);
+    if (rc == 0 && !p.db.fenced)
+        rc = catch_up(&p);
+    if (rc < 0 && rc != -ESTALE)
+        checkpoint_note_failure(c, "ownership", rc, remote_store_error());
+}
+
+int
+checkpoint_publish(struct checkpoint *c, struct generation *generation_out)
+{
+    struct publication p = {.c = c, .started_ms = clock_monotonic_ms(), .staged = {.fd = -1}};
+    lock_init(&p.lock, "publication", LOCK_RANK_PUBLICATION);
+    int rc = read_db(c, &p.db);
+    if (rc == 0)
+        rc = publish_steps(&p);
+    bool published = rc == 0 && p.staged.path;
+    set_publishing(c, 0);
+    if (published)
+        clean_up(&p);
+    if (rc < 0 && p.error == 0)
+        checkpoint_note_failure(c, "publish", rc, remote_store_error());
+    if (rc == 0)
+        rc = read_db(c, &p.db);
+    *generation_out = p.db.published;
+    remote_staged_free(&p.staged);
+    free(p.uploads);
+    lock_destroy(&p.lock);
+    checkpoint_set_publish_phase(c, CHECKPOINT_PHASE_IDLE);
+    return rc == 0 && published ? 1 : rc;
+}

@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: Apache-2.0
+// Staging: the images of a plan become blob files in the job's scratch directory. Large images have
+// a blob of their own, small ones share packs.
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/checksum.h"
+#include "checkpoint/checkpoint_internal.h"
+#include "platform/log.h"
+#include "platform/memory.h"
+
+#define PACK_BYTES_MAX (64u << 20)
+#define WRITE_BUFFER   (1u << 20)
+
+// A blob file that is being written.
+struct blob_file {
+    const struct file_ops *ops;
+    int fd; // -1: none
+    char *path;
+    uint64_t bytes;
+    struct sha256_stream *hash;
+    struct buffer pending; // not written yet
+};
+
+struct stage {
+    struct checkpoint *c;
+    const struct checkpoint_cut *cut;
+    struct checkpoint_staging *out;
+    const struct job_record *job;
+    const char *directory;
+    struct blob_file pack;
+    size_t pack_images; // that have gone into it
+};
+
+bool
+checkpoint_makes_base(const struct chunk_action *action)
+{
+    return action->kind == CHUNK_ACTION_SEAL_AS_BASE || action->kind == CHUNK_ACTION_CREATE_BASE;
+}
+
+static int
+file_flush(struct blob_file *f)
+{
+    int rc = file_write_at(
+        f->ops, f->fd, f->pending.data, f->pending.length, f->bytes - f->pending.length);
+    buffer_clear(&f->pending);
+    return rc;
+}
+
+static int
+file_append(void *argument, const void *p, size_t n)
+{
+    struct blob_file *f = argument;
+    sha256_stream_update(f->hash, p, n);
+    buffer_append(&f->pending, p, n);
+    f->bytes += n;
+    return f->pending.length >= WRITE_BUFFER ? file_flush(f) : 0;
+}
+
+static int
+file_begin(struct stage *s, struct blob_file *f)
+{
+    *f = (struct blob_file){.ops = s->c->options.ops};
+    f->path = memory_printf("%s/blob-%zu", s->directory, s->out->blob_count);
+    f->fd = file_open(f->ops, f->path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+    if (f->fd < 0) {
+        int rc = f->fd;
+        free(f->path);
+        f->path = NULL;
+        return rc;
+    }
+    f->hash = sha256_stream_new();
+    return 0;
+}
+
+static void
+file_abandon(struct blob_file *f)
+{
+    file_close(f->fd);
+    sha256_stream_free(f->hash);
+    buffer_free(&f->pending);
+    free(f->path);
+    *f = (struct blob_file){.fd = -1};
+}
+
+// Makes the file durable and adds it to the staging as blob number blob_count.
+static int
+file_finish(struct stage *s, struct blob_file *f, enum blob_object_kind kind)
+{
+    int rc = file_flush(f);
+    if (rc == 0)
+        rc = f->ops->fdatasync(f->fd);
+    if (rc < 0)
+        return rc;
+    struct checkpoint_staging *out = s->out;
+    out->blobs = memory_realloc(out->blobs, (out->blob_count + 1) * sizeof(*out->blobs));
+    struct staged_blob *blob = &out->blobs[out->blob_count++];
+    *blob = (struct staged_blob){
+        .path = f->path,
+        .record = {.bytes = f->bytes,
+            .kind = (uint8_t)kind,
+            .residency = RESIDENCY_LOCAL,
+            .checkpoint_id = s->job->checkpoint_id,
+
+            .generation = s->job->generation},
+    };
+    sha256_stream_finish(f->hash, &blob->record.hash);
+    out->bytes += f->bytes;
+    f->path = NULL;
+    file_abandon(f);
+    return 0;
+}
+
+static int
+finish_pack(struct stage *s)
+{
+    if (s->pack.fd < 0)
+        return 0;
+    s->pack_images = 0;
+    return file_finish(s, &s->pack, BLOB_OBJECT_PACK);
+}
+
+static int
+write_image(struct stage *s, const struct chunk_action *action, struct blob_file *f,
+    struct staged_image *image)
+{
+    bool base = checkpoint_makes_base(action);
+    struct blob_writer *w = blob_writer_new(base ? BLOB_BASE : BLOB_DELTA, file_append, f);
+    image->action = action;
+    image->blob = s->out->blob_count;
+    image->offset = f->bytes;
+    int rc = checkpoint_write_image(s->c, s->cut, action, w, &image->present_pages);
+    if (rc == 0)
+        rc = blob_writer_finish(w, &image->info);
+    blob_writer_free(w);
+    return rc;
+}
+
+static int
+align_pack(struct blob_file *f)
+{
+    static const uint8_t zeros[BLOB_ALIGNMENT];
+    uint64_t over = f->bytes % BLOB_ALIGNMENT;
+    return over ? file_append(f, zeros, BLOB_ALIGNMENT - over) : 0;
+}
+
+// Packs take the next blob number only when they are finished, so a large image that comes between
+// finishes the pack first.
+static int
+stage_image(struct stage *s, const struct chunk_action *action)
+{
+    struct staged_image *image = &s->out->images[s->out->image_count];
+    int rc = 0;
+    if (s->pack.fd >= 0 &&
+        (!action->pack || s->pack.bytes + action->estimated_bytes > PACK_BYTES_MAX))
+        rc = finish_pack(s);
+    if (rc < 0)
+        return rc;
+    if (action->pack) {
+        rc = s->pack.fd < 0 ? file_begin(s, &s->pack) : align_pack(&s->pack);
+        if (rc == 0)
+            rc = write_image(s, action, &s->pack, image);
+    } else {
+        struct blob_file f;
+        rc = file_begin(s, &f);
+        if (rc < 0)
+            return rc;
+        rc = write_image(s, action, &f, image);
+        bool base = checkpoint_makes_base(action);
+        if (rc == 0)
+            rc = file_finish(s, &f, base ? BLOB_OBJECT_CHUNK : BLOB_OBJECT_DELTA);
+        file_abandon(&f);
+    }
+    if (rc == 0)
+        s->out->image_count++;
+    return rc;
+}
+
+int
+checkpoint_stage(struct checkpoint *c, const struct checkpoint_cut *cut,
+    const struct checkpoint_plan *plan, const struct job_record *job, const char *directory,
+    struct checkpoint_staging *staging_out)
+{
+    *staging_out = (struct checkpoint_staging){
+        .images = memory_alloc_zero(plan->count * sizeof(struct staged_image))};
+    struct stage s = {
+        .c = c,
+        .cut = cut,
+        .out = staging_out,
+        .job = job,
+        .directory = directory,
+        .pack = {.fd = -1},
+    };
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < plan->count; i++)
+        if (plan->actions[i].kind != CHUNK_ACTION_DROP_CHUNK)
+            rc = stage_image(&s, &plan->actions[i]);
+    if (rc == 0)
+        rc = finish_pack(&s);
+    file_abandon(&s.pack);
+    if (rc < 0)
+        checkpoint_staging_free(staging_out);
+    return rc;
+}
+
+static int
+verify_blob(struct checkpoint *c, const struct staged_blob *blob)
+{
+    CLEANUP(file_close_auto) int fd = file_open(c->options.ops, blob->path, O_RDONLY, 0);
+    if (fd < 0)
+        return fd;
+    CLEANUP(memory_free_auto) uint8_t *bytes = memory_alloc(WRITE_BUFFER);
+    struct sha256_stream *stream = sha256_stream_new();
+    struct sha256 hash;
+    uint64_t at = 0;
+    ssize_t got;
+    while ((got = file_read_at(c->options.ops, fd, bytes, WRITE_BUFFER, at)) > 0) {
+        sha256_stream_update(stream, bytes, (size_t)got);
+        at += (uint64_t)got;
+    }
+    sha256_stream_finish(stream, &hash);
+    sha256_stream_free(stream);
+    if (got < 0)
+        return (int)got;
+    if (at == blob->record.bytes && sha256_equal(&hash, &blob->record.hash))
+        return 0;
+    log_error("checkpoint.corrupt", "%s does not read back as it was written", blob->path);
+    return -EIO;
+}
+
+int
+checkpoint_verify_staging(struct checkpoint *c, const struct checkpoint_staging *staging)
+{
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < staging->blob_count; i++)
+        rc = verify_blob(c, &staging->blobs[i]);
+    return rc;
+}
+
+void
+checkpoint_staging_free(struct checkpoint_staging *staging)
+{
+    for (size_t i = 0; i < staging->blob_count; i++)
+        free(staging->blobs[i].path);
+    free(staging->blobs);
+    free(staging->images);
+    *staging = (struct checkpoint_staging){0};
+}

@@ -1,0 +1,414 @@
+// SPDX-License-Identifier: Apache-2.0
+// When checkpoints happen: the fold thread answers pressure, the timer and requests; the publish
+// thread follows it, at its own pace, and tries again with back-off while the store cannot be
+// reached.
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "checkpoint/checkpoint_internal.h"
+#include "platform/clock.h"
+#include "platform/log.h"
+#include "platform/memory.h"
+
+#define BACKOFF_FIRST_MS 500u
+#define BACKOFF_MAX_MS   30000u
+#define FOLD_RETRY_MS    1000u
+
+void
+checkpoint_set_fold_phase(struct checkpoint *c, enum checkpoint_phase phase)
+{
+    lock_take(&c->lock);
+    c->numbers.fold_phase = phase;
+    lock_release(&c->lock);
+}
+
+void
+checkpoint_set_publish_phase(struct checkpoint *c, enum checkpoint_phase phase)
+{
+    lock_take(&c->lock);
+    c->numbers.publish_phase = phase;
+    lock_release(&c->lock);
+}
+
+static bool
+is_store_trouble(int rc)
+{
+    return rc == -EAGAIN || rc == -EBUSY || rc == -ETIMEDOUT || rc == -EACCES || rc == -ENXIO;
+}
+
+void
+checkpoint_note_failure(struct checkpoint *c, const char *stage, int rc, const char *text)
+{
+    lock_take(&c->lock);
+    c->numbers.failures++;
+    snprintf(c->numbers.last_error, sizeof(c->numbers.last_error), "%s: %s", stage,
+        text && text[0] ? text : strerror(-rc));
+    if (is_store_trouble(rc))
+        c->numbers.store_reachable = false;
+    lock_release(&c->lock);
+    struct log_event e;
+    log_begin(&e, LOG_LEVEL_ERROR, "checkpoint.failed");
+    log_string(&e, "stage", stage);
+    log_string(&e, "error", text && text[0] ? text : strerror(-rc));
+    log_bool(&e, "retryable", rc != -ESTALE);
+    log_end(&e);
+}
+
+// ---- requests -----------------------------------------------------------------------------------
+
+void
+checkpoint_request(struct checkpoint *c, unsigned flags, checkpoint_done *done, void *argument)
+{
+    struct checkpoint_request *r = memory_alloc_zero(sizeof(*r));
+    r->flags = flags;
+    r->done = done;
+    r->argument = argument;
+    lock_take(&c->lock);
+    list_append(&c->asked, &r->node);
+    condition_signal(&c->fold_work);
+    lock_release(&c->lock);
+}
+
+static struct checkpoint_request *
+find_request_locked(struct list_node *list, const void *argument)
+{
+    LIST_FOR_EACH(list, n)
+    {
+        struct checkpoint_request *r = CONTAINER_OF(n, struct checkpoint_request, node);
+        if (r->argument == argument)
+            return r;
+    }
+    return NULL;
+}
+
+bool
+checkpoint_forget(struct checkpoint *c, void *argument)
+{
+    lock_take(&c->lock);
+    struct checkpoint_request *r = find_request_locked(&c->asked, argument);
+    if (!r)
+        r = find_request_locked(&c->folding, argument);
+    if (!r)
+        r = find_request_locked(&c->folded, argument);
+    if (r)
+        list_remove(&r->node);
+    lock_release(&c->lock);
+    free(r);
+    return r != NULL;
+}
+
+// Answers requests without the lock.
+static void
+answer(struct list_node *list, int result, struct generation generation)
+{
+    for (struct list_node *n; (n = list_take_first(list));) {
+        struct checkpoint_request *r = CONTAINER_OF(n, struct checkpoint_request, node);
+        r->done(r->argument, result, generation);
+        free(r);
+    }
+}
+
+// ---- folding ------------------------------------------------------------------------------------
+
+static bool
+must_fold_locked(const struct checkpoint *c, uint64_t now)
+{
+    return c->pressed || !list_is_empty(&c->asked) ||
+           (c->next_timer_ms != 0 && now >= c->next_timer_ms);
+}
+
+static bool
+wants_kernel_sync_locked(struct checkpoint *c)
+{
+    LIST_FOR_EACH(&c->folding, n)
+    if (CONTAINER_OF(n, struct checkpoint_request, node)->flags & CHECKPOINT_REQUEST_SYNC_KERNEL)
+        return true;
+    return false;
+}
+
+static struct generation
+local_generation(struct checkpoint *c)
+{
+    struct manifest_reader *r;
+    struct db_record db = {0};
+    if (manifest_read_begin(c->options.manifest, &r) == 0) {
+        if (manifest_read_db(r, c->options.db, &db) < 0)
+            db.local.v = 0;
+        manifest_read_end(r);
+    }
+    return db.local;
+}
+
+// The requests whose fold is done either wait for publication or are answered.
+static void
+sort_requests(struct checkpoint *c, int rc, struct generation generation)
+{
+    struct list_node ready;
+    list_init(&ready);
+    lock_take(&c->lock);
+    LIST_FOR_EACH(&c->folding, n)
+    {
+        struct checkpoint_request *r = CONTAINER_OF(n, struct checkpoint_request, node);
+        list_remove(&r->node);
+        r->generation = generation;
+        bool publish = rc >= 0 && (r->flags & CHECKPOINT_REQUEST_PUBLISH);
+        list_append(publish ? &c->folded : &ready, &r->node);
+        if (publish)
+            c->publish_now = true;
+    }
+    condition_signal(&c->publish_work);
+    lock_release(&c->lock);
+    answer(&ready, rc < 0 ? rc : 0, generation);
+}
+
+static void
+fold_once(struct checkpoint *c, bool timer)
+{
+    lock_take(&c->lock);
+    list_move_all(&c->folding, &c->asked);
+    bool sync = wants_kernel_sync_locked(c);
+    c->pressed = false;
+    lock_release(&c->lock);
+    int rc = 0;
+    if (sync && c->options.host.sync_kernel)
+        rc = c->options.host.sync_kernel(c->options.host.argument);
+    if (rc < 0)
+        checkpoint_note_failure(c, "kernel sync", rc, NULL);
+    struct generation generation = {0};
+    if (rc == 0)
+        rc = checkpoint_fold(c, &generation);
+    lock_take(&c->lock);
+    if (rc == 0)
+        c->numbers.folds++;
+    if (timer)
+        c->publish_due = true;
+    if (rc < 0 && rc != -ESTALE)
+        c->pressed = true; // the frozen set is still there: again, after a pause
+    c->fold_pause_ms = rc < 0 ? clock_monotonic_ms() + FOLD_RETRY_MS : 0;
+    lock_release(&c->lock);
+    if (rc == 1)
+        generation = local_generation(c);
+    sort_requests(c, rc, generation);
+}
+
+static void
+fold_run(void *argument)
+{
+    struct checkpoint *c = argument;
+    lock_take(&c->lock);
+    while (!c->stopping) {
+        uint64_t now = clock_monotonic_ms();
+        if (!must_fold_locked(c, now) || now < c->fold_pause_ms) {
+            uint64_t until = c->next_timer_ms ? c->next_timer_ms : now + 3600000;
+            if (now < c->fold_pause_ms)
+                until = c->fold_pause_ms;
+            condition_wait_until(&c->fold_work, &c->lock, until);
+            continue;
+        }
+        bool timer = c->next_timer_ms != 0 && now >= c->next_timer_ms;
+        if (timer)
+            c->next_timer_ms = now + c->options.interval_ms;
+        lock_release(&c->lock);
+        fold_once(c, timer);
+        lock_take(&c->lock);
+    }
+    lock_release(&c->lock);
+}
+
+// ---- publishing ---------------------------------------------------------------------------------
+
+static void
+take_published_locked(struct checkpoint *c, struct generation generation, struct list_node *out)
+{
+    LIST_FOR_EACH(&c->folded, n)
+    {
+        struct checkpoint_request *r = CONTAINER_OF(n, struct checkpoint_request, node);
+        if (r->generation.v > generation.v)
+            continue;
+        list_remove(&r->node);
+        list_append(out, &r->node);
+    }
+}
+
+static void
+publish_once(struct checkpoint *c)
+{
+    struct list_node ready;
+    list_init(&ready);
+    struct generation generation = {0};
+    int rc = checkpoint_publish(c, &generation);
+    lock_take(&c->lock);
+    if (rc >= 0) {
+        c->numbers.publications += rc == 1;
+        if (rc == 1 || list_is_empty(&c->folded)) {
+            c->numbers.store_reachable = true;
+            c->numbers.last_error[0] = 0;
+        }
+        c->publish_backoff_ms = 0;
+        c->retry_publish_ms = 0;
+        take_published_locked(c, generation, &ready);
+    } else {
+        // Who waits is told; the publication itself is tried again, later and later.
+        c->publish_backoff_ms =
+            c->publish_backoff_ms ? 2 * c->publish_backoff_ms : BACKOFF_FIRST_MS;
+        if (c->publish_backoff_ms > BACKOFF_MAX_MS)
+            c->publish_backoff_ms = BACKOFF_MAX_MS;
+        c->retry_publish_ms = clock_monotonic_ms() + c->publish_backoff_ms;
+        c->publish_due = rc != -ESTALE;
+        list_move_all(&ready, &c->folded);
+    }
+    if (!list_is_empty(&c->folded))
+        c->publish_now = true;
+    lock_release(&c->lock);
+    answer(&ready, rc < 0 ? rc : 0, generation);
+}
+
+static void
+publish_run(void *argument)
+{
+    struct checkpoint *c = argument;
+    lock_take(&c->lock);
+    while (!c->stopping) {
+        uint64_t now = clock_monotonic_ms();
+        if (c->check_due) {
+            c->check_due = false;
+            lock_release(&c->lock);
+            checkpoint_look_at_chain(c);
+            lock_take(&c->lock);
+            continue;
+        }
+        bool due = c->publish_now || (c->publish_due && now >= c->retry_publish_ms);
+        if (!due) {
+            condition_wait_until(
+                &c->publish_work, &c->lock, c->publish_due ? c->retry_publish_ms : now + 3600000);
+            continue;
+        }
+        c->publish_now = c->publish_due = false;
+        lock_release(&c->lock);
+        publish_once(c);
+        lock_take(&c->lock);
+    }
+    lock_release(&c->lock);
+}
+
+// ---- life ---------------------------------------------------------------------------------------
+
+void
+checkpoint_press(struct checkpoint *c)
+{
+    lock_take(&c->lock);
+    if (!c->pressed) {
+        c->pressed = true;
+        condition_signal(&c->fold_work);
+    }
+    lock_release(&c->lock);
+}
+
+void
+checkpoint_check_owner(struct checkpoint *c)
+{
+    lock_take(&c->lock);
+    c->check_due = true;
+    condition_signal(&c->publish_work);
+    lock_release(&c->lock);
+}
+
+void
+checkpoint_numbers(struct checkpoint *c, struct checkpoint_numbers *numbers_out)
+{
+    lock_take(&c->lock);
+    *numbers_out = c->numbers;
+    lock_release(&c->lock);
+}
+
+// The job that an earlier process left is taken over: it keeps its id.
+static int
+find_job(void *argument, const struct job_record *job)
+{
+    struct checkpoint *c = argument;
+    if (job->kind == JOB_CREATE_CHECKPOINT &&
+        (job->state == JOB_PENDING || job->state == JOB_IN_FLIGHT))
+        c->job = *job;
+    return 0;
+}
+
+static void
+free_checkpoint(struct checkpoint *c)
+{
+    condition_destroy(&c->fold_work);
+    condition_destroy(&c->publish_work);
+    lock_destroy(&c->lock);
+    free(c->unlink_later);
+    free(c);
+}
+
+static int
+start_threads(struct checkpoint *c)
+{
+    int rc = thread_start(&c->fold_thread, "checkpoint", fold_run, c);
+    if (rc < 0)
+        return rc;
+    rc = thread_start(&c->publish_thread, "publish", publish_run, c);
+    if (rc == 0)
+        return 0;
+    lock_take(&c->lock);
+    c->stopping = true;
+    condition_broadcast(&c->fold_work);
+    lock_release(&c->lock);
+    thread_join(&c->fold_thread);
+    return rc;
+}
+
+int
+checkpoint_start(const struct checkpoint_options *options, struct checkpoint **checkpoint_out)
+{
+    *checkpoint_out = NULL;
+    struct checkpoint *c = memory_alloc_zero(sizeof(*c));
+    c->options = *options;
+    c->claimed = options->claimed;
+    lock_init(&c->lock, "checkpoint", LOCK_RANK_CHECKPOINT);
+    condition_init(&c->fold_work);
+    condition_init(&c->publish_work);
+    list_init(&c->asked);
+    list_init(&c->folding);
+    list_init(&c->folded);
+    c->numbers.store_reachable = options->claimed;
+    if (options->interval_ms > 0)
+        c->next_timer_ms = clock_monotonic_ms() + options->interval_ms;
+    c->publish_due = true; // what an earlier process left unpublished
+    struct manifest_reader *r;
+    int rc = manifest_read_begin(options->manifest, &r);
+    if (rc == 0) {
+        rc = manifest_read_jobs(r, options->db, find_job, c);
+        manifest_read_end(r);
+    }
+    if (rc == 0)
+        rc = start_threads(c);
+    if (rc < 0) {
+        free_checkpoint(c);
+        return rc;
+    }
+    *checkpoint_out = c;
+    return 0;
+}
+
+void
+checkpoint_stop(struct checkpoint *c)
+{
+    if (!c)
+        return;
+    lock_take(&c->lock);
+    c->stopping = true;
+    condition_broadcast(&c->fold_work);
+    condition_broadcast(&c->publish_work);
+    lock_release(&c->lock);
+    thread_join(&c->fold_thread);
+    thread_join(&c->publish_thread);
+    struct generation none = {0};
+    answer(&c->asked, -ECANCELED, none);
+    answer(&c->folding, -ECANCELED, none);
+    answer(&c->folded, -ECANCELED, none);
+    free_checkpoint(c);
+}

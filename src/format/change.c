@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+// Layout of a change:
+//
+//     kind      u8
+//     version   u8      of the body's layout
+//     reserved  u16     0
+//     length    u32     of the body
+//     body      the key's fields, then the record (format/record_codec.h)
+#include "format/change.h"
+
+#include <errno.h>
+
+#include "format/record_codec.h"
+
+#define CHANGE_VERSION      1u
+#define CHANGE_HEADER_BYTES 8u
+// The longest body is an xattr's.
+#define CHANGE_BODY_MAX (8u + 1u + XATTR_NAME_BYTES_MAX + 4u + XATTR_VALUE_BYTES_MAX)
+
+#define COOKIE_MAX ((uint64_t)INT64_MAX)
+
+static void
+encode_name(const char *name, uint8_t length, struct buffer *out)
+{
+    buffer_append_u8(out, length);
+    buffer_append(out, name, length);
+}
+
+static const char *
+decode_name(struct byte_reader *r, uint8_t *length)
+{
+    *length = read_u8(r);
+    return (const char *)read_bytes(r, *length);
+}
+
+static void
+encode_body(const struct change *c, struct buffer *out)
+{
+    switch (c->kind) {
+    case CHANGE_PUT_INODE:
+        buffer_append_le64(out, c->object.v);
+        record_encode_inode(&c->inode, out);
+        break;
+    case CHANGE_DELETE_INODE:
+        buffer_append_le64(out, c->object.v);
+        break;
+    case CHANGE_PUT_DIRENT:
+        buffer_append_le64(out, c->dirent.parent.v);
+        buffer_append_le64(out, c->dirent.cookie);
+        record_encode_dirent(&c->dirent, out);
+        break;
+    case CHANGE_DELETE_DIRENT:
+        buffer_append_le64(out, c->dirent.parent.v);
+        buffer_append_le64(out, c->dirent.cookie);
+        encode_name(c->dirent.name, c->dirent.name_length, out);
+        break;
+    case CHANGE_PUT_XATTR:
+    case CHANGE_DELETE_XATTR:
+        buffer_append_le64(out, c->xattr.object.v);
+        encode_name(c->xattr.name, c->xattr.name_length, out);
+        if (c->kind == CHANGE_PUT_XATTR)
+            record_encode_xattr(&c->xattr, out);
+        break;
+    case CHANGE_WRITE:
+    case CHANGE_DISCARD:
+        buffer_append_le64(out, c->object.v);
+        buffer_append_le64(out, c->offset);
+        buffer_append_le64(out, c->length);
+        break;
+    case CHANGE_PUT_CHUNK:
+        buffer_append_le64(out, c->chunk.id.v);
+        record_encode_chunk(&c->chunk, out);
+        break;
+    case CHANGE_DELETE_CHUNK:
+        buffer_append_le64(out, c->chunk.object.v);
+        buffer_append_le64(out, c->chunk.index.v);
+        break;
+    case CHANGE_PUT_DELTA:
+    case CHANGE_DELETE_DELTA:
+        buffer_append_le64(out, c->delta.chunk.v);
+        buffer_append_le64(out, c->delta.generation.v);
+        if (c->kind == CHANGE_PUT_DELTA)
+            record_encode_delta(&c->delta, out);
+        break;
+    case CHANGE_PUT_BLOB:
+        buffer_append(out, c->blob.hash.b, sizeof(c->blob.hash.b));
+        record_encode_blob(&c->blob, out);
+        break;
+    case CHANGE_PUT_COUNTERS:
+        record_encode_counters(&c->counters, out);
+        break;
+    }
+}
+
+void
+change_encode(const struct change *c, struct buffer *out)
+{
+    size_t start = out->length;
+    buffer_append_u8(out, (uint8_t)c->kind);
+    buffer_append_u8(out, CHANGE_VERSION);
+    buffer_append_le16(out, 0);
+    buffer_append_le32(out, 0);
+    encode_body(c, out);
+    put_le32(out->data + start + 4, (uint32_t)(out->length - start - CHANGE_HEADER_BYTES));
+}
+
+static bool
+decode_dirent_key(struct byte_reader *r, struct dirent_record *d)
+{
+    d->parent.v = read_le64(r);
+    d->cookie = read_le64(r);
+    return d->parent.v != 0 && d->cookie <= COOKIE_MAX;
+}
+
+static bool
+decode_xattr_key(struct byte_reader *r, struct xattr_record *x)
+{
+    x->object.v = read_le64(r);
+    x->name = decode_name(r, &x->name_length);
+    return !r->bad && x->object.v != 0 && xattr_name_is_valid(x->name, x->name_length);
+}
+
+static bool
+decode_delta_key(struct byte_reader *r, struct chunk_delta *d)
+{
+    d->chunk.v = read_le64(r);
+    d->generation.v = read_le64(r);
+    return d->chunk.v != 0 && d->generation.v != 0;
+}
+
+// A range of an object; that of a discard may be open.
+static bool
+decode_range(struct byte_reader *r, struct change *c)
+{
+    c->object.v = read_le64(r);
+    c->offset = read_le64(r);
+    c->length = read_le64(r);
+    if (c->object.v == 0 || c->offset > OBJECT_MAX_BYTES)
+        return false;
+    if (c->kind == CHANGE_DISCARD && c->length == UINT64_MAX)
+        return true;
+    return c->length <= OBJECT_MAX_BYTES - c->offset;
+}
+
+static bool
+decode_delete_dirent(struct byte_reader *r, struct dirent_record *d)
+{
+    bool good = decode_dirent_key(r, d);
+    d->name = decode_name(r, &d->name_length);
+    // Whoever no longer knows the name leaves it out.
+    return !r->bad && good && (d->name_length == 0 || name_is_valid(d->name, d->name_length));
+}
+
+static bool
+decode_delete_chunk(struct byte_reader *r, struct chunk_entry *chunk)
+{
+    chunk->object.v = read_le64(r);
+    chunk->index.v = read_le64(r);
+    return chunk->object.v != 0 && chunk->index.v <= CHUNK_INDEX_MAX;
+}
+
+static bool
+decode_body(struct byte_reader *r, struct change *c)
+{
+    switch (c->kind) {
+    case CHANGE_PUT_INODE:
+        c->object.v = read_le64(r);
+        return c->object.v != 0 && record_decode_inode(r, &c->inode);
+    case CHANGE_DELETE_INODE:
+        c->object.v = read_le64(r);
+        return c->object.v != 0;
+    case CHANGE_PUT_DIRENT:
+        return decode_dirent_key(r, &c->dirent) && record_decode_dirent(r, &c->dirent);
+    case CHANGE_DELETE_DIRENT:
+        return decode_delete_dirent(r, &c->dirent);
+    case CHANGE_PUT_XATTR:
+        return decode_xattr_key(r, &c->xattr) && record_decode_xattr(r, &c->xattr);
+    case CHANGE_DELETE_XATTR:
+        return decode_xattr_key(r, &c->xattr);
+    case CHANGE_WRITE:
+    case CHANGE_DISCARD:
+        return decode_range(r, c);
+    case CHANGE_PUT_CHUNK:
+        c->chunk.id.v = read_le64(r);
+        return c->chunk.id.v != 0 && record_decode_chunk(r, &c->chunk);
+    case CHANGE_DELETE_CHUNK:
+        return decode_delete_chunk(r, &c->chunk);
+    case CHANGE_PUT_DELTA:
+        return decode_delta_key(r, &c->delta) && record_decode_delta(r, &c->delta);
+    case CHANGE_DELETE_DELTA:
+        return decode_delta_key(r, &c->delta);
+    case CHANGE_PUT_BLOB:
+        read_copy(r, c->blob.hash.b, sizeof(c->blob.hash.b));
+        return record_decode_blob(r, &c->blob);
+    case CHANGE_PUT_COUNTERS:
+        return record_decode_counters(r, &c->counters);
+    }
+    return false;
+}
+
+int
+change_decode(struct byte_reader *r, struct change *change_out)
+{
+    memset(change_out, 0, sizeof(*change_out));
+    uint8_t kind = read_u8(r);
+    uint8_t version = read_u8(r);
+    uint16_t reserved = read_le16(r);
+    uint32_t length = read_le32(r);
+    if (r->bad || version != CHANGE_VERSION || reserved != 0 || length > CHANGE_BODY_MAX)
+        return -EBADMSG;
+    const uint8_t *body = read_bytes(r, length);
+    if (!body)
+        return -EBADMSG;
+    struct byte_reader fields = byte_reader_over(body, length);
+    change_out->kind = (enum change_kind)kind;
+    if (!decode_body(&fields, change_out) || fields.bad || byte_reader_left(&fields) != 0)
+        return -EBADMSG;
+    return 0;
+}

@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: Apache-2.0
+// Reading is done twice when there is a visitor: once to find out whether the record is whole, once
+// to tell it. Each length is checked against what is left of the record before memory is taken for
+// it, and there are never more than two sections' worth of memory.
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/checksum.h"
+#include "format/compress.h"
+#include "format/manifest_record.h"
+#include "format/manifest_record_internal.h"
+#include "platform/memory.h"
+
+struct record_reader {
+    manifest_record_source *source;
+    void *argument;
+    uint64_t offset; // of the next part
+    uint64_t end;    // where the footer begins
+    struct buffer stored;
+    struct buffer raw;
+    uint32_t sections;
+    uint64_t changes;
+    uint64_t raw_bytes;
+};
+
+struct footer {
+    uint32_t sections;
+    uint64_t changes;
+    uint64_t raw_bytes;
+    uint64_t record_bytes;
+    struct sha256 hash;
+};
+
+static bool
+are_zeros(struct byte_reader *r, size_t n)
+{
+    const uint8_t *p = read_bytes(r, n);
+    for (size_t i = 0; p && i < n; i++)
+        if (p[i] != 0)
+            return false;
+    return p != NULL;
+}
+
+// ---- header and footer --------------------------------------------------------------------------
+
+static int
+decode_header(const uint8_t *p, struct manifest_record_header *h)
+{
+    struct byte_reader r = byte_reader_over(p, RECORD_HEADER_BYTES);
+    const uint8_t *magic = read_bytes(&r, 8);
+    if (memcmp(magic, RECORD_MAGIC, 8) != 0 ||
+        get_le32(p + RECORD_HEADER_BYTES - 4) != crc32c(0, p, RECORD_HEADER_BYTES - 4))
+        return -EBADMSG;
+    uint16_t version = read_le16(&r);
+    uint16_t kind = read_le16(&r);
+    read_le32(&r); // compatible features: any
+    uint32_t incompatible = read_le32(&r);
+    if (version > RECORD_VERSION || incompatible != 0)
+        return -ENOTSUP;
+    h->kind = (enum manifest_record_kind)kind;
+    h->sequence = read_le64(&r);
+    h->epoch = read_le64(&r);
+    read_copy(&r, h->volume.b, sizeof(h->volume.b));
+    read_copy(&r, h->writer.b, sizeof(h->writer.b));
+    read_copy(&r, h->name_key.b, sizeof(h->name_key.b));
+    read_copy(&r, h->previous.b, sizeof(h->previous.b));
+    h->generation.v = read_le64(&r);
+    h->previous_generation.v = read_le64(&r);
+    h->cut.v = read_le64(&r);
+    read_copy(&r, h->checkpoint_id.b, sizeof(h->checkpoint_id.b));
+    h->created_ms = read_le64(&r);
+    read_copy(&r, h->host, sizeof(h->host));
+    if (version == 0 || kind < MANIFEST_RECORD_CREATE || kind > MANIFEST_RECORD_CATALOG ||
+        h->sequence == 0 || h->host[sizeof(h->host) - 1] != 0 ||
+        !are_zeros(&r, RECORD_HEADER_ZEROS))
+        return -EBADMSG;
+    return 0;
+}
+
+static int
+decode_footer(const uint8_t *p, struct footer *f)
+{
+    struct byte_reader r = byte_reader_over(p, FOOTER_BYTES);
+    const uint8_t *magic = read_bytes(&r, 8);
+    if (memcmp(magic, FOOTER_MAGIC, 8) != 0 ||
+        get_le32(p + FOOTER_BYTES - 4) != crc32c(0, p, FOOTER_BYTES - 4))
+        return -EBADMSG;
+    f->sections = read_le32(&r);
+    f->changes = read_le64(&r);
+    f->raw_bytes = read_le64(&r);
+    f->record_bytes = read_le64(&r);
+    read_copy(&r, f->hash.b, sizeof(f->hash.b));
+    return are_zeros(&r, FOOTER_ZEROS) ? 0 : -EBADMSG;
+}
+
+static int
+read_header_bytes(manifest_record_source *source, void *argument, uint64_t bytes, uint8_t *header,
+    struct manifest_record_header *header_out)
+{
+    memset(header_out, 0, sizeof(*header_out));
+    if (bytes < RECORD_BYTES_MIN)
+        return -EBADMSG;
+    int rc = source(argument, 0, header, RECORD_HEADER_BYTES);
+    return rc < 0 ? rc : decode_header(header, header_out);
+}
+
+int
+manifest_record_read_header(manifest_record_source *source, void *argument, uint64_t bytes,
+    struct manifest_record_header *header_out)
+{
+    uint8_t header[RECORD_HEADER_BYTES];
+    return read_header_bytes(source, argument, bytes, header, header_out);
+}
+
+// ---- sections -----------------------------------------------------------------------------------
+
+static bool
+decode_section_header(const uint8_t *p, struct section_header *s)
+{
+    s->encoding = get_le16(p + 4);
+    s->number = get_le32(p + 8);
+    s->raw_bytes = get_le32(p + 12);
+    s->stored_bytes = get_le32(p + 16);
+    s->changes = get_le32(p + 20);
+    s->crc = get_le32(p + 24);
+    if (get_le32(p) != SECTION_MAGIC || get_le16(p + 6) != 0 ||
+        get_le32(p + 28) != crc32c(0, p, 28))
+        return false;
+    if (s->raw_bytes == 0 || s->raw_bytes > SECTION_RAW_MAX || s->changes == 0)
+        return false;
+    return s->encoding == SECTION_RAW ? s->stored_bytes == s->raw_bytes
+                                      : s->encoding == SECTION_LZ4 && s->stored_bytes > 0 &&
+                                            s->stored_bytes < s->raw_bytes;
+}
+
+// Reads the next section: r->stored has its header and its stored bytes, r->raw its changes.
+static int
+read_section(struct record_reader *r, struct section_header *s)
+{
+    if (r->end - r->offset < SECTION_HEADER_BYTES)
+        return -EBADMSG;
+    buffer_clear(&r->stored);
+    int rc = r->source(r->argument, r->offset, buffer_extend(&r->stored, SECTION_HEADER_BYTES),
+        SECTION_HEADER_BYTES);
+    if (rc < 0)
+        return rc;
+    r->offset += SECTION_HEADER_BYTES;
+    if (!decode_section_header(r->stored.data, s) || s->number != r->sections ||
+        s->stored_bytes > r->end - r->offset)
+        return -EBADMSG;
+    uint8_t *stored = buffer_extend(&r->stored, s->stored_bytes);
+    rc = r->source(r->argument, r->offset, stored, s->stored_bytes);
+    if (rc < 0)
+        return rc;
+    r->offset += s->stored_bytes;
+    if (crc32c(0, stored, s->stored_bytes) != s->crc)
+        return -EBADMSG;
+    buffer_clear(&r->raw);
+    if (s->encoding == SECTION_RAW)
+        buffer_append(&r->raw, stored, s->raw_bytes);
+    else if (!decompress_block(
+                 stored, s->stored_bytes, buffer_extend(&r->raw, s->raw_bytes), s->raw_bytes))
+        return -EBADMSG;
+    return 0;
+}
+
+static int
+visit_section(struct record_reader *r, const struct section_header *s,
+    manifest_record_visitor *visitor, void *argument)
+{
+    struct byte_reader bytes = byte_reader_over(r->raw.data, r->raw.length);
+    uint32_t changes = 0;
+    while (byte_reader_left(&bytes) > 0) {
+        struct change c;
+        if (change_decode(&bytes, &c) < 0 || c.kind == CHANGE_WRITE || c.kind == CHANGE_DISCARD)
+            return -EBADMSG;
+        changes++;
+        int rc = visitor ? visitor(argument, &c) : 0;
+        if (rc != 0)
+            return rc;
+    }
+    r->sections++;
+    r->changes += changes;
+    r->raw_bytes += r->raw.length;
+    return changes == s->changes ? 0 : -EBADMSG;
+}
+
+// Goes through all sections; adds their bytes to the streams, if there are any.
+static int
+walk_sections(struct record_reader *r, struct sha256_stream *body, struct sha256_stream *whole,
+    manifest_record_visitor *visitor, void *argument)
+{
+    r->offset = RECORD_HEADER_BYTES;
+    r->sections = 0;
+    r->changes = 0;
+    r->raw_bytes = 0;
+    while (r->offset < r->end) {
+        struct section_header s;
+        int rc = read_section(r, &s);
+        if (rc < 0)
+            return rc;
+        if (body) {
+            sha256_stream_update(body, r->stored.data, r->stored.length);
+            sha256_stream_update(whole, r->stored.data, r->stored.length);
+        }
+        rc = visit_section(r, &s, visitor, argument);
+        if (rc != 0)
+            return rc;
+    }
+    return 0;
+}
+
+static int
+verify_with(struct record_reader *r, uint64_t bytes, struct sha256_stream *body,
+    struct sha256_stream *whole, struct sha256 *hash_out)
+{
+    uint8_t header_bytes[RECORD_HEADER_BYTES];
+    uint8_t footer_bytes[FOOTER_BYTES];
+    struct manifest_record_header header;
+    struct footer footer;
+    struct sha256 hash;
+    int rc = read_header_bytes(r->source, r->argument, bytes, header_bytes, &header);
+    if (rc < 0)
+        return rc;
+    sha256_stream_update(body, header_bytes, sizeof(header_bytes));
+    sha256_stream_update(whole, header_bytes, sizeof(header_bytes));
+    r->end = bytes - FOOTER_BYTES;
+    rc = r->source(r->argument, r->end, footer_bytes, sizeof(footer_bytes));
+    if (rc == 0)
+        rc = decode_footer(footer_bytes, &footer);
+    if (rc == 0)
+        rc = walk_sections(r, body, whole, NULL, NULL);
+    if (rc < 0)
+        return rc;
+    sha256_stream_update(whole, footer_bytes, sizeof(footer_bytes));
+    sha256_stream_finish(body, &hash);
+    if (hash_out)
+        sha256_stream_finish(whole, hash_out);
+    if (footer.sections != r->sections || footer.changes != r->changes ||
+        footer.raw_bytes != r->raw_bytes || footer.record_bytes != bytes ||
+        !sha256_equal(&footer.hash, &hash))
+        return -EBADMSG;
+    return 0;
+}
+
+static int
+verify(struct record_reader *r, uint64_t bytes, struct sha256 *hash_out)
+{
+    struct sha256_stream *body = sha256_stream_new();
+    struct sha256_stream *whole = sha256_stream_new();
+    int rc = verify_with(r, bytes, body, whole, hash_out);
+    sha256_stream_free(body);
+    sha256_stream_free(whole);
+    return rc;
+}
+
+int
+manifest_record_read(manifest_record_source *source, void *argument, uint64_t bytes,
+    manifest_record_visitor *visitor, void *visitor_argument, struct sha256 *hash_out)
+{
+    struct record_reader r = {.source = source, .argument = argument};
+    int rc = verify(&r, bytes, hash_out);
+    if (rc == 0 && visitor)
+        rc = walk_sections(&r, NULL, NULL, visitor, visitor_argument);
+    buffer_free(&r.stored);
+    buffer_free(&r.raw);
+    return rc;
+}

@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "format/record_codec.h"
+
+#include <dirent.h>
+#include <sys/stat.h>
+
+bool
+name_is_valid(const char *name, size_t length)
+{
+    if (length == 0 || length > NAME_BYTES_MAX)
+        return false;
+    if (name[0] == '.' && (length == 1 || (length == 2 && name[1] == '.')))
+        return false;
+    return !memchr(name, '/', length) && !memchr(name, 0, length);
+}
+
+bool
+xattr_name_is_valid(const char *name, size_t length)
+{
+    return length > 0 && length <= XATTR_NAME_BYTES_MAX && !memchr(name, 0, length);
+}
+
+static void
+encode_timestamp(const struct timestamp *t, struct buffer *out)
+{
+    buffer_append_le64(out, (uint64_t)t->seconds);
+    buffer_append_le32(out, t->nanoseconds);
+}
+
+static bool
+decode_timestamp(struct byte_reader *r, struct timestamp *t)
+{
+    t->seconds = (int64_t)read_le64(r);
+    t->nanoseconds = read_le32(r);
+    return t->nanoseconds < 1000000000u;
+}
+
+// ---- inodes -------------------------------------------------------------------------------------
+
+static bool
+mode_is_valid(uint32_t mode)
+{
+    if (mode & ~(uint32_t)(S_IFMT | 07777))
+        return false;
+    switch (mode & S_IFMT) {
+    case S_IFREG:
+    case S_IFDIR:
+    case S_IFLNK:
+    case S_IFIFO:
+    case S_IFSOCK:
+    case S_IFCHR:
+    case S_IFBLK:
+        return true;
+    default:
+        return false;
+    }
+}
+
+void
+record_encode_inode(const struct inode_record *v, struct buffer *out)
+{
+    buffer_append_le32(out, v->mode);
+    buffer_append_le32(out, v->uid);
+    buffer_append_le32(out, v->gid);
+    buffer_append_le32(out, v->nlink);
+    buffer_append_le32(out, v->rdev);
+    buffer_append_le32(out, v->flags);
+    buffer_append_le64(out, v->size);
+    encode_timestamp(&v->atime, out);
+    encode_timestamp(&v->mtime, out);
+    encode_timestamp(&v->ctime, out);
+    encode_timestamp(&v->btime, out);
+    buffer_append_u8(out, v->source_variant);
+    buffer_append_le16(out, v->link_target_length);
+    buffer_append(out, v->link_target, v->link_target_length);
+}
+
+bool
+record_decode_inode(struct byte_reader *r, struct inode_record *v)
+{
+    v->mode = read_le32(r);
+    v->uid = read_le32(r);
+    v->gid = read_le32(r);
+    v->nlink = read_le32(r);
+    v->rdev = read_le32(r);
+    v->flags = read_le32(r);
+    v->size = read_le64(r);
+    bool good = decode_timestamp(r, &v->atime);
+    good &= decode_timestamp(r, &v->mtime);
+    good &= decode_timestamp(r, &v->ctime);
+    good &= decode_timestamp(r, &v->btime);
+    v->source_variant = read_u8(r);
+    v->link_target_length = read_le16(r);
+    v->link_target = (const char *)read_bytes(r, v->link_target_length);
+    if (r->bad || !good || !mode_is_valid(v->mode) || v->size > OBJECT_MAX_BYTES)
+        return false;
+    if (v->source_variant > SOURCE_VARIANT_RANDOM || v->link_target_length > LINK_TARGET_BYTES_MAX)
+        return false;
+    if (S_ISLNK(v->mode) != (v->link_target_length > 0))
+        return false;
+    if (v->link_target_length == 0)
+        v->link_target = NULL;
+    return !v->link_target || !memchr(v->link_target, 0, v->link_target_length);
+}
+
+// ---- directory entries and xattrs ---------------------------------------------------------------
+
+static bool
+dirent_type_is_valid(uint8_t type)
+{
+    switch (type) {
+    case DT_FIFO:
+    case DT_CHR:
+    case DT_DIR:
+    case DT_BLK:
+    case DT_REG:
+    case DT_LNK:
+    case DT_SOCK:
+        return true;
+    default:
+        return false;
+    }
+}
+
+void
+record_encode_dirent(const struct dirent_record *v, struct buffer *out)
+{
+    buffer_append_le64(out, v->object.v);
+    buffer_append_u8(out, v->type);
+    buffer_append_u8(out, v->name_length);
+    buffer_append(out, v->name, v->name_length);
+}
+
+bool
+record_decode_dirent(struct byte_reader *r, struct dirent_record *v)
+{
+    v->object.v = read_le64(r);
+    v->type = read_u8(r);
+    v->name_length = read_u8(r);
+    v->name = (const char *)read_bytes(r, v->name_length);
+    return !r->bad && v->object.v != 0 && dirent_type_is_valid(v->type) &&
+           name_is_valid(v->name, v->name_length);
+}
+
+void
+record_encode_xattr(const struct xattr_record *v, struct buffer *out)
+{
+    buffer_append_le32(out, v->value_length);
+    buffer_append(out, v->value, v->value_length);
+}
+
+bool
+record_decode_xattr(struct byte_reader *r, struct xattr_record *v)
+{
+    v->value_length = read_le32(r);
+    if (r->bad || v->value_length > XATTR_VALUE_BYTES_MAX)
+        return false;
+    v->value = read_bytes(r, v->value_length);
+    return !r->bad;
+}
+
+// ---- chunks, deltas, blobs ----------------------------------------------------------------------
+
+static void
+encode_location(const struct blob_location *v, struct buffer *out)
+{
+    buffer_append(out, v->blob.b, sizeof(v->blob.b));
+    buffer_append_le64(out, v->offset);
+    buffer_append_le64(out, v->length);
+    buffer_append_le64(out, v->index_offset);
+}
+
+static void
+decode_location(struct byte_reader *r, struct blob_location *v)
+{
+    read_copy(r, v->blob.b, sizeof(v->blob.b));
+    v->offset = read_le64(r);
+    v->length = read_le64(r);
+    v->index_offset = read_le64(r);
+}
+
+static bool
+location_is_valid(const struct blob_location *v)
+{
+    return v->length > 0 && v->length <= IMAGE_BYTES_MAX && v->index_offset < v->length &&
+           v->offset <= OBJECT_MAX_BYTES - v->length;
+}
+
+bool
+chunk_entry_has_base(const struct chunk_entry *v)
+{
+    return v->base.length > 0;
+}
+
+static bool
+base_is_absent(const struct chunk_entry *v)
+{
+    static const struct sha256 zero;
+    return v->base.length == 0 && v->base.offset == 0 && v->base.index_offset == 0 &&
+           sha256_equal(&v->base.blob, &zero) && v->base_generation.v == 0 && v->base_pages == 0;
+}
+
+void
+record_encode_chunk(const struct chunk_entry *v, struct buffer *out)
+{
+    buffer_append_le64(out, v->object.v);
+    buffer_append_le64(out, v->index.v);
+    buffer_append_le64(out, v->generation.v);
+    buffer_append_le64(out, v->base_generation.v);
+    encode_location(&v->base, out);
+    buffer_append_le32(out, v->base_pages);
+    buffer_append_le32(out, v->delta_count);
+    buffer_append_le64(out, v->delta_bytes);
+    buffer_append_le32(out, v->present_pages);
+    buffer_append_u8(out, v->sealed);
+}
+
+bool
+record_decode_chunk(struct byte_reader *r, struct chunk_entry *v)
+{
+    v->object.v = read_le64(r);
+    v->index.v = read_le64(r);
+    v->generation.v = read_le64(r);
+    v->base_generation.v = read_le64(r);
+    decode_location(r, &v->base);
+    v->base_pages = read_le32(r);
+    v->delta_count = read_le32(r);
+    v->delta_bytes = read_le64(r);
+    v->present_pages = read_le32(r);
+    v->sealed = read_u8(r);
+    return !r->bad && v->object.v != 0 && v->index.v <= CHUNK_INDEX_MAX &&
+           v->base_generation.v <= v->generation.v &&
+           (location_is_valid(&v->base) || base_is_absent(v)) && v->base_pages <= CHUNK_PAGES &&
+           v->present_pages <= CHUNK_PAGES && v->delta_bytes <= OBJECT_MAX_BYTES && v->sealed <= 1;
+}
+
+void
+record_encode_delta(const struct chunk_delta *v, struct buffer *out)
+{
+    encode_location(&v->where, out);
+    buffer_append_le32(out, v->data_pages);
+    buffer_append_le32(out, v->zero_pages);
+}
+
+bool
+record_decode_delta(struct byte_reader *r, struct chunk_delta *v)
+{
+    decode_location(r, &v->where);
+    v->data_pages = read_le32(r);
+    v->zero_pages = read_le32(r);
+    return !r->bad && location_is_valid(&v->where) && v->data_pages <= CHUNK_PAGES &&
+           v->zero_pages <= CHUNK_PAGES - v->data_pages;
+}
+
+void
+record_encode_blob(const struct blob_record *v, struct buffer *out)
+{
+    buffer_append_le64(out, v->bytes);
+    buffer_append_u8(out, v->kind);
+    buffer_append(out, v->checkpoint_id.b, sizeof(v->checkpoint_id.b));
+    buffer_append_le64(out, v->chunk.v);
+    buffer_append_le64(out, v->generation.v);
+}
+
+bool
+record_decode_blob(struct byte_reader *r, struct blob_record *v)
+{
+    v->bytes = read_le64(r);
+    v->kind = read_u8(r);
+    read_copy(r, v->checkpoint_id.b, sizeof(v->checkpoint_id.b));
+    v->chunk.v = read_le64(r);
+    v->generation.v = read_le64(r);
+    if (r->bad || v->bytes == 0 || v->bytes > OBJECT_MAX_BYTES)
+        return false;
+    if (v->kind == BLOB_OBJECT_CHUNK || v->kind == BLOB_OBJECT_DELTA)
+        return v->chunk.v != 0;
+    return v->kind == BLOB_OBJECT_PACK;
+}
+
+void
+record_encode_counters(const struct db_counters *v, struct buffer *out)
+{
+    buffer_append_le64(out, v->next_object);
+    buffer_append_le64(out, v->next_chunk);
+}
+
+bool
+record_decode_counters(struct byte_reader *r, struct db_counters *v)
+{
+    v->next_object = read_le64(r);
+    v->next_chunk = read_le64(r);
+    return !r->bad;
+}

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+// The bytes of records.h without their keys: what changes (format/change.h) and values of the
+// manifest's tables (manifest/manifest_schema.h) have in common. Pure. Little-endian; fixed fields
+// in the order of the structs, then what has variable length.
+//
+// Decoders read from `r`, set r->bad when bytes are missing, and return false when bytes are
+// missing or what they say cannot be; names, targets and values point into the reader's bytes.
+#ifndef CKPTFS_FORMAT_RECORD_CODEC_H
+#define CKPTFS_FORMAT_RECORD_CODEC_H
+
+#include "base/buffer.h"
+#include "base/bytes.h"
+#include "base/compiler.h"
+#include "format/records.h"
+
+// No image is longer: a chunk's pages, the byte ranges of as many patches, and room for both to be
+// framed.
+#define IMAGE_BYTES_MAX (4 * CHUNK_BYTES)
+
+// The highest chunk index of an object of OBJECT_MAX_BYTES.
+#define CHUNK_INDEX_MAX (OBJECT_MAX_BYTES / CHUNK_BYTES)
+
+// Whether a name may stand in a directory: 1 .. NAME_BYTES_MAX bytes, not "." nor "..", without '/'
+// and NUL.
+bool name_is_valid(const char *name, size_t length);
+bool xattr_name_is_valid(const char *name, size_t length);
+
+void record_encode_inode(const struct inode_record *v, struct buffer *out);
+MUST_CHECK bool record_decode_inode(struct byte_reader *r, struct inode_record *v);
+
+// Object, type and name; not parent and cookie.
+void record_encode_dirent(const struct dirent_record *v, struct buffer *out);
+MUST_CHECK bool record_decode_dirent(struct byte_reader *r, struct dirent_record *v);
+
+// Value; not object and name.
+void record_encode_xattr(const struct xattr_record *v, struct buffer *out);
+MUST_CHECK bool record_decode_xattr(struct byte_reader *r, struct xattr_record *v);
+
+// All but id.
+void record_encode_chunk(const struct chunk_entry *v, struct buffer *out);
+MUST_CHECK bool record_decode_chunk(struct byte_reader *r, struct chunk_entry *v);
+// Whether the entry has a base at all; without one its content is zeros overlaid by deltas, and all
+// fields about the base are zero.
+bool chunk_entry_has_base(const struct chunk_entry *v);
+
+// All but chunk and generation.
+void record_encode_delta(const struct chunk_delta *v, struct buffer *out);
+MUST_CHECK bool record_decode_delta(struct byte_reader *r, struct chunk_delta *v);
+
+// All but hash, residency, references and live bytes.
+void record_encode_blob(const struct blob_record *v, struct buffer *out);
+MUST_CHECK bool record_decode_blob(struct byte_reader *r, struct blob_record *v);
+
+void record_encode_counters(const struct db_counters *v, struct buffer *out);
+MUST_CHECK bool record_decode_counters(struct byte_reader *r, struct db_counters *v);
+
+#endif

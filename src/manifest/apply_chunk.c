@@ -1,0 +1,441 @@
+// SPDX-License-Identifier: Apache-2.0
+// References. A chunk entry with a base holds one reference to the base's blob, a delta one to its
+// own. A blob's record is changed by blob_store only, which keeps the totals and unpublished_blobs
+// in step. Whether a blob without references is let go is decided at the end of the batch, because
+// a later change may want it again.
+#include <errno.h>
+#include <inttypes.h>
+
+#include "base/checksum.h"
+#include "format/record_codec.h"
+#include "manifest/manifest_internal.h"
+#include "platform/log.h"
+
+// ---- blobs --------------------------------------------------------------------------------------
+
+static bool
+is_unpublished(const struct blob_record *blob)
+{
+    return blob->references > 0 && !(blob->residency & RESIDENCY_REMOTE);
+}
+
+static int
+set_unpublished_blob(struct apply *a, const struct blob_record *blob, bool unpublished)
+{
+    struct schema_key key;
+    schema_key_unpublished_blob(&key, a->db.id, &blob->hash);
+    if (!unpublished) {
+        int rc = lmdb_delete(a->txn, TABLE_UNPUBLISHED_BLOBS, key.bytes, key.length);
+        return rc == -ENOENT ? 0 : rc;
+    }
+    buffer_clear(&a->value);
+    schema_encode_u64(blob->bytes, &a->value);
+    return apply_put(a, TABLE_UNPUBLISHED_BLOBS, &key);
+}
+
+// Replaces `old` (NULL: there is none) by `blob` (NULL: it goes).
+static int
+blob_store(struct apply *a, const struct blob_record *old, const struct blob_record *blob)
+{
+    bool was_unpublished = old && is_unpublished(old);
+    bool unpublished = blob && is_unpublished(blob);
+    uint64_t old_bytes = old ? old->bytes : 0;
+    uint64_t bytes = blob ? blob->bytes : 0;
+    a->totals.blobs += (uint64_t)(blob != NULL) - (uint64_t)(old != NULL);
+    a->totals.blob_bytes += bytes - old_bytes;
+    a->totals.unpublished_blobs += (uint64_t)unpublished - (uint64_t)was_unpublished;
+    a->totals.unpublished_bytes += (unpublished ? bytes : 0) - (was_unpublished ? old_bytes : 0);
+    a->totals_changed = true;
+
+    struct schema_key key;
+    schema_key_blob(&key, blob ? &blob->hash : &old->hash, a->db.id);
+    int rc;
+    if (blob) {
+        buffer_clear(&a->value);
+        schema_encode_blob(blob, &a->value);
+        rc = apply_put(a, TABLE_BLOB_REFS, &key);
+    } else {
+        rc = lmdb_delete(a->txn, TABLE_BLOB_REFS, key.bytes, key.length);
+    }
+    if (rc < 0 || unpublished == was_unpublished)
+        return rc;
+    return set_unpublished_blob(a, blob ? blob : old, unpublished);
+}
+
+static int
+refuse_location(const struct apply *a, const struct blob_location *where, const char *problem)
+{
+    char hex[65];
+    sha256_to_hex(&where->blob, hex);
+    log_error("manifest.batch_refused", "db %" PRIu32 ": an image lies in blob %s, %s", a->db.id.v,
+        hex, problem);
+    return -EINVAL;
+}
+
+static int
+add_reference(struct apply *a, const struct blob_location *where)
+{
+    struct blob_record old;
+    int rc = manifest_load_blob(a->txn, a->db.id, &where->blob, &old);
+    if (rc == -ENOENT)
+        return refuse_location(a, where, "which is not known");
+    if (rc < 0)
+        return rc;
+    if (where->length > old.bytes || where->offset > old.bytes - where->length)
+        return refuse_location(a, where, "which is shorter");
+    struct blob_record blob = old;
+    blob.references++;
+    blob.live_bytes += where->length;
+    return blob_store(a, &old, &blob);
+}
+
+static int
+remove_reference(struct apply *a, const struct blob_location *where)
+{
+    struct blob_record old;
+    int rc = manifest_load_blob(a->txn, a->db.id, &where->blob, &old);
+    if (rc < 0 && rc != -ENOENT)
+        return rc;
+    if (rc == -ENOENT || old.references == 0 || old.live_bytes < where->length) {
+        // Counting wrong must not keep the chunk from changing; manifest_check tells more.
+        char hex[65];
+        sha256_to_hex(&where->blob, hex);
+        log_error("manifest.inconsistent",
+            "db %" PRIu32 ": blob %s lacks a reference that is given back", a->db.id.v, hex);
+        return 0;
+    }
+    struct blob_record blob = old;
+    blob.references--;
+    blob.live_bytes -= where->length;
+    if (blob.references == 0)
+        buffer_append(&a->unreferenced, &blob.hash, sizeof(blob.hash));
+    return blob_store(a, &old, &blob);
+}
+
+int
+apply_put_blob(struct apply *a, const struct blob_record *put)
+{
+    struct blob_record old;
+    struct blob_record blob = *put;
+    int rc = manifest_load_blob(a->txn, a->db.id, &put->hash, &old);
+    if (rc < 0 && rc != -ENOENT)
+        return rc;
+    // A blob stays under the key that it was given first: it may be on its way into the store. What
+    // the chain says is another matter.
+    if (rc == 0 && !(a->batch->residency & RESIDENCY_REMOTE))
+        return 0;
+    blob.residency = rc == 0 ? old.residency : a->batch->residency;
+    blob.references = rc == 0 ? old.references : 0;
+    blob.live_bytes = rc == 0 ? old.live_bytes : 0;
+    return blob_store(a, rc == 0 ? &old : NULL, &blob);
+}
+
+int
+apply_blob_remote(struct apply *a, const struct sha256 *hash)
+{
+    struct blob_record old;
+    int rc = manifest_load_blob(a->txn, a->db.id, hash, &old);
+    if (rc < 0)
+        return rc == -ENOENT ? 0 : rc;
+    buffer_append(&a->published_blobs, hash, sizeof(*hash));
+    struct blob_record blob = old;
+    blob.residency |= RESIDENCY_REMOTE;
+    return blob_store(a, &old, &blob);
+}
+
+// Whether any db knows the blob.
+static int
+blob_is_known(struct apply *a, const struct sha256 *hash, bool *known_out)
+{
+    struct schema_key from;
+    struct table_walk w;
+    schema_key_blob(&from, hash, (struct db_id){0});
+    int rc = table_walk_begin(&w, a->txn, TABLE_BLOB_REFS, &from, sizeof(hash->b));
+    table_walk_end(&w);
+    *known_out = rc > 0;
+    return rc < 0 ? rc : 0;
+}
+
+static int
+release_blob(struct apply *a, const struct sha256 *hash)
+{
+    struct blob_record blob;
+    int rc = manifest_load_blob(a->txn, a->db.id, hash, &blob);
+    if (rc < 0)
+        return rc == -ENOENT ? 0 : rc;
+    if (blob.references > 0 || (blob.residency & RESIDENCY_REMOTE))
+        return 0;
+    rc = blob_store(a, &blob, NULL);
+    if (rc < 0)
+        return rc;
+    // Another db of this root may have the same content, and then needs the file.
+    bool known;
+    rc = blob_is_known(a, hash, &known);
+    if (rc == 0 && !known)
+        buffer_append(&a->batch->released, hash, sizeof(*hash));
+    return rc;
+}
+
+int
+apply_release_blobs(struct apply *a)
+{
+    for (size_t at = 0; at < a->unreferenced.length; at += sizeof(struct sha256)) {
+        struct sha256 hash;
+        memcpy(&hash, a->unreferenced.data + at, sizeof(hash));
+        int rc = release_blob(a, &hash);
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+// ---- deltas -------------------------------------------------------------------------------------
+
+static int
+store_chunk(struct apply *a, const struct chunk_entry *chunk)
+{
+    struct schema_key key;
+    schema_key_number(&key, a->db.id, chunk->id.v);
+    buffer_clear(&a->value);
+    schema_encode_chunk(chunk, &a->value);
+    return apply_put(a, TABLE_CHUNK_CATALOG, &key);
+}
+
+// Removes a delta that is there, and its share of `chunk`, which the caller stores.
+static int
+remove_delta(struct apply *a, struct chunk_entry *chunk, const struct chunk_delta *delta)
+{
+    struct schema_key key;
+    schema_key_pair(&key, a->db.id, delta->chunk.v, delta->generation.v);
+    int rc = lmdb_delete(a->txn, TABLE_CHUNK_DELTA_INDEX, key.bytes, key.length);
+    if (rc == 0)
+        rc = apply_note(a, UNPUBLISHED_DELTA, &key);
+    if (rc < 0)
+        return rc;
+    a->totals.deltas--;
+    a->totals_changed = true;
+    if (chunk->delta_count > 0)
+        chunk->delta_count--;
+    chunk->delta_bytes -=
+        delta->where.length < chunk->delta_bytes ? delta->where.length : chunk->delta_bytes;
+    return remove_reference(a, &delta->where);
+}
+
+// The oldest delta of the chunk: 1, or 0 when it has none.
+static int
+first_delta(struct apply *a, struct chunk_id chunk, struct chunk_delta *delta_out)
+{
+    struct schema_key from;
+    struct table_walk w;
+    uint64_t id;
+    schema_key_number(&from, a->db.id, chunk.v);
+    int rc = table_walk_begin(&w, a->txn, TABLE_CHUNK_DELTA_INDEX, &from, NUMBER_PREFIX_BYTES);
+    if (rc > 0 && (!schema_read_pair(w.key.data, w.key.length, &id, &delta_out->generation.v) ||
+                      !schema_decode_delta(w.value.data, w.value.length, delta_out)))
+        rc = manifest_bad_entry(TABLE_CHUNK_DELTA_INDEX);
+    delta_out->chunk = chunk;
+    table_walk_end(&w);
+    return rc;
+}
+
+// Removes the deltas up to and including `last`.
+static int
+remove_deltas(struct apply *a, struct chunk_entry *chunk, struct generation last)
+{
+    for (;;) {
+        struct chunk_delta delta;
+        int rc = first_delta(a, chunk->id, &delta);
+        if (rc <= 0)
+            return rc;
+        if (delta.generation.v > last.v)
+            return 0;
+        rc = remove_delta(a, chunk, &delta);
+        if (rc < 0)
+            return rc;
+    }
+}
+
+static int
+refuse_delta(const struct apply *a, const struct chunk_delta *delta, const char *problem)
+{
+    log_error("manifest.batch_refused",
+        "db %" PRIu32 ": delta of chunk %" PRIu64 ", generation %" PRIu64 ": %s", a->db.id.v,
+        delta->chunk.v, delta->generation.v, problem);
+    return -EINVAL;
+}
+
+int
+apply_put_delta(struct apply *a, const struct chunk_delta *delta)
+{
+    struct chunk_entry chunk;
+    struct chunk_delta old;
+    int rc = manifest_load_chunk(a->txn, a->db.id, delta->chunk, &chunk);
+    if (rc < 0)
+        return rc == -ENOENT ? refuse_delta(a, delta, "there is no such chunk") : rc;
+    if (delta->generation.v <= chunk.base_generation.v)
+        return refuse_delta(a, delta, "the base is newer");
+    rc = add_reference(a, &delta->where);
+    if (rc < 0)
+        return rc;
+    rc = manifest_load_delta(a->txn, a->db.id, delta->chunk, delta->generation, &old);
+    if (rc == 0)
+        rc = remove_delta(a, &chunk, &old);
+    if (rc < 0 && rc != -ENOENT)
+        return rc;
+    a->totals.deltas++;
+    a->totals_changed = true;
+    a->log.deltas++;
+    chunk.delta_count++;
+    chunk.delta_bytes += delta->where.length;
+    if (chunk.generation.v < delta->generation.v)
+        chunk.generation = delta->generation;
+    rc = store_chunk(a, &chunk);
+    if (rc < 0)
+        return rc;
+    struct schema_key key;
+    schema_key_pair(&key, a->db.id, delta->chunk.v, delta->generation.v);
+    buffer_clear(&a->value);
+    schema_encode_delta(delta, &a->value);
+    rc = apply_put(a, TABLE_CHUNK_DELTA_INDEX, &key);
+    return rc < 0 ? rc : apply_note(a, UNPUBLISHED_DELTA, &key);
+}
+
+int
+apply_delete_delta(struct apply *a, struct chunk_id id, struct generation generation)
+{
+    struct chunk_entry chunk;
+    struct chunk_delta delta;
+    a->log.deltas++;
+    int rc = manifest_load_delta(a->txn, a->db.id, id, generation, &delta);
+    if (rc < 0)
+        return rc == -ENOENT ? 0 : rc;
+    rc = manifest_load_chunk(a->txn, a->db.id, id, &chunk);
+    if (rc < 0)
+        return rc == -ENOENT ? manifest_bad_entry(TABLE_CHUNK_DELTA_INDEX) : rc;
+    rc = remove_delta(a, &chunk, &delta);
+    return rc < 0 ? rc : store_chunk(a, &chunk);
+}
+
+// ---- chunks -------------------------------------------------------------------------------------
+
+static int
+remove_chunk(struct apply *a, struct chunk_entry *chunk)
+{
+    struct schema_key key;
+    int rc = remove_deltas(a, chunk, (struct generation){UINT64_MAX});
+    if (rc == 0 && chunk_entry_has_base(chunk))
+        rc = remove_reference(a, &chunk->base);
+    if (rc < 0)
+        return rc;
+    schema_key_number(&key, a->db.id, chunk->id.v);
+    rc = lmdb_delete(a->txn, TABLE_CHUNK_CATALOG, key.bytes, key.length);
+    if (rc < 0)
+        return rc;
+    a->totals.chunks--;
+    a->totals_changed = true;
+    schema_key_pair(&key, a->db.id, chunk->object.v, chunk->index.v);
+    rc = lmdb_delete(a->txn, TABLE_OBJECT_CHUNKS, key.bytes, key.length);
+    return rc < 0 ? rc : apply_note(a, UNPUBLISHED_CHUNK, &key);
+}
+
+// Removes the chunk at this place of the object unless it is `keep`; 0 also if there is none.
+static int
+remove_chunk_at(
+    struct apply *a, struct object_id object, struct chunk_index index, struct chunk_id keep)
+{
+    struct chunk_id id;
+    struct chunk_entry chunk;
+    int rc = manifest_load_object_chunk(a->txn, a->db.id, object, index, &id);
+    if (rc < 0)
+        return rc == -ENOENT ? 0 : rc;
+    if (id.v == keep.v)
+        return 0;
+    rc = manifest_load_chunk(a->txn, a->db.id, id, &chunk);
+    if (rc < 0)
+        return rc == -ENOENT ? manifest_bad_entry(TABLE_OBJECT_CHUNKS) : rc;
+    return remove_chunk(a, &chunk);
+}
+
+static bool
+same_base(const struct chunk_entry *a, const struct chunk_entry *b)
+{
+    return chunk_entry_has_base(a) == chunk_entry_has_base(b) && a->base.length == b->base.length &&
+           sha256_equal(&a->base.blob, &b->base.blob);
+}
+
+// Moves the reference from the old entry's base (`old` may be NULL) to the new one's.
+static int
+move_base_reference(struct apply *a, const struct chunk_entry *old, const struct chunk_entry *chunk)
+{
+    if (old && same_base(old, chunk))
+        return 0;
+    int rc = chunk_entry_has_base(chunk) ? add_reference(a, &chunk->base) : 0;
+    if (rc == 0 && old && chunk_entry_has_base(old))
+        rc = remove_reference(a, &old->base);
+    return rc;
+}
+
+int
+apply_put_chunk(struct apply *a, const struct chunk_entry *put)
+{
+    struct chunk_entry old;
+    struct chunk_entry chunk = *put;
+    a->log.chunks++;
+    int rc = remove_chunk_at(a, put->object, put->index, put->id);
+    if (rc < 0)
+        return rc;
+    rc = manifest_load_chunk(a->txn, a->db.id, put->id, &old);
+    if (rc < 0 && rc != -ENOENT)
+        return rc;
+    bool exists = rc == 0;
+    if (exists && (old.object.v != put->object.v || old.index.v != put->index.v)) {
+        log_error("manifest.batch_refused",
+            "db %" PRIu32 ": chunk %" PRIu64 " would move to another place", a->db.id.v, put->id.v);
+        return -EINVAL;
+    }
+    a->totals.chunks += exists ? 0 : 1;
+    a->totals_changed = true;
+    chunk.delta_count = exists ? old.delta_count : 0;
+    chunk.delta_bytes = exists ? old.delta_bytes : 0;
+    rc = move_base_reference(a, exists ? &old : NULL, &chunk);
+    if (rc == 0)
+        rc = remove_deltas(a, &chunk, chunk.base_generation);
+    if (rc == 0)
+        rc = store_chunk(a, &chunk);
+    if (rc < 0)
+        return rc;
+    struct schema_key key;
+    schema_key_pair(&key, a->db.id, chunk.object.v, chunk.index.v);
+    buffer_clear(&a->value);
+    schema_encode_object_chunk(chunk.id, chunk.present_pages, &a->value);
+    rc = apply_put(a, TABLE_OBJECT_CHUNKS, &key);
+    return rc < 0 ? rc : apply_note(a, UNPUBLISHED_CHUNK, &key);
+}
+
+int
+apply_delete_chunk(struct apply *a, struct object_id object, struct chunk_index index)
+{
+    a->log.chunks++;
+    return remove_chunk_at(a, object, index, (struct chunk_id){0});
+}
+
+int
+apply_delete_object_chunks(struct apply *a, struct object_id object)
+{
+    for (;;) {
+        struct schema_key from;
+        struct table_walk w;
+        uint64_t number;
+        struct chunk_index index;
+        schema_key_number(&from, a->db.id, object.v);
+        int rc = table_walk_begin(&w, a->txn, TABLE_OBJECT_CHUNKS, &from, NUMBER_PREFIX_BYTES);
+        if (rc > 0 && !schema_read_pair(w.key.data, w.key.length, &number, &index.v))
+            rc = manifest_bad_entry(TABLE_OBJECT_CHUNKS);
+        table_walk_end(&w);
+        if (rc <= 0)
+            return rc;
+        rc = apply_delete_chunk(a, object, index);
+        if (rc < 0)
+            return rc;
+    }
+}

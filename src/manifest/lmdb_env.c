@@ -1,0 +1,548 @@
+// SPDX-License-Identifier: Apache-2.0
+// Read transactions are kept after use (mdb_txn_reset) with their reader slot, so that beginning
+// one is a renewal: no system call, no search for a slot.
+#include "manifest/lmdb_env.h"
+
+#include <errno.h>
+#include <lmdb.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "manifest/lmdb_file.h"
+#include "platform/file.h"
+#include "platform/lock.h"
+#include "platform/log.h"
+#include "platform/memory.h"
+
+#define TABLES_MAX    40u
+#define READERS_MAX   1024u
+#define FILE_MODE     0600
+#define PROBE_BYTES   (1u << 20)
+#define MAP_BYTES_MIN (64u << 10)
+
+struct lmdb_txn {
+    struct lmdb_env *env;
+    MDB_txn *mdb;
+    struct lmdb_txn *next_idle;
+};
+
+struct lmdb_cursor {
+    struct lmdb_txn *txn;
+    MDB_cursor *mdb;
+};
+
+struct lmdb_env {
+    MDB_env *mdb;
+    MDB_dbi tables[TABLES_MAX];
+    atomic_bool failed;
+    atomic_bool unmapped; // the map is gone: nothing can be read either
+
+    struct lock lock;       // protects the following; held while the map moves
+    struct condition quiet; // readers or writing went to zero while somebody wants to move the map
+    size_t readers;
+    bool writing;
+    unsigned movers;
+    struct lmdb_txn *idle;
+};
+
+// ---- errors -------------------------------------------------------------------------------------
+
+static int
+error_of(int rc)
+{
+    switch (rc) {
+    case MDB_SUCCESS:
+        return 0;
+    case MDB_NOTFOUND:
+        return -ENOENT;
+    case MDB_MAP_FULL:
+        return LMDB_MAP_FULL;
+    case MDB_READERS_FULL:
+        return -EAGAIN;
+    case MDB_TXN_FULL:
+        return -E2BIG;
+    case MDB_INVALID:
+    case MDB_VERSION_MISMATCH:
+    case MDB_CORRUPTED:
+    case MDB_PAGE_NOTFOUND:
+    case MDB_INCOMPATIBLE:
+        return -EBADMSG;
+    case MDB_PANIC:
+        return -EIO;
+    case MDB_BAD_VALSIZE:
+    case MDB_BAD_TXN:
+    case MDB_BAD_DBI:
+    case MDB_BAD_RSLOT:
+        return -EINVAL;
+    default:
+        return rc > 0 ? -rc : -EIO;
+    }
+}
+
+static int
+log_failure(int rc, const char *what)
+{
+    log_error("manifest.lmdb_failed", "%s: %s", what, mdb_strerror(rc));
+    return error_of(rc);
+}
+
+// LMDB reports a write that was cut short as EIO. A disk that just became full does that; it then
+// also refuses a small extension of the file. (The extension is harmless if it succeeds.)
+static int
+explain_io_error(struct lmdb_env *env)
+{
+    mdb_filehandle_t fd;
+    uint64_t bytes;
+    if (mdb_env_get_fd(env->mdb, &fd) != 0 || file_size(fd, &bytes) < 0)
+        return -EIO;
+    int rc = file_ops_system.fallocate(fd, (off_t)bytes, PROBE_BYTES);
+    return rc == -ENOSPC || rc == -EDQUOT || rc == -EFBIG ? rc : -EIO;
+}
+
+static int
+write_error_of(struct lmdb_env *env, int rc)
+{
+    return rc == EIO ? explain_io_error(env) : error_of(rc);
+}
+
+// The error of an operation on entries: logs what is neither an answer nor dealt with by the
+// writer.
+static int
+entry_error_of(struct lmdb_env *env, int rc, const char *what)
+{
+    if (LIKELY(rc == 0))
+        return 0;
+    int error = write_error_of(env, rc);
+    if (error != -ENOENT && error != LMDB_MAP_FULL)
+        log_error("manifest.lmdb_failed", "%s: %s", what, mdb_strerror(rc));
+    return error;
+}
+
+// ---- the map ------------------------------------------------------------------------------------
+
+static bool
+address_space_is_left(uint64_t bytes)
+{
+    void *p = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED)
+        return false;
+    munmap(p, bytes);
+    return true;
+}
+
+// Sets the map's size, or with 0 takes over the size another process has set.
+static int
+move_map_locked(struct lmdb_env *env, uint64_t bytes)
+{
+    env->movers++;
+    while (env->readers > 0 || env->writing)
+        condition_wait(&env->quiet, &env->lock);
+    env->movers--;
+    if (env->unmapped)
+        return -EIO;
+    // LMDB lets the old map go before it makes the new one, and has none if that fails.
+    if (!address_space_is_left(bytes ? bytes : MAP_BYTES_MIN))
+        return -ENOMEM;
+    int rc = mdb_env_set_mapsize(env->mdb, bytes);
+    if (rc == 0)
+        return 0;
+    env->unmapped = true;
+    env->failed = true;
+    return log_failure(rc, "moving the map");
+}
+
+static int
+move_map(struct lmdb_env *env, uint64_t bytes)
+{
+    lock_take(&env->lock);
+    int rc = move_map_locked(env, bytes);
+    lock_release(&env->lock);
+    return rc;
+}
+
+int
+lmdb_env_grow(struct lmdb_env *env)
+{
+    MDB_envinfo info;
+    int rc = mdb_env_info(env->mdb, &info);
+    if (rc != 0)
+        return log_failure(rc, "mdb_env_info");
+    rc = move_map(env, (uint64_t)info.me_mapsize * 2);
+    if (rc == 0)
+        log_debug("manifest.map_grown", "to %zu bytes", info.me_mapsize * 2);
+    return rc;
+}
+
+bool
+lmdb_env_is_failed(const struct lmdb_env *env)
+{
+    return env->failed;
+}
+
+// ---- opening ------------------------------------------------------------------------------------
+
+static int
+open_tables(struct lmdb_env *env, const struct lmdb_options *options)
+{
+    struct lmdb_txn *txn;
+    int rc = lmdb_write_begin(env, &txn);
+    if (rc < 0)
+        return rc;
+    for (unsigned i = 0; i < options->table_count; i++) {
+        int mdb_rc = mdb_dbi_open(txn->mdb, options->tables[i], MDB_CREATE, &env->tables[i]);
+        if (mdb_rc != 0) {
+            rc = entry_error_of(env, mdb_rc, options->tables[i]);
+            lmdb_write_abort(txn);
+            return rc;
+        }
+    }
+    return lmdb_write_commit(txn);
+}
+
+static int
+open_env(struct lmdb_env *env, const char *directory, const struct lmdb_options *options)
+{
+    unsigned flags = MDB_NOTLS | (options->no_sync ? MDB_NOSYNC | MDB_NOMETASYNC : 0);
+    uint64_t map_bytes = options->map_bytes < MAP_BYTES_MIN ? MAP_BYTES_MIN : options->map_bytes;
+    int rc = mdb_env_create(&env->mdb);
+    if (rc == 0)
+        rc = mdb_env_set_maxdbs(env->mdb, TABLES_MAX);
+    if (rc == 0)
+        rc = mdb_env_set_maxreaders(env->mdb, READERS_MAX);
+    if (rc == 0)
+        rc = mdb_env_set_mapsize(env->mdb, map_bytes);
+    if (rc == 0)
+        rc = mdb_env_open(env->mdb, directory, flags, FILE_MODE);
+    if (rc == ENOMEM)
+        return -ENOMEM; // the caller may ask for less
+    if (rc != 0)
+        return log_failure(rc, directory);
+    // Slots of processes that died keep old pages from being reused.
+    int dead;
+    rc = mdb_reader_check(env->mdb, &dead);
+    if (rc != 0)
+        return log_failure(rc, "mdb_reader_check");
+    int error;
+    do
+        error = open_tables(env, options);
+    while (error == LMDB_MAP_FULL && (error = lmdb_env_grow(env)) == 0);
+    if (error < 0 || options->no_sync)
+        return error;
+    error = file_sync_directory(&file_ops_system, directory);
+    if (error < 0)
+        log_error("manifest.open_failed", "%s: %s", directory, strerror(-error));
+    return error;
+}
+
+int
+lmdb_env_open(const char *directory, const struct lmdb_options *options, struct lmdb_env **env_out)
+{
+    *env_out = NULL;
+    assert(options->table_count <= TABLES_MAX);
+    CLEANUP(memory_free_auto) char *path = memory_printf("%s/data.mdb", directory);
+    int rc = lmdb_file_check(path);
+    if (rc < 0 && rc != -ENOENT)
+        return rc;
+    struct lmdb_env *env = memory_alloc_zero(sizeof(*env));
+    lock_init(&env->lock, "lmdb_env", LOCK_RANK_MANIFEST);
+    condition_init(&env->quiet);
+    rc = open_env(env, directory, options);
+    if (rc < 0)
+        lmdb_env_close(env);
+    else
+        *env_out = env;
+    return rc;
+}
+
+void
+lmdb_env_close(struct lmdb_env *env)
+{
+    if (!env)
+        return;
+    assert(env->readers == 0 && !env->writing);
+    while (env->idle) {
+        struct lmdb_txn *txn = env->idle;
+        env->idle = txn->next_idle;
+        mdb_txn_abort(txn->mdb);
+        free(txn);
+    }
+    if (env->mdb)
+        mdb_env_close(env->mdb);
+    condition_destroy(&env->quiet);
+    lock_destroy(&env->lock);
+    free(env);
+}
+
+// ---- read transactions --------------------------------------------------------------------------
+
+static int
+begin_mdb_reader(struct lmdb_txn *txn)
+{
+    if (txn->mdb)
+        return mdb_txn_renew(txn->mdb);
+    int rc = mdb_txn_begin(txn->env->mdb, NULL, MDB_RDONLY, &txn->mdb);
+    int dead = 0;
+    if (rc == MDB_READERS_FULL && mdb_reader_check(txn->env->mdb, &dead) == 0 && dead > 0)
+        rc = mdb_txn_begin(txn->env->mdb, NULL, MDB_RDONLY, &txn->mdb);
+    if (rc != 0)
+        txn->mdb = NULL;
+    return rc;
+}
+
+// Gives the transaction back to the pool; one without a slot is freed.
+static void
+put_reader(struct lmdb_env *env, struct lmdb_txn *txn)
+{
+    bool keep = txn->mdb != NULL;
+    lock_take(&env->lock);
+    env->readers--;
+    if (keep) {
+        txn->next_idle = env->idle;
+        env->idle = txn;
+    }
+    if (env->movers > 0 && env->readers == 0)
+        condition_broadcast(&env->quiet);
+    lock_release(&env->lock);
+    if (!keep)
+        free(txn);
+}
+
+static struct lmdb_txn *
+get_reader(struct lmdb_env *env)
+{
+    lock_take(&env->lock);
+    env->readers++;
+    struct lmdb_txn *txn = env->idle;
+    if (txn)
+        env->idle = txn->next_idle;
+    lock_release(&env->lock);
+    if (!txn) {
+        txn = memory_alloc_zero(sizeof(*txn));
+        txn->env = env;
+    }
+    return txn;
+}
+
+int
+lmdb_read_begin(struct lmdb_env *env, struct lmdb_txn **txn_out)
+{
+    *txn_out = NULL;
+    for (;;) {
+        struct lmdb_txn *txn = get_reader(env);
+        int rc = env->unmapped ? EIO : begin_mdb_reader(txn);
+        if (LIKELY(rc == 0)) {
+            *txn_out = txn;
+            return 0;
+        }
+        put_reader(env, txn);
+        if (rc != MDB_MAP_RESIZED)
+            return log_failure(rc, "beginning a read transaction");
+        int error = move_map(env, 0);
+        if (error < 0)
+            return error;
+    }
+}
+
+void
+lmdb_read_end(struct lmdb_txn *txn)
+{
+    mdb_txn_reset(txn->mdb);
+    put_reader(txn->env, txn);
+}
+
+// ---- the write transaction ----------------------------------------------------------------------
+
+static void
+set_writing(struct lmdb_env *env, bool writing)
+{
+    lock_take(&env->lock);
+    assert(env->writing != writing);
+    env->writing = writing;
+    if (env->movers > 0)
+        condition_broadcast(&env->quiet);
+    lock_release(&env->lock);
+}
+
+int
+lmdb_write_begin(struct lmdb_env *env, struct lmdb_txn **txn_out)
+{
+    *txn_out = NULL;
+    for (;;) {
+        if (env->failed)
+            return -EIO;
+        struct lmdb_txn *txn = memory_alloc_zero(sizeof(*txn));
+        txn->env = env;
+        set_writing(env, true);
+        int rc = mdb_txn_begin(env->mdb, NULL, 0, &txn->mdb);
+        if (rc == 0) {
+            *txn_out = txn;
+            return 0;
+        }
+        set_writing(env, false);
+        free(txn);
+        if (rc == MDB_PANIC)
+            env->failed = true;
+        if (rc != MDB_MAP_RESIZED)
+            return log_failure(rc, "beginning a write transaction");
+        int error = move_map(env, 0);
+        if (error < 0)
+            return error;
+    }
+}
+
+void
+lmdb_write_abort(struct lmdb_txn *txn)
+{
+    struct lmdb_env *env = txn->env;
+    mdb_txn_abort(txn->mdb);
+    set_writing(env, false);
+    free(txn);
+}
+
+int
+lmdb_write_commit(struct lmdb_txn *txn)
+{
+    struct lmdb_env *env = txn->env;
+    int rc = mdb_txn_commit(txn->mdb);
+    set_writing(env, false);
+    free(txn);
+    if (rc == 0)
+        return 0;
+    int error = write_error_of(env, rc);
+    switch (error) {
+    case LMDB_MAP_FULL:
+        return error;
+    case -ENOSPC:
+    case -EDQUOT:
+    case -EFBIG:
+    case -E2BIG:
+    case -ENOMEM:
+        log_error("manifest.commit_failed", "nothing was changed: %s", mdb_strerror(-error));
+        return error;
+    default:
+        // What a failed flush has left on the disk is not known, and a later one may succeed
+        // without having written it.
+        env->failed = true;
+        log_error("manifest.commit_in_doubt",
+            "%s; the manifest takes no more changes until the process is restarted",
+            mdb_strerror(rc));
+        return -EIO;
+    }
+}
+
+// ---- entries ------------------------------------------------------------------------------------
+
+static MDB_val
+val_of(const void *p, size_t n)
+{
+    return (MDB_val){.mv_size = n, .mv_data = (void *)(uintptr_t)p};
+}
+
+int
+lmdb_get(struct lmdb_txn *txn, unsigned table, const void *key, size_t key_length,
+    struct lmdb_value *value_out)
+{
+    MDB_val k = val_of(key, key_length);
+    MDB_val v = {0};
+    int rc = mdb_get(txn->mdb, txn->env->tables[table], &k, &v);
+    *value_out = (struct lmdb_value){v.mv_data, v.mv_size};
+    return rc == MDB_NOTFOUND ? -ENOENT : entry_error_of(txn->env, rc, "reading an entry");
+}
+
+int
+lmdb_put(struct lmdb_txn *txn, unsigned table, const void *key, size_t key_length,
+    const void *value, size_t value_length)
+{
+    MDB_val k = val_of(key, key_length);
+    MDB_val v = val_of(value, value_length);
+    int rc = mdb_put(txn->mdb, txn->env->tables[table], &k, &v, 0);
+    return entry_error_of(txn->env, rc, "writing an entry");
+}
+
+int
+lmdb_delete(struct lmdb_txn *txn, unsigned table, const void *key, size_t key_length)
+{
+    MDB_val k = val_of(key, key_length);
+    int rc = mdb_del(txn->mdb, txn->env->tables[table], &k, NULL);
+    return entry_error_of(txn->env, rc, "deleting an entry");
+}
+
+// ---- cursors ------------------------------------------------------------------------------------
+
+int
+lmdb_cursor_open(struct lmdb_txn *txn, unsigned table, struct lmdb_cursor **cursor_out)
+{
+    *cursor_out = NULL;
+    MDB_cursor *mdb;
+    int rc = mdb_cursor_open(txn->mdb, txn->env->tables[table], &mdb);
+    if (rc != 0)
+        return entry_error_of(txn->env, rc, "opening a cursor");
+    struct lmdb_cursor *cursor = memory_alloc(sizeof(*cursor));
+    *cursor = (struct lmdb_cursor){txn, mdb};
+    *cursor_out = cursor;
+    return 0;
+}
+
+void
+lmdb_cursor_close(struct lmdb_cursor *cursor)
+{
+    if (!cursor)
+        return;
+    mdb_cursor_close(cursor->mdb);
+    free(cursor);
+}
+
+void
+lmdb_cursor_close_auto(struct lmdb_cursor **cursor)
+{
+    lmdb_cursor_close(*cursor);
+}
+
+static int
+cursor_move(struct lmdb_cursor *cursor, MDB_cursor_op op, MDB_val key, struct lmdb_value *key_out,
+    struct lmdb_value *value_out)
+{
+    MDB_val value = {0};
+    int rc = mdb_cursor_get(cursor->mdb, &key, &value, op);
+    if (rc != 0)
+        return entry_error_of(cursor->txn->env, rc, "moving a cursor");
+    *key_out = (struct lmdb_value){key.mv_data, key.mv_size};
+    *value_out = (struct lmdb_value){value.mv_data, value.mv_size};
+    return 0;
+}
+
+int
+lmdb_cursor_seek(struct lmdb_cursor *cursor, const void *key, size_t key_length,
+    struct lmdb_value *key_out, struct lmdb_value *value_out)
+{
+    return cursor_move(cursor, MDB_SET_RANGE, val_of(key, key_length), key_out, value_out);
+}
+
+int
+lmdb_cursor_next(
+    struct lmdb_cursor *cursor, struct lmdb_value *key_out, struct lmdb_value *value_out)
+{
+    return cursor_move(cursor, MDB_NEXT, (MDB_val){0}, key_out, value_out);
+}
+
+int
+lmdb_cursor_previous(
+    struct lmdb_cursor *cursor, struct lmdb_value *key_out, struct lmdb_value *value_out)
+{
+    return cursor_move(cursor, MDB_PREV, (MDB_val){0}, key_out, value_out);
+}
+
+int
+lmdb_cursor_last(
+    struct lmdb_cursor *cursor, struct lmdb_value *key_out, struct lmdb_value *value_out)
+{
+    return cursor_move(cursor, MDB_LAST, (MDB_val){0}, key_out, value_out);
+}
+
+int
+lmdb_cursor_delete(struct lmdb_cursor *cursor)
+{
+    return entry_error_of(cursor->txn->env, mdb_cursor_del(cursor->mdb, 0), "deleting an entry");
+}

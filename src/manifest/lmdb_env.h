@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+// LMDB behind a small interface: one environment with named tables, read transactions from a pool,
+// one write transaction at a time, cursors. lmdb_env.c is the only file that includes lmdb.h.
+//
+// The map. LMDB maps its file into memory at a fixed size, which has to be raised before the file
+// can outgrow it, at a moment when this process has no transaction. Address space costs nothing, so
+// the size asked for at open should be far above what will be used; raising it is for the rest.
+//
+// An environment must not be open twice in one process: closing one handle drops the file locks of
+// the other (fcntl(2)), after which other processes take the reader slots for abandoned.
+#ifndef CKPTFS_MANIFEST_LMDB_ENV_H
+#define CKPTFS_MANIFEST_LMDB_ENV_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/compiler.h"
+
+struct lmdb_env;
+struct lmdb_txn;
+struct lmdb_cursor;
+
+// Bytes in the map (or in the write transaction's memory): valid until the transaction ends or
+// writes again.
+struct lmdb_value {
+    const void *data;
+    size_t length;
+};
+
+struct lmdb_options {
+    uint64_t map_bytes;
+    bool no_sync;
+    const char *const *tables; // names; a table's number is its place here
+    unsigned table_count;
+};
+
+// What writing functions and lmdb_write_commit return when the map is too small: abort, call
+// lmdb_env_grow, and do the transaction again.
+#define LMDB_MAP_FULL (-EXFULL)
+
+// Opens or creates the environment in `directory`, which exists. -EBADMSG for what is not an LMDB
+// environment or is damaged in a way that can be seen (see lmdb_file.h); -ENOMEM when there is no
+// address space for the map.
+MUST_CHECK int lmdb_env_open(
+    const char *directory, const struct lmdb_options *options, struct lmdb_env **env_out);
+// No transactions may be left. NULL is fine.
+void lmdb_env_close(struct lmdb_env *env);
+
+// Doubles the map once the readers of this process are done. The caller is the writer and has no
+// transaction. -ENOMEM when there is no address space.
+MUST_CHECK int lmdb_env_grow(struct lmdb_env *env);
+// True once a commit failed in a way that leaves the file in doubt: nothing can be written any
+// more.
+bool lmdb_env_is_failed(const struct lmdb_env *env);
+
+// A read transaction; any thread, but one thread at a time. -EAGAIN when all reader slots of all
+// processes are taken.
+MUST_CHECK int lmdb_read_begin(struct lmdb_env *env, struct lmdb_txn **txn_out);
+void lmdb_read_end(struct lmdb_txn *txn);
+
+// The write transaction: one at a time, begun and ended by the same thread. Waits for those of
+// other processes.
+MUST_CHECK int lmdb_write_begin(struct lmdb_env *env, struct lmdb_txn **txn_out);
+// Ends the transaction in every case. 0: committed and on stable storage. -ENOSPC, -EDQUOT, -EFBIG:
+// no room, nothing changed, the environment stays usable; -ENOMEM, LMDB_MAP_FULL likewise. -EIO: in
+// doubt, see lmdb_env_is_failed; logged.
+MUST_CHECK int lmdb_write_commit(struct lmdb_txn *txn);
+void lmdb_write_abort(struct lmdb_txn *txn);
+
+// 0 or -ENOENT, or -EBADMSG for damage that LMDB noticed.
+MUST_CHECK int lmdb_get(struct lmdb_txn *txn, unsigned table, const void *key, size_t key_length,
+    struct lmdb_value *value_out);
+// Inserts or replaces.
+MUST_CHECK int lmdb_put(struct lmdb_txn *txn, unsigned table, const void *key, size_t key_length,
+    const void *value, size_t value_length);
+// 0 or -ENOENT.
+MUST_CHECK int lmdb_delete(
+    struct lmdb_txn *txn, unsigned table, const void *key, size_t key_length);
+
+// Cursors must be closed before their transaction ends. Each positioning call returns 0 with key
+// and value, or -ENOENT at the end of the table. In a write transaction, a cursor is at an
+// undefined place after lmdb_put or lmdb_delete to its table: seek again.
+MUST_CHECK int lmdb_cursor_open(
+    struct lmdb_txn *txn, unsigned table, struct lmdb_cursor **cursor_out);
+void lmdb_cursor_close(struct lmdb_cursor *cursor); // NULL is fine
+void lmdb_cursor_close_auto(struct lmdb_cursor **cursor);
+// The first entry whose key is not below `key`.
+MUST_CHECK int lmdb_cursor_seek(struct lmdb_cursor *cursor, const void *key, size_t key_length,
+    struct lmdb_value *key_out, struct lmdb_value *value_out);
+MUST_CHECK int lmdb_cursor_next(
+    struct lmdb_cursor *cursor, struct lmdb_value *key_out, struct lmdb_value *value_out);
+MUST_CHECK int lmdb_cursor_previous(
+    struct lmdb_cursor *cursor, struct lmdb_value *key_out, struct lmdb_value *value_out);
+MUST_CHECK int lmdb_cursor_last(
+    struct lmdb_cursor *cursor, struct lmdb_value *key_out, struct lmdb_value *value_out);
+// Deletes the entry at the cursor; lmdb_cursor_next then gives the one after it.
+MUST_CHECK int lmdb_cursor_delete(struct lmdb_cursor *cursor);
+
+#endif

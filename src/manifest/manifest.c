@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "manifest/manifest.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "manifest/manifest_internal.h"
+#include "platform/file.h"
+#include "platform/log.h"
+#include "platform/memory.h"
+#include "platform/random.h"
+
+// Address space for the map, from what is wanted to what has to do; only used pages are in the
+// file.
+static const uint64_t map_sizes[] = {64ull << 30, 4ull << 30, 64ull << 20};
+
+// A small file beside LMDB's says that there is an environment. When LMDB's own file then is gone
+// or empty, something has taken it away, and starting anew would hide that.
+#define MARKER_TEXT "ckptfs manifest 1\n"
+
+// ---- opening ------------------------------------------------------------------------------------
+
+static int
+open_failed(const char *what, int error)
+{
+    log_error("manifest.open_failed", "%s: %s", what, strerror(-error));
+    return error;
+}
+
+static int
+check_marker(const char *directory, const char *marker)
+{
+    CLEANUP(memory_free_auto) char *data = memory_printf("%s/data.mdb", directory);
+    struct stat st;
+    if (access(marker, F_OK) != 0)
+        return errno == ENOENT ? 0 : open_failed(marker, -errno);
+    if (stat(data, &st) == 0 && st.st_size > 0)
+        return 0;
+    log_error("manifest.damaged",
+        "%s is missing or empty; move the directory away to start from the bucket", data);
+    return -EBADMSG;
+}
+
+static int
+write_marker(const char *marker)
+{
+    if (access(marker, F_OK) == 0)
+        return 0;
+    return file_replace_whole(&file_ops_system, marker, MARKER_TEXT, sizeof(MARKER_TEXT) - 1, 0600);
+}
+
+static int
+open_env(struct manifest *m, const char *directory, const struct manifest_options *options)
+{
+    struct lmdb_options lmdb = {
+        .no_sync = options->no_sync, .tables = manifest_table_names, .table_count = TABLE_COUNT};
+    if (options->map_bytes > 0) {
+        lmdb.map_bytes = options->map_bytes;
+        int rc = lmdb_env_open(directory, &lmdb, &m->env);
+        return rc == -ENOMEM ? open_failed(directory, rc) : rc;
+    }
+    int rc = -ENOMEM;
+    for (size_t i = 0; i < ARRAY_LENGTH(map_sizes) && rc == -ENOMEM; i++) {
+        lmdb.map_bytes = map_sizes[i];
+        rc = lmdb_env_open(directory, &lmdb, &m->env);
+    }
+    return rc == -ENOMEM ? open_failed(directory, rc) : rc;
+}
+
+static int
+adopt_root(struct manifest *m, const struct lmdb_value *value)
+{
+    uint32_t format;
+    if (!schema_decode_root(value->data, value->length, &format, &m->root_id))
+        return manifest_bad_entry(TABLE_RUNTIME_STATE);
+    if (format == MANIFEST_FORMAT_VERSION)
+        return 0;
+    log_error("manifest.format", "the storage root has format %u, this program knows %u", format,
+        MANIFEST_FORMAT_VERSION);
+    return -EBADMSG;
+}
+
+// Reads the root's identity, or makes it.
+static int
+load_root_in(struct manifest *m, struct lmdb_txn *txn)
+{
+    struct schema_key key;
+    struct lmdb_value value;
+    schema_key_runtime(&key, RUNTIME_ROOT, (struct db_id){0});
+    int rc = lmdb_get(txn, TABLE_RUNTIME_STATE, key.bytes, key.length, &value);
+    if (rc == 0)
+        return adopt_root(m, &value);
+    if (rc != -ENOENT)
+        return rc;
+    BUFFER_AUTO bytes = {0};
+    m->root_id = random_uuid();
+    schema_encode_root(&m->root_id, &bytes);
+    return lmdb_put(txn, TABLE_RUNTIME_STATE, key.bytes, key.length, bytes.data, bytes.length);
+}
+
+static int
+load_root(struct manifest *m)
+{
+    for (;;) {
+        struct lmdb_txn *txn;
+        int rc = lmdb_write_begin(m->env, &txn);
+        if (rc < 0)
+            return rc;
+        rc = load_root_in(m, txn);
+        if (rc == 0)
+            rc = lmdb_write_commit(txn);
+        else
+            lmdb_write_abort(txn);
+        if (rc == LMDB_MAP_FULL)
+            rc = lmdb_env_grow(m->env);
+        else
+            return rc;
+        if (rc < 0)
+            return rc;
+    }
+}
+
+static int
+open_all(struct manifest *m, const char *directory, const struct manifest_options *options)
+{
+    CLEANUP(memory_free_auto) char *marker = memory_printf("%s/format", directory);
+    int rc = path_make_directories(directory, 0700);
+    if (rc < 0)
+        return open_failed(directory, rc);
+    rc = check_marker(directory, marker);
+    if (rc == 0)
+        rc = open_env(m, directory, options);
+    if (rc == 0)
+        rc = load_root(m);
+    if (rc == 0)
+        rc = write_marker(marker);
+    if (rc < 0)
+        return rc;
+    rc = manifest_writer_start(m);
+    return rc < 0 ? open_failed("the writer thread", rc) : 0;
+}
+
+static void
+free_manifest(struct manifest *m)
+{
+    lmdb_env_close(m->env);
+    condition_destroy(&m->wanted);
+    lock_destroy(&m->lock);
+    free(m);
+}
+
+int
+manifest_open(
+    const char *directory, const struct manifest_options *options, struct manifest **manifest_out)
+{
+    struct manifest *m = memory_alloc_zero(sizeof(*m));
+    *manifest_out = NULL;
+    lock_init(&m->lock, "manifest_queue", LOCK_RANK_MANIFEST);
+    condition_init(&m->wanted);
+    list_init(&m->queue);
+    int rc = open_all(m, directory, options);
+    if (rc < 0) {
+        free_manifest(m);
+        return rc;
+    }
+    *manifest_out = m;
+    return 0;
+}
+
+void
+manifest_close(struct manifest *m)
+{
+    if (!m)
+        return;
+    manifest_writer_stop(m);
+    free_manifest(m);
+}
+
+struct uuid
+manifest_root_id(const struct manifest *m)
+{
+    return m->root_id;
+}
+
+// ---- dbs ----------------------------------------------------------------------------------------
+
+static int
+find_db(struct manifest_reader *r, const char *place, const char *tenant, uint32_t volume_number,
+    struct db_record *db_out)
+{
+    struct schema_key from = {0};
+    struct table_walk w;
+    bool found = false;
+    int rc = table_walk_begin(&w, manifest_reader_txn(r), TABLE_DB, &from, 0);
+    while (rc > 0 && !found) {
+        if (!schema_read_db(w.key.data, w.key.length, &db_out->id) ||
+            !schema_decode_db(w.value.data, w.value.length, db_out))
+            rc = manifest_bad_entry(TABLE_DB);
+        else if (db_out->volume_number == volume_number && strcmp(db_out->place, place) == 0 &&
+                 strcmp(db_out->tenant, tenant) == 0)
+            found = true;
+        else
+            rc = table_walk_next(&w);
+    }
+    table_walk_end(&w);
+    if (found)
+        return manifest_read_db(r, db_out->id, db_out);
+    return rc < 0 ? rc : -ENOENT;
+}
+
+int
+manifest_find_db(struct manifest *m, const char *place, const char *tenant, uint32_t volume_number,
+    struct db_record *db_out)
+{
+    struct manifest_reader *r;
+    int rc = manifest_read_begin(m, &r);
+    if (rc < 0)
+        return rc;
+    rc = find_db(r, place, tenant, volume_number, db_out);
+    manifest_read_end(r);
+    return rc;
+}
+
+int
+manifest_create_db(struct manifest *m, struct db_record *db)
+{
+    if (!memchr(db->place, 0, sizeof(db->place)) || !memchr(db->tenant, 0, sizeof(db->tenant)))
+        return -EINVAL;
+    struct manifest_batch *b = manifest_batch_new((struct db_id){0});
+    b->kind = BATCH_CREATE_DB;
+    b->db_record = db;
+    int rc = manifest_writer_commit(m, b);
+    if (rc == 0)
+        db->id = b->created;
+    manifest_batch_free(b);
+    return rc;
+}
+
+int
+manifest_remove_db(struct manifest *m, struct db_id db)
+{
+    struct db_removal removal = {0};
+    int rc = 0;
+    while (rc == 0 && !removal.finished) {
+        struct manifest_batch *b = manifest_batch_new(db);
+        b->kind = BATCH_REMOVE_DB;
+        b->removal = &removal;
+        rc = manifest_writer_commit(m, b);
+        if (rc == 0)
+            removal = b->removed;
+        manifest_batch_free(b);
+    }
+    return rc;
+}

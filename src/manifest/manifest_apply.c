@@ -1,0 +1,330 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <errno.h>
+#include <inttypes.h>
+
+#include "manifest/manifest_internal.h"
+#include "platform/clock.h"
+#include "platform/log.h"
+
+// ---- writing entries ----------------------------------------------------------------------------
+
+int
+apply_put(struct apply *a, enum manifest_table table, const struct schema_key *key)
+{
+    return lmdb_put(a->txn, table, key->bytes, key->length, a->value.data, a->value.length);
+}
+
+int
+apply_note(struct apply *a, enum unpublished_kind kind, const struct schema_key *key)
+{
+    if (!a->unpublished)
+        return 0;
+    struct schema_key note;
+    schema_key_unpublished(&note, kind, key);
+    buffer_clear(&a->value);
+    schema_encode_u64(a->generation.v, &a->value);
+    return apply_put(a, TABLE_UNPUBLISHED_INDEX, &note);
+}
+
+int
+apply_runtime_number(
+    struct apply *a, enum runtime_item item, struct db_id db, uint64_t otherwise, uint64_t *out)
+{
+    struct schema_key key;
+    struct lmdb_value value;
+    schema_key_runtime(&key, item, db);
+    int rc = lmdb_get(a->txn, TABLE_RUNTIME_STATE, key.bytes, key.length, &value);
+    *out = otherwise;
+    if (rc < 0)
+        return rc == -ENOENT ? 0 : rc;
+    return schema_decode_u64(value.data, value.length, out)
+               ? 0
+               : manifest_bad_entry(TABLE_RUNTIME_STATE);
+}
+
+int
+apply_put_runtime_number(struct apply *a, enum runtime_item item, struct db_id db, uint64_t number)
+{
+    struct schema_key key;
+    schema_key_runtime(&key, item, db);
+    buffer_clear(&a->value);
+    schema_encode_u64(number, &a->value);
+    return apply_put(a, TABLE_RUNTIME_STATE, &key);
+}
+
+int
+apply_write_db(struct apply *a)
+{
+    struct schema_key key;
+    schema_key_db(&key, a->db.id);
+    buffer_clear(&a->value);
+    schema_encode_db(&a->db, &a->value);
+    int rc = apply_put(a, TABLE_DB, &key);
+    if (rc < 0)
+        return rc;
+    buffer_clear(&a->value);
+    schema_encode_wal_state(&a->db, &a->value);
+    rc = apply_put(a, TABLE_WAL_STATE, &key);
+    if (rc < 0)
+        return rc;
+    buffer_clear(&a->value);
+    schema_encode_watermarks(&a->db, &a->value);
+    return apply_put(a, TABLE_GENERATION_WATERMARKS, &key);
+}
+
+static int
+write_totals(struct apply *a)
+{
+    struct schema_key key;
+    schema_key_runtime(&key, RUNTIME_TOTALS, a->batch->db);
+    buffer_clear(&a->value);
+    schema_encode_totals(&a->totals, &a->value);
+    return apply_put(a, TABLE_RUNTIME_STATE, &key);
+}
+
+// ---- operations on the db as a whole ------------------------------------------------------------
+
+static uint64_t
+larger(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
+static void
+raise_counters(struct apply *a, const struct db_counters *counters)
+{
+    a->db.counters.next_object = larger(a->db.counters.next_object, counters->next_object);
+    a->db.counters.next_chunk = larger(a->db.counters.next_chunk, counters->next_chunk);
+    a->db_changed = true;
+}
+
+static int
+backwards(const struct apply *a, const char *what, uint64_t from, uint64_t to)
+{
+    log_error("manifest.batch_refused", "db %" PRIu32 ": %s would go from %" PRIu64 " to %" PRIu64,
+        a->db.id.v, what, from, to);
+    return -EINVAL;
+}
+
+static int
+apply_local_generation(struct apply *a, const struct batch_op *op)
+{
+    if (op->local.generation.v < a->db.local.v)
+        return backwards(a, "the local generation", a->db.local.v, op->local.generation.v);
+    if (op->local.cut.v < a->db.cut.v)
+        return backwards(a, "the cut", a->db.cut.v, op->local.cut.v);
+    a->db.local = op->local.generation;
+    a->db.next.v = larger(a->db.next.v, op->local.generation.v + 1);
+    a->db.cut = op->local.cut;
+    a->db.local_time_ms = op->local.wall_ms;
+    raise_counters(a, &op->local.counters);
+    return 0;
+}
+
+static int
+forget_published(struct apply *a, struct generation published)
+{
+    struct schema_key from;
+    struct table_walk w;
+    schema_key_db(&from, a->db.id);
+    int rc = table_walk_begin(&w, a->txn, TABLE_UNPUBLISHED_INDEX, &from, DB_PREFIX_BYTES);
+    while (rc > 0) {
+        uint64_t generation;
+        rc = 0;
+        if (!schema_decode_u64(w.value.data, w.value.length, &generation))
+            rc = manifest_bad_entry(TABLE_UNPUBLISHED_INDEX);
+        else if (generation <= published.v)
+            rc = lmdb_cursor_delete(w.cursor);
+        if (rc == 0)
+            rc = table_walk_next(&w);
+    }
+    table_walk_end(&w);
+    return rc;
+}
+
+static int
+apply_published(struct apply *a, const struct batch_op *op)
+{
+    if (op->published.generation.v < a->db.published.v)
+        return backwards(
+            a, "the published generation", a->db.published.v, op->published.generation.v);
+    if (op->published.sequence < a->db.remote_sequence)
+        return backwards(a, "the chain", a->db.remote_sequence, op->published.sequence);
+    if (op->published.sequence > a->db.remote_sequence)
+        a->db.bytes_since_catalog += op->published.record_bytes;
+    a->db.published = op->published.generation;
+    a->db.next.v = larger(a->db.next.v, op->published.generation.v + 1);
+    a->db.published_time_ms = op->published.wall_ms;
+    a->db.remote_sequence = op->published.sequence;
+    a->db.remote_hash = op->published.hash;
+    a->db_changed = true;
+    return forget_published(a, op->published.generation);
+}
+
+static int
+apply_remote_position(struct apply *a, const struct batch_op *op)
+{
+    if (op->position.sequence < a->db.remote_sequence)
+        return backwards(a, "the chain", a->db.remote_sequence, op->position.sequence);
+    a->db.epoch = op->position.epoch;
+    a->db.remote_sequence = op->position.sequence;
+    a->db.remote_hash = op->position.hash;
+    a->db_changed = true;
+    return 0;
+}
+
+static int
+apply_change(struct apply *a, const struct change *c)
+{
+    switch (c->kind) {
+    case CHANGE_PUT_INODE:
+        return apply_put_inode(a, c->object, &c->inode);
+    case CHANGE_DELETE_INODE:
+        return apply_delete_inode(a, c->object);
+    case CHANGE_PUT_DIRENT:
+        return apply_put_dirent(a, &c->dirent);
+    case CHANGE_DELETE_DIRENT:
+        return apply_delete_dirent(a, &c->dirent);
+    case CHANGE_PUT_XATTR:
+        return apply_put_xattr(a, &c->xattr);
+    case CHANGE_DELETE_XATTR:
+        return apply_delete_xattr(a, &c->xattr);
+    case CHANGE_PUT_CHUNK:
+        return apply_put_chunk(a, &c->chunk);
+    case CHANGE_DELETE_CHUNK:
+        return apply_delete_chunk(a, c->chunk.object, c->chunk.index);
+    case CHANGE_PUT_DELTA:
+        return apply_put_delta(a, &c->delta);
+    case CHANGE_DELETE_DELTA:
+        return apply_delete_delta(a, c->delta.chunk, c->delta.generation);
+    case CHANGE_PUT_BLOB:
+        return apply_put_blob(a, &c->blob);
+    case CHANGE_PUT_COUNTERS:
+        raise_counters(a, &c->counters);
+        return 0;
+    case CHANGE_WRITE:
+    case CHANGE_DISCARD:
+        break;
+    }
+    log_error("manifest.batch_refused", "db %" PRIu32 ": a change of kind %d has no place here",
+        a->db.id.v, (int)c->kind);
+    return -EINVAL;
+}
+
+static int
+apply_op(struct apply *a, enum batch_op_kind kind, const struct batch_op *op)
+{
+    a->db_changed |= kind != OP_NOTE && kind != OP_BLOB_REMOTE;
+    switch (kind) {
+    case OP_CHANGE:
+        break;
+    case OP_NOTE:
+        a->unpublished = op->note.unpublished;
+        a->generation = op->note.generation;
+        return 0;
+    case OP_LOCAL_GENERATION:
+        return apply_local_generation(a, op);
+    case OP_PUBLISHED:
+        return apply_published(a, op);
+    case OP_BLOB_REMOTE:
+        return apply_blob_remote(a, &op->blob);
+    case OP_REMOTE_POSITION:
+        return apply_remote_position(a, op);
+    case OP_CATALOG:
+        a->db.catalog_sequence = op->catalog.sequence;
+        a->db.catalog_bytes = op->catalog.bytes;
+        a->db.bytes_since_catalog = 0;
+        return 0;
+    case OP_NEXT_GENERATION:
+        a->db.next.v = larger(a->db.next.v, op->next.v);
+        return 0;
+    case OP_DB_STATE:
+        a->db.state = op->state;
+        return 0;
+    case OP_FENCED:
+        a->db.fenced = op->fenced;
+        return 0;
+    case OP_IDENTITY:
+        a->db.volume = op->identity.volume;
+        a->db.name_key = op->identity.name_key;
+        return 0;
+    case OP_PUT_JOB:
+        return apply_put_job(a, op->job);
+    case OP_REMOVE_JOB:
+        return apply_remove_job(a, op->job_id);
+    }
+    return -EINVAL;
+}
+
+// ---- one batch ----------------------------------------------------------------------------------
+
+static int
+apply_ops(struct apply *a)
+{
+    struct byte_reader r = byte_reader_over(a->batch->ops.data, a->batch->ops.length);
+    while (byte_reader_left(&r) > 0) {
+        enum batch_op_kind kind = (enum batch_op_kind)read_u8(&r);
+        int rc;
+        if (kind == OP_CHANGE) {
+            struct change change;
+            if (change_decode(&r, &change) < 0) {
+                log_error("manifest.batch_refused",
+                    "db %" PRIu32 ": change of kind %d (object %" PRIu64 ") is not valid",
+                    a->batch->db.v, change.kind, change.object.v);
+                return -EINVAL;
+            }
+            rc = apply_change(a, &change);
+        } else {
+            struct batch_op op;
+            read_copy(&r, &op, sizeof(op));
+            rc = apply_op(a, kind, &op);
+        }
+        if (rc < 0)
+            return rc;
+    }
+    return apply_release_blobs(a);
+}
+
+static int
+apply_operations(struct apply *a)
+{
+    int rc = manifest_load_db(a->txn, a->batch->db, &a->db);
+    if (rc == 0)
+        rc = manifest_load_totals(a->txn, a->batch->db, &a->totals);
+    if (rc == 0)
+        rc = apply_ops(a);
+    if (rc == 0 && a->db_changed)
+        rc = apply_write_db(a);
+    if (rc == 0 && a->totals_changed)
+        rc = write_totals(a);
+    return rc;
+}
+
+static int
+apply_batch(struct apply *a)
+{
+    int rc = -EINVAL;
+    switch (a->batch->kind) {
+    case BATCH_OPERATIONS:
+        rc = apply_operations(a);
+        break;
+    case BATCH_CREATE_DB:
+        rc = apply_create_db(a);
+        break;
+    case BATCH_REMOVE_DB:
+        rc = apply_remove_db(a);
+        break;
+    }
+    return rc < 0 ? rc : change_log_append(a);
+}
+
+int
+manifest_apply(struct lmdb_txn *txn, struct manifest_batch *b)
+{
+    struct apply a = {.txn = txn, .batch = b};
+    int rc = apply_batch(&a);
+    buffer_free(&a.published_blobs);
+    buffer_free(&a.unreferenced);
+    buffer_free(&a.value);
+    return rc;
+}

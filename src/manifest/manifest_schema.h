@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+// The tables of the manifest: names, keys and values as bytes. Pure.
+//
+// Keys are fixed-width and big-endian, so that LMDB's order is the order of the numbers; the one
+// exception is `xattr`, whose key ends with the attribute's name. Values are little-endian and
+// begin with record_version (u16). All keys begin with the db but those of blob_refs (a hash may be
+// in several dbs, and whoever unlinks a file asks for all of them), change_log and runtime_state.
+//
+//     db                    db                       state, place, identity, chain position
+//     wal_state             db                       cut
+//     generation_watermarks db                       local, published, next
+//     inode                 db, object               inode
+//     orphan_index          db, object               -            inodes with nlink 0
+//     dirent                db, parent, cookie       object, type, name
+//     xattr                 db, object, name         value
+//     chunk_catalog         db, chunk                chunk entry
+//     object_chunks         db, object, index        chunk, present pages
+//     chunk_delta_index     db, chunk, generation    delta
+//     blob_refs             hash, db                 blob, residency, references
+//     unpublished_blobs     db, hash                 bytes        references but not in the store
+//     unpublished_index     db, kind, key            generation   newest that touched the key
+//     job_queue             db, job                  job
+//     job_pending_index     db, job kind             job          the unfinished one
+//     change_log            sequence                 ManifestChangeRecord
+//     runtime_state         what, db                 root id, next ids, totals
+//
+// Reserved, without content yet: wal_catalog, snapshot_index, change_cursors, remote_namespace.
+#ifndef CKPTFS_MANIFEST_MANIFEST_SCHEMA_H
+#define CKPTFS_MANIFEST_MANIFEST_SCHEMA_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/buffer.h"
+#include "base/compiler.h"
+#include "manifest/manifest.h"
+
+enum manifest_table {
+    TABLE_DB,
+    TABLE_WAL_STATE,
+    TABLE_GENERATION_WATERMARKS,
+    TABLE_INODE,
+    TABLE_ORPHAN_INDEX,
+    TABLE_DIRENT,
+    TABLE_XATTR,
+    TABLE_CHUNK_CATALOG,
+    TABLE_OBJECT_CHUNKS,
+    TABLE_CHUNK_DELTA_INDEX,
+    TABLE_BLOB_REFS,
+    TABLE_UNPUBLISHED_BLOBS,
+    TABLE_UNPUBLISHED_INDEX,
+    TABLE_JOB_QUEUE,
+    TABLE_JOB_PENDING_INDEX,
+    TABLE_CHANGE_LOG,
+    TABLE_RUNTIME_STATE,
+    TABLE_WAL_CATALOG,
+    TABLE_SNAPSHOT_INDEX,
+    TABLE_CHANGE_CURSORS,
+    TABLE_REMOTE_NAMESPACE,
+    TABLE_COUNT,
+};
+
+extern const char *const manifest_table_names[TABLE_COUNT];
+
+// Raised when an older program must not touch the root any more.
+#define MANIFEST_FORMAT_VERSION 1u
+
+// ---- keys ---------------------------------------------------------------------------------------
+
+#define SCHEMA_KEY_MAX 300u
+
+struct schema_key {
+    size_t length;
+    uint8_t bytes[SCHEMA_KEY_MAX];
+};
+
+// What a key of unpublished_index names.
+enum unpublished_kind {
+    UNPUBLISHED_INODE = 1,  // object
+    UNPUBLISHED_DIRENT = 2, // parent, cookie
+    UNPUBLISHED_XATTR = 3,  // object, name
+    UNPUBLISHED_CHUNK = 4,  // object, index
+    UNPUBLISHED_DELTA = 5,  // chunk, generation
+};
+
+enum runtime_item {
+    RUNTIME_ROOT = 1,     // (db 0) format version, root id
+    RUNTIME_NEXT_DB = 2,  // (db 0) u64
+    RUNTIME_NEXT_JOB = 3, // u64
+    RUNTIME_TOTALS = 4,   // struct db_totals
+};
+
+void schema_key_db(struct schema_key *k, struct db_id db);
+// (db, object), (db, chunk), (db, job): one number below the db.
+void schema_key_number(struct schema_key *k, struct db_id db, uint64_t a);
+// (db, parent, cookie), (db, object, index), (db, chunk, generation).
+void schema_key_pair(struct schema_key *k, struct db_id db, uint64_t a, uint64_t b);
+void schema_key_xattr(struct schema_key *k, struct db_id db, struct object_id object,
+    const char *name, size_t name_length);
+void schema_key_blob(struct schema_key *k, const struct sha256 *hash, struct db_id db);
+void schema_key_unpublished_blob(struct schema_key *k, struct db_id db, const struct sha256 *hash);
+// `key` is a key of the kind's own table.
+void schema_key_unpublished(
+    struct schema_key *k, enum unpublished_kind kind, const struct schema_key *key);
+void schema_key_job_kind(struct schema_key *k, struct db_id db, enum job_kind kind);
+void schema_key_sequence(struct schema_key *k, uint64_t sequence);
+void schema_key_runtime(struct schema_key *k, enum runtime_item item, struct db_id db);
+
+// Each false when the key has not the right length.
+MUST_CHECK bool schema_read_db(const void *p, size_t n, struct db_id *db);
+MUST_CHECK bool schema_read_number(const void *p, size_t n, uint64_t *a);
+MUST_CHECK bool schema_read_pair(const void *p, size_t n, uint64_t *a, uint64_t *b);
+MUST_CHECK bool schema_read_xattr(const void *p, size_t n, struct xattr_record *xattr);
+MUST_CHECK bool schema_read_blob(const void *p, size_t n, struct sha256 *hash, struct db_id *db);
+MUST_CHECK bool schema_read_unpublished_blob(const void *p, size_t n, struct sha256 *hash);
+// Splits the key; `key` becomes the key of the kind's own table.
+MUST_CHECK bool schema_read_unpublished(
+    const void *p, size_t n, enum unpublished_kind *kind, struct schema_key *key);
+MUST_CHECK bool schema_read_sequence(const void *p, size_t n, uint64_t *sequence);
+
+// ---- values -------------------------------------------------------------------------------------
+//
+// Encoders append to `out`. Decoders return false for anything but one whole valid value; what is
+// in the key they leave alone.
+
+void schema_encode_db(const struct db_record *v, struct buffer *out);
+void schema_encode_wal_state(const struct db_record *v, struct buffer *out);
+void schema_encode_watermarks(const struct db_record *v, struct buffer *out);
+void schema_encode_inode(const struct inode_record *v, struct buffer *out);
+void schema_encode_dirent(const struct dirent_record *v, struct buffer *out);
+void schema_encode_xattr(const struct xattr_record *v, struct buffer *out);
+void schema_encode_chunk(const struct chunk_entry *v, struct buffer *out);
+void schema_encode_object_chunk(struct chunk_id id, uint32_t present_pages, struct buffer *out);
+void schema_encode_delta(const struct chunk_delta *v, struct buffer *out);
+void schema_encode_blob(const struct blob_record *v, struct buffer *out);
+void schema_encode_u64(uint64_t v, struct buffer *out);
+void schema_encode_empty(struct buffer *out);
+void schema_encode_root(const struct uuid *root, struct buffer *out);
+void schema_encode_totals(const struct db_totals *v, struct buffer *out);
+void schema_encode_job(const struct job_record *v, struct buffer *out);
+void schema_encode_change_record(const struct manifest_change_record *v, struct buffer *out);
+
+MUST_CHECK bool schema_decode_db(const void *p, size_t n, struct db_record *v);
+MUST_CHECK bool schema_decode_wal_state(const void *p, size_t n, struct db_record *v);
+MUST_CHECK bool schema_decode_watermarks(const void *p, size_t n, struct db_record *v);
+MUST_CHECK bool schema_decode_inode(const void *p, size_t n, struct inode_record *v);
+MUST_CHECK bool schema_decode_dirent(const void *p, size_t n, struct dirent_record *v);
+MUST_CHECK bool schema_decode_xattr(const void *p, size_t n, struct xattr_record *v);
+MUST_CHECK bool schema_decode_chunk(const void *p, size_t n, struct chunk_entry *v);
+MUST_CHECK bool schema_decode_object_chunk(
+    const void *p, size_t n, struct chunk_id *id, uint32_t *present_pages);
+MUST_CHECK bool schema_decode_delta(const void *p, size_t n, struct chunk_delta *v);
+MUST_CHECK bool schema_decode_blob(const void *p, size_t n, struct blob_record *v);
+MUST_CHECK bool schema_decode_u64(const void *p, size_t n, uint64_t *v);
+MUST_CHECK bool schema_decode_root(const void *p, size_t n, uint32_t *format, struct uuid *root);
+MUST_CHECK bool schema_decode_totals(const void *p, size_t n, struct db_totals *v);
+MUST_CHECK bool schema_decode_job(const void *p, size_t n, struct job_record *v);
+// `blobs` points into the value.
+MUST_CHECK bool schema_decode_change_record(
+    const void *p, size_t n, struct manifest_change_record *v);
+
+#endif

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+// The one thread that writes. It takes what has queued up while it was committing and commits that
+// as one transaction (group commit). A batch that fails must not fail those it happens to share the
+// transaction with: the transaction is done again without it. Failures of that kind are bugs or
+// races of the caller and rare, so that the usual case pays nothing for them.
+#include <errno.h>
+
+#include "manifest/manifest_internal.h"
+#include "platform/crash_point.h"
+#include "platform/log.h"
+
+// Bounds of one group, so that a failure does not have to repeat too much and the first in the
+// group does not wait too long for the last.
+#define GROUP_BATCHES_MAX 64u
+#define GROUP_BYTES_MAX   (4u << 20)
+
+static void
+reset_results(struct manifest_batch *b)
+{
+    buffer_clear(&b->released);
+    buffer_clear(&b->assigned);
+}
+
+// Applies the batches in order. On failure `culprit_out` is the batch that caused it.
+static int
+apply_group(struct lmdb_txn *txn, struct list_node *group, struct manifest_batch **culprit_out)
+{
+    LIST_FOR_EACH(group, node)
+    {
+        struct manifest_batch *b = CONTAINER_OF(node, struct manifest_batch, node);
+        reset_results(b);
+        int rc = manifest_apply(txn, b);
+        if (rc < 0) {
+            *culprit_out = b;
+            return rc;
+        }
+    }
+    return 0;
+}
+
+static void
+fail_batch(struct manifest_batch *b, int error, struct list_node *finished)
+{
+    reset_results(b);
+    b->result = error;
+    list_remove(&b->node);
+    list_append(finished, &b->node);
+}
+
+// Tries to commit the group once. 0, or LMDB_MAP_FULL, or an error; `culprit_out` is set when a
+// single batch is to blame.
+static int
+try_group(struct manifest *m, struct list_node *group, struct manifest_batch **culprit_out)
+{
+    *culprit_out = NULL;
+    struct lmdb_txn *txn;
+    int rc = lmdb_write_begin(m->env, &txn);
+    if (rc < 0)
+        return rc;
+    rc = apply_group(txn, group, culprit_out);
+    if (rc < 0) {
+        lmdb_write_abort(txn);
+        return rc;
+    }
+    crash_point("manifest.before_commit");
+    rc = lmdb_write_commit(txn);
+    crash_point("manifest.after_commit");
+    return rc;
+}
+
+// Commits the group; all its batches are in `finished` with their results afterwards.
+static void
+commit_group(struct manifest *m, struct list_node *group, struct list_node *finished)
+{
+    while (!list_is_empty(group)) {
+        struct manifest_batch *culprit;
+        int rc = try_group(m, group, &culprit);
+        if (rc == LMDB_MAP_FULL) {
+            rc = lmdb_env_grow(m->env);
+            if (rc == 0)
+                continue;
+            log_error("manifest.map_full", "the map cannot be made larger");
+            culprit = NULL;
+        }
+        if (culprit) {
+            fail_batch(culprit, rc, finished);
+            continue;
+        }
+        LIST_FOR_EACH(group, node)
+        {
+            struct manifest_batch *b = CONTAINER_OF(node, struct manifest_batch, node);
+            if (rc < 0)
+                reset_results(b);
+            b->result = rc;
+        }
+        list_move_all(finished, group);
+    }
+}
+
+static void
+take_group_locked(struct manifest *m, struct list_node *group)
+{
+    size_t bytes = 0;
+    for (unsigned i = 0; i < GROUP_BATCHES_MAX && bytes < GROUP_BYTES_MAX; i++) {
+        struct list_node *node = list_take_first(&m->queue);
+        if (!node)
+            return;
+        bytes += CONTAINER_OF(node, struct manifest_batch, node)->ops.length;
+        list_append(group, node);
+    }
+}
+
+static void
+answer_locked(struct list_node *finished)
+{
+    struct list_node *node;
+    while ((node = list_take_first(finished))) {
+        struct manifest_batch *b = CONTAINER_OF(node, struct manifest_batch, node);
+        b->is_finished = true;
+        condition_signal(&b->finished);
+    }
+}
+
+static void
+run_writer(void *argument)
+{
+    struct manifest *m = argument;
+    lock_take(&m->lock);
+    for (;;) {
+        while (list_is_empty(&m->queue) && !m->stopping)
+            condition_wait(&m->wanted, &m->lock);
+        if (list_is_empty(&m->queue))
+            break;
+        struct list_node group;
+        struct list_node finished;
+        list_init(&group);
+        list_init(&finished);
+        take_group_locked(m, &group);
+        lock_release(&m->lock);
+        commit_group(m, &group, &finished);
+        lock_take(&m->lock);
+        answer_locked(&finished);
+    }
+    lock_release(&m->lock);
+}
+
+int
+manifest_writer_start(struct manifest *m)
+{
+    return thread_start(&m->writer, "manifest", run_writer, m);
+}
+
+void
+manifest_writer_stop(struct manifest *m)
+{
+    lock_take(&m->lock);
+    m->stopping = true;
+    condition_signal(&m->wanted);
+    lock_release(&m->lock);
+    thread_join(&m->writer);
+}
+
+int
+manifest_writer_commit(struct manifest *m, struct manifest_batch *b)
+{
+    lock_take(&m->lock);
+    assert(!m->stopping);
+    list_append(&m->queue, &b->node);
+    condition_signal(&m->wanted);
+    while (!b->is_finished)
+        condition_wait(&b->finished, &m->lock);
+    lock_release(&m->lock);
+    return b->result;
+}

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+// Catching up: what of the chain came after this root's position.
+//
+// A root that published and died before it recorded so finds its own record there; so does one
+// whose request was carried out after it had given up on it. Which records are its own:
+//
+//     record                     what the root knows             verdict
+//     GENERATION, own writer,    generation <= local             own: its changes are in the tables
+//       epoch <= db.epoch        generation > local              foreign: the tables are older than
+//                                                                the chain (restored, or a copy)
+//     OPEN, own writer           epoch == db.epoch               own: claiming notes the epoch
+//     first
+//                                another epoch                   foreign: a copy of this root
+//     any, other writer                                          foreign
+#include <errno.h>
+#include <string.h>
+
+#include "platform/log.h"
+#include "remote/remote_internal.h"
+
+struct catch_up {
+    const struct remote_place *place;
+    struct manifest *m;
+    struct db_record *db;
+    struct remote_link link;
+    struct remote_catch_up *result;
+};
+
+static bool
+is_own(const struct catch_up *c, const struct manifest_record_header *h)
+{
+    const struct db_record *db = c->db;
+    if (!uuid_equal(&h->writer, &c->place->writer) || db->epoch == 0)
+        return false;
+    if (h->kind == MANIFEST_RECORD_OPEN)
+        return h->epoch == db->epoch;
+    // The newest local generation is the one whose cut is known.
+    return h->kind == MANIFEST_RECORD_GENERATION && h->epoch <= db->epoch &&
+           h->generation.v <= db->local.v &&
+           (h->generation.v != db->local.v || h->cut.v == db->cut.v);
+}
+
+static int
+note_blob(void *argument, const struct change *change)
+{
+    if (change->kind == CHANGE_PUT_BLOB)
+        manifest_batch_blob_remote(argument, &change->blob.hash);
+    return 0;
+}
+
+static int
+roll_forward(struct catch_up *c, const char *key, struct remote_object *object,
+    const struct manifest_record_header *h)
+{
+    struct sha256 hash;
+    struct manifest_batch *b = manifest_batch_new(c->db->id);
+    int rc = remote_object_read(object, key, note_blob, b, &hash);
+    if (rc < 0) {
+        manifest_batch_free(b);
+        return rc;
+    }
+    if (h->kind == MANIFEST_RECORD_OPEN)
+        manifest_batch_remote_position(b, h->epoch, h->sequence, &hash);
+    else
+        manifest_batch_published(
+            b, h->generation, h->created_ms, h->sequence, &hash, object->bytes);
+    rc = manifest_submit(c->m, b, NULL);
+    if (rc < 0)
+        return rc;
+    if (h->kind == MANIFEST_RECORD_GENERATION)
+        c->result->rolled_forward++;
+    remote_link_advance(&c->link, h, &hash);
+    return remote_refresh_db(c->m, c->db->id, c->db);
+}
+
+static int
+take_record(struct catch_up *c, const char *key, uint64_t bytes)
+{
+    struct remote_object object;
+    struct manifest_record_header h;
+    int rc = remote_object_fetch(c->place, key, bytes, &object);
+    if (rc < 0)
+        return rc;
+    rc = remote_object_header(&object, key, &h);
+    if (rc == 0)
+        rc = remote_link_check(&c->link, key, &h);
+    if (rc == 0 && is_own(c, &h)) {
+        rc = roll_forward(c, key, &object, &h);
+    } else if (rc == 0) {
+        // Also a foreign record is believed only when all of it verifies.
+        rc = remote_object_read(&object, key, NULL, NULL, NULL);
+        if (rc == 0) {
+            c->result->foreign = true;
+            c->result->foreign_epoch = h.epoch;
+            memcpy(c->result->foreign_host, h.host, sizeof(h.host));
+        }
+    }
+    remote_object_free(&object);
+    return rc;
+}
+
+int
+remote_manifest_catch_up(const struct remote_place *place, struct manifest *m, struct db_record *db,
+    struct remote_catch_up *result_out)
+{
+    *result_out = (struct remote_catch_up){0};
+    int rc = remote_refresh_db(m, db->id, db);
+    if (rc < 0)
+        return rc;
+    if (db->state != DB_STATE_READY || db->remote_sequence == 0)
+        return -EINVAL;
+    struct catch_up c = {.place = place, .m = m, .db = db, .result = result_out};
+    c.link = (struct remote_link){
+        .sequence = db->remote_sequence,
+        .hash = db->remote_hash,
+        .volume = db->volume,
+        .name_key = db->name_key,
+        .generation = db->published,
+    };
+    struct remote_walk walk;
+    remote_walk_begin(&walk, place, REMOTE_RECORD, db->remote_sequence);
+    BUFFER_AUTO name = {0};
+    uint64_t sequence, bytes;
+    while (!result_out->foreign && (rc = remote_walk_next(&walk, &sequence, &bytes)) > 0) {
+        remote_key(place, REMOTE_RECORD, c.link.sequence + 1, &name);
+        const char *key = buffer_string(&name);
+        rc = sequence == c.link.sequence + 1 ? take_record(&c, key, bytes)
+                                             : remote_log_bad(key, "the record is missing");
+        if (rc < 0)
+            break;
+    }
+    remote_walk_end(&walk);
+    return rc < 0 ? rc : 0;
+}

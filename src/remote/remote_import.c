@@ -1,0 +1,374 @@
+// SPDX-License-Identifier: Apache-2.0
+// Import: an empty db is filled from the newest catalog that is good, and the records after it.
+//
+//     1. Catalogs are listed. Of those at or below the wanted generation the newest is taken; one
+//        that does not verify, or that the chain contradicts, is passed over with a warning for an
+//        older one: the records since then hold the same changes.
+//     2. The records after it are read in order. None may be missing, none may fail to verify: a
+//        record is the only copy of what it says to those before the next catalog.
+//     3. The last batch makes the db ready. Until then its state is DB_STATE_IMPORTING, and an
+//        import that was interrupted is worth nothing.
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "platform/crash_point.h"
+#include "platform/log.h"
+#include "platform/memory.h"
+#include "remote/remote_internal.h"
+
+struct catalog {
+    uint64_t sequence;
+    uint64_t bytes;
+};
+
+struct import {
+    const struct remote_place *place;
+    struct manifest *m;
+    struct db_id db;
+    struct generation at; // {0}: the newest
+    struct remote_link link;
+    struct db_counters counters;
+    struct catalog used; // sequence 0: none
+    uint64_t bytes_since_catalog;
+    // Changes that wait to be submitted.
+    struct manifest_batch *batch;
+    uint64_t batch_changes, batch_bytes;
+    const char *key; // of the object being applied
+};
+
+// ---- applying -----------------------------------------------------------------------------------
+
+static int
+submit_pending(struct import *im)
+{
+    if (!im->batch)
+        return 0;
+    struct manifest_released released = {0};
+    int rc = manifest_submit(im->m, im->batch, &released);
+    manifest_released_free(&released);
+    im->batch = NULL;
+    im->batch_changes = im->batch_bytes = 0;
+    crash_point("remote.import_batch");
+    // What a batch refuses are changes that make no sense together.
+    if (rc == -EINVAL)
+        return remote_log_bad(im->key, "changes up to here cannot be applied");
+    return rc;
+}
+
+// What the change takes in a batch, roughly.
+static uint64_t
+change_weight(const struct change *c)
+{
+    switch (c->kind) {
+    case CHANGE_PUT_INODE:
+        return sizeof(*c) + c->inode.link_target_length;
+    case CHANGE_PUT_DIRENT:
+    case CHANGE_DELETE_DIRENT:
+        return sizeof(*c) + c->dirent.name_length;
+    case CHANGE_PUT_XATTR:
+    case CHANGE_DELETE_XATTR:
+        return sizeof(*c) + c->xattr.name_length + c->xattr.value_length;
+    default:
+        return sizeof(*c);
+    }
+}
+
+static int
+apply_change(void *argument, const struct change *change)
+{
+    struct import *im = argument;
+    if (change->kind == CHANGE_PUT_COUNTERS)
+        im->counters = change->counters;
+    if (!im->batch) {
+        im->batch = manifest_batch_new(im->db);
+        manifest_batch_set_residency(im->batch, RESIDENCY_REMOTE);
+    }
+    manifest_batch_change(im->batch, change, false, im->link.generation);
+    im->batch_changes++;
+    im->batch_bytes += change_weight(change);
+    if (im->batch_changes >= REMOTE_BATCH_CHANGES || im->batch_bytes >= REMOTE_BATCH_BYTES)
+        return submit_pending(im);
+    return 0;
+}
+
+// ---- catalogs -----------------------------------------------------------------------------------
+
+static int
+list_catalogs(struct import *im, struct catalog **catalogs_out, size_t *count_out)
+{
+    *catalogs_out = NULL;
+    *count_out = 0;
+    size_t capacity = 0;
+    struct remote_walk walk;
+    remote_walk_begin(&walk, im->place, REMOTE_CATALOG, 0);
+    struct catalog c;
+    int rc;
+    while ((rc = remote_walk_next(&walk, &c.sequence, &c.bytes)) > 0) {
+        if (*count_out == capacity) {
+            capacity = capacity ? capacity * 2 : 64;
+            *catalogs_out = memory_realloc(*catalogs_out, capacity * sizeof(c));
+        }
+        (*catalogs_out)[(*count_out)++] = c;
+    }
+    remote_walk_end(&walk);
+    return rc;
+}
+
+static void
+pass_over(const struct import *im, uint64_t sequence)
+{
+    BUFFER_AUTO key = {0};
+    remote_key(im->place, REMOTE_CATALOG, sequence, &key);
+    log_warning("remote.catalog_passed_over",
+        "%s is not usable; an older catalog and the records after it are read instead",
+        buffer_string(&key));
+}
+
+// How many of the first `count` catalogs are at or below the wanted generation. Generations rise
+// with the sequence, so that halving finds it; catalogs without a readable header are taken out.
+static int
+count_candidates(struct import *im, struct catalog *catalogs, size_t count, size_t *count_out)
+{
+    size_t low = 0, high = count; // below low: candidates; from high on: too new
+    BUFFER_AUTO key = {0};
+    while (im->at.v != 0 && low < high) {
+        size_t middle = low + (high - low) / 2;
+        struct manifest_record_header h;
+        remote_key(im->place, REMOTE_CATALOG, catalogs[middle].sequence, &key);
+        int rc = remote_header_fetch(im->place, buffer_string(&key), catalogs[middle].bytes, &h);
+        if (rc == -EBADMSG || rc == -ENOTSUP) {
+            pass_over(im, catalogs[middle].sequence);
+            memmove(
+                &catalogs[middle], &catalogs[middle + 1], (high - middle - 1) * sizeof(*catalogs));
+            high--;
+            continue;
+        }
+        if (rc < 0)
+            return rc;
+        if (h.generation.v <= im->at.v)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    *count_out = high;
+    return 0;
+}
+
+// Whether the chain agrees with a catalog that claims to end at `link`: the next record names the
+// hash, or, when there is none, the record itself has it.
+static int
+check_against_chain(struct import *im, const struct remote_link *link)
+{
+    struct remote_walk walk;
+    remote_walk_begin(&walk, im->place, REMOTE_RECORD, link->sequence - 1);
+    BUFFER_AUTO name = {0};
+    uint64_t sequence, bytes, own_bytes = 0;
+    int rc = remote_walk_next(&walk, &sequence, &bytes);
+    bool own = rc > 0 && sequence == link->sequence;
+    if (own) {
+        own_bytes = bytes;
+        rc = remote_walk_next(&walk, &sequence, &bytes);
+    }
+    remote_walk_end(&walk);
+    if (rc < 0)
+        return rc;
+    remote_key(im->place, REMOTE_RECORD, link->sequence + (rc > 0), &name);
+    const char *key = buffer_string(&name);
+    struct manifest_record_header h;
+    if (rc > 0 ? sequence != link->sequence + 1 : !own)
+        return remote_log_bad(key, "the record is missing");
+    if (rc > 0) {
+        rc = remote_header_fetch(im->place, key, bytes, &h);
+        return rc < 0 ? rc : remote_link_check(link, key, &h);
+    }
+    rc = remote_record_fetch(im->place, key, own_bytes, &link->hash, &h);
+    if (rc == 0 &&
+        (h.sequence != link->sequence || h.generation.v != link->generation.v ||
+            !uuid_equal(&h.volume, &link->volume) || !uuid_equal(&h.name_key, &link->name_key)))
+        rc = remote_log_bad(key, "its catalog says something else");
+    return rc;
+}
+
+// Fetches the catalog and makes sure of it, without changing anything.
+static int
+verify_catalog(struct import *im, const char *key, const struct catalog *c,
+    struct remote_object *object, struct remote_link *link_out)
+{
+    struct manifest_record_header h;
+    int rc = remote_object_fetch(im->place, key, c->bytes, object);
+    if (rc == 0)
+        rc = remote_object_header(object, key, &h);
+    if (rc == 0 && (h.kind != MANIFEST_RECORD_CATALOG || h.sequence != c->sequence))
+        rc = remote_log_bad(key, "it is not the catalog that its name says");
+    if (rc == 0)
+        rc = remote_object_read(object, key, NULL, NULL, NULL);
+    if (rc < 0)
+        return rc;
+    *link_out = (struct remote_link){
+        .sequence = h.sequence,
+        .hash = h.previous,
+        .volume = h.volume,
+        .name_key = h.name_key,
+        .generation = h.generation,
+        .created_ms = h.created_ms,
+    };
+    return check_against_chain(im, link_out);
+}
+
+static int
+import_catalog(struct import *im, const struct catalog *c)
+{
+    BUFFER_AUTO name = {0};
+    remote_key(im->place, REMOTE_CATALOG, c->sequence, &name);
+    im->key = buffer_string(&name);
+    struct remote_object object = {.fd = -1};
+    struct remote_link link;
+    int rc = verify_catalog(im, im->key, c, &object, &link);
+    if (rc == -EBADMSG || rc == -ENOTSUP) {
+        pass_over(im, c->sequence);
+        rc = -ESTALE;
+    } else if (rc == 0 && im->at.v != 0 && link.generation.v > im->at.v) {
+        rc = -ESTALE;
+    } else if (rc == 0) {
+        im->link = link;
+        im->used = *c;
+        rc = remote_object_read(&object, im->key, apply_change, im, NULL);
+        if (rc == 0)
+            rc = submit_pending(im);
+    }
+    im->key = NULL;
+    remote_object_free(&object);
+    return rc;
+}
+
+// Begins with the newest good catalog, or with nothing when there is none; `any_out` tells whether
+// there are catalogs at all.
+static int
+import_newest_catalog(struct import *im, bool *any_out)
+{
+    struct catalog *catalogs = NULL;
+    size_t count = 0;
+    int rc = list_catalogs(im, &catalogs, &count);
+    *any_out = count > 0;
+    if (rc == 0)
+        rc = count_candidates(im, catalogs, count, &count);
+    bool done = false;
+    while (rc == 0 && !done && count > 0) {
+        rc = import_catalog(im, &catalogs[--count]);
+        done = rc == 0;
+        if (rc == -ESTALE)
+            rc = 0;
+    }
+    free(catalogs);
+    return rc;
+}
+
+// ---- records ------------------------------------------------------------------------------------
+
+static int
+import_record(struct import *im, const char *key, uint64_t bytes)
+{
+    struct remote_object object;
+    struct manifest_record_header h;
+    struct sha256 hash;
+    int rc = remote_object_fetch(im->place, key, bytes, &object);
+    if (rc < 0)
+        return rc;
+    im->key = key;
+    rc = remote_object_header(&object, key, &h);
+    if (rc == 0)
+        rc = remote_link_check(&im->link, key, &h);
+    if (rc == 0)
+        rc = remote_object_read(&object, key, apply_change, im, &hash);
+    if (rc == 0) {
+        remote_link_advance(&im->link, &h, &hash);
+        im->bytes_since_catalog += bytes;
+    }
+    im->key = NULL;
+    remote_object_free(&object);
+    return rc;
+}
+
+static bool
+is_reached(const struct import *im)
+{
+    return im->at.v != 0 && im->link.generation.v >= im->at.v;
+}
+
+static int
+import_records(struct import *im)
+{
+    struct remote_walk walk;
+    remote_walk_begin(&walk, im->place, REMOTE_RECORD, im->link.sequence);
+    BUFFER_AUTO name = {0};
+    uint64_t sequence, bytes;
+    int rc = 0;
+    while (!is_reached(im) && (rc = remote_walk_next(&walk, &sequence, &bytes)) > 0) {
+        remote_key(im->place, REMOTE_RECORD, im->link.sequence + 1, &name);
+        const char *key = buffer_string(&name);
+        rc = sequence == im->link.sequence + 1 ? import_record(im, key, bytes)
+                                               : remote_log_bad(key, "the record is missing");
+        if (rc < 0)
+            break;
+    }
+    remote_walk_end(&walk);
+    im->key = name.length ? buffer_string(&name) : NULL;
+    if (rc >= 0)
+        rc = submit_pending(im);
+    im->key = NULL;
+    return rc;
+}
+
+// ---- the whole ----------------------------------------------------------------------------------
+
+static int
+finish_import(struct import *im, const struct db_record *db)
+{
+    const struct remote_link *link = &im->link;
+    struct manifest_batch *b = manifest_batch_new(im->db);
+    manifest_batch_identity(b, &link->volume, &link->name_key);
+    if (im->used.sequence != 0)
+        manifest_batch_catalog(b, im->used.sequence, im->used.bytes);
+    manifest_batch_local_generation(b, link->generation, db->cut, im->counters, link->created_ms);
+    manifest_batch_published(b, link->generation, link->created_ms, link->sequence, &link->hash,
+        im->bytes_since_catalog);
+    manifest_batch_next_generation(b, (struct generation){link->generation.v + 1});
+    manifest_batch_db_state(b, DB_STATE_READY);
+    return manifest_submit(im->m, b, NULL);
+}
+
+static int
+import_all(struct import *im)
+{
+    bool any_catalog = false;
+    int rc = import_newest_catalog(im, &any_catalog);
+    if (rc == 0)
+        rc = import_records(im);
+    if (rc < 0)
+        return rc;
+    if (im->link.sequence == 0) {
+        if (!any_catalog)
+            return -ENOENT;
+        BUFFER_AUTO key = {0};
+        remote_key(im->place, REMOTE_RECORD, 1, &key);
+        return remote_log_bad(buffer_string(&key), "the record is missing");
+    }
+    return im->at.v == 0 || im->link.generation.v == im->at.v ? 0 : -ESTALE;
+}
+
+int
+remote_manifest_import(const struct remote_place *place, struct manifest *m, struct db_record *db,
+    struct generation at)
+{
+    if (db->state != DB_STATE_IMPORTING)
+        return -EINVAL;
+    struct import im = {.place = place, .m = m, .db = db->id, .at = at, .counters = db->counters};
+    int rc = import_all(&im);
+    if (rc == 0)
+        rc = finish_import(&im, db);
+    else
+        manifest_batch_free(im.batch);
+    return rc == 0 ? remote_refresh_db(m, db->id, db) : rc;
+}

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the files of this folder share: names of objects, fetching them, walking over them, and the
+// checks that make a row of records a chain.
+#ifndef CKPTFS_REMOTE_REMOTE_INTERNAL_H
+#define CKPTFS_REMOTE_REMOTE_INTERNAL_H
+
+#include "remote/remote_manifest.h"
+
+// Of a lease that cannot be read or is missing: how long its owner is believed to be alive.
+#define REMOTE_LEASE_DEFAULT_TTL_MS 60000u
+// A lease that claims to be good for longer than this is not believed.
+#define REMOTE_LEASE_TTL_MAX_MS (7u * 24 * 3600 * 1000)
+#define REMOTE_LEASE_BYTES_MAX  1024u
+
+// Objects up to this size are fetched into memory, larger ones into a file.
+#define REMOTE_MEMORY_BYTES (1u << 20)
+#define REMOTE_FETCH_BYTES  (4u << 20)
+// Enough of an object to hold a record's header.
+#define REMOTE_HEADER_BYTES 4096u
+// Changes and bytes that one batch of an import holds.
+#define REMOTE_BATCH_CHANGES 10000u
+#define REMOTE_BATCH_BYTES   (8u << 20)
+
+// ---- remote_keys.c: names -----------------------------------------------------------------------
+
+#define REMOTE_RECORD  "record-"
+#define REMOTE_CATALOG "catalog-"
+#define REMOTE_LEASE   "lease-"
+
+// The key of object `kind`-`number`, or with remote_key_prefix the part before the number.
+void remote_key(
+    const struct remote_place *place, const char *kind, uint64_t number, struct buffer *key_out);
+void remote_key_prefix(const struct remote_place *place, const char *kind, struct buffer *key_out);
+// The number after `prefix`: exactly 16 lower-case hexadecimal digits. False when it is none.
+bool remote_key_number(const char *key, const char *prefix, uint64_t *number_out);
+// 36 characters as of uuid_to_string, exactly.
+bool remote_uuid_parse(const char *text, size_t length, struct uuid *id_out);
+// This host's name in printable ASCII without blanks; never empty.
+void remote_host_name(char host_out[64]);
+
+// ---- remote_object.c: fetching and walking ------------------------------------------------------
+
+// Logs that a call to the store failed; returns `rc`.
+int remote_log_failure(const char *event, const char *key, int rc);
+// Logs that an object is not what it must be; returns -EBADMSG.
+int remote_log_bad(const char *key, const char *why);
+
+// A whole object, in memory or in an unlinked file of scratch. Zero-initialise with fd -1.
+struct remote_object {
+    struct buffer data;
+    int fd;
+    uint64_t bytes;
+};
+void remote_object_free(struct remote_object *o);
+// Fetches an object that a listing or head said to be `bytes` long. An object that is gone or has
+// another length is -EBADMSG: what is listed is never treated as absent.
+MUST_CHECK int remote_object_fetch(const struct remote_place *place, const char *key,
+    uint64_t bytes, struct remote_object *object_out);
+// A manifest_record_source over a struct remote_object.
+int remote_object_source(void *object, uint64_t offset, void *p, size_t n);
+
+// Whether the object at `key` consists of exactly these bytes: 1, 0, or -errno (-EAGAIN when it is
+// gone).
+MUST_CHECK int remote_object_is(
+    const struct remote_place *place, const char *key, uint64_t bytes, const struct sha256 *hash);
+
+// The header alone. Its own checks hold; the bytes after it are not looked at.
+MUST_CHECK int remote_header_fetch(const struct remote_place *place, const char *key,
+    uint64_t bytes, struct manifest_record_header *header_out);
+
+// A file of its own in scratch, open for reading and writing; it is the caller's to unlink.
+MUST_CHECK int remote_scratch_open(const struct remote_place *place, char **path_out, int *fd_out);
+
+// Objects of one kind with a number above `after`, in order, a page of the listing at a time.
+struct remote_walk {
+    const struct remote_place *place;
+    struct buffer prefix;
+    struct buffer after;
+    struct remote_listing page;
+    size_t next;
+    bool last_page;
+};
+void remote_walk_begin(
+    struct remote_walk *w, const struct remote_place *place, const char *kind, uint64_t after);
+// 1 and the next object, 0 at the end, or -errno (logged).
+MUST_CHECK int remote_walk_next(struct remote_walk *w, uint64_t *number_out, uint64_t *bytes_out);
+void remote_walk_end(struct remote_walk *w);
+
+// ---- remote_manifest.c: the chain ---------------------------------------------------------------
+
+// The end of a verified row of records: what the next one must fit.
+struct remote_link {
+    uint64_t sequence; // 0: before record 1
+    struct sha256 hash;
+    struct uuid volume;
+    struct uuid name_key;
+    struct generation generation; // the newest published by then
+    bool has_epoch;               // whether the next two are known
+    uint64_t epoch;
+    struct uuid writer;
+    uint64_t created_ms; // of the newest generation
+};
+
+// Whether a record with header `h` under `key` continues the chain after `link`; if not, says why
+// in the log and returns -EBADMSG.
+MUST_CHECK int remote_link_check(
+    const struct remote_link *link, const char *key, const struct manifest_record_header *h);
+void remote_link_advance(
+    struct remote_link *link, const struct manifest_record_header *h, const struct sha256 *hash);
+
+// Reads an object wholly: -EBADMSG (logged) when it does not verify, else what the visitor says.
+MUST_CHECK int remote_object_read(struct remote_object *o, const char *key,
+    manifest_record_visitor *visitor, void *argument, struct sha256 *hash_out);
+// Reads and checks the header of a fetched object.
+MUST_CHECK int remote_object_header(
+    struct remote_object *o, const char *key, struct manifest_record_header *header_out);
+
+// Fetches a record and makes sure that it verifies and has this hash: 0 or -EBADMSG (logged).
+MUST_CHECK int remote_record_fetch(const struct remote_place *place, const char *key,
+    uint64_t bytes, const struct sha256 *hash, struct manifest_record_header *header_out);
+
+// A record without changes, in memory.
+struct remote_small_record {
+    struct buffer data;
+    struct sha256 hash;
+};
+MUST_CHECK int remote_small_record_make(
+    const struct manifest_record_header *header, struct remote_small_record *record_out);
+
+// Creates record `sequence`. 0: it is there with exactly these bytes. -EEXIST: another one is.
+MUST_CHECK int remote_record_create(
+    const struct remote_place *place, uint64_t sequence, const struct remote_source *source);
+
+// Milliseconds since an object was written, by the server's clock.
+uint64_t remote_age_ms(const struct remote_head *head);
+
+// Reads the db's record anew.
+MUST_CHECK int remote_refresh_db(struct manifest *m, struct db_id id, struct db_record *db_out);
+
+#endif

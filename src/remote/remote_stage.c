@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: Apache-2.0
+// Staging: records and catalogs are streamed out of one read transaction into a file of scratch, so
+// that memory does not depend on their size, and a retry of the upload sends the same bytes.
+//
+// What is staged is a function of the manifest and the checkpoint's id (`created_ms` is the time of
+// the cut, not of the staging): who stages again after a crash makes the same bytes, and finds his
+// own record if it was created before.
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "platform/file.h"
+#include "platform/log.h"
+#include "platform/memory.h"
+#include "remote/remote_internal.h"
+
+#define STAGE_BUFFER_BYTES (256u << 10)
+
+struct stage {
+    struct remote_staged *staged;
+    struct manifest_record_writer *writer;
+    struct buffer pending; // not yet in the file
+    uint64_t written;
+    bool is_catalog;
+    struct remote_upload *uploads;
+    size_t count, capacity;
+};
+
+void
+remote_staged_free(struct remote_staged *s)
+{
+    if (s->path) {
+        file_close(s->fd);
+        (void)file_ops_system.unlink(s->path);
+        free(s->path);
+    }
+    *s = (struct remote_staged){.fd = -1};
+}
+
+static int
+flush_pending(struct stage *s)
+{
+    int rc = file_write_at(
+        &file_ops_system, s->staged->fd, s->pending.data, s->pending.length, s->written);
+    if (rc < 0) {
+        log_error("remote.scratch_failed", "cannot write %s: %s", s->staged->path, strerror(-rc));
+        return rc;
+    }
+    s->written += s->pending.length;
+    buffer_clear(&s->pending);
+    return 0;
+}
+
+static int
+sink_to_file(void *argument, const void *p, size_t n)
+{
+    struct stage *s = argument;
+    buffer_append(&s->pending, p, n);
+    return s->pending.length >= STAGE_BUFFER_BYTES ? flush_pending(s) : 0;
+}
+
+static void
+note_upload(struct stage *s, const struct blob_record *blob)
+{
+    if (s->count == s->capacity) {
+        s->capacity = s->capacity ? s->capacity * 2 : 16;
+        s->uploads = memory_realloc(s->uploads, s->capacity * sizeof(*s->uploads));
+    }
+    s->uploads[s->count++].blob = *blob;
+}
+
+static int
+stage_change(void *argument, const struct change *change)
+{
+    struct stage *s = argument;
+    if (change->kind == CHANGE_PUT_BLOB && !(change->blob.residency & RESIDENCY_REMOTE)) {
+        // A catalog of what is published that names a blob which is not: wait for the publication.
+        if (s->is_catalog)
+            return -EAGAIN;
+        note_upload(s, &change->blob);
+    }
+    s->staged->changes++;
+    return manifest_record_writer_add(s->writer, change);
+}
+
+typedef int export_function(
+    struct manifest_reader *r, struct db_id db, manifest_visit_change *visit, void *argument);
+
+// Writes header and changes to a new file of scratch. `s` and its staged record are the caller's to
+// free, also after an error.
+static int
+stage_write(const struct remote_place *place, struct stage *s, struct manifest_reader *r,
+    struct db_id db, export_function *export)
+{
+    struct remote_staged *staged = s->staged;
+    int rc = remote_scratch_open(place, &staged->path, &staged->fd);
+    if (rc < 0)
+        return rc;
+    s->writer = manifest_record_writer_new(&staged->header, sink_to_file, s);
+    rc = export(r, db, stage_change, s);
+    if (rc == 0)
+        rc = manifest_record_writer_finish(s->writer, &staged->hash, &staged->bytes);
+    if (rc == 0)
+        rc = flush_pending(s);
+    manifest_record_writer_free(s->writer);
+    buffer_free(&s->pending);
+    return rc;
+}
+
+// The header of what comes after (record) or stands for (catalog) db's position.
+static struct manifest_record_header
+header_from_db(const struct remote_place *place, const struct db_record *db)
+{
+    struct manifest_record_header h = {
+        .sequence = db->remote_sequence,
+        .epoch = db->epoch,
+        .volume = db->volume,
+        .writer = place->writer,
+        .name_key = db->name_key,
+        .previous = db->remote_hash,
+        .generation = db->published,
+        .previous_generation = db->published,
+        .cut = db->cut,
+    };
+    remote_host_name(h.host);
+    return h;
+}
+
+static int
+stage_generation_from(const struct remote_place *place, struct manifest_reader *r,
+    const struct db_record *db, const struct uuid *checkpoint_id, struct stage *s)
+{
+    if (db->fenced || db->epoch == 0)
+        return -ESTALE;
+    if (db->local.v <= db->published.v)
+        return -EALREADY;
+    struct manifest_record_header *h = &s->staged->header;
+    *h = header_from_db(place, db);
+    h->kind = MANIFEST_RECORD_GENERATION;
+    h->sequence++;
+    h->generation = db->local;
+    h->checkpoint_id = *checkpoint_id;
+    h->created_ms = db->local_time_ms;
+    return stage_write(place, s, r, db->id, manifest_export_unpublished);
+}
+
+int
+remote_manifest_stage_generation(const struct remote_place *place, struct manifest *m,
+    struct db_id db_id, const struct uuid *checkpoint_id, struct remote_staged *staged_out,
+    struct remote_upload **uploads_out, size_t *count_out)
+{
+    *staged_out = (struct remote_staged){.fd = -1};
+    *uploads_out = NULL;
+    *count_out = 0;
+    struct stage s = {.staged = staged_out};
+    struct manifest_reader *r = NULL;
+    int rc = manifest_read_begin(m, &r);
+    if (rc < 0)
+        return rc;
+    struct db_record db;
+    rc = manifest_read_db(r, db_id, &db);
+    if (rc == 0)
+        rc = stage_generation_from(place, r, &db, checkpoint_id, &s);
+    manifest_read_end(r);
+    if (rc < 0) {
+        free(s.uploads);
+        remote_staged_free(staged_out);
+        return rc;
+    }
+    *uploads_out = s.uploads;
+    *count_out = s.count;
+    return 0;
+}
+
+int
+remote_manifest_record_publication(const struct remote_place *place, struct manifest *m,
+    struct db_id db_id, const struct remote_staged *staged, uint64_t wall_ms,
+    const struct remote_upload *uploads, size_t count)
+{
+    struct db_record db;
+    int rc = remote_refresh_db(m, db_id, &db);
+    if (rc < 0)
+        return rc;
+    const struct manifest_record_header *h = &staged->header;
+    // Catching up may have been here before.
+    if (db.remote_sequence == h->sequence && sha256_equal(&db.remote_hash, &staged->hash))
+        return 0;
+    if (db.remote_sequence + 1 != h->sequence || !uuid_equal(&h->writer, &place->writer))
+        return -ESTALE;
+    struct manifest_batch *b = manifest_batch_new(db_id);
+    manifest_batch_set_residency(b, RESIDENCY_REMOTE);
+    for (size_t i = 0; i < count; i++) {
+        // A blob that was superseded while it was uploaded has no record any more; GC must know it.
+        struct change put = {.kind = CHANGE_PUT_BLOB};
+        put.blob = uploads[i].blob;
+        manifest_batch_change(b, &put, false, h->generation);
+        manifest_batch_blob_remote(b, &uploads[i].blob.hash);
+    }
+    manifest_batch_published(b, h->generation, wall_ms, h->sequence, &staged->hash, staged->bytes);
+    return manifest_submit(m, b, NULL);
+}
+
+// ---- catalogs -----------------------------------------------------------------------------------
+
+// A record costs its reader a request; in that time a catalog would yield about so many bytes.
+#define RECORD_WEIGHT_BYTES (64u << 10)
+
+bool
+remote_manifest_catalog_due(const struct db_record *db)
+{
+    if (db->published.v == 0)
+        return false;
+    if (db->catalog_sequence == 0)
+        return true;
+    uint64_t records = db->remote_sequence - db->catalog_sequence;
+    if (db->bytes_since_catalog + records * RECORD_WEIGHT_BYTES <= db->catalog_bytes)
+        return false;
+    return records >= 16 || db->bytes_since_catalog >= (1u << 20);
+}
+
+static int
+stage_catalog(const struct remote_place *place, struct manifest *m, struct db_id db_id,
+    struct remote_staged *staged)
+{
+    struct stage s = {.staged = staged, .is_catalog = true};
+    struct manifest_reader *r = NULL;
+    int rc = manifest_read_begin(m, &r);
+    if (rc < 0)
+        return rc;
+    struct db_record db;
+    rc = manifest_read_db(r, db_id, &db);
+    if (rc == 0 && (db.local.v != db.published.v || db.remote_sequence == 0))
+        rc = -EAGAIN;
+    if (rc == 0) {
+        staged->header = header_from_db(place, &db);
+        staged->header.kind = MANIFEST_RECORD_CATALOG;
+        staged->header.created_ms = db.published_time_ms;
+        rc = stage_write(place, &s, r, db_id, manifest_export);
+    }
+    manifest_read_end(r);
+    return rc;
+}
+
+static int
+put_catalog(const struct remote_place *place, const struct remote_staged *staged)
+{
+    BUFFER_AUTO name = {0};
+    remote_key(place, REMOTE_CATALOG, staged->header.sequence, &name);
+    const char *key = buffer_string(&name);
+    struct remote_source source = {.fd = staged->fd, .length = staged->bytes, .hash = staged->hash};
+    int rc = remote_store_put_blob(place->store, key, &source, REMOTE_PUT_CREATE, NULL);
+    if (rc < 0 && rc != -EEXIST)
+        return remote_log_failure("remote.put_failed", key, rc);
+    return 0;
+}
+
+int
+remote_manifest_write_catalog(const struct remote_place *place, struct manifest *m, struct db_id db)
+{
+    struct remote_staged staged = {.fd = -1};
+    int rc = stage_catalog(place, m, db, &staged);
+    if (rc == 0)
+        rc = put_catalog(place, &staged);
+    if (rc == 0) {
+        struct manifest_batch *b = manifest_batch_new(db);
+        manifest_batch_catalog(b, staged.header.sequence, staged.bytes);
+        rc = manifest_submit(m, b, NULL);
+    }
+    remote_staged_free(&staged);
+    return rc;
+}

@@ -1,0 +1,542 @@
+// SPDX-License-Identifier: Apache-2.0
+// A directory that behaves like a bucket. An object appears under its name only when all its bytes
+// and the names of its directories are on stable storage.
+#include "store/file_store_internal.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/checksum.h"
+#include "platform/clock.h"
+#include "platform/log.h"
+#include "platform/memory.h"
+#include "platform/random.h"
+#include "store/remote_store_backends.h"
+#include "store/store_internal.h"
+
+#define TEMPORARY_DIRECTORY  ".tmp"
+#define TEMPORARY_MAX_AGE_MS (24ull * 3600 * 1000)
+#define COPY_BYTES           (256u * 1024)
+#define DIRECTORY_MODE       0700
+#define OBJECT_MODE          0600
+
+static struct file_store *
+file_store_of(struct remote_store *s)
+{
+    return CONTAINER_OF(s, struct file_store, base);
+}
+
+// ---- names --------------------------------------------------------------------------------------
+
+static bool
+is_plain(unsigned char c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' ||
+           c == '_' || c == '-';
+}
+
+void
+file_store_append_component(struct buffer *out, const char *component, size_t length)
+{
+    for (size_t i = 0; i < length; i++) {
+        unsigned char c = (unsigned char)component[i];
+        if (is_plain(c) && !(i == 0 && c == '.'))
+            buffer_append_u8(out, c);
+        else
+            buffer_printf(out, "%%%02X", c);
+    }
+}
+
+static int
+hex_digit(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    if (c >= 'A' && c <= 'F')
+        return c - 'A' + 10;
+    return -1;
+}
+
+bool
+file_store_decode_component(const char *name, struct buffer *out)
+{
+    size_t begin = out->length;
+    for (const char *p = name; *p; p++) {
+        if (*p != '%') {
+            buffer_append_u8(out, (uint8_t)*p);
+            continue;
+        }
+        int high = hex_digit(p[1]);
+        int low = high < 0 ? -1 : hex_digit(p[2]);
+        if (low < 0)
+            return false;
+        buffer_append_u8(out, (uint8_t)(high * 16 + low));
+        p += 2;
+    }
+    // Only the one spelling that this store writes is an object.
+    BUFFER_AUTO again = {0};
+    file_store_append_component(&again, (char *)out->data + begin, out->length - begin);
+    return again.length > 0 && strcmp(buffer_string(&again), name) == 0;
+}
+
+void
+file_store_append_path(struct buffer *out, const struct file_store *fs, const char *key)
+{
+    buffer_append_string(out, fs->directory);
+    while (*key) {
+        size_t n = strcspn(key, "/");
+        buffer_append_u8(out, '/');
+        file_store_append_component(out, key, n);
+        key += n;
+        key += *key == '/';
+    }
+    buffer_string(out);
+}
+
+// ---- errors -------------------------------------------------------------------------------------
+
+static bool
+directory_is_missing(const struct file_store *fs)
+{
+    struct stat st;
+    return stat(fs->directory, &st) < 0 && (errno == ENOENT || errno == ENOTDIR);
+}
+
+int
+file_store_fail(const struct file_store *fs, int error, const char *what, const char *key)
+{
+    int class = -EIO;
+    switch (-error) {
+    case ENOSPC:
+    case EDQUOT:
+        class = -ENOSPC;
+        break;
+    case EACCES:
+    case EPERM:
+    case EROFS:
+        class = -EACCES;
+        break;
+    case EAGAIN:
+    case EMFILE:
+    case ENFILE:
+    case ENOMEM:
+    case ESTALE:
+    case ETIMEDOUT:
+        class = -EAGAIN;
+        break;
+    case ENOENT:
+        if (directory_is_missing(fs))
+            return store_fail(-ENXIO,
+                "%s %s: the store's directory %s does not exist; make it, or "
+                "mount the disk that holds it",
+                what, key, fs->directory);
+        return store_fail(-ENOENT, "%s %s: no such object in %s", what, key, fs->directory);
+    }
+    return store_fail(class, "%s %s in %s: %s", what, key, fs->directory, strerror(-error));
+}
+
+// ---- directories --------------------------------------------------------------------------------
+
+static uint64_t *
+known_slot(struct file_store *fs, const char *path, uint64_t *hash_out)
+{
+    uint64_t h = siphash24(&fs->hash_key, path, strlen(path)) | 1;
+    *hash_out = h;
+    return &fs->known[(h >> 1) % FILE_STORE_KNOWN_DIRECTORIES];
+}
+
+static bool
+directory_is_known(struct file_store *fs, const char *path)
+{
+    uint64_t hash;
+    uint64_t *slot = known_slot(fs, path, &hash);
+    lock_take(&fs->lock);
+    bool known = *slot == hash;
+    lock_release(&fs->lock);
+    return known;
+}
+
+static void
+directory_set_known(struct file_store *fs, const char *path, bool known)
+{
+    uint64_t hash;
+    uint64_t *slot = known_slot(fs, path, &hash);
+    lock_take(&fs->lock);
+    *slot = known ? hash : 0;
+    lock_release(&fs->lock);
+}
+
+// Makes the directories of an object and their names durable. That a directory exists does not
+// prove that its name is on disk: another process may have made it a moment ago.
+static int
+make_parents(struct file_store *fs, const char *path)
+{
+    BUFFER_AUTO directory = {0};
+    BUFFER_AUTO above = {0};
+    for (const char *slash = strchr(path + strlen(fs->directory) + 1, '/'); slash;
+         slash = strchr(slash + 1, '/')) {
+        buffer_clear(&directory);
+        buffer_append(&directory, path, (size_t)(slash - path));
+        const char *name = buffer_string(&directory);
+        if (directory_is_known(fs, name))
+            continue;
+        int rc = path_make_directories(name, DIRECTORY_MODE);
+        if (rc < 0)
+            return rc;
+        path_directory(name, &above);
+        rc = file_sync_directory(fs->ops, buffer_string(&above));
+        if (rc < 0)
+            return rc;
+        directory_set_known(fs, name, true);
+    }
+    return 0;
+}
+
+static void
+forget_parents(struct file_store *fs, const char *path)
+{
+    BUFFER_AUTO directory = {0};
+    for (const char *slash = strchr(path + strlen(fs->directory) + 1, '/'); slash;
+         slash = strchr(slash + 1, '/')) {
+        buffer_clear(&directory);
+        buffer_append(&directory, path, (size_t)(slash - path));
+        directory_set_known(fs, buffer_string(&directory), false);
+    }
+}
+
+static int
+sync_parent(struct file_store *fs, const char *path)
+{
+    BUFFER_AUTO directory = {0};
+    path_directory(path, &directory);
+    return file_sync_directory(fs->ops, buffer_string(&directory));
+}
+
+// ---- put ----------------------------------------------------------------------------------------
+
+static int
+open_temporary(struct file_store *fs, struct buffer *path_out)
+{
+    char id[37];
+    struct uuid uuid = random_uuid();
+    uuid_to_string(&uuid, id);
+    buffer_printf(path_out, "%s/" TEMPORARY_DIRECTORY "/%s", fs->directory, id);
+    const char *path = buffer_string(path_out);
+    int fd = file_open(fs->ops, path, O_WRONLY | O_CREAT | O_EXCL, OBJECT_MODE);
+    if (fd != -ENOENT || directory_is_missing(fs))
+        return fd;
+    BUFFER_AUTO directory = {0};
+    path_directory(path, &directory);
+    int rc = path_make_directories(buffer_string(&directory), DIRECTORY_MODE);
+    if (rc < 0)
+        return rc;
+    return file_open(fs->ops, path, O_WRONLY | O_CREAT | O_EXCL, OBJECT_MODE);
+}
+
+// Copies the source to `fd` and makes it durable; the bytes must have the source's hash.
+static int
+write_source(struct file_store *fs, int fd, const char *key, const struct remote_source *source,
+    const struct remote_call *call)
+{
+    CLEANUP(memory_free_auto) uint8_t *block = memory_alloc(COPY_BYTES);
+    struct sha256_stream *stream = sha256_stream_new();
+    int rc = 0;
+    for (uint64_t done = 0; rc == 0 && done < source->length;) {
+        size_t n =
+            source->length - done < COPY_BYTES ? (size_t)(source->length - done) : COPY_BYTES;
+        rc = store_check_call(call, "put", key);
+        if (rc == 0)
+            rc = store_source_read(source, done, block, n);
+        if (rc < 0)
+            break;
+        sha256_stream_update(stream, block, n);
+        rc = file_write_at(fs->ops, fd, block, n, done);
+        if (rc < 0)
+            rc = file_store_fail(fs, rc, "put", key);
+        done += n;
+    }
+    struct sha256 hash;
+    sha256_stream_finish(stream, &hash);
+    sha256_stream_free(stream);
+    if (rc < 0)
+        return rc;
+    if (!sha256_equal(&hash, &source->hash))
+        return store_fail(
+            -EBADMSG, "put %s: the bytes do not have the SHA-256 that was given", key);
+    STORE_COUNT(&fs->base, bytes_written, source->length);
+    rc = fs->ops->fsync(fd);
+    return rc < 0 ? file_store_fail(fs, rc, "put", key) : 0;
+}
+
+static bool
+is_object(const char *path)
+{
+    struct stat st;
+    return lstat(path, &st) == 0 && S_ISREG(st.st_mode);
+}
+
+static int
+answer_exists(struct file_store *fs, const char *key, const char *path)
+{
+    if (!is_object(path))
+        return store_fail(-EIO,
+            "put %s in %s: other objects' keys begin with this one and a slash; "
+            "a file store cannot hold both",
+            key, fs->directory);
+    // Who made it may not have got to this yet, and our caller takes it for stored.
+    int rc = sync_parent(fs, path);
+    if (rc < 0)
+        return file_store_fail(fs, rc, "put", key);
+    return store_fail(-EEXIST, "put %s: the object exists in %s", key, fs->directory);
+}
+
+static int
+put_in_place(struct file_store *fs, const char *key, const char *temporary, const char *path,
+    enum remote_put_mode mode)
+{
+    int rc = make_parents(fs, path);
+    if (rc < 0)
+        return file_store_fail(fs, rc, "put", key);
+    int (*place)(const char *, const char *) =
+        mode == REMOTE_PUT_CREATE ? fs->ops->link : fs->ops->rename;
+    rc = place(temporary, path);
+    if (rc == -ENOENT) {
+        // Somebody removed a directory that we knew.
+        forget_parents(fs, path);
+        rc = make_parents(fs, path);
+        if (rc == 0)
+            rc = place(temporary, path);
+    }
+    if (rc == -EEXIST || rc == -EISDIR || rc == -ENOTEMPTY)
+        return answer_exists(fs, key, path);
+    if (mode == REMOTE_PUT_CREATE && (rc == -EPERM || rc == -EOPNOTSUPP))
+        return store_fail(-EOPNOTSUPP,
+            "put %s: the file system of %s has no hard links, which "
+            "create an object only if it is absent",
+            key, fs->directory);
+    if (rc == 0)
+        rc = sync_parent(fs, path);
+    return rc < 0 ? file_store_fail(fs, rc, "put", key) : 0;
+}
+
+static int
+file_store_put(struct remote_store *s, const char *key, const struct remote_source *source,
+    enum remote_put_mode mode, const struct remote_call *call)
+{
+    struct file_store *fs = file_store_of(s);
+    STORE_COUNT(s, put_requests, 1);
+    BUFFER_AUTO path = {0};
+    BUFFER_AUTO temporary = {0};
+    file_store_append_path(&path, fs, key);
+    const char *name = buffer_string(&path);
+    // Saves the copy; link() decides.
+    if (mode == REMOTE_PUT_CREATE && is_object(name))
+        return store_count_result(s, answer_exists(fs, key, name));
+    int fd = open_temporary(fs, &temporary);
+    if (fd < 0)
+        return store_count_result(s, file_store_fail(fs, fd, "put", key));
+    int rc = write_source(fs, fd, key, source, call);
+    file_close(fd);
+    if (rc == 0)
+        rc = put_in_place(fs, key, buffer_string(&temporary), name, mode);
+    if (rc < 0 || mode == REMOTE_PUT_CREATE)
+        (void)fs->ops->unlink(buffer_string(&temporary));
+    return store_count_result(s, rc);
+}
+
+// ---- the other calls ----------------------------------------------------------------------------
+
+static int
+read_object(struct file_store *fs, const char *key, const char *path, uint64_t offset,
+    uint64_t length, struct buffer *out, const struct remote_call *call)
+{
+    CLEANUP(file_close_auto) int fd = file_open(fs->ops, path, O_RDONLY | O_NOFOLLOW, 0);
+    struct stat st;
+    int rc = fd;
+    if (fd >= 0)
+        rc = fstat(fd, &st) < 0 ? -errno : S_ISREG(st.st_mode) ? 0 : -ENOENT;
+    if (rc == -ENOTDIR || rc == -ELOOP)
+        rc = -ENOENT;
+    if (rc < 0)
+        return file_store_fail(fs, rc, "get", key);
+    uint64_t size = (uint64_t)st.st_size;
+    if (offset > 0 && offset >= size)
+        return store_fail(-EIO, "get %s: the range begins at %llu, the object has %llu bytes", key,
+            (unsigned long long)offset, (unsigned long long)size);
+    if (length > size - offset)
+        length = size - offset;
+    if (length > REMOTE_GET_MAX_BYTES)
+        return store_fail(
+            -EIO, "get %s: %llu bytes are too many for one call", key, (unsigned long long)length);
+    for (uint64_t done = 0; done < length;) {
+        size_t n = length - done < 8 * COPY_BYTES ? (size_t)(length - done) : 8 * COPY_BYTES;
+        rc = store_check_call(call, "get", key);
+        if (rc < 0)
+            return rc;
+        rc = file_read_exact_at(fs->ops, fd, buffer_extend(out, n), n, offset + done);
+        if (rc < 0)
+            return file_store_fail(fs, rc, "get", key);
+        done += n;
+    }
+    STORE_COUNT(&fs->base, bytes_read, length);
+    return 0;
+}
+
+static int
+file_store_get(struct remote_store *s, const char *key, uint64_t offset, uint64_t length,
+    struct buffer *out, const struct remote_call *call)
+{
+    struct file_store *fs = file_store_of(s);
+    STORE_COUNT(s, get_requests, 1);
+    BUFFER_AUTO path = {0};
+    file_store_append_path(&path, fs, key);
+    return store_count_result(
+        s, read_object(fs, key, buffer_string(&path), offset, length, out, call));
+}
+
+static int
+file_store_head(struct remote_store *s, const char *key, struct remote_head *head_out,
+    const struct remote_call *call UNUSED)
+{
+    struct file_store *fs = file_store_of(s);
+    STORE_COUNT(s, head_requests, 1);
+    BUFFER_AUTO path = {0};
+    file_store_append_path(&path, fs, key);
+    struct stat st;
+    int rc = lstat(buffer_string(&path), &st) < 0 ? -errno : 0;
+    if (rc == -ENOTDIR || (rc == 0 && !S_ISREG(st.st_mode)))
+        rc = -ENOENT;
+    if (rc < 0)
+        return store_count_result(s, file_store_fail(fs, rc, "head", key));
+    head_out->size = (uint64_t)st.st_size;
+    head_out->modified_ms =
+        (uint64_t)st.st_mtim.tv_sec * 1000 + (uint64_t)st.st_mtim.tv_nsec / 1000000;
+    return 0;
+}
+
+static int
+delete_one(struct file_store *fs, const char *path)
+{
+    int rc = fs->ops->unlink(path);
+    bool absent = rc == -ENOTDIR || rc == -EISDIR || (rc == -ENOENT && !directory_is_missing(fs));
+    return absent ? 0 : rc;
+}
+
+// Makes the deletions in a directory durable; a directory that does not exist had none.
+static int
+sync_deletions(struct file_store *fs, struct buffer *directory)
+{
+    if (directory->length == 0)
+        return 0;
+    int rc = file_sync_directory(fs->ops, buffer_string(directory));
+    return rc == -ENOENT || rc == -ENOTDIR ? 0 : rc;
+}
+
+static int
+file_store_delete(
+    struct remote_store *s, const char *const *keys, size_t count, const struct remote_call *call)
+{
+    struct file_store *fs = file_store_of(s);
+    STORE_COUNT(s, delete_requests, 1);
+    BUFFER_AUTO path = {0};
+    BUFFER_AUTO directory = {0};
+    BUFFER_AUTO last = {0}; // where deletions are not durable yet
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < count; i++) {
+        rc = store_check_call(call, "delete", keys[i]);
+        if (rc < 0)
+            return store_count_result(s, rc);
+        buffer_clear(&path);
+        file_store_append_path(&path, fs, keys[i]);
+        path_directory(buffer_string(&path), &directory);
+        if (strcmp(buffer_string(&last), buffer_string(&directory)) != 0) {
+            rc = sync_deletions(fs, &last);
+            buffer_clear(&last);
+            buffer_append(&last, directory.data, directory.length);
+        }
+        if (rc == 0)
+            rc = delete_one(fs, buffer_string(&path));
+    }
+    if (rc == 0)
+        rc = sync_deletions(fs, &last);
+    if (rc < 0)
+        rc = file_store_fail(fs, rc, "delete", count == 1 ? keys[0] : "objects");
+    return store_count_result(s, rc);
+}
+
+static int
+file_store_probe(struct remote_store *s, const struct remote_call *call)
+{
+    return store_probe_by_create(s, call);
+}
+
+static void
+file_store_close(struct remote_store *s)
+{
+    struct file_store *fs = file_store_of(s);
+    lock_destroy(&fs->lock);
+    free(fs->directory);
+    free(fs);
+}
+
+// ---- opening ------------------------------------------------------------------------------------
+
+static const struct remote_store_ops file_store_ops = {
+    .put_blob = file_store_put,
+    .get_blob = file_store_get,
+    .head_blob = file_store_head,
+    .list_blobs = file_store_list,
+    .delete_blobs = file_store_delete,
+    .probe = file_store_probe,
+    .close = file_store_close,
+};
+
+// Removes what a process that died left in .tmp. Younger files may be somebody's put.
+static void
+sweep_temporaries(const struct file_store *fs)
+{
+    BUFFER_AUTO path = {0};
+    buffer_printf(&path, "%s/" TEMPORARY_DIRECTORY, fs->directory);
+    size_t length = path.length;
+    DIR *d = opendir(buffer_string(&path));
+    if (!d)
+        return;
+    uint64_t now = clock_wall_ms();
+    for (struct dirent *e; (e = readdir(d));) {
+        struct stat st;
+        path.length = length;
+        buffer_printf(&path, "/%s", e->d_name);
+        if (lstat(buffer_string(&path), &st) < 0 || !S_ISREG(st.st_mode))
+            continue;
+        if ((uint64_t)st.st_mtim.tv_sec * 1000 + TEMPORARY_MAX_AGE_MS < now)
+            (void)fs->ops->unlink(buffer_string(&path));
+    }
+    closedir(d);
+}
+
+int
+file_store_open(
+    const char *directory, bool create, const struct file_ops *ops, struct remote_store **store_out)
+{
+    *store_out = NULL;
+    if (create) {
+        int rc = path_make_directories(directory, DIRECTORY_MODE);
+        if (rc < 0)
+            return store_fail(rc == -EACCES || rc == -EPERM || rc == -EROFS ? -EACCES
+                              : rc == -ENOSPC || rc == -EDQUOT              ? -ENOSPC
+                                                                            : -EIO,
+                "cannot make the store's directory %s: %s", directory, strerror(-rc));
+    }
+    struct file_store *fs = memory_alloc_zero(sizeof(*fs));
+    fs->base.ops = &file_store_ops;
+    fs->directory = memory_string(directory);
+    fs->ops = ops;
+    random_bytes(&fs->hash_key, sizeof(fs->hash_key));
+    lock_init(&fs->lock, "file_store", LOCK_RANK_STORE);
+    sweep_temporaries(fs);
+    *store_out = &fs->base;
+    return 0;
+}

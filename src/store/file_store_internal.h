@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+// The parts of the file store. An object is a regular file below the store's directory:
+//     DIR/COMPONENT/.../COMPONENT    each component of the key with every byte but A-Za-z0-9._- and
+//                                    a leading '.' written as %XX
+//     DIR/.tmp/UUID                  what is being written
+// So no object's name begins with '.', and a key that is a directory's name holds no object. A key
+// cannot be an object and the beginning of another object's path at the same time.
+#ifndef CKPTFS_STORE_FILE_STORE_INTERNAL_H
+#define CKPTFS_STORE_FILE_STORE_INTERNAL_H
+
+#include "platform/file.h"
+#include "platform/lock.h"
+#include "store/remote_store.h"
+
+#define FILE_STORE_KNOWN_DIRECTORIES 1024
+
+struct file_store {
+    struct remote_store base;
+    char *directory;
+    const struct file_ops *ops;
+    struct uuid hash_key;
+
+    // Protects `known`: hashes of directories whose names this store has made durable.
+    struct lock lock;
+    uint64_t known[FILE_STORE_KNOWN_DIRECTORIES];
+};
+
+// Appends the path of a key.
+void file_store_append_path(struct buffer *out, const struct file_store *fs, const char *key);
+// Appends one component of a key as a file's name.
+void file_store_append_component(struct buffer *out, const char *component, size_t length);
+// Appends the component that a file's name stands for; false when it stands for none.
+bool file_store_decode_component(const char *name, struct buffer *out);
+
+// Sets the text and returns the class of `error` (negative errno of a file call).
+MUST_CHECK int file_store_fail(
+    const struct file_store *fs, int error, const char *what, const char *key);
+
+int file_store_list(struct remote_store *s, const char *prefix, const char *after, size_t limit,
+    struct remote_listing *listing_out, const struct remote_call *call);
+
+#endif

@@ -1,0 +1,299 @@
+// SPDX-License-Identifier: Apache-2.0
+// Uploads in parts. The parts' hashes are signed, so the server checks each; the hash of the whole
+// is computed on the way and compared before the parts become an object.
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checksum.h"
+#include "platform/clock.h"
+#include "platform/log.h"
+#include "platform/memory.h"
+#include "store/s3_store_internal.h"
+#include "store/store_internal.h"
+
+#define PARTS_MAX        10000u
+#define PART_MIN_BYTES   (5ull << 20) // of all parts but the last
+#define PART_TRIES       3
+#define ABORT_TIMEOUT_MS (10ull * 1000)
+#define ABANDONED_MS     (24ull * 3600 * 1000)
+#define SWEEP_MAX        1000
+#define READ_BYTES       (256u * 1024)
+
+struct upload {
+    struct s3_store *ss;
+    const char *key;
+    const struct remote_source *source;
+    const struct remote_call *call;
+    struct buffer id;
+    struct buffer parts; // XML of the parts that are there
+    struct sha256_stream *whole;
+};
+
+static int
+begin_upload(struct upload *u)
+{
+    const struct s3_pair query[] = {{"uploads", ""}};
+    const struct s3_request request = {
+        .what = "begin upload",
+        .method = "POST",
+        .key = u->key,
+        .query = query,
+        .query_count = 1,
+        .limit = S3_ANSWER_MAX_BYTES,
+        .call = u->call,
+    };
+    struct http_response response;
+    int rc = s3_perform(&u->ss->bucket, &request, &response, NULL);
+    if (rc == 0 && s3_parse_upload_id(response.body.data, response.body.length, &u->id) < 0)
+        rc = store_fail(-EAGAIN, "begin upload %s: an answer without an upload id", u->key);
+    http_response_free(&response);
+    return rc;
+}
+
+// The hash of a part, and the whole's hash carried on.
+static int
+hash_part(struct upload *u, uint64_t at, uint64_t length, struct sha256 *hash_out)
+{
+    CLEANUP(memory_free_auto) uint8_t *block = memory_alloc(READ_BYTES);
+    struct sha256_stream *part = sha256_stream_new();
+    int rc = 0;
+    for (uint64_t done = 0; rc == 0 && done < length;) {
+        size_t n = length - done < READ_BYTES ? (size_t)(length - done) : READ_BYTES;
+        rc = store_source_read(u->source, at + done, block, n);
+        if (rc == 0) {
+            sha256_stream_update(part, block, n);
+            sha256_stream_update(u->whole, block, n);
+        }
+        done += n;
+    }
+    sha256_stream_finish(part, hash_out);
+    sha256_stream_free(part);
+    return rc;
+}
+
+static int
+send_part(
+    struct upload *u, unsigned number, uint64_t at, uint64_t length, const struct sha256 *hash)
+{
+    CLEANUP(memory_free_auto) char *text = memory_printf("%u", number);
+    const struct s3_pair query[] = {
+        {"partNumber", text},
+        {"uploadId", buffer_string(&u->id)},
+    };
+    const struct s3_request request = {
+        .what = "put part of",
+        .method = "PUT",
+        .key = u->key,
+        .query = query,
+        .query_count = 2,
+        .body = u->source,
+        .body_at = at,
+        .body_length = length,
+        .body_hash = hash,
+        .limit = S3_ANSWER_MAX_BYTES,
+        .call = u->call,
+    };
+    struct http_response response;
+    int rc = s3_perform(&u->ss->bucket, &request, &response, NULL);
+    const char *tag = rc == 0 ? http_response_header(&response, "etag") : NULL;
+    if (rc == 0 && (!tag || !*tag || strpbrk(tag, "<>&")))
+        rc = store_fail(-EAGAIN, "put part of %s: an answer without an ETag", u->key);
+    if (rc == 0)
+        buffer_printf(
+            &u->parts, "<Part><PartNumber>%u</PartNumber><ETag>%s</ETag></Part>", number, tag);
+    http_response_free(&response);
+    return rc;
+}
+
+static int
+put_part(struct upload *u, unsigned number, uint64_t at, uint64_t length)
+{
+    struct sha256 hash;
+    int rc = hash_part(u, at, length, &hash);
+    if (rc < 0)
+        return rc;
+    // Repeating a part at once saves beginning the whole upload anew; waiting is for our caller.
+    for (int tries = 0; tries < PART_TRIES; tries++) {
+        rc = send_part(u, number, at, length, &hash);
+        if (rc != -EAGAIN && rc != -EBADMSG)
+            break;
+    }
+    return rc == -EBADMSG ? -EAGAIN : rc;
+}
+
+static int
+put_parts(struct upload *u)
+{
+    uint64_t length = u->source->length;
+    uint64_t part_bytes = u->ss->multipart_bytes;
+    if (part_bytes < PART_MIN_BYTES)
+        part_bytes = PART_MIN_BYTES;
+    if (length / part_bytes >= PARTS_MAX)
+        part_bytes = length / PARTS_MAX + 1;
+    unsigned number = 0;
+    for (uint64_t at = 0; at < length;) {
+        uint64_t n = length - at < part_bytes ? length - at : part_bytes;
+        int rc = put_part(u, ++number, at, n);
+        if (rc < 0)
+            return rc;
+        at += n;
+    }
+    struct sha256 hash;
+    sha256_stream_finish(u->whole, &hash);
+    if (!sha256_equal(&hash, &u->source->hash))
+        return store_fail(
+            -EBADMSG, "put %s: the bytes do not have the SHA-256 that was given", u->key);
+    return 0;
+}
+
+static int
+complete_upload(struct upload *u)
+{
+    BUFFER_AUTO xml = {0};
+    buffer_printf(
+        &xml, "<CompleteMultipartUpload>%s</CompleteMultipartUpload>", buffer_string(&u->parts));
+    struct remote_source body = {.data = xml.data, .fd = -1, .length = xml.length};
+    sha256_of(xml.data, xml.length, &body.hash);
+    const struct s3_pair query[] = {{"uploadId", buffer_string(&u->id)}};
+    const struct s3_request request = {
+        .what = "complete upload",
+        .method = "POST",
+        .key = u->key,
+        .query = query,
+        .query_count = 1,
+        .body = &body,
+        .body_length = body.length,
+        .body_hash = &body.hash,
+        .limit = S3_ANSWER_MAX_BYTES,
+        .call = u->call,
+    };
+    struct http_response response;
+    struct s3_error error;
+    bool is_error = false;
+    int rc = s3_perform(&u->ss->bucket, &request, &response, NULL);
+    if (rc == 0 &&
+        s3_parse_complete(response.body.data, response.body.length, &is_error, &error) < 0)
+        rc = store_fail(-EAGAIN, "complete upload %s: an answer that says nothing", u->key);
+    if (is_error)
+        rc = s3_refused(&u->ss->bucket, &request, response.status, &error);
+    http_response_free(&response);
+    return rc;
+}
+
+static void
+abort_upload(struct s3_store *ss, const char *key, const char *id)
+{
+    const struct s3_pair query[] = {{"uploadId", id}};
+    // Also for a call that was cancelled: abandoned parts cost money.
+    const struct remote_call call = {.deadline_ms = clock_monotonic_ms() + ABORT_TIMEOUT_MS};
+    const struct s3_request request = {
+        .what = "abort upload",
+        .method = "DELETE",
+        .key = key,
+        .query = query,
+        .query_count = 1,
+        .limit = S3_ANSWER_MAX_BYTES,
+        .call = &call,
+    };
+    struct http_response response;
+    int rc = s3_perform(&ss->bucket, &request, &response, NULL);
+    http_response_free(&response);
+    if (rc < 0 && rc != -ENOENT)
+        log_warning("store.upload_left", "%s", remote_store_error());
+}
+
+// That the object has its length: a store that loses a part would show it here.
+static int
+check_length(struct upload *u)
+{
+    struct remote_head head;
+    int status;
+    int rc = s3_head_once(u->ss, u->key, &head, &status, u->call);
+    if (rc == 0 && head.size != u->source->length)
+        rc = store_fail(-EAGAIN, "put %s: %llu bytes were sent and the object has %llu", u->key,
+            (unsigned long long)u->source->length, (unsigned long long)head.size);
+    return rc == -ENOENT ? -EAGAIN : rc;
+}
+
+int
+s3_put_multipart(struct s3_store *ss, const char *key, const struct remote_source *source,
+    const struct remote_call *call)
+{
+    struct upload u = {
+        .ss = ss,
+        .key = key,
+        .source = source,
+        .call = call,
+    };
+    int rc = begin_upload(&u);
+    if (rc == 0) {
+        u.whole = sha256_stream_new();
+        rc = put_parts(&u);
+        if (rc == 0)
+            rc = complete_upload(&u);
+        if (rc < 0) {
+            CLEANUP(memory_free_auto) char *text = memory_string(remote_store_error());
+            abort_upload(ss, key, buffer_string(&u.id));
+            remote_store_set_error("%s", text);
+        }
+        sha256_stream_free(u.whole);
+    }
+    if (rc == 0)
+        rc = check_length(&u);
+    buffer_free(&u.id);
+    buffer_free(&u.parts);
+    return rc;
+}
+
+// ---- abandoned uploads --------------------------------------------------------------------------
+
+struct sweep {
+    const char *prefix;
+    uint64_t before_ms;
+    size_t count;
+    char *keys[SWEEP_MAX];
+    char *ids[SWEEP_MAX];
+};
+
+static void
+on_upload(void *context, const char *key, const char *upload_id, uint64_t initiated_ms)
+{
+    struct sweep *s = context;
+    if (s->count == SWEEP_MAX || initiated_ms >= s->before_ms ||
+        strncmp(key, s->prefix, strlen(s->prefix)) != 0)
+        return;
+    s->keys[s->count] = memory_string(key);
+    s->ids[s->count] = memory_string(upload_id);
+    s->count++;
+}
+
+void
+s3_sweep_uploads(struct s3_store *ss, const struct remote_call *call)
+{
+    CLEANUP(memory_free_auto) char *prefix = memory_printf("%scheckpoints/", ss->prefix);
+    const struct s3_pair query[] = {{"prefix", prefix}, {"uploads", ""}};
+    const struct s3_request request = {
+        .what = "list",
+        .method = "GET",
+        .query = query,
+        .query_count = 2,
+        .limit = S3_ANSWER_MAX_BYTES,
+        .call = call,
+    };
+    struct http_response response;
+    CLEANUP(memory_free_auto) struct sweep *s = memory_alloc_zero(sizeof(*s));
+    s->prefix = prefix;
+    if (s3_perform(&ss->bucket, &request, &response, NULL) == 0) {
+        s->before_ms =
+            (uint64_t)((int64_t)clock_wall_ms() + s3_response_skew_ms(&response)) - ABANDONED_MS;
+        if (s3_parse_uploads(response.body.data, response.body.length, on_upload, s) < 0)
+            log_warning("store.upload_left", "the list of uploads cannot be read");
+    }
+    http_response_free(&response);
+    for (size_t i = 0; i < s->count; i++) {
+        abort_upload(ss, s->keys[i], s->ids[i]);
+        free(s->keys[i]);
+        free(s->ids[i]);
+    }
+}

@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "volume/volume.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "platform/clock.h"
+#include "platform/log.h"
+#include "platform/memory.h"
+#include "platform/random.h"
+#include "volume/volume_internal.h"
+
+static struct volume *
+volume_new(const struct volume_config *config, const struct volume_host *host)
+{
+    struct volume *v = memory_alloc_zero(sizeof(*v));
+    volume_config_copy(&v->config, config);
+    if (host)
+        v->host = *host;
+    v->lock_fd = -1;
+    lock_init(&v->lock, "volume", LOCK_RANK_VOLUME);
+    condition_init(&v->folded);
+    lock_init(&v->housekeeping_lock, "housekeeping", LOCK_RANK_CONTROL);
+    condition_init(&v->housekeeping_work);
+    return v;
+}
+
+static void
+volume_free(struct volume *v)
+{
+    volume_close_layers(v);
+    remote_store_close(v->remote);
+    manifest_close(v->manifest);
+    if (v->view && v->root && path_remove_tree(v->root) < 0)
+        log_warning("scratch.failed", "cannot remove %s", v->root);
+    file_close(v->lock_fd);
+    volume_free_live_objects(v);
+    condition_destroy(&v->folded);
+    condition_destroy(&v->housekeeping_work);
+    lock_destroy(&v->housekeeping_lock);
+    lock_destroy(&v->lock);
+    store_url_free(&v->url);
+    volume_config_free(&v->config);
+    free(v->place_name);
+    free(v->root);
+    free(v);
+}
+
+static int
+open_store(struct volume *v, struct buffer *error)
+{
+    int rc = store_url_parse(v->config.source, &v->url);
+    if (rc < 0) {
+        volume_error(error, "%s", remote_store_error());
+        return rc;
+    }
+    v->place_name = store_url_place(&v->url);
+    struct remote_store_options options = {
+        .endpoint = v->config.endpoint,
+        .region = v->config.region,
+        .profile = v->config.profile,
+        .ca_file = v->config.ca_file,
+        .virtual_host = v->config.virtual_host,
+        .connections = (unsigned)v->config.upload_threads + 8,
+    };
+    rc = remote_store_open(&v->url, &options, v->config.create, &v->remote);
+    if (rc < 0)
+        volume_error(error, "cannot open %s: %s; %s", v->config.source,
+            remote_store_error()[0] ? remote_store_error() : strerror(-rc),
+            volume_store_advice(rc));
+    return rc;
+}
+
+// ---- creating -----------------------------------------------------------------------------------
+
+int
+volume_create(const struct volume_config *config, struct buffer *error)
+{
+    struct volume_config mine;
+    volume_config_copy(&mine, config);
+    mine.create = true;
+    struct volume *v = volume_new(&mine, NULL);
+    volume_config_free(&mine);
+    int rc = open_store(v, error);
+    if (rc == 0 && !v->config.unsafe_store)
+        rc = remote_store_probe(v->remote, NULL);
+    if (rc == 0) {
+        struct remote_place place = {
+            .store = v->remote,
+            .tenant = v->url.tenant,
+            .volume_number = 1,
+            .writer = random_uuid(),
+            .scratch = "/tmp",
+        };
+        struct uuid volume = random_uuid();
+        struct uuid key = random_uuid();
+        rc = remote_manifest_create(&place, &volume, &key);
+    }
+    if (rc == -EEXIST)
+        volume_error(error, "%s holds a volume already", v->config.source);
+    else if (rc < 0 && error->length == 0)
+        volume_error(error, "cannot create %s: %s; %s", v->config.source,
+            remote_store_error()[0] ? remote_store_error() : strerror(-rc),
+            volume_store_advice(rc));
+    volume_free(v);
+    return rc;
+}
+
+// ---- opening ------------------------------------------------------------------------------------
+
+static int
+start_checkpoints(struct volume *v)
+{
+    struct checkpoint_options options = {
+        .layers = &v->lock,
+        .manifest = v->manifest,
+        .db = v->db,
+        .wal = v->wal,
+        .map = v->map,
+        .reader = v->reader,
+        .local = v->local,
+        .place = v->place,
+        .ops = &file_ops_system,
+        .interval_ms = v->config.checkpoint_interval_ms,
+        .upload_deadline_ms = 60000,
+        .upload_threads = (unsigned)v->config.upload_threads,
+        .lease_ttl_ms = v->config.lease_ttl_ms,
+        .claimed = v->claimed,
+    };
+    volume_checkpoint_host(v, &options.host);
+    int rc = checkpoint_start(&options, &v->checkpoint);
+    return rc < 0 ? rc : volume_start_housekeeping(v);
+}
+
+int
+volume_open(const struct volume_config *config, const struct volume_host *host,
+    struct volume **volume_out, struct buffer *error)
+{
+    *volume_out = NULL;
+    uint64_t started = clock_monotonic_ms();
+    struct volume *v = volume_new(config, host);
+    int rc = open_store(v, error);
+    if (rc == 0)
+        rc = v->config.read_only || v->config.at_generation ? volume_open_view(v, error)
+                                                            : volume_open_local(v, error);
+    if (rc == 0 && !v->view) {
+        rc = start_checkpoints(v);
+        if (rc < 0)
+            volume_error(error, "cannot start the threads: %s", strerror(-rc));
+        else
+            rc = volume_settle(v, error);
+    }
+    if (rc < 0) {
+        checkpoint_stop(v->checkpoint);
+        volume_stop_housekeeping(v);
+        int closed = wal_close(v->wal);
+        if (closed < 0)
+            log_warning("wal.failed", "the log could not be closed: %s", strerror(-closed));
+        volume_free(v);
+        return rc;
+    }
+    struct log_event e;
+    log_begin(&e, LOG_LEVEL_INFO, "volume.opened");
+    log_string(&e, "source", v->config.source);
+    log_string(&e, "root", v->config.root);
+    log_bool(&e, "read_only", v->view);
+    log_bool(&e, "claimed", v->claimed);
+    log_u64(&e, "duration_ms", clock_monotonic_ms() - started);
+    log_end(&e);
+    *volume_out = v;
+    return 0;
+}
+
+bool
+volume_is_read_only(const struct volume *v)
+{
+    return v->view;
+}
+
+// ---- closing ------------------------------------------------------------------------------------
+
+struct last_checkpoint {
+    struct lock lock;
+    struct condition condition;
+    bool done;
+    int result;
+};
+
+static void
+note_last(void *argument, int result, struct generation generation UNUSED)
+{
+    struct last_checkpoint *x = argument;
+    lock_take(&x->lock);
+    x->done = true;
+    x->result = result;
+    condition_signal(&x->condition);
+    lock_release(&x->lock);
+}
+
+// Folds and publishes what is left; says every few seconds how far it is.
+static int
+publish_last(struct volume *v)
+{
+    struct last_checkpoint x = {.done = false};
+    lock_init(&x.lock, "last checkpoint", LOCK_RANK_PLATFORM);
+    condition_init(&x.condition);
+    uint64_t deadline = clock_monotonic_ms() + v->config.unmount_timeout_ms;
+    checkpoint_request(v->checkpoint, CHECKPOINT_REQUEST_PUBLISH, note_last, &x);
+    lock_take(&x.lock);
+    while (!x.done && clock_monotonic_ms() < deadline) {
+        if (condition_wait_until(&x.condition, &x.lock, clock_monotonic_ms() + 5000) || x.done)
+            continue;
+        lock_release(&x.lock);
+        struct checkpoint_numbers n;
+        checkpoint_numbers(v->checkpoint, &n);
+        log_info("volume.closing", "uploading: %llu of %llu bytes",
+            (unsigned long long)n.done_bytes, (unsigned long long)n.total_bytes);
+        lock_take(&x.lock);
+    }
+    bool done = x.done;
+    lock_release(&x.lock);
+    // Forgetting fails when the answer is on its way: then it comes soon.
+    if (!done && !checkpoint_forget(v->checkpoint, &x)) {
+        lock_take(&x.lock);
+        while (!x.done)
+            condition_wait(&x.condition, &x.lock);
+        lock_release(&x.lock);
+        done = true;
+    }
+    condition_destroy(&x.condition);
+    lock_destroy(&x.lock);
+    return done ? x.result : -ETIMEDOUT;
+}
+
+static void
+release_lease(struct volume *v)
+{
+    struct manifest_reader *r;
+    struct db_record db = {0};
+    if (manifest_read_begin(v->manifest, &r) < 0)
+        return;
+    int rc = manifest_read_db(r, v->db, &db);
+    manifest_read_end(r);
+    if (rc == 0 && db.epoch > 0 && !db.fenced)
+        rc = remote_lease_write(&v->place, db.epoch, v->config.lease_ttl_ms, true);
+    if (rc < 0)
+        log_warning(
+            "volume.lease", "cannot release the lease: %s; it will run out", remote_store_error());
+}
+
+int
+volume_close(struct volume *v)
+{
+    if (!v)
+        return 0;
+    int rc = 0;
+    if (!v->view) {
+        volume_mark_closing(v);
+        lock_take(&v->lock);
+        bool fenced = v->fenced;
+        lock_release(&v->lock);
+        rc = fenced ? -ESTALE : publish_last(v);
+        checkpoint_stop(v->checkpoint);
+        volume_stop_housekeeping(v);
+        if (rc == 0)
+            release_lease(v);
+        else
+            log_warning("volume.closed",
+                "not everything is in the store (%s); it is safe in the storage root %s and will "
+                "be published after the next mount",
+                strerror(-rc), v->root);
+        int closed = wal_close(v->wal);
+        v->wal = NULL;
+        if (closed < 0)
+            rc = closed;
+    }
+    log_info("volume.closed", "%s", v->config.source);
+    volume_free(v);
+    return rc;
+}

@@ -1,0 +1,353 @@
+// SPDX-License-Identifier: Apache-2.0
+// Attributes and extended attributes.
+#include "volume/volume_attributes.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+
+#include "platform/memory.h"
+#include "volume/volume_internal.h"
+
+// What a directory seems to measure, as on most file systems.
+#define DIRECTORY_BYTES 4096u
+
+static int
+add_present(void *argument, struct chunk_index index UNUSED, struct chunk_id id UNUSED,
+    uint32_t present_pages)
+{
+    *(uint64_t *)argument += present_pages;
+    return 0;
+}
+
+// An upper bound: pages that are both folded and dirty count twice, but never more than the object
+// has.
+static int
+count_blocks(struct volume *v, struct object_id object, uint64_t size, uint64_t *blocks_out)
+{
+    uint64_t pages = 0;
+    struct manifest_reader *r;
+    int rc = manifest_read_begin(v->manifest, &r);
+    if (rc < 0)
+        return rc;
+    rc =
+        manifest_read_object_chunks(r, v->db, object, (struct chunk_index){0}, add_present, &pages);
+    manifest_read_end(r);
+    if (rc < 0)
+        return rc;
+    lock_take(&v->lock);
+    pages += page_store_dirty_pages_locked(v->pages, object);
+    lock_release(&v->lock);
+    uint64_t most = pages_of_bytes(size);
+    *blocks_out = (pages < most ? pages : most) * (PAGE_BYTES / 512);
+    return 0;
+}
+
+int
+volume_fill_attributes(struct volume *v, struct object_id object, const struct inode_record *inode,
+    struct volume_attributes *attributes_out)
+{
+    attributes_out->object = object;
+    attributes_out->inode = *inode;
+    attributes_out->inode.link_target = NULL;
+    attributes_out->blocks = 0;
+    if (S_ISDIR(inode->mode)) {
+        attributes_out->inode.size = DIRECTORY_BYTES;
+        attributes_out->blocks = DIRECTORY_BYTES / 512;
+    }
+    if (!S_ISREG(inode->mode) || inode->size == 0)
+        return 0;
+    return count_blocks(v, object, inode->size, &attributes_out->blocks);
+}
+
+struct get {
+    struct object_id object;
+    struct inode_record inode;
+};
+
+static int
+get_inode(struct view *view, void *argument)
+{
+    struct get *x = argument;
+    int rc = view_inode(view, x->object, &x->inode);
+    x->inode.link_target = NULL;
+    return rc;
+}
+
+int
+volume_get_attributes(
+    struct volume *v, struct object_id object, struct volume_attributes *attributes_out)
+{
+    struct get x = {.object = object};
+    int rc = volume_look(v, get_inode, &x);
+    return rc < 0 ? rc : volume_fill_attributes(v, object, &x.inode, attributes_out);
+}
+
+// ---- setting ------------------------------------------------------------------------------------
+
+struct set {
+    struct object_id object;
+    const struct volume_set_attributes *change;
+    struct inode_record inode;
+};
+
+static void
+kill_suidgid(struct inode_record *inode)
+{
+    inode->mode &= ~(uint32_t)S_ISUID;
+    if (inode->mode & S_IXGRP)
+        inode->mode &= ~(uint32_t)S_ISGID;
+}
+
+static void
+set_times(struct inode_record *inode, const struct volume_set_attributes *a, struct timestamp now)
+{
+    if (a->set & VOLUME_SET_ATIME)
+        inode->atime = a->atime;
+    if (a->set & VOLUME_SET_ATIME_NOW)
+        inode->atime = now;
+    if (a->set & VOLUME_SET_MTIME)
+        inode->mtime = a->mtime;
+    if (a->set & VOLUME_SET_MTIME_NOW)
+        inode->mtime = now;
+    inode->ctime = a->set & VOLUME_SET_CTIME ? a->ctime : now;
+}
+
+static int
+decide_set(struct view *view, struct operation *op)
+{
+    struct set *x = op->argument;
+    const struct volume_set_attributes *a = x->change;
+    int rc = view_inode(view, x->object, &x->inode);
+    if (rc < 0)
+        return rc;
+    struct inode_record *inode = &x->inode;
+    struct timestamp now = volume_now();
+    if (a->set & VOLUME_SET_SIZE) {
+        if (!S_ISREG(inode->mode))
+            return S_ISDIR(inode->mode) ? -EISDIR : -EINVAL;
+        if (a->size < inode->size) {
+            struct change c = {.kind = CHANGE_DISCARD, .object = x->object};
+            c.offset = a->size;
+            c.length = UINT64_MAX;
+            op->changes[op->count++] = c;
+        }
+        // The times change when the size is set, even to what it was.
+        if (!(a->set & (VOLUME_SET_MTIME | VOLUME_SET_MTIME_NOW)))
+            inode->mtime = now;
+        inode->size = a->size;
+    }
+    if (a->set & VOLUME_SET_MODE)
+        inode->mode = (inode->mode & S_IFMT) | (a->mode & 07777u);
+    if (a->set & VOLUME_SET_UID)
+        inode->uid = a->uid;
+    if (a->set & VOLUME_SET_GID)
+        inode->gid = a->gid;
+    if (a->set & VOLUME_SET_KILL_SUIDGID)
+        kill_suidgid(inode);
+    set_times(inode, a, now);
+    op->changes[op->count++] = change_put_inode(x->object, inode);
+    return 0;
+}
+
+int
+volume_set_attributes(struct volume *v, struct object_id object,
+    const struct volume_set_attributes *change, struct volume_attributes *attributes_out)
+{
+    if ((change->set & VOLUME_SET_SIZE) && change->size > OBJECT_MAX_BYTES)
+        return -EFBIG;
+    struct set x = {.object = object, .change = change};
+    struct operation op = {.decide = decide_set, .argument = &x};
+    int rc = volume_operate(v, &op);
+    if (rc < 0)
+        return rc;
+    x.inode.link_target = NULL;
+    return volume_fill_attributes(v, object, &x.inode, attributes_out);
+}
+
+// ---- extended attributes ------------------------------------------------------------------------
+
+struct xattr {
+    struct object_id object;
+    const char *name;
+    const void *value;
+    size_t size;
+    int flags;
+    struct buffer *out;
+};
+
+static int
+decide_set_xattr(struct view *view, struct operation *op)
+{
+    const struct xattr *x = op->argument;
+    struct inode_record inode;
+    struct xattr_record old;
+    int rc = view_inode(view, x->object, &inode);
+    if (rc < 0)
+        return rc;
+    rc = view_xattr(view, x->object, x->name, &old);
+    if (rc < 0 && rc != -ENOENT)
+        return rc;
+    if (rc == 0 && (x->flags & XATTR_CREATE))
+        return -EEXIST;
+    if (rc == -ENOENT && (x->flags & XATTR_REPLACE))
+        return -ENODATA;
+    struct change c = {.kind = CHANGE_PUT_XATTR};
+    c.xattr = (struct xattr_record){
+        .object = x->object,
+        .name_length = (uint8_t)strlen(x->name),
+        .name = x->name,
+        .value_length = (uint32_t)x->size,
+        .value = x->value,
+    };
+    inode.ctime = volume_now();
+    op->changes[op->count++] = c;
+    op->changes[op->count++] = change_put_inode(x->object, &inode);
+    return 0;
+}
+
+static int
+check_xattr_name(const char *name)
+{
+    size_t n = strlen(name);
+    return n == 0 ? -EINVAL : n > XATTR_NAME_BYTES_MAX ? -ERANGE : 0;
+}
+
+int
+volume_set_xattr(struct volume *v, struct object_id object, const char *name, const void *value,
+    size_t size, int flags)
+{
+    int rc = check_xattr_name(name);
+    if (rc < 0)
+        return rc;
+    if (size > XATTR_VALUE_BYTES_MAX)
+        return -E2BIG;
+    struct xattr x = {.object = object, .name = name, .value = value, .size = size, .flags = flags};
+    struct operation op = {
+        .decide = decide_set_xattr, .argument = &x, .extra_bytes = (uint32_t)size};
+    return volume_operate(v, &op);
+}
+
+static int
+decide_remove_xattr(struct view *view, struct operation *op)
+{
+    const struct xattr *x = op->argument;
+    struct inode_record inode;
+    struct xattr_record old;
+    int rc = view_inode(view, x->object, &inode);
+    if (rc < 0)
+        return rc;
+    rc = view_xattr(view, x->object, x->name, &old);
+    if (rc < 0)
+        return rc == -ENOENT ? -ENODATA : rc;
+    struct change c = {.kind = CHANGE_DELETE_XATTR};
+    c.xattr = (struct xattr_record){
+        .object = x->object, .name_length = (uint8_t)strlen(x->name), .name = x->name};
+    inode.ctime = volume_now();
+    op->changes[op->count++] = c;
+    op->changes[op->count++] = change_put_inode(x->object, &inode);
+    return 0;
+}
+
+int
+volume_remove_xattr(struct volume *v, struct object_id object, const char *name)
+{
+    int rc = check_xattr_name(name);
+    if (rc < 0)
+        return rc;
+    struct xattr x = {.object = object, .name = name};
+    struct operation op = {.decide = decide_remove_xattr, .argument = &x};
+    return volume_operate(v, &op);
+}
+
+static int
+get_xattr(struct view *view, void *argument)
+{
+    struct xattr *x = argument;
+    struct xattr_record found;
+    int rc = view_xattr(view, x->object, x->name, &found);
+    if (rc < 0)
+        return rc == -ENOENT ? -ENODATA : rc;
+    buffer_clear(x->out);
+    buffer_append(x->out, found.value, found.value_length);
+    return 0;
+}
+
+int
+volume_get_xattr(struct volume *v, struct object_id object, const char *name, struct buffer *out)
+{
+    int rc = check_xattr_name(name);
+    if (rc < 0)
+        return rc;
+    struct xattr x = {.object = object, .name = name, .out = out};
+    return volume_look(v, get_xattr, &x);
+}
+
+// ---- listing ------------------------------------------------------------------------------------
+
+static int
+append_base_name(void *argument, const struct xattr_record *xattr)
+{
+    struct buffer *names = argument;
+    buffer_append(names, xattr->name, xattr->name_length);
+    buffer_append_u8(names, 0);
+    return 0;
+}
+
+// Appends the names of the tables that no layer says anything about, and those the layers have.
+static void
+merge_names_locked(
+    struct volume *v, struct object_id object, const struct buffer *base, struct buffer *out)
+{
+    struct xattr_record x;
+    const struct namespace_set *sets[] = {v->names, v->frozen_names};
+    for (size_t at = 0; at < base->length; at += strlen((char *)base->data + at) + 1) {
+        const char *name = (char *)base->data + at;
+        bool hidden = false;
+        for (unsigned i = 0; i < 2 && sets[i]; i++)
+            hidden = hidden || namespace_set_find_xattr(sets[i], object, name, strlen(name), &x) !=
+                                   LAYER_ABSENT;
+        if (!hidden)
+            buffer_append(out, name, strlen(name) + 1);
+    }
+    for (unsigned i = 0; i < 2 && sets[i]; i++) {
+        const struct namespace_xattr *e = namespace_set_next_xattr(sets[i], object, NULL, 0);
+        for (; e;
+             e = namespace_set_next_xattr(sets[i], object, e->xattr.name, e->xattr.name_length)) {
+            bool newer = i == 1 && namespace_set_find_xattr(sets[0], object, e->xattr.name,
+                                       e->xattr.name_length, &x) != LAYER_ABSENT;
+            if (e->deleted || newer)
+                continue;
+            buffer_append(out, e->xattr.name, e->xattr.name_length);
+            buffer_append_u8(out, 0);
+        }
+    }
+}
+
+int
+volume_list_xattrs(struct volume *v, struct object_id object, struct buffer *out)
+{
+    for (;;) {
+        BUFFER_AUTO base = {0};
+        lock_take(&v->lock);
+        uint64_t version = v->version;
+        lock_release(&v->lock);
+        struct manifest_reader *r;
+        int rc = manifest_read_begin(v->manifest, &r);
+        if (rc < 0)
+            return rc;
+        rc = manifest_read_xattrs(r, v->db, object, append_base_name, &base);
+        manifest_read_end(r);
+        if (rc < 0)
+            return rc;
+        lock_take(&v->lock);
+        bool same = version == v->version;
+        buffer_clear(out);
+        if (same)
+            merge_names_locked(v, object, &base, out);
+        lock_release(&v->lock);
+        if (same)
+            return 0;
+    }
+}

@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef CKPTFS_VOLUME_VOLUME_ATTRIBUTES_H
+#define CKPTFS_VOLUME_VOLUME_ATTRIBUTES_H
+
+#include "volume/volume.h"
+
+// Makes of an inode what the world sees: a directory's size, and the blocks, which take a look at
+// the chunks. Hold no locks.
+MUST_CHECK int volume_fill_attributes(struct volume *v, struct object_id object,
+    const struct inode_record *inode, struct volume_attributes *attributes_out);
+
+#endif

@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "platform/clock.h"
+#include "platform/memory.h"
+#include "volume/volume_internal.h"
+
+// Room for the changes of an operation without what it declares as extra: a rename puts five inodes
+// and four names, a symbolic link its target.
+#define CHANGES_RESERVE 12288u
+// How long a writer waits for room before it is told ENOSPC.
+#define ROOM_DEADLINE_MS 60000u
+
+struct timestamp
+volume_now(void)
+{
+    struct timespec t = clock_wall();
+    return (struct timestamp){.seconds = t.tv_sec, .nanoseconds = (uint32_t)t.tv_nsec};
+}
+
+struct change
+change_put_inode(struct object_id object, const struct inode_record *inode)
+{
+    struct change c = {.kind = CHANGE_PUT_INODE, .object = object};
+    c.inode = *inode;
+    return c;
+}
+
+int
+volume_look(struct volume *v, int (*look)(struct view *view, void *argument), void *argument)
+{
+    struct view view;
+    view_init(&view, v);
+    int rc;
+    for (;;) {
+        lock_take(&v->lock);
+        view_check_locked(&view);
+        rc = look(&view, argument);
+        lock_release(&v->lock);
+        if (rc != -EAGAIN)
+            break;
+        rc = view_load(&view);
+        if (rc < 0)
+            break;
+    }
+    view_free(&view);
+    return rc;
+}
+
+// ---- applying -----------------------------------------------------------------------------------
+
+void
+volume_apply_locked(struct volume *v, const struct change *change, struct page_piece *pieces,
+    size_t piece_count, struct lsn payload, uint64_t size)
+{
+    switch (change->kind) {
+    case CHANGE_WRITE:
+        page_store_put_locked(v->pages, change->object, pieces, piece_count, payload, size);
+        return;
+    case CHANGE_DISCARD: {
+        uint64_t end = change->length == UINT64_MAX ? UINT64_MAX : change->offset + change->length;
+        page_store_discard_locked(v->pages, change->object, change->offset, end, size);
+        return;
+    }
+    case CHANGE_DELETE_INODE:
+        page_store_drop_object_locked(v->pages, change->object);
+        namespace_set_apply(v->names, change);
+        return;
+    default:
+        namespace_set_apply(v->names, change);
+    }
+}
+
+// The size of the object that an operation's data changes are about, before them.
+static int
+size_before(struct view *view, const struct operation *op, uint64_t *size_out)
+{
+    *size_out = 0;
+    for (unsigned i = 0; i < op->count; i++) {
+        if (op->changes[i].kind != CHANGE_WRITE && op->changes[i].kind != CHANGE_DISCARD)
+            continue;
+        struct inode_record inode;
+        int rc = view_inode(view, op->changes[i].object, &inode);
+        *size_out = inode.size;
+        return rc;
+    }
+    return 0;
+}
+
+// ---- what stands in the way of putting pages ----------------------------------------------------
+
+struct obstacle {
+    struct object_id object;
+    struct page_piece *edges; // owned; NULL: the operation's own pieces
+    size_t count;
+};
+
+// Whether a partial page lies over one that is only in the WAL: it must be read first.
+static bool
+find_obstacle_locked(struct volume *v, const struct operation *op, struct obstacle *o)
+{
+    for (unsigned i = 0; i < op->count; i++) {
+        const struct change *c = &op->changes[i];
+        *o = (struct obstacle){.object = c->object};
+        if (c->kind == CHANGE_WRITE &&
+            !page_store_can_put_locked(v->pages, c->object, op->pieces, op->piece_count))
+            return true;
+        if (c->kind != CHANGE_DISCARD)
+            continue;
+        uint64_t end = c->length == UINT64_MAX ? UINT64_MAX : c->offset + c->length;
+        o->edges = page_store_edges(c->offset, end, &o->count);
+        if (!page_store_can_put_locked(v->pages, c->object, o->edges, o->count))
+            return true;
+        page_pieces_free(o->edges, o->count);
+        o->edges = NULL;
+    }
+    return false;
+}
+
+static int
+remove_obstacle(struct volume *v, const struct operation *op, struct obstacle *o)
+{
+    int rc = page_store_prefault(v->pages, o->object, o->edges ? o->edges : op->pieces,
+        o->edges ? o->count : op->piece_count);
+    page_pieces_free(o->edges, o->count);
+    return rc;
+}
+
+// ---- operating ----------------------------------------------------------------------------------
+
+// Dirty pages that cannot leave memory, or a log that is full, are waited for here, before anything
+// is locked or decided.
+static int
+wait_for_room(struct volume *v, uint32_t bytes)
+{
+    uint64_t deadline = clock_monotonic_ms() + ROOM_DEADLINE_MS;
+    lock_take(&v->lock);
+    bool in_time = true;
+    while (in_time && !v->read_only && page_store_is_full_locked(v->pages)) {
+        lock_release(&v->lock);
+        volume_press(v);
+        lock_take(&v->lock);
+        if (!page_store_is_full_locked(v->pages))
+            break;
+        in_time = condition_wait_until(&v->folded, &v->lock, deadline);
+    }
+    bool read_only = v->read_only;
+    lock_release(&v->lock);
+    if (read_only)
+        return -EROFS;
+    if (!in_time)
+        return -ENOSPC;
+    return wal_reserve(v->wal, bytes, deadline);
+}
+
+static uint32_t
+encoded_length(struct operation *op, struct buffer *body)
+{
+    buffer_clear(body);
+    for (unsigned i = 0; i < op->count; i++)
+        change_encode(&op->changes[i], body);
+    return (uint32_t)body->length;
+}
+
+struct logged {
+    struct wal_slot slot;
+    struct buffer body;
+    uint32_t page_offset;
+    uint32_t *crcs;
+};
+
+static uint32_t
+payload_page_offset(const struct operation *op)
+{
+    return op->piece_count > 0 ? op->pieces[0].from : 0;
+}
+
+// Gives the operation its place in the log and in the layers, in one step.
+static void
+log_and_apply_locked(
+    struct volume *v, struct operation *op, uint32_t reserved, uint64_t size, struct logged *l)
+{
+    uint32_t body = encoded_length(op, &l->body);
+    l->page_offset = payload_page_offset(op);
+    uint32_t length = wal_record_length(l->page_offset, body, op->payload_length);
+    wal_begin(v->wal, reserved, length, &l->slot);
+    struct lsn payload = wal_payload_lsn(&l->slot, l->page_offset, body, op->payload_length);
+    l->crcs = memory_alloc(op->piece_count * sizeof(*l->crcs));
+    for (size_t i = 0; i < op->piece_count; i++)
+        l->crcs[i] = op->pieces[i].crc;
+    for (unsigned i = 0; i < op->count; i++)
+        volume_apply_locked(v, &op->changes[i], op->pieces, op->piece_count, payload, size);
+    if (v->oldest_change_ms == 0)
+        v->oldest_change_ms = clock_monotonic_ms();
+}
+
+// One run. -EAGAIN: something was missing and has been read; run again.
+static int
+try_operation(
+    struct volume *v, struct view *view, struct operation *op, uint32_t reserved, bool *logged_out)
+{
+    struct logged l = {0};
+    struct obstacle obstacle = {0};
+    uint64_t size = 0;
+    lock_take(&v->lock);
+    view_check_locked(view);
+    op->count = 0;
+    int rc = v->read_only ? -EROFS : op->decide(view, op);
+    if (rc == 0)
+        rc = size_before(view, op, &size);
+    bool blocked = rc == 0 && find_obstacle_locked(v, op, &obstacle);
+    *logged_out = rc == 0 && !blocked && op->count > 0;
+    if (*logged_out)
+        log_and_apply_locked(v, op, reserved, size, &l);
+    lock_release(&v->lock);
+    if (*logged_out)
+        wal_fill(v->wal, &l.slot, l.page_offset, l.body.data, (uint32_t)l.body.length, op->payload,
+            op->payload_length, l.crcs);
+    buffer_free(&l.body);
+    free(l.crcs);
+    if (!blocked && rc != -EAGAIN)
+        return rc;
+    rc = blocked ? remove_obstacle(v, op, &obstacle) : view_load(view);
+    return rc < 0 ? rc : -EAGAIN;
+}
+
+void
+volume_press_if_needed(struct volume *v)
+{
+    struct wal_numbers n;
+    wal_numbers(v->wal, &n);
+    if (n.retained_bytes < n.limit_bytes / 8 * 3 && !n.waiting)
+        return;
+    volume_press(v);
+}
+
+int
+volume_operate(struct volume *v, struct operation *op)
+{
+    uint32_t reserved = WAL_RECORD_HEADER + CHANGES_RESERVE + op->extra_bytes + op->payload_length +
+                        4 * (uint32_t)op->piece_count + 64;
+    int rc = wait_for_room(v, wal_align(reserved));
+    if (rc < 0)
+        return rc;
+    struct view view;
+    view_init(&view, v);
+    bool logged = false;
+    do {
+        rc = try_operation(v, &view, op, wal_align(reserved), &logged);
+    } while (rc == -EAGAIN);
+    view_free(&view);
+    if (!logged)
+        wal_unreserve(v->wal, wal_align(reserved));
+    else
+        volume_press_if_needed(v);
+    return rc;
+}

@@ -1,0 +1,337 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the volume does for checkpoints, what it tells about itself, and the thread that renews the
+// lease and watches over the log.
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "platform/clock.h"
+#include "platform/log.h"
+#include "platform/memory.h"
+#include "volume/volume_internal.h"
+
+#define HOUSEKEEPING_MS 1000u
+
+// ---- freezing and thawing -----------------------------------------------------------------------
+
+static bool
+freeze(void *argument, struct checkpoint_cut *cut_out)
+{
+    struct volume *v = argument;
+    lock_take(&v->lock);
+    bool something = v->frozen_names != NULL; // a fold that failed is tried again
+    if (!something && !(namespace_set_is_empty(v->names) && page_store_is_clean_locked(v->pages))) {
+        struct wal_numbers n;
+        wal_numbers(v->wal, &n);
+        page_store_freeze_locked(v->pages);
+        v->frozen_names = v->names;
+        v->names = namespace_set_new();
+        v->cut = (struct checkpoint_cut){
+            .pages = page_store_frozen(v->pages),
+            .names = v->frozen_names,
+            .lsn = n.append,
+            .counters = v->counters,
+            .wall_ms = clock_wall_ms(),
+        };
+        v->frozen_change_ms = v->oldest_change_ms;
+        v->oldest_change_ms = 0;
+        something = true;
+    }
+    *cut_out = v->cut;
+    lock_release(&v->lock);
+    return something;
+}
+
+static void
+thaw(void *argument)
+{
+    struct volume *v = argument;
+    page_store_thaw(v->pages);
+    lock_take(&v->lock);
+    struct namespace_set *gone = v->frozen_names;
+    v->frozen_names = NULL;
+    v->version++;
+    if (v->local_change_ms == 0)
+        v->local_change_ms = v->frozen_change_ms;
+    v->frozen_change_ms = 0;
+    condition_broadcast(&v->folded);
+    lock_release(&v->lock);
+    namespace_set_free(gone);
+}
+
+static void
+fenced(void *argument, const char *host, uint64_t epoch)
+{
+    struct volume *v = argument;
+    char reason[160];
+    snprintf(reason, sizeof(reason), "fenced: %s took the volume over (epoch %llu)",
+        host && host[0] ? host : "another host", (unsigned long long)epoch);
+    lock_take(&v->lock);
+    bool first = !v->fenced;
+    v->fenced = true;
+    volume_set_read_only_locked(v, reason);
+    lock_release(&v->lock);
+    if (!first)
+        return;
+    struct log_event e;
+    log_begin(&e, LOG_LEVEL_ERROR, "volume.fenced");
+    log_string(&e, "source", v->config.source);
+    log_string(&e, "host", host ? host : "");
+    log_u64(&e, "epoch", epoch);
+    log_end(&e);
+}
+
+static int
+sync_kernel(void *argument)
+{
+    struct volume *v = argument;
+    return v->host.sync_kernel ? v->host.sync_kernel(v->host.argument) : 0;
+}
+
+void
+volume_checkpoint_host(struct volume *v, struct checkpoint_host *host_out)
+{
+    *host_out = (struct checkpoint_host){
+        .argument = v,
+        .freeze = freeze,
+        .thaw = thaw,
+        .fenced = fenced,
+        .sync_kernel = sync_kernel,
+    };
+}
+
+void
+volume_press(struct volume *v)
+{
+    if (v->checkpoint)
+        checkpoint_press(v->checkpoint);
+}
+
+void
+volume_set_read_only_locked(struct volume *v, const char *reason)
+{
+    v->read_only = true;
+    if (v->read_only_reason[0] == 0)
+        snprintf(v->read_only_reason, sizeof(v->read_only_reason), "%s", reason);
+    condition_broadcast(&v->folded);
+}
+
+// ---- housekeeping -------------------------------------------------------------------------------
+
+static void
+watch_log(struct volume *v)
+{
+    struct wal_numbers n;
+    wal_numbers(v->wal, &n);
+    if (n.failed == 0)
+        return;
+    char reason[160];
+    snprintf(
+        reason, sizeof(reason), "the write-ahead log cannot be written: %s", strerror(-n.failed));
+    lock_take(&v->lock);
+    volume_set_read_only_locked(v, reason);
+    lock_release(&v->lock);
+}
+
+// Renews the lease and looks whether somebody has written the record that would be ours next.
+static void
+renew_lease(struct volume *v)
+{
+    struct manifest_reader *r;
+    struct db_record db = {0};
+    if (manifest_read_begin(v->manifest, &r) < 0)
+        return;
+    int rc = manifest_read_db(r, v->db, &db);
+    manifest_read_end(r);
+    if (rc < 0 || db.epoch == 0)
+        return;
+    rc = remote_lease_write(&v->place, db.epoch, v->config.lease_ttl_ms, false);
+    if (rc == 0)
+        rc = remote_manifest_is_followed(&v->place, db.remote_sequence);
+    // Our own publisher may just have written it: let the publisher find out, it reads the record.
+    if (rc == 1)
+        checkpoint_check_owner(v->checkpoint);
+    else if (rc < 0)
+        log_warning("volume.lease", "cannot renew the lease: %s", remote_store_error());
+}
+
+static void
+housekeeping_run(void *argument)
+{
+    struct volume *v = argument;
+    uint64_t next_renewal = clock_monotonic_ms() + v->config.lease_ttl_ms / 3;
+    lock_take(&v->housekeeping_lock);
+    while (!v->stopping) {
+        condition_wait_until(
+            &v->housekeeping_work, &v->housekeeping_lock, clock_monotonic_ms() + HOUSEKEEPING_MS);
+        if (v->stopping)
+            break;
+        lock_release(&v->housekeeping_lock);
+        watch_log(v);
+        lock_take(&v->lock);
+        bool owner = !v->fenced;
+        lock_release(&v->lock);
+        if (owner && clock_monotonic_ms() >= next_renewal) {
+            renew_lease(v);
+            next_renewal = clock_monotonic_ms() + v->config.lease_ttl_ms / 3;
+        }
+        lock_take(&v->housekeeping_lock);
+    }
+    lock_release(&v->housekeeping_lock);
+}
+
+int
+volume_start_housekeeping(struct volume *v)
+{
+    int rc = thread_start(&v->housekeeping, "housekeeping", housekeeping_run, v);
+    v->housekeeping_started = rc == 0;
+    return rc;
+}
+
+void
+volume_stop_housekeeping(struct volume *v)
+{
+    if (!v->housekeeping_started)
+        return;
+    lock_take(&v->housekeeping_lock);
+    v->stopping = true;
+    condition_signal(&v->housekeeping_work);
+    lock_release(&v->housekeeping_lock);
+    thread_join(&v->housekeeping);
+    v->housekeeping_started = false;
+}
+
+// ---- control ------------------------------------------------------------------------------------
+
+int
+volume_checkpoint(struct volume *v, unsigned flags, volume_checkpointed *done, void *argument)
+{
+    if (v->view)
+        return -EROFS;
+    unsigned wanted = 0;
+    if (flags & VOLUME_CHECKPOINT_PUBLISH)
+        wanted |= CHECKPOINT_REQUEST_PUBLISH;
+    if (flags & VOLUME_CHECKPOINT_SYNC_KERNEL)
+        wanted |= CHECKPOINT_REQUEST_SYNC_KERNEL;
+    checkpoint_request(v->checkpoint, wanted, done, argument);
+    return 0;
+}
+
+bool
+volume_checkpoint_forget(struct volume *v, void *argument)
+{
+    return !v->view && checkpoint_forget(v->checkpoint, argument);
+}
+
+static enum checkpoint_stage
+stage_of(enum checkpoint_phase phase)
+{
+    static const enum checkpoint_stage stages[] = {
+        [CHECKPOINT_PHASE_IDLE] = CHECKPOINT_STAGE_IDLE,
+        [CHECKPOINT_PHASE_PLANNING] = CHECKPOINT_STAGE_PLANNING,
+        [CHECKPOINT_PHASE_STAGING] = CHECKPOINT_STAGE_STAGING,
+        [CHECKPOINT_PHASE_RECORDING] = CHECKPOINT_STAGE_RECORDING,
+        [CHECKPOINT_PHASE_UPLOADING] = CHECKPOINT_STAGE_UPLOADING,
+        [CHECKPOINT_PHASE_PUBLISHING] = CHECKPOINT_STAGE_PUBLISHING,
+        [CHECKPOINT_PHASE_CLEANING] = CHECKPOINT_STAGE_CLEANING,
+    };
+    return stages[phase];
+}
+
+static void
+fill_from_manifest(struct volume *v, struct volume_status *s)
+{
+    struct manifest_reader *r;
+    struct db_record db;
+    struct db_totals totals;
+    if (manifest_read_begin(v->manifest, &r) < 0)
+        return;
+    if (manifest_read_db(r, v->db, &db) == 0) {
+        s->volume = db.volume;
+        s->epoch = db.epoch;
+        s->local = db.local;
+        s->published = db.published;
+        s->local_time_ms = db.local_time_ms;
+        s->published_time_ms = db.published_time_ms;
+    }
+    if (manifest_read_totals(r, v->db, &totals) == 0) {
+        s->inodes = totals.inodes;
+        s->chunks = totals.chunks;
+        s->deltas = totals.deltas;
+        s->blobs = totals.blobs;
+        s->blob_bytes = totals.blob_bytes;
+        s->unpublished_blobs = totals.unpublished_blobs;
+        s->unpublished_bytes = totals.unpublished_bytes;
+    }
+    manifest_read_end(r);
+}
+
+static void
+fill_from_store(struct volume *v, struct volume_status *s)
+{
+    const struct remote_store_counters *c = &v->remote->counters;
+    s->put_requests = __atomic_load_n(&c->put_requests, __ATOMIC_RELAXED);
+    s->get_requests = __atomic_load_n(&c->get_requests, __ATOMIC_RELAXED);
+    s->head_requests = __atomic_load_n(&c->head_requests, __ATOMIC_RELAXED);
+    s->list_requests = __atomic_load_n(&c->list_requests, __ATOMIC_RELAXED);
+    s->delete_requests = __atomic_load_n(&c->delete_requests, __ATOMIC_RELAXED);
+    s->store_bytes_written = __atomic_load_n(&c->bytes_written, __ATOMIC_RELAXED);
+    s->store_bytes_read = __atomic_load_n(&c->bytes_read, __ATOMIC_RELAXED);
+    s->store_errors = __atomic_load_n(&c->errors, __ATOMIC_RELAXED);
+}
+
+static void
+fill_from_writer(struct volume *v, struct volume_status *s)
+{
+    struct wal_numbers w;
+    wal_numbers(v->wal, &w);
+    s->wal_bytes = w.retained_bytes;
+    s->wal_limit_bytes = w.limit_bytes;
+    s->fsyncs = w.syncs;
+    s->flushes = w.flushes;
+    struct checkpoint_numbers c;
+    checkpoint_numbers(v->checkpoint, &c);
+    s->fold_stage = stage_of(c.fold_phase);
+    s->publish_stage = stage_of(c.publish_phase);
+    s->stage_done_bytes = c.done_bytes;
+    s->stage_total_bytes = c.total_bytes;
+    s->stage_done_blobs = c.done_blobs;
+    s->stage_total_blobs = c.total_blobs;
+    s->checkpoints = c.folds;
+    s->publications = c.publications;
+    s->checkpoint_failures = c.failures;
+    s->store_reachable = c.store_reachable;
+    snprintf(s->last_error, sizeof(s->last_error), "%s", c.last_error);
+}
+
+void
+volume_status(struct volume *v, struct volume_status *status_out)
+{
+    struct volume_status *s = status_out;
+    *s = (struct volume_status){0};
+    snprintf(s->source, sizeof(s->source), "%s", v->config.source);
+    snprintf(s->tenant, sizeof(s->tenant), "%s", v->url.tenant);
+    snprintf(s->root, sizeof(s->root), "%s", v->config.root);
+    fill_from_manifest(v, s);
+    fill_from_store(v, s);
+    if (v->wal)
+        fill_from_writer(v, s);
+    struct page_store_numbers p;
+    uint64_t now = clock_monotonic_ms();
+    lock_take(&v->lock);
+    page_store_numbers_locked(v->pages, &p);
+    s->read_only = v->read_only;
+    s->fenced = v->fenced;
+    snprintf(s->read_only_reason, sizeof(s->read_only_reason), "%s", v->read_only_reason);
+    if (s->local.v == s->published.v)
+        v->local_change_ms = 0;
+    uint64_t oldest = v->local_change_ms    ? v->local_change_ms
+                      : v->frozen_change_ms ? v->frozen_change_ms
+                                            : v->oldest_change_ms;
+    lock_release(&v->lock);
+    s->oldest_unpublished_ms = oldest ? now - oldest : 0;
+    s->dirty_bytes = p.dirty_pages * PAGE_BYTES;
+    s->page_cache_bytes = p.dirty_resident_bytes + p.clean_bytes;
+    s->page_cache_limit_bytes = p.limit_bytes;
+}

@@ -1,0 +1,332 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "volume/volume_config.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "platform/memory.h"
+
+#define KIB    (UINT64_C(1) << 10)
+#define MIB    (UINT64_C(1) << 20)
+#define TIB    (UINT64_C(1) << 40)
+#define SECOND UINT64_C(1000)
+#define MINUTE (60 * SECOND)
+#define HOUR   (60 * MINUTE)
+#define DAY    (24 * HOUR)
+
+#define FLAG(name, field, fallback, help)                                                          \
+    {                                                                                              \
+        name, CONFIG_FLAG, offsetof(struct volume_config, field), 0, 1, fallback, NULL, help       \
+    }
+#define TEXT(name, field, fallback, argument, help)                                                \
+    {                                                                                              \
+        name, CONFIG_TEXT, offsetof(struct volume_config, field), 0, 0, fallback, argument, help   \
+    }
+#define VALUE(name, type, field, minimum, maximum, fallback, argument, help)                       \
+    {                                                                                              \
+        name, type, offsetof(struct volume_config, field), minimum, maximum, fallback, argument,   \
+            help                                                                                   \
+    }
+
+const struct config_entry volume_config_table[] = {
+    TEXT("root", root, NULL, "DIR",
+        "storage root: WAL, manifest and local copies (default /var/lib/ckptfs for root, "
+        "else $XDG_STATE_HOME/ckptfs)"),
+    TEXT("endpoint", endpoint, NULL, "URL", "S3: where the service is, when it is not AWS"),
+    TEXT("region", region, NULL, "NAME", "S3: region of the bucket"),
+    TEXT(
+        "profile", profile, NULL, "NAME", "S3: profile in the shared config and credentials files"),
+    TEXT("ca_file", ca_file, NULL, "FILE", "S3: certificates to trust instead of the system's"),
+    FLAG("virtual_host", virtual_host, NULL, "S3: put the bucket into the host name of requests"),
+    FLAG("create", create, NULL, "make the volume when there is none yet"),
+    FLAG("ro", read_only, NULL, "mount read-only; takes no claim to the volume"),
+    VALUE("at", CONFIG_NUMBER, at_generation, 1, UINT64_MAX, NULL, "GENERATION",
+        "mount this published generation, read-only"),
+    FLAG("takeover", takeover, NULL, "take the volume away from the host that has it"),
+    FLAG("discard_unpublished", discard_unpublished, NULL,
+        "give up local changes that are not in the store and cannot be brought there any more"),
+    FLAG("unsafe_store", unsafe_store, NULL,
+        "accept a store without conditional writes, where two hosts are not kept apart"),
+    VALUE("checkpoint_interval", CONFIG_DURATION, checkpoint_interval_ms, 0, 7 * DAY, "60s", "TIME",
+        "time between checkpoints; 0: only on demand, under pressure and at unmount"),
+    VALUE("wal_limit", CONFIG_BYTES, wal_limit_bytes, 16 * MIB, TIB, "1G", "SIZE",
+        "largest size of the write-ahead log; writers wait at the limit"),
+    VALUE("page_cache", CONFIG_BYTES, page_cache_bytes, 8 * MIB, TIB, "256M", "SIZE",
+        "memory for pages of files"),
+    VALUE("upload_threads", CONFIG_NUMBER, upload_threads, 1, 64, "4", "N",
+        "uploads to the store at the same time"),
+    VALUE("lease_ttl", CONFIG_DURATION, lease_ttl_ms, 3 * SECOND, HOUR, "60s", "TIME",
+        "a claim to the volume that is not renewed for so long is void"),
+    VALUE("read_deadline", CONFIG_DURATION, read_deadline_ms, 100, HOUR, "30s", "TIME",
+        "reads that need the store fail (EIO) when it does not answer for so long"),
+    VALUE("unmount_timeout", CONFIG_DURATION, unmount_timeout_ms, 0, DAY, "60s", "TIME",
+        "how long unmounting waits for the last upload"),
+    FLAG("writeback", writeback, "on", "let the kernel gather writes (its write-back cache)"),
+    VALUE("fuse_threads", CONFIG_NUMBER, fuse_threads, 1, 256, "16", "N",
+        "requests of the kernel served at the same time"),
+    TEXT("log_file", log_file, NULL, "FILE", "append the log to this file too"),
+    TEXT("log_level", log_level, "info", "LEVEL", "debug, info, warning or error"),
+};
+const size_t volume_config_count = ARRAY_LENGTH(volume_config_table);
+
+static const char *const log_levels[] = {"debug", "info", "warning", "error"};
+
+struct unit {
+    const char *name;
+    uint64_t factor;
+};
+// The first entry is the unit of a bare number.
+static const struct unit byte_units[] = {
+    {"", 1}, {"K", KIB}, {"M", MIB}, {"G", KIB *MIB}, {"T", TIB}, {NULL, 0}};
+static const struct unit time_units[] = {
+    {"", SECOND}, {"ms", 1}, {"s", SECOND}, {"m", MINUTE}, {"h", HOUR}, {NULL, 0}};
+static const struct unit no_units[] = {{"", 1}, {NULL, 0}};
+
+static const struct unit *
+units_of(enum config_type type)
+{
+    switch (type) {
+    case CONFIG_BYTES:
+        return byte_units;
+    case CONFIG_DURATION:
+        return time_units;
+    default:
+        return no_units;
+    }
+}
+
+static void *
+field_of(struct volume_config *c, const struct config_entry *e)
+{
+    return (char *)c + e->offset;
+}
+
+// Digits and a unit, nothing else.
+static bool
+parse_number(const char *text, const struct unit *units, uint64_t *value_out)
+{
+    uint64_t value = 0;
+    const char *p = text;
+    *value_out = 0;
+    for (; *p >= '0' && *p <= '9'; p++)
+        if (__builtin_mul_overflow(value, 10, &value) ||
+            __builtin_add_overflow(value, (uint64_t)(*p - '0'), &value))
+            return false;
+    if (p == text)
+        return false;
+    for (; units->name; units++)
+        if (strcmp(p, units->name) == 0)
+            return !__builtin_mul_overflow(value, units->factor, value_out);
+    return false;
+}
+
+// The value as one would write it: with the largest unit that divides it.
+static void
+append_number(struct buffer *out, uint64_t value, const struct unit *units)
+{
+    const struct unit *best = NULL;
+    for (const struct unit *u = units; u->name; u++)
+        if (value % u->factor == 0 && (u->name[0] != '\0' || units == no_units) &&
+            (!best || u->factor > best->factor) && (value != 0 || u->factor == units->factor))
+            best = u;
+    if (best)
+        buffer_printf(out, "%" PRIu64 "%s", value / best->factor, best->name);
+    else
+        buffer_printf(out, "%" PRIu64, value);
+}
+
+static const char *
+what_is_right(enum config_type type)
+{
+    switch (type) {
+    case CONFIG_BYTES:
+        return "a size such as 512M (units K, M, G, T)";
+    case CONFIG_DURATION:
+        return "a time such as 30s (units ms, s, m, h)";
+    case CONFIG_FLAG:
+        return "on or off";
+    default:
+        return "a number";
+    }
+}
+
+static int
+refuse(struct buffer *error, const struct config_entry *e, const char *value)
+{
+    buffer_printf(
+        error, "option %s: '%s' is not right; give %s", e->name, value, what_is_right(e->type));
+    if (e->minimum < e->maximum && e->type != CONFIG_FLAG) {
+        buffer_append_string(error, " from ");
+        append_number(error, e->minimum, units_of(e->type));
+        if (e->maximum != UINT64_MAX) {
+            buffer_append_string(error, " to ");
+            append_number(error, e->maximum, units_of(e->type));
+        }
+    }
+    return -EINVAL;
+}
+
+static int
+set_number(
+    struct volume_config *c, const struct config_entry *e, const char *value, struct buffer *error)
+{
+    uint64_t number;
+    if (!parse_number(value, units_of(e->type), &number) || number < e->minimum ||
+        number > e->maximum)
+        return refuse(error, e, value);
+    memcpy(field_of(c, e), &number, sizeof(number));
+    return 0;
+}
+
+static int
+set_flag(
+    struct volume_config *c, const struct config_entry *e, const char *value, struct buffer *error)
+{
+    bool on = strcmp(value, "on") == 0;
+    if (!on && strcmp(value, "off") != 0)
+        return refuse(error, e, value);
+    memcpy(field_of(c, e), &on, sizeof(on));
+    return 0;
+}
+
+static int
+set_text(
+    struct volume_config *c, const struct config_entry *e, const char *value, struct buffer *error)
+{
+    if (value[0] == '\0') {
+        buffer_printf(
+            error, "option %s: the value is empty; give %s=%s", e->name, e->name, e->argument);
+        return -EINVAL;
+    }
+    if (e->offset == offsetof(struct volume_config, log_level)) {
+        bool known = false;
+        for (size_t i = 0; i < ARRAY_LENGTH(log_levels); i++)
+            known = known || strcmp(value, log_levels[i]) == 0;
+        if (!known) {
+            buffer_printf(error,
+                "option log_level: '%s' is not right; give debug, info, warning or error", value);
+            return -EINVAL;
+        }
+    }
+    char **field = field_of(c, e);
+    free(*field);
+    *field = memory_string(value);
+    return 0;
+}
+
+static int
+set_value(
+    struct volume_config *c, const struct config_entry *e, const char *value, struct buffer *error)
+{
+    int rc;
+    if (e->type == CONFIG_FLAG)
+        rc = set_flag(c, e, value ? value : "on", error);
+    else if (!value) {
+        buffer_printf(error, "option %s needs a value: %s=%s", e->name, e->name, e->argument);
+        rc = -EINVAL;
+    } else if (e->type == CONFIG_TEXT)
+        rc = set_text(c, e, value, error);
+    else
+        rc = set_number(c, e, value, error);
+    // What was can only be looked at, in whatever order the options stand.
+    if (c->at_generation != 0)
+        c->read_only = true;
+    return rc;
+}
+
+static const struct config_entry *
+find_entry(const char *name, size_t length)
+{
+    for (size_t i = 0; i < volume_config_count; i++) {
+        const char *candidate = volume_config_table[i].name;
+        if (strlen(candidate) == length && memcmp(candidate, name, length) == 0)
+            return &volume_config_table[i];
+    }
+    return NULL;
+}
+
+int
+volume_config_set(struct volume_config *c, const char *option, struct buffer *error)
+{
+    const char *equals = strchr(option, '=');
+    size_t length = equals ? (size_t)(equals - option) : strlen(option);
+    const struct config_entry *e = find_entry(option, length);
+    if (e)
+        return set_value(c, e, equals ? equals + 1 : NULL, error);
+    if (length <= 3 || strncmp(option, "no_", 3) != 0)
+        return -ENOENT;
+    e = find_entry(option + 3, length - 3);
+    if (!e || e->type != CONFIG_FLAG)
+        return -ENOENT;
+    if (equals) {
+        buffer_printf(
+            error, "option no_%s takes no value; give no_%s or %s=off", e->name, e->name, e->name);
+        return -EINVAL;
+    }
+    return set_value(c, e, "off", error);
+}
+
+static char *
+default_root(void)
+{
+    if (geteuid() == 0)
+        return memory_string("/var/lib/ckptfs");
+    const char *state = getenv("XDG_STATE_HOME");
+    if (state && state[0] == '/')
+        return memory_printf("%s/ckptfs", state);
+    const char *home = getenv("HOME");
+    return memory_printf("%s/.local/state/ckptfs", home && home[0] == '/' ? home : "");
+}
+
+void
+volume_config_init(struct volume_config *c)
+{
+    *c = (struct volume_config){.root = default_root()};
+    for (size_t i = 0; i < volume_config_count; i++) {
+        const struct config_entry *e = &volume_config_table[i];
+        BUFFER_AUTO error = {0};
+        if (e->fallback && set_value(c, e, e->fallback, &error) != 0)
+            abort();
+    }
+}
+
+void
+volume_config_free(struct volume_config *c)
+{
+    for (size_t i = 0; i < volume_config_count; i++)
+        if (volume_config_table[i].type == CONFIG_TEXT)
+            free(*(char **)field_of(c, &volume_config_table[i]));
+    free(c->source);
+    *c = (struct volume_config){0};
+}
+
+void
+volume_config_help(struct buffer *out)
+{
+    for (size_t i = 0; i < volume_config_count; i++) {
+        const struct config_entry *e = &volume_config_table[i];
+        BUFFER_AUTO name = {0};
+        buffer_printf(
+            &name, "%s%s%s", e->name, e->argument ? "=" : "", e->argument ? e->argument : "");
+        buffer_printf(out, "    -o %-25s %s", buffer_string(&name), e->help);
+        if (e->fallback)
+            buffer_printf(out, " (default %s)", e->fallback);
+        buffer_append_u8(out, '\n');
+    }
+}
+
+void
+volume_config_copy(struct volume_config *to, const struct volume_config *from)
+{
+    *to = *from;
+    to->source = from->source ? memory_string(from->source) : NULL;
+    for (size_t i = 0; i < volume_config_count; i++) {
+        if (volume_config_table[i].type != CONFIG_TEXT)
+            continue;
+        char **text = (char **)((char *)to + volume_config_table[i].offset);
+        *text = *text ? memory_string(*text) : NULL;
+    }
+}

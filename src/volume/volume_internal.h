@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+#ifndef CKPTFS_VOLUME_VOLUME_INTERNAL_H
+#define CKPTFS_VOLUME_VOLUME_INTERNAL_H
+
+#include "base/hash_table.h"
+#include "cache/namespace_set.h"
+#include "checkpoint/checkpoint.h"
+#include "chunk/chunk_reader.h"
+#include "manifest/manifest.h"
+#include "page/page_store.h"
+#include "platform/lock.h"
+#include "platform/thread.h"
+#include "remote/remote_manifest.h"
+#include "store/local_store.h"
+#include "store/remote_store.h"
+#include "volume/volume.h"
+#include "wal/wal.h"
+
+// An object that is open or has lost its last name.
+struct live_object {
+    struct hash_node node;
+    struct object_id object;
+    unsigned opens;
+    bool orphan;
+};
+
+struct volume {
+    struct volume_config config; // owned copies
+    struct volume_host host;
+    struct store_url url;
+    char *place_name;
+    char *root; // a directory of its own for views
+    int lock_fd;
+    bool view; // read-only, of a generation in the bucket
+    struct manifest *manifest;
+    struct db_id db;
+    struct uuid name_key;
+    struct remote_store *remote;
+    struct remote_place place;
+    struct local_store *local;
+    struct chunk_map *map;
+    struct chunk_reader *reader;
+    struct wal *wal;
+    struct page_store *pages;
+    struct checkpoint *checkpoint;
+
+    struct lock lock;            // "volume": protects everything below, and the layers of `pages`
+    struct condition folded;     // a cut has been folded: there may be room
+    struct namespace_set *names; // active
+    struct namespace_set *frozen_names; // NULL between checkpoints
+    struct checkpoint_cut cut;          // while frozen
+    uint64_t version;                   // of the tables that lie below the layers
+    struct db_counters counters;
+    struct hash_table live_objects;
+    uint64_t oldest_change_ms; // monotonic; 0: nothing since the last cut
+    uint64_t frozen_change_ms;
+    uint64_t local_change_ms; // oldest change that is folded but not published; 0: none
+    struct generation local_change_generation; // published from here on: no such change
+    bool read_only;
+    char read_only_reason[160];
+    bool fenced;
+
+    struct lock housekeeping_lock; // "housekeeping": protects stopping
+    struct condition housekeeping_work;
+    bool stopping;
+    bool claimed;
+    struct thread housekeeping;
+    bool housekeeping_started;
+};
+
+// ---- volume_view.c: the namespace, merged ------------------------------------------------------
+
+// One look at the namespace by one operation. Records from LMDB are read without the lock and kept
+// here; when an operation finds that it needs one that is not here, it says what it needs and is
+// run again. When the tables below the layers have changed meanwhile, everything is read again.
+#define VIEW_INODES 8u
+#define VIEW_NAMES  4u
+
+struct view_inode {
+    struct object_id object;
+    bool exists;
+    struct inode_record inode; // owns link_target
+};
+
+struct view_name {
+    struct object_id parent;
+    uint64_t hash; // the first cookie of names with this hash
+    unsigned count;
+    struct dirent_record entries[16]; // own their names
+};
+
+struct view_xattr {
+    bool loaded;
+    bool exists;
+    struct object_id object;
+    char *name;
+    void *value;
+    uint32_t value_length;
+};
+
+struct view {
+    struct volume *volume;
+    uint64_t version;
+    struct view_inode inodes[VIEW_INODES];
+    unsigned inode_count;
+    struct view_name names[VIEW_NAMES];
+    unsigned name_count;
+    struct view_xattr xattr;
+    // What the last run was missing.
+    enum { NEED_NOTHING, NEED_INODE, NEED_NAME, NEED_XATTR } need;
+    struct object_id need_object;
+    uint64_t need_hash;
+    const char *need_name;
+};
+
+void view_init(struct view *view, struct volume *v);
+void view_free(struct view *view);
+// Reads from LMDB what is missing. Hold no locks.
+MUST_CHECK int view_load(struct view *view);
+// Whether what has been loaded still fits the layers; forgets it if not.
+bool view_check_locked(struct view *view);
+
+// Each returns 0, -ENOENT, or -EAGAIN after noting what is missing. Pointers in results live while
+// the lock is held.
+MUST_CHECK int view_inode(
+    struct view *view, struct object_id object, struct inode_record *inode_out);
+MUST_CHECK int view_dirent(
+    struct view *view, struct object_id parent, const char *name, struct dirent_record *dirent_out);
+// A cookie for a new name (which must not exist): -ENOSPC when 256 names share a hash.
+MUST_CHECK int view_new_cookie(
+    struct view *view, struct object_id parent, const char *name, uint64_t *cookie_out);
+MUST_CHECK int view_xattr(
+    struct view *view, struct object_id object, const char *name, struct xattr_record *xattr_out);
+
+// ---- volume_change.c: changing it --------------------------------------------------------------
+
+#define OPERATION_CHANGES_MAX 16u
+
+// One operation that changes the volume. `decide` runs under the lock, looks through the view, and
+// either fails or fills in changes; it may run several times and must not change anything itself.
+// Then the changes are logged as one record and applied.
+struct operation {
+    int (*decide)(struct view *view, struct operation *op);
+    void *argument;
+    struct change changes[OPERATION_CHANGES_MAX];
+    unsigned count;
+    uint32_t extra_bytes; // of what the changes carry beyond names and inodes
+    // The payload of a CHANGE_WRITE.
+    const uint8_t *payload;
+    uint32_t payload_length;
+    struct page_piece *pieces;
+    size_t piece_count;
+};
+
+MUST_CHECK int volume_operate(struct volume *v, struct operation *op);
+// The same for looking only: `look` runs until it has what it needs.
+MUST_CHECK int volume_look(
+    struct volume *v, int (*look)(struct view *view, void *argument), void *argument);
+// Applies one logged change to the layers; `size` is the object's size before it (WRITE, DISCARD).
+void volume_apply_locked(struct volume *v, const struct change *change, struct page_piece *pieces,
+    size_t piece_count, struct lsn payload, uint64_t size);
+
+struct timestamp volume_now(void);
+struct change change_put_inode(struct object_id object, const struct inode_record *inode);
+
+// ---- volume_orphan.c ---------------------------------------------------------------------------
+
+// Notes that an object has lost its last name. Under the lock.
+void volume_note_orphan_locked(struct volume *v, struct object_id object);
+// Deletes every object without a name (at mount: nobody can have them open).
+MUST_CHECK int volume_purge_orphans(struct volume *v);
+void volume_free_live_objects(struct volume *v);
+
+// ---- volume_recover.c, volume_claim.c, volume_view_mount.c -------------------------------------
+
+void volume_error(struct buffer *error, const char *format, ...) PRINTF_LIKE(2, 3);
+MUST_CHECK int volume_open_local(struct volume *v, struct buffer *error);
+// Once the checkpoint runs: the root directory of a new volume, and what nobody can have open any
+// more.
+MUST_CHECK int volume_settle(struct volume *v, struct buffer *error);
+void volume_mark_closing(struct volume *v);
+MUST_CHECK int volume_open_view(struct volume *v, struct buffer *error);
+// WAL replay into the active layer.
+MUST_CHECK int volume_replay(void *argument, const struct wal_replayed *record);
+// What lies between bottom and top: local store, map, reader, pages.
+MUST_CHECK int volume_open_layers(struct volume *v, struct buffer *error);
+void volume_close_layers(struct volume *v);
+MUST_CHECK int volume_import(
+    struct volume *v, struct db_record *db, struct generation at, struct buffer *error);
+const char *volume_store_advice(int rc);
+
+// volume_checkpoint.c
+void volume_checkpoint_host(struct volume *v, struct checkpoint_host *host_out);
+// Asks for a fold. Hold no locks.
+void volume_press(struct volume *v);
+// Asks for one when the log has grown enough.
+void volume_press_if_needed(struct volume *v);
+void volume_set_read_only_locked(struct volume *v, const char *reason);
+MUST_CHECK int volume_start_housekeeping(struct volume *v);
+void volume_stop_housekeeping(struct volume *v);
+
+#endif

@@ -1,0 +1,518 @@
+// SPDX-License-Identifier: Apache-2.0
+// Names: lookup, making, linking, unlinking, renaming.
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "platform/memory.h"
+#include "volume/volume_attributes.h"
+#include "volume/volume_internal.h"
+
+#define LINKS_MAX 0x7fffffffu
+
+#ifndef RENAME_NOREPLACE
+#define RENAME_NOREPLACE (1 << 0)
+#define RENAME_EXCHANGE  (1 << 1)
+#endif
+
+static int
+check_name(const char *name)
+{
+    size_t n = strlen(name);
+    if (n == 0 || strchr(name, '/'))
+        return -EINVAL;
+    if (n > NAME_BYTES_MAX)
+        return -ENAMETOOLONG;
+    return strcmp(name, ".") == 0 || strcmp(name, "..") == 0 ? -EEXIST : 0;
+}
+
+static uint8_t
+type_of(uint32_t mode)
+{
+    return (uint8_t)((mode & S_IFMT) >> 12);
+}
+
+static void
+put_change(struct operation *op, struct change change)
+{
+    assert(op->count < OPERATION_CHANGES_MAX);
+    op->changes[op->count++] = change;
+}
+
+static struct change
+change_dirent(enum change_kind kind, struct object_id parent, uint64_t cookie, const char *name,
+    struct object_id object, uint32_t mode)
+{
+    struct change c = {.kind = kind};
+    c.dirent = (struct dirent_record){
+        .parent = parent,
+        .cookie = cookie,
+        .object = object,
+        .type = type_of(mode),
+        .name_length = (uint8_t)strlen(name),
+        .name = name,
+    };
+    return c;
+}
+
+static void
+touch(struct inode_record *inode, struct timestamp now)
+{
+    inode->mtime = inode->ctime = now;
+}
+
+// A directory that is there and has not been removed.
+static int
+view_directory(struct view *view, struct object_id object, struct inode_record *inode_out)
+{
+    int rc = view_inode(view, object, inode_out);
+    if (rc < 0)
+        return rc;
+    if (!S_ISDIR(inode_out->mode))
+        return -ENOTDIR;
+    return 0;
+}
+
+// ---- lookup -------------------------------------------------------------------------------------
+
+struct lookup {
+    struct object_id parent;
+    const char *name;
+    struct object_id object;
+    struct inode_record inode;
+};
+
+static int
+look_up(struct view *view, void *argument)
+{
+    struct lookup *x = argument;
+    struct dirent_record d;
+    int rc = view_dirent(view, x->parent, x->name, &d);
+    if (rc < 0)
+        return rc;
+    x->object = d.object;
+    rc = view_inode(view, d.object, &x->inode);
+    x->inode.link_target = NULL;
+    return rc == -ENOENT ? -EIO : rc;
+}
+
+int
+volume_lookup(struct volume *v, struct object_id parent, const char *name,
+    struct volume_attributes *attributes_out)
+{
+    struct lookup x = {.parent = parent, .name = name};
+    if (strlen(name) > NAME_BYTES_MAX)
+        return -ENAMETOOLONG;
+    int rc = volume_look(v, look_up, &x);
+    if (rc < 0)
+        return rc;
+    return volume_fill_attributes(v, x.object, &x.inode, attributes_out);
+}
+
+// ---- making -------------------------------------------------------------------------------------
+
+struct make {
+    struct object_id parent;
+    const char *name;
+    const char *target;
+    uint32_t mode;
+    uint32_t rdev;
+    const struct volume_caller *caller;
+    struct object_id object;
+    struct inode_record inode;
+};
+
+static int
+must_not_exist(struct view *view, struct object_id parent, const char *name)
+{
+    struct dirent_record d;
+    int rc = view_dirent(view, parent, name, &d);
+    return rc == 0 ? -EEXIST : rc == -ENOENT ? 0 : rc;
+}
+
+static void
+inherit(struct make *x, const struct inode_record *parent, struct timestamp now)
+{
+    x->inode = (struct inode_record){
+        .mode = x->mode,
+        .uid = x->caller->uid,
+        .gid = x->caller->gid,
+        .nlink = S_ISDIR(x->mode) ? 2 : 1,
+        .rdev = x->rdev,
+        .atime = now,
+        .mtime = now,
+        .ctime = now,
+        .btime = now,
+        .source_variant = parent->source_variant,
+    };
+    if (parent->mode & S_ISGID) {
+        x->inode.gid = parent->gid;
+        if (S_ISDIR(x->mode))
+            x->inode.mode |= S_ISGID;
+    }
+    if (x->target) {
+        x->inode.link_target = x->target;
+        x->inode.link_target_length = (uint16_t)strlen(x->target);
+        x->inode.size = x->inode.link_target_length;
+    }
+}
+
+static int
+decide_make(struct view *view, struct operation *op)
+{
+    struct make *x = op->argument;
+    struct inode_record parent;
+    uint64_t cookie = 0;
+    int rc = view_directory(view, x->parent, &parent);
+    if (rc == 0 && parent.nlink == 0)
+        rc = -ENOENT;
+    if (rc == 0)
+        rc = must_not_exist(view, x->parent, x->name);
+    if (rc == 0)
+        rc = view_new_cookie(view, x->parent, x->name, &cookie);
+    if (rc < 0)
+        return rc;
+    struct timestamp now = volume_now();
+    inherit(x, &parent, now);
+    x->object.v = view->volume->counters.next_object++;
+    touch(&parent, now);
+    parent.size++;
+    parent.nlink += S_ISDIR(x->mode) ? 1 : 0;
+    put_change(op, change_put_inode(x->object, &x->inode));
+    put_change(
+        op, change_dirent(CHANGE_PUT_DIRENT, x->parent, cookie, x->name, x->object, x->mode));
+    put_change(op, change_put_inode(x->parent, &parent));
+    return 0;
+}
+
+int
+volume_make(struct volume *v, struct object_id parent, const char *name, uint32_t mode,
+    uint32_t rdev, const char *target, const struct volume_caller *caller,
+    struct volume_attributes *attributes_out)
+{
+    struct make x = {.parent = parent,
+        .name = name,
+        .target = target,
+        .mode = mode,
+        .rdev = rdev,
+        .caller = caller};
+    int rc = check_name(name);
+    if (rc == 0 && target && strlen(target) > LINK_TARGET_BYTES_MAX)
+        rc = -ENAMETOOLONG;
+    if (rc < 0)
+        return rc;
+    struct operation op = {.decide = decide_make, .argument = &x};
+    rc = volume_operate(v, &op);
+    if (rc < 0)
+        return rc;
+    x.inode.link_target = NULL;
+    return volume_fill_attributes(v, x.object, &x.inode, attributes_out);
+}
+
+// ---- linking ------------------------------------------------------------------------------------
+
+struct link {
+    struct object_id object;
+    struct object_id parent;
+    const char *name;
+    struct inode_record inode;
+};
+
+static int
+decide_link(struct view *view, struct operation *op)
+{
+    struct link *x = op->argument;
+    struct inode_record parent;
+    uint64_t cookie = 0;
+    int rc = view_inode(view, x->object, &x->inode);
+    if (rc == 0 && S_ISDIR(x->inode.mode))
+        rc = -EPERM;
+    if (rc == 0 && x->inode.nlink == 0)
+        rc = -ENOENT;
+    if (rc == 0 && x->inode.nlink >= LINKS_MAX)
+        rc = -EMLINK;
+    if (rc == 0)
+        rc = view_directory(view, x->parent, &parent);
+    if (rc == 0 && parent.nlink == 0)
+        rc = -ENOENT;
+    if (rc == 0)
+        rc = must_not_exist(view, x->parent, x->name);
+    if (rc == 0)
+        rc = view_new_cookie(view, x->parent, x->name, &cookie);
+    if (rc < 0)
+        return rc;
+    struct timestamp now = volume_now();
+    x->inode.nlink++;
+    x->inode.ctime = now;
+    touch(&parent, now);
+    parent.size++;
+    put_change(op, change_put_inode(x->object, &x->inode));
+    put_change(
+        op, change_dirent(CHANGE_PUT_DIRENT, x->parent, cookie, x->name, x->object, x->inode.mode));
+    put_change(op, change_put_inode(x->parent, &parent));
+    return 0;
+}
+
+int
+volume_link(struct volume *v, struct object_id object, struct object_id parent, const char *name,
+    struct volume_attributes *attributes_out)
+{
+    struct link x = {.object = object, .parent = parent, .name = name};
+    int rc = check_name(name);
+    struct operation op = {.decide = decide_link, .argument = &x};
+    if (rc == 0)
+        rc = volume_operate(v, &op);
+    if (rc < 0)
+        return rc;
+    x.inode.link_target = NULL;
+    return volume_fill_attributes(v, object, &x.inode, attributes_out);
+}
+
+// ---- unlinking ----------------------------------------------------------------------------------
+
+struct unlink {
+    struct object_id parent;
+    const char *name;
+    bool directory;
+};
+
+// Takes a name off an inode that stands in a directory. When it was the last, the object lives on
+// until the kernel lets go of it.
+static void
+drop_link(struct view *view, struct operation *op, struct object_id object,
+    struct inode_record *inode, struct timestamp now)
+{
+    if (S_ISDIR(inode->mode))
+        inode->nlink = 0;
+    else
+        inode->nlink--;
+    inode->ctime = now;
+    put_change(op, change_put_inode(object, inode));
+    if (inode->nlink == 0)
+        volume_note_orphan_locked(view->volume, object);
+}
+
+static int
+decide_unlink(struct view *view, struct operation *op)
+{
+    struct unlink *x = op->argument;
+    struct inode_record parent;
+    struct inode_record inode;
+    struct dirent_record d;
+    int rc = view_directory(view, x->parent, &parent);
+    if (rc == 0)
+        rc = view_dirent(view, x->parent, x->name, &d);
+    if (rc == 0)
+        rc = view_inode(view, d.object, &inode);
+    if (rc == 0 && x->directory != S_ISDIR(inode.mode))
+        rc = x->directory ? -ENOTDIR : -EISDIR;
+    if (rc == 0 && x->directory && inode.size > 0)
+        rc = -ENOTEMPTY;
+    if (rc < 0)
+        return rc;
+    struct timestamp now = volume_now();
+    touch(&parent, now);
+    parent.size--;
+    parent.nlink -= x->directory ? 1 : 0;
+    put_change(op,
+        change_dirent(CHANGE_DELETE_DIRENT, x->parent, d.cookie, x->name, d.object, inode.mode));
+    put_change(op, change_put_inode(x->parent, &parent));
+    drop_link(view, op, d.object, &inode, now);
+    return 0;
+}
+
+static int
+unlink_or_rmdir(struct volume *v, struct object_id parent, const char *name, bool directory)
+{
+    if (strlen(name) > NAME_BYTES_MAX)
+        return -ENAMETOOLONG;
+    struct unlink x = {parent, name, directory};
+    struct operation op = {.decide = decide_unlink, .argument = &x};
+    return volume_operate(v, &op);
+}
+
+int
+volume_unlink(struct volume *v, struct object_id parent, const char *name)
+{
+    return unlink_or_rmdir(v, parent, name, false);
+}
+
+int
+volume_rmdir(struct volume *v, struct object_id parent, const char *name)
+{
+    return unlink_or_rmdir(v, parent, name, true);
+}
+
+// ---- renaming -----------------------------------------------------------------------------------
+
+struct rename {
+    struct object_id parent;
+    const char *name;
+    struct object_id new_parent;
+    const char *new_name;
+    unsigned flags;
+};
+
+// Everything a rename looks at.
+struct rename_state {
+    struct inode_record from_parent;
+    struct inode_record to_parent;
+    struct dirent_record from;
+    struct dirent_record to;
+    struct inode_record inode;
+    struct inode_record target;
+    bool target_exists;
+    bool same_parent;
+};
+
+static int
+look_for_rename(struct view *view, const struct rename *x, struct rename_state *s)
+{
+    s->same_parent = x->parent.v == x->new_parent.v;
+    int rc = view_directory(view, x->parent, &s->from_parent);
+    if (rc == 0)
+        rc = view_directory(view, x->new_parent, &s->to_parent);
+    if (rc == 0 && s->to_parent.nlink == 0)
+        rc = -ENOENT;
+    if (rc == 0)
+        rc = view_dirent(view, x->parent, x->name, &s->from);
+    if (rc == 0)
+        rc = view_inode(view, s->from.object, &s->inode);
+    if (rc < 0)
+        return rc;
+    rc = view_dirent(view, x->new_parent, x->new_name, &s->to);
+    s->target_exists = rc == 0;
+    if (rc == 0)
+        rc = view_inode(view, s->to.object, &s->target);
+    return rc == -ENOENT ? 0 : rc;
+}
+
+static int
+check_rename(const struct rename *x, const struct rename_state *s)
+{
+    if (x->flags & RENAME_EXCHANGE)
+        return s->target_exists ? 0 : -ENOENT;
+    if (!s->target_exists)
+        return 0;
+    if (x->flags & RENAME_NOREPLACE)
+        return -EEXIST;
+    bool directory = S_ISDIR(s->inode.mode);
+    if (directory != S_ISDIR(s->target.mode))
+        return directory ? -ENOTDIR : -EISDIR;
+    return directory && s->target.size > 0 ? -ENOTEMPTY : 0;
+}
+
+static void
+put_parents(struct operation *op, const struct rename *x, struct rename_state *s, int from_entries,
+    int to_entries, int from_links, int to_links, struct timestamp now)
+{
+    struct inode_record *to = s->same_parent ? &s->from_parent : &s->to_parent;
+    s->from_parent.size += (uint64_t)(int64_t)from_entries;
+    s->from_parent.nlink += (uint32_t)from_links;
+    to->size += (uint64_t)(int64_t)to_entries;
+    to->nlink += (uint32_t)to_links;
+    touch(&s->from_parent, now);
+    put_change(op, change_put_inode(x->parent, &s->from_parent));
+    if (s->same_parent)
+        return;
+    touch(to, now);
+    put_change(op, change_put_inode(x->new_parent, to));
+}
+
+static void
+exchange(struct operation *op, const struct rename *x, struct rename_state *s, struct timestamp now)
+{
+    int from_is_dir = S_ISDIR(s->inode.mode);
+    int to_is_dir = S_ISDIR(s->target.mode);
+    put_change(op, change_dirent(CHANGE_PUT_DIRENT, x->parent, s->from.cookie, x->name,
+                       s->to.object, s->target.mode));
+    put_change(op, change_dirent(CHANGE_PUT_DIRENT, x->new_parent, s->to.cookie, x->new_name,
+                       s->from.object, s->inode.mode));
+    s->inode.ctime = s->target.ctime = now;
+    put_change(op, change_put_inode(s->from.object, &s->inode));
+    put_change(op, change_put_inode(s->to.object, &s->target));
+    put_parents(op, x, s, 0, 0, to_is_dir - from_is_dir, from_is_dir - to_is_dir, now);
+}
+
+static int
+decide_rename(struct view *view, struct operation *op)
+{
+    const struct rename *x = op->argument;
+    struct rename_state s = {0};
+    uint64_t cookie = 0;
+    int rc = look_for_rename(view, x, &s);
+    if (rc == 0)
+        rc = check_rename(x, &s);
+    if (rc < 0)
+        return rc;
+    if (s.target_exists && s.from.object.v == s.to.object.v)
+        return 0; // two names of one object: POSIX says that nothing happens
+    struct timestamp now = volume_now();
+    if (x->flags & RENAME_EXCHANGE) {
+        exchange(op, x, &s, now);
+        return 0;
+    }
+    if (s.target_exists)
+        cookie = s.to.cookie;
+    else
+        rc = view_new_cookie(view, x->new_parent, x->new_name, &cookie);
+    if (rc < 0)
+        return rc;
+    int is_dir = S_ISDIR(s.inode.mode) ? 1 : 0;
+    int replaced = s.target_exists ? 1 : 0;
+    put_change(op, change_dirent(CHANGE_DELETE_DIRENT, x->parent, s.from.cookie, x->name,
+                       s.from.object, s.inode.mode));
+    put_change(op, change_dirent(CHANGE_PUT_DIRENT, x->new_parent, cookie, x->new_name,
+                       s.from.object, s.inode.mode));
+    s.inode.ctime = now;
+    put_change(op, change_put_inode(s.from.object, &s.inode));
+    if (replaced)
+        drop_link(view, op, s.to.object, &s.target, now);
+    put_parents(op, x, &s, -1, 1 - replaced, -is_dir, is_dir - (replaced ? is_dir : 0), now);
+    return 0;
+}
+
+int
+volume_rename(struct volume *v, struct object_id parent, const char *name,
+    struct object_id new_parent, const char *new_name, unsigned flags)
+{
+    if (flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE) ||
+        flags == (RENAME_NOREPLACE | RENAME_EXCHANGE))
+        return -EINVAL;
+    int rc = check_name(new_name);
+    if (rc < 0)
+        return rc;
+    struct rename x = {parent, name, new_parent, new_name, flags};
+    struct operation op = {.decide = decide_rename, .argument = &x};
+    return volume_operate(v, &op);
+}
+
+// ---- symbolic links -----------------------------------------------------------------------------
+
+struct read_link {
+    struct object_id object;
+    struct buffer *out;
+};
+
+static int
+read_link(struct view *view, void *argument)
+{
+    struct read_link *x = argument;
+    struct inode_record inode;
+    int rc = view_inode(view, x->object, &inode);
+    if (rc < 0)
+        return rc;
+    if (!S_ISLNK(inode.mode))
+        return -EINVAL;
+    buffer_clear(x->out);
+    buffer_append(x->out, inode.link_target, inode.link_target_length);
+    return 0;
+}
+
+int
+volume_read_link(struct volume *v, struct object_id object, struct buffer *out)
+{
+    struct read_link x = {object, out};
+    return volume_look(v, read_link, &x);
+}

@@ -1,0 +1,628 @@
+// SPDX-License-Identifier: Apache-2.0
+// Opening a volume for writing on its storage root, and read-only from the bucket alone.
+//
+//     root has the db ready   -> replay the WAL -> catch up with the bucket -> claim -> go
+//     root does not have it   -> import from the bucket -> claim -> go
+//     another writer was here -> what is local is history: if all of it had been published, import
+//                                anew; else refuse, unless the user says discard_unpublished
+//     store not reachable     -> a root that has the db goes on with it and claims later; one that
+//     has
+//                                not cannot
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/checksum.h"
+#include "platform/clock.h"
+#include "platform/log.h"
+#include "platform/memory.h"
+#include "platform/random.h"
+#include "volume/volume_internal.h"
+
+// How long a mount waits for a predecessor that is on its way out.
+#define PREDECESSOR_WAIT_MS 90000u
+#define CLAIM_ATTEMPTS      5
+
+void
+volume_error(struct buffer *error, const char *format, ...)
+{
+    char text[1024];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    buffer_clear(error);
+    buffer_append_string(error, text);
+}
+
+const char *
+volume_store_advice(int rc)
+{
+    switch (rc) {
+    case -EACCES:
+        return "check the credentials (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, profile=)";
+    case -ENXIO:
+        return "check that the bucket or directory exists and is spelled right";
+    case -EOPNOTSUPP:
+        return "use a store with conditional writes, or accept the risk with -o unsafe_store";
+    case -EBADMSG:
+        return "an object there is damaged; an older generation may still mount with -o "
+               "at=GENERATION";
+    default:
+        return "check endpoint=, region= and the network, then try again";
+    }
+}
+
+static int
+store_failed(struct volume *v, struct buffer *error, const char *what, int rc)
+{
+    const char *text = remote_store_error();
+    volume_error(error, "cannot %s %s: %s; %s", what, v->config.source,
+        text[0] ? text : strerror(-rc), volume_store_advice(rc));
+    return rc;
+}
+
+static bool
+is_unreachable(int rc)
+{
+    return rc == -EAGAIN || rc == -EBUSY || rc == -ETIMEDOUT;
+}
+
+// ---- the process's hold on the db ---------------------------------------------------------------
+
+static char *
+tenant_directory(const struct volume *v)
+{
+    struct sha256 h;
+    sha256_of(v->place_name, strlen(v->place_name), &h);
+    return memory_printf("%s/tenants/%s/%02x%02x%02x%02x", v->config.root, v->url.tenant, h.b[0],
+        h.b[1], h.b[2], h.b[3]);
+}
+
+static void
+write_lock_text(struct volume *v, const char *state)
+{
+    char text[64];
+    int n = snprintf(text, sizeof(text), "%ld %s\n", (long)getpid(), state);
+    // For people and for a successor's patience; nothing depends on it.
+    if (ftruncate(v->lock_fd, 0) < 0 || pwrite(v->lock_fd, text, (size_t)n, 0) < 0)
+        log_debug("volume.lock", "cannot write the lock file");
+}
+
+void
+volume_mark_closing(struct volume *v)
+{
+    if (v->lock_fd >= 0)
+        write_lock_text(v, "closing");
+}
+
+static int
+take_db_lock(struct volume *v, struct buffer *error)
+{
+    CLEANUP(memory_free_auto) char *directory = tenant_directory(v);
+    CLEANUP(memory_free_auto) char *path = memory_printf("%s/lock", directory);
+    int rc = path_make_directories(directory, 0700);
+    if (rc < 0) {
+        volume_error(error,
+            "cannot make %s: %s; give a directory of yours with -o root=", directory,
+            strerror(-rc));
+        return rc;
+    }
+    v->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (v->lock_fd < 0) {
+        rc = -errno;
+        volume_error(error, "cannot open %s: %s", path, strerror(-rc));
+        return rc;
+    }
+    uint64_t deadline = clock_monotonic_ms() + PREDECESSOR_WAIT_MS;
+    while (flock(v->lock_fd, LOCK_EX | LOCK_NB) < 0) {
+        char text[64] = {0};
+        ssize_t got = pread(v->lock_fd, text, sizeof(text) - 1, 0);
+        bool closing = got > 0 && strstr(text, "closing");
+        if (!closing || clock_monotonic_ms() > deadline) {
+            volume_error(error,
+                "%s is in use: process %ld has it mounted from the storage root %s; unmount it "
+                "first",
+                v->config.source, strtol(text, NULL, 10), v->config.root);
+            return -EBUSY;
+        }
+        clock_sleep_ms(50);
+    }
+    write_lock_text(v, "mounted");
+    return 0;
+}
+
+// ---- layers -------------------------------------------------------------------------------------
+
+int
+volume_open_layers(struct volume *v, struct buffer *error)
+{
+    int rc = local_store_open(&file_ops_system, v->root, v->db, &v->local);
+    if (rc < 0) {
+        volume_error(error, "cannot open the local store in %s: %s", v->root, strerror(-rc));
+        return rc;
+    }
+    v->place = (struct remote_place){
+        .store = v->remote,
+        .tenant = v->url.tenant,
+        .volume_number = 1,
+        .writer = manifest_root_id(v->manifest),
+        .scratch = local_store_scratch(v->local),
+    };
+    v->map = chunk_map_new(v->manifest, v->db, v->config.page_cache_bytes / 8 + (4u << 20));
+    struct chunk_reader_options reader = {
+        .map = v->map,
+        .local = v->local,
+        .remote = v->remote,
+        .tenant = v->url.tenant,
+        .deadline_ms = v->config.read_deadline_ms,
+    };
+    v->reader = chunk_reader_new(&reader);
+    struct page_store_options pages = {
+        .lock = &v->lock,
+        .map = v->map,
+        .reader = v->reader,
+        .memory_bytes = v->config.page_cache_bytes,
+    };
+    v->pages = page_store_new(&pages);
+    v->names = namespace_set_new();
+    return 0;
+}
+
+void
+volume_close_layers(struct volume *v)
+{
+    page_store_free(v->pages);
+    chunk_reader_free(v->reader);
+    chunk_map_free(v->map);
+    local_store_close(v->local);
+    namespace_set_free(v->names);
+    namespace_set_free(v->frozen_names);
+    v->pages = NULL;
+    v->reader = NULL;
+    v->map = NULL;
+    v->local = NULL;
+    v->names = v->frozen_names = NULL;
+}
+
+static char *
+wal_directory(const struct volume *v)
+{
+    return memory_printf("%s/tenants/%s/%u/wal", v->config.root, v->url.tenant, v->db.v);
+}
+
+static int
+open_wal(struct volume *v, const struct db_record *db, struct buffer *error)
+{
+    CLEANUP(memory_free_auto) char *directory = wal_directory(v);
+    int rc = path_make_directories(directory, 0700);
+    struct wal_options options = {
+        .ops = &file_ops_system,
+        .directory = directory,
+        .volume = db->volume,
+        .limit_bytes = v->config.wal_limit_bytes,
+    };
+    if (rc == 0)
+        rc = wal_open(&options, db->cut, volume_replay, v, &v->wal, error);
+    if (rc < 0 && error->length == 0)
+        volume_error(error, "cannot open the write-ahead log in %s: %s", directory, strerror(-rc));
+    page_store_set_wal(v->pages, v->wal);
+    return rc;
+}
+
+static bool
+is_needed(void *argument, const struct sha256 *hash)
+{
+    struct volume *v = argument;
+    struct manifest_reader *r;
+    struct blob_record blob;
+    if (manifest_read_begin(v->manifest, &r) < 0)
+        return true;
+    int rc = manifest_read_blob(r, v->db, hash, &blob);
+    manifest_read_end(r);
+    return rc != -ENOENT;
+}
+
+// What a process that died left behind: staging directories, and blobs whose transaction never
+// came.
+static void
+sweep(struct volume *v)
+{
+    const char *scratch = local_store_scratch(v->local);
+    DIR *dir = opendir(scratch);
+    CLEANUP(memory_free_auto) char *prefix = memory_printf("%u-", v->db.v);
+    for (struct dirent *e; dir && (e = readdir(dir));) {
+        if (strncmp(e->d_name, prefix, strlen(prefix)) != 0)
+            continue;
+        CLEANUP(memory_free_auto) char *path = memory_printf("%s/%s", scratch, e->d_name);
+        if (path_remove_tree(path) < 0)
+            log_warning("scratch.failed", "cannot remove %s", path);
+    }
+    if (dir)
+        closedir(dir);
+    int removed = local_store_sweep(v->local, is_needed, v);
+    if (removed > 0)
+        log_info("scratch.swept", "removed %d blobs that no generation names", removed);
+}
+
+// ---- the db in this root ------------------------------------------------------------------------
+
+static int
+open_manifest(struct volume *v, const char *directory, bool throwaway, struct buffer *error)
+{
+    struct manifest_options options = {.no_sync = throwaway};
+    int rc = manifest_open(directory, &options, &v->manifest);
+    if (rc < 0)
+        volume_error(error, "cannot open the manifest in %s: %s%s", directory, strerror(-rc),
+            rc == -EBADMSG
+                ? "; it is damaged. Move the storage root away to mount from the store alone"
+                : "");
+    return rc;
+}
+
+static void
+new_db(struct volume *v, struct db_record *db)
+{
+    *db = (struct db_record){.state = DB_STATE_IMPORTING, .volume_number = 1};
+    snprintf(db->place, sizeof(db->place), "%s", v->place_name);
+    snprintf(db->tenant, sizeof(db->tenant), "%s", v->url.tenant);
+}
+
+static int
+create_in_store(struct volume *v, struct buffer *error)
+{
+    struct uuid volume = random_uuid();
+    struct uuid key = random_uuid();
+    int rc = remote_manifest_create(&v->place, &volume, &key);
+    if (rc == -EEXIST)
+        return 0;
+    return rc < 0 ? store_failed(v, error, "create", rc) : 0;
+}
+
+int
+volume_import(struct volume *v, struct db_record *db, struct generation at, struct buffer *error)
+{
+    uint64_t started = clock_monotonic_ms();
+    int rc = remote_manifest_import(&v->place, v->manifest, db, at);
+    if (rc == -ENOENT) {
+        volume_error(error,
+            "%s holds no volume; to make one there, mount with -o create or run: ckptctl create %s",
+            v->config.source, v->config.source);
+        return rc;
+    }
+    if (rc == -ESTALE) {
+        volume_error(
+            error, "%s has no generation %llu", v->config.source, (unsigned long long)at.v);
+        return rc;
+    }
+    if (rc < 0)
+        return store_failed(v, error, "read the manifest of", rc);
+    struct log_event e;
+    log_begin(&e, LOG_LEVEL_INFO, "volume.imported");
+    log_string(&e, "source", v->config.source);
+    log_u64(&e, "generation", db->published.v);
+    log_u64(&e, "duration_ms", clock_monotonic_ms() - started);
+    log_end(&e);
+    return 0;
+}
+
+static int
+probe_store(struct volume *v, struct buffer *error)
+{
+    if (v->config.unsafe_store)
+        return 0;
+    int rc = remote_store_probe(v->remote, NULL);
+    return rc < 0 ? store_failed(v, error, "use", rc) : 0;
+}
+
+// Fills a new db from the bucket.
+static int
+import_db(struct volume *v, struct db_record *db, struct buffer *error)
+{
+    new_db(v, db);
+    int rc = manifest_create_db(v->manifest, db);
+    if (rc < 0) {
+        volume_error(error, "cannot write the manifest in %s: %s", v->root, strerror(-rc));
+        return rc;
+    }
+    v->db = db->id;
+    rc = volume_open_layers(v, error);
+    if (rc == 0)
+        rc = probe_store(v, error);
+    if (rc == 0 && v->config.create)
+        rc = create_in_store(v, error);
+    if (rc == 0)
+        rc = volume_import(v, db, (struct generation){0}, error);
+    if (rc == 0)
+        return 0;
+    volume_close_layers(v);
+    int removed = manifest_remove_db(v->manifest, db->id);
+    if (removed < 0)
+        log_warning("volume.import", "cannot remove the unfinished db: %s", strerror(-removed));
+    return rc;
+}
+
+// All that this root has of the volume goes.
+static int
+drop_db(struct volume *v, struct buffer *error)
+{
+    int rc = wal_close(v->wal);
+    v->wal = NULL;
+    volume_close_layers(v);
+    CLEANUP(memory_free_auto) char *directory = wal_directory(v);
+    CLEANUP(memory_free_auto)
+    char *cache = memory_printf("%s/hot_cache/%u", v->config.root, v->db.v);
+    rc = path_remove_tree(directory);
+    if (rc == 0)
+        rc = manifest_remove_db(v->manifest, v->db);
+    if (rc == 0)
+        rc = path_remove_tree(cache);
+    if (rc < 0)
+        volume_error(
+            error, "cannot remove the old local state below %s: %s", v->config.root, strerror(-rc));
+    return rc;
+}
+
+static int
+open_ready_db(struct volume *v, struct db_record *db, struct buffer *error)
+{
+    v->db = db->id;
+    int rc = volume_open_layers(v, error);
+    if (rc < 0)
+        return rc;
+    v->counters = db->counters;
+    v->name_key = db->name_key;
+    rc = open_wal(v, db, error);
+    if (rc == 0)
+        sweep(v);
+    return rc;
+}
+
+// ---- ownership ----------------------------------------------------------------------------------
+
+static bool
+has_unpublished(struct volume *v, const struct db_record *db)
+{
+    lock_take(&v->lock);
+    bool dirty = !namespace_set_is_empty(v->names);
+    lock_release(&v->lock);
+    // A new volume's root directory is made at every first mount; it is nobody's data.
+    return db->local.v > db->published.v || (dirty && db->local.v > 0);
+}
+
+// The volume went on elsewhere. 1: start over from the bucket.
+static int
+start_over(struct volume *v, const struct db_record *db, const char *host, struct buffer *error)
+{
+    if (has_unpublished(v, db) && !v->config.discard_unpublished) {
+        volume_error(error,
+            "%s was taken over by %s, and the storage root %s holds changes that were never "
+            "published. To give them up and go on from the bucket, mount with -o "
+            "discard_unpublished; to keep them for inspection, move the root away",
+            v->config.source, host[0] ? host : "another host", v->config.root);
+        return -EBUSY;
+    }
+    log_warning("volume.start_over", "%s was taken over meanwhile; going on from the bucket",
+        v->config.source);
+    int rc = drop_db(v, error);
+    return rc < 0 ? rc : 1;
+}
+
+static int
+refuse_claim(struct volume *v, const struct remote_lease *lease, struct buffer *error)
+{
+    uint64_t left = lease->ttl_ms > lease->age_ms ? (lease->ttl_ms - lease->age_ms) / 1000 + 1 : 1;
+    volume_error(error,
+        "%s is mounted for writing by %s (its lease runs out in %llu s unless it is renewed). "
+        "Unmount it there, wait, mount with -o ro, or take it over with -o takeover (changes that "
+        "host has not published will be lost)",
+        v->config.source, lease->host[0] ? lease->host : "another host", (unsigned long long)left);
+    return -EBUSY;
+}
+
+// Catches up with the bucket and claims. 0: claimed, or not reachable (v->claimed tells); 1: the
+// local state had to go.
+static int
+claim(struct volume *v, struct db_record *db, struct buffer *error)
+{
+    for (int attempt = 0; attempt < CLAIM_ATTEMPTS; attempt++) {
+        struct remote_catch_up found = {0};
+        int rc = remote_manifest_catch_up(&v->place, v->manifest, db, &found);
+        if (rc == 0 && (found.foreign || db->fenced))
+            return start_over(v, db, found.foreign_host, error);
+        struct remote_lease lease = {0};
+        if (rc == 0)
+            rc = remote_manifest_claim(
+                &v->place, v->manifest, db, v->config.lease_ttl_ms, v->config.takeover, &lease);
+        if (rc == 0) {
+            v->claimed = true;
+            return 0;
+        }
+        if (rc == -EBUSY && lease.ttl_ms > 0)
+            return refuse_claim(v, &lease, error);
+        if (is_unreachable(rc)) {
+            log_warning("store.unreachable",
+                "%s: %s; going on with the local state, publication follows when the store is "
+                "back",
+                v->config.source, remote_store_error());
+            return 0;
+        }
+        if (rc != -ESTALE)
+            return store_failed(v, error, "claim", rc);
+    }
+    volume_error(error, "%s: other hosts keep claiming it; try again", v->config.source);
+    return -EBUSY;
+}
+
+static int
+find_or_import(struct volume *v, struct db_record *db, struct buffer *error)
+{
+    int rc = manifest_find_db(v->manifest, v->place_name, v->url.tenant, 1, db);
+    if (rc == 0 && db->state == DB_STATE_IMPORTING) {
+        rc = manifest_remove_db(v->manifest, db->id);
+        if (rc == 0)
+            rc = -ENOENT;
+    }
+    if (rc == -ENOENT) {
+        rc = import_db(v, db, error);
+        if (rc < 0)
+            return rc;
+        volume_close_layers(v);
+    } else if (rc < 0) {
+        volume_error(error, "cannot read the manifest in %s: %s", v->root, strerror(-rc));
+        return rc;
+    }
+    return open_ready_db(v, db, error);
+}
+
+// ---- the root directory of a new volume ---------------------------------------------------------
+
+static int
+decide_root(struct view *view, struct operation *op)
+{
+    struct inode_record inode;
+    int rc = view_inode(view, OBJECT_ROOT_DIRECTORY, &inode);
+    if (rc != -ENOENT)
+        return rc;
+    struct timestamp now = volume_now();
+    inode = (struct inode_record){
+        .mode = S_IFDIR | 0755,
+        .uid = getuid(),
+        .gid = getgid(),
+        .nlink = 2,
+        .atime = now,
+        .mtime = now,
+        .ctime = now,
+        .btime = now,
+    };
+    op->changes[op->count++] = change_put_inode(OBJECT_ROOT_DIRECTORY, &inode);
+    return 0;
+}
+
+static int
+make_root_directory(struct volume *v)
+{
+    if (v->counters.next_object < 2)
+        v->counters.next_object = 2;
+    struct operation op = {.decide = decide_root};
+    return volume_operate(v, &op);
+}
+
+int
+volume_open_local(struct volume *v, struct buffer *error)
+{
+    v->root = memory_string(v->config.root);
+    int rc = take_db_lock(v, error);
+    CLEANUP(memory_free_auto) char *directory = memory_printf("%s/manifest", v->root);
+    if (rc == 0)
+        rc = open_manifest(v, directory, false, error);
+    struct db_record db;
+    for (int round = 0; rc == 0; round++) {
+        rc = find_or_import(v, &db, error);
+        if (rc == 0)
+            rc = claim(v, &db, error);
+        if (rc <= 0)
+            break;
+        if (round == CLAIM_ATTEMPTS) {
+            volume_error(error, "%s: other hosts keep taking it", v->config.source);
+            return -EBUSY;
+        }
+        rc = 0;
+    }
+    return rc;
+}
+
+int
+volume_settle(struct volume *v, struct buffer *error)
+{
+    volume_press_if_needed(v);
+    int rc = make_root_directory(v);
+    if (rc == 0)
+        rc = volume_purge_orphans(v);
+    if (rc < 0)
+        volume_error(error, "cannot write to the log in %s: %s", v->root, strerror(-rc));
+    return rc;
+}
+
+// ---- views --------------------------------------------------------------------------------------
+
+// Directories of views whose process is gone.
+static void
+sweep_views(const char *views)
+{
+    DIR *dir = opendir(views);
+    for (struct dirent *e; dir && (e = readdir(dir));) {
+        if (e->d_name[0] == '.')
+            continue;
+        CLEANUP(memory_free_auto) char *path = memory_printf("%s/%s", views, e->d_name);
+        CLEANUP(memory_free_auto) char *lock = memory_printf("%s/lock", path);
+        CLEANUP(file_close_auto) int fd = open(lock, O_RDWR | O_CLOEXEC);
+        if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && path_remove_tree(path) < 0)
+            log_warning("scratch.failed", "cannot remove %s", path);
+    }
+    if (dir)
+        closedir(dir);
+}
+
+static int
+make_view_root(struct volume *v, struct buffer *error)
+{
+    CLEANUP(memory_free_auto) char *views = memory_printf("%s/views", v->config.root);
+    int rc = path_make_directories(views, 0700);
+    if (rc == 0) {
+        sweep_views(views);
+        v->root = memory_printf(
+            "%s/%ld-%016llx", views, (long)getpid(), (unsigned long long)random_u64());
+        rc = path_make_directories(v->root, 0700);
+    }
+    if (rc < 0) {
+        volume_error(error, "cannot make a directory below %s: %s", views, strerror(-rc));
+        return rc;
+    }
+    CLEANUP(memory_free_auto) char *lock = memory_printf("%s/lock", v->root);
+    v->lock_fd = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (v->lock_fd < 0 || flock(v->lock_fd, LOCK_EX | LOCK_NB) < 0) {
+        rc = -errno;
+        volume_error(error, "cannot lock %s: %s", lock, strerror(-rc));
+    }
+    return rc;
+}
+
+int
+volume_open_view(struct volume *v, struct buffer *error)
+{
+    v->view = v->read_only = true;
+    int rc = make_view_root(v, error);
+    CLEANUP(memory_free_auto)
+    char *directory = memory_printf("%s/manifest", v->root ? v->root : "");
+    if (rc == 0)
+        rc = open_manifest(v, directory, true, error);
+    if (rc < 0)
+        return rc;
+    struct db_record db;
+    new_db(v, &db);
+    rc = manifest_create_db(v->manifest, &db);
+    if (rc < 0) {
+        volume_error(error, "cannot write %s: %s", directory, strerror(-rc));
+        return rc;
+    }
+    v->db = db.id;
+    rc = volume_open_layers(v, error);
+    if (rc == 0)
+        rc = volume_import(v, &db, (struct generation){v->config.at_generation}, error);
+    v->name_key = db.name_key;
+    v->counters = db.counters;
+    struct volume_attributes root;
+    if (rc == 0 && volume_get_attributes(v, OBJECT_ROOT_DIRECTORY, &root) < 0) {
+        volume_error(error, "%s has no published generation yet", v->config.source);
+        rc = -ENOENT;
+    }
+    return rc;
+}

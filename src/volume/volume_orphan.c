@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+// Objects without names. An inode that lost its last link lives on while it is open or the kernel
+// still refers to it: the kernel forgets an inode without links as soon as its last user is gone.
+// What is left when the daemon dies is deleted by the next mount.
+#include <errno.h>
+#include <stdlib.h>
+
+#include "platform/log.h"
+#include "platform/memory.h"
+#include "volume/volume_internal.h"
+
+static struct live_object *
+find_locked(struct volume *v, struct object_id object)
+{
+    struct hash_node *n = hash_table_first(&v->live_objects, hash_u64(object.v));
+    for (; n; n = hash_table_next_same(n)) {
+        struct live_object *o = CONTAINER_OF(n, struct live_object, node);
+        if (o->object.v == object.v)
+            return o;
+    }
+    return NULL;
+}
+
+static struct live_object *
+find_or_make_locked(struct volume *v, struct object_id object)
+{
+    struct live_object *o = find_locked(v, object);
+    if (o)
+        return o;
+    o = memory_alloc_zero(sizeof(*o));
+    o->object = object;
+    hash_table_insert(&v->live_objects, &o->node, hash_u64(object.v));
+    return o;
+}
+
+static void
+drop_locked(struct volume *v, struct live_object *o)
+{
+    hash_table_remove(&v->live_objects, &o->node);
+    free(o);
+}
+
+void
+volume_free_live_objects(struct volume *v)
+{
+    HASH_TABLE_FOR_EACH(&v->live_objects, n)
+    drop_locked(v, CONTAINER_OF(n, struct live_object, node));
+    hash_table_free(&v->live_objects);
+}
+
+void
+volume_note_orphan_locked(struct volume *v, struct object_id object)
+{
+    find_or_make_locked(v, object)->orphan = true;
+}
+
+int
+volume_object_opened(struct volume *v, struct object_id object)
+{
+    lock_take(&v->lock);
+    find_or_make_locked(v, object)->opens++;
+    lock_release(&v->lock);
+    return 0;
+}
+
+static int
+decide_delete(struct view *view, struct operation *op)
+{
+    const struct object_id *object = op->argument;
+    struct inode_record inode;
+    int rc = view_inode(view, *object, &inode);
+    if (rc < 0)
+        return rc;
+    if (inode.nlink > 0)
+        return 0; // it has a name again
+    op->changes[op->count++] = (struct change){.kind = CHANGE_DELETE_INODE, .object = *object};
+    return 0;
+}
+
+static int
+delete_object(struct volume *v, struct object_id object)
+{
+    struct operation op = {.decide = decide_delete, .argument = &object};
+    int rc = volume_operate(v, &op);
+    return rc == -ENOENT ? 0 : rc;
+}
+
+void
+volume_object_closed(struct volume *v, struct object_id object)
+{
+    lock_take(&v->lock);
+    struct live_object *o = find_locked(v, object);
+    if (o && o->opens > 0 && --o->opens == 0 && !o->orphan)
+        drop_locked(v, o);
+    lock_release(&v->lock);
+}
+
+void
+volume_object_forgotten(struct volume *v, struct object_id object)
+{
+    lock_take(&v->lock);
+    struct live_object *o = find_locked(v, object);
+    bool gone = o && o->orphan && o->opens == 0 && !v->read_only;
+    if (gone)
+        drop_locked(v, o);
+    lock_release(&v->lock);
+    if (!gone)
+        return;
+    int rc = delete_object(v, object);
+    if (rc < 0 && rc != -EROFS)
+        log_warning("volume.orphan", "cannot delete object %llu now: %s; the next mount will",
+            (unsigned long long)object.v, strerror(-rc));
+}
+
+// ---- at mount -----------------------------------------------------------------------------------
+
+struct orphans {
+    struct object_id *ids;
+    size_t count;
+    size_t capacity;
+};
+
+static void
+note(struct orphans *o, struct object_id id)
+{
+    if (o->count == o->capacity) {
+        o->capacity = o->capacity ? 2 * o->capacity : 64;
+        o->ids = memory_realloc(o->ids, o->capacity * sizeof(*o->ids));
+    }
+    o->ids[o->count++] = id;
+}
+
+static int
+note_base(void *argument, struct object_id object, const struct inode_record *inode UNUSED)
+{
+    note(argument, object);
+    return 0;
+}
+
+static int
+note_change(void *argument, const struct change *change)
+{
+    note(argument, change->object);
+    return 0;
+}
+
+int
+volume_purge_orphans(struct volume *v)
+{
+    struct orphans o = {0};
+    struct manifest_reader *r;
+    int rc = manifest_read_begin(v->manifest, &r);
+    if (rc < 0)
+        return rc;
+    rc = manifest_read_orphans(r, v->db, note_base, &o);
+    manifest_read_end(r);
+    lock_take(&v->lock);
+    if (rc == 0)
+        rc = namespace_set_walk_orphans(v->names, note_change, &o);
+    lock_release(&v->lock);
+    for (size_t i = 0; rc == 0 && i < o.count; i++)
+        rc = delete_object(v, o.ids[i]);
+    free(o.ids);
+    return rc;
+}

@@ -1,0 +1,869 @@
+// SPDX-License-Identifier: Apache-2.0
+// The S3 store against a server that misbehaves on purpose. What a good server does is checked by
+// tests/integration/test_remote_store.c.
+#include "unit.h"
+
+#include <string.h>
+
+#include "base/checksum.h"
+#include "mock_http.h"
+#include "platform/clock.h"
+#include "platform/memory.h"
+#include "platform/thread.h"
+#include "store/remote_store_backends.h"
+
+#define SECRET "kT7/SecretSecretSecretSecretSecretSecret"
+#define TOKEN  "session-token-session-token"
+
+static struct mock_http *mock;
+static struct remote_store *store;
+
+static void
+open_with(const struct remote_store_options *options, const char *prefix)
+{
+    static const char *const names[] = {"AWS_PROFILE", "AWS_SESSION_TOKEN", "http_proxy",
+        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_REGION"};
+    for (size_t i = 0; i < ARRAY_LENGTH(names); i++)
+        unsetenv(names[i]);
+    setenv("AWS_ACCESS_KEY_ID", "AKEXAMPLE", 1);
+    setenv("AWS_SECRET_ACCESS_KEY", SECRET, 1);
+    setenv("AWS_CONFIG_FILE", "/nonexistent/config", 1);
+    setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent/credentials", 1);
+    int rc = s3_store_open("bucket", prefix, options, &store);
+    ck_assert_msg(rc == 0, "%s", remote_store_error());
+}
+
+static void
+open_store(void)
+{
+    mock = mock_http_start();
+    const struct remote_store_options options = {
+        .endpoint = mock_http_url(mock), .region = "eu-west-3", .timeout_ms = 10000};
+    open_with(&options, "pre/fix");
+}
+
+static void
+close_store(void)
+{
+    remote_store_close(store);
+    mock_http_stop(mock);
+}
+
+// An error as S3 writes it.
+static void
+answer_error(const char *status, const char *headers, const char *code)
+{
+    char *xml = memory_printf("<?xml version=\"1.0\"?><Error><Code>%s</Code><Message>the words of "
+                              "the server</Message><RequestId>R1</RequestId></Error>",
+        code);
+    mock_http_answer(mock, status, headers, xml);
+    free(xml);
+}
+
+static int
+put_text(const char *text, enum remote_put_mode mode)
+{
+    struct remote_source source = {.data = text, .fd = -1, .length = strlen(text)};
+    sha256_of(text, strlen(text), &source.hash);
+    return remote_store_put_blob(store, "k", &source, mode, NULL);
+}
+
+static int
+get_range(uint64_t offset, uint64_t length)
+{
+    BUFFER_AUTO out = {0};
+    buffer_append_string(&out, "kept");
+    int rc = remote_store_get_blob(store, "k", offset, length, &out, NULL);
+    ck_assert(out.length >= 4 && memcmp(out.data, "kept", 4) == 0);
+    ck_assert(rc == 0 || out.length == 4);
+    return rc;
+}
+
+static void
+check_words(const char *words)
+{
+    ck_assert_msg(
+        strstr(remote_store_error(), words) != NULL, "\"%s\" in: %s", words, remote_store_error());
+}
+
+static void
+check_sent(size_t n, const char *method, const char *target)
+{
+    ck_assert_str_eq(mock_http_request(mock, n)->method, method);
+    ck_assert_str_eq(mock_http_request(mock, n)->target, target);
+}
+
+// ---- classes of errors --------------------------------------------------------------------------
+
+START_TEST(refusals_are_classed_and_quoted)
+{
+    static const struct {
+        const char *status, *headers, *code;
+        int expected;
+        const char *words;
+    } cases[] = {
+        {"500 Oops", "", "InternalError", -EAGAIN, "500 InternalError: the words of the server"},
+        {"502 Bad Gateway", "", "", -EAGAIN, "502"},
+        {"503 Busy", "", "SlowDown", -EBUSY, "SlowDown"},
+        {"503 Unavailable", "", "ServiceUnavailable", -EAGAIN, "503"},
+        {"429 Too Many", "", "", -EBUSY, "429"},
+        {"400 Bad", "", "RequestTimeout", -EAGAIN, "RequestTimeout"},
+        {"409 Conflict", "", "OperationAborted", -EAGAIN, "OperationAborted"},
+        {"403 Forbidden", "", "AccessDenied", -EACCES, "get s3://bucket/pre/fix/k"},
+        {"403 Forbidden", "", "QuotaExceeded", -ENOSPC, "QuotaExceeded"},
+        {"401 Who", "", "", -EACCES, "401"},
+        {"404 Not Found", "", "NoSuchKey", -ENOENT, "request R1"},
+        {"404 Not Found", "", "NoSuchBucket", -ENXIO, "create-bucket --bucket bucket"},
+        {"400 Bad", "", "SomethingNew", -EIO, "SomethingNew"},
+        {"412 Failed", "", "PreconditionFailed", -EIO, "412"},
+        {"501 No", "", "NotImplemented", -EIO, "501"},
+        {"507 Full", "", "", -ENOSPC, "507"},
+        {"301 Moved", "x-amz-bucket-region: us-west-2\r\nLocation: http://127.0.0.1:1/\r\n",
+            "PermanentRedirect", -EIO, "set region=us-west-2"},
+    };
+    open_store();
+    for (size_t i = 0; i < ARRAY_LENGTH(cases); i++) {
+        answer_error(cases[i].status, cases[i].headers, cases[i].code);
+        int rc = get_range(0, 1);
+        ck_assert_msg(rc == cases[i].expected, "%s: %d", cases[i].status, rc);
+        check_words(cases[i].words);
+    }
+    mock_http_answer(mock, "400 Bad", "",
+        "<Error><Code>AuthorizationHeaderMalformed</Code><Region>us-east-2</Region></Error>");
+    ck_assert_int_eq(get_range(0, 1), -EIO);
+    check_words("set region=us-east-2");
+    // The server's words in a form that is not S3's.
+    mock_http_answer(mock, "502 Bad", "", "<html>no\tupstream \x01</html>");
+    ck_assert_int_eq(get_range(0, 1), -EAGAIN);
+    check_words("<html>no upstream ?</html>");
+    ck_assert_uint_eq(store->counters.throttled, 2);
+    close_store();
+}
+END_TEST
+
+START_TEST(huge_error_bodies_are_cut_and_secrets_struck_out)
+{
+    enum { LENGTH = 3u << 20 };
+    static char body[LENGTH + 200];
+    open_store();
+    int head = snprintf(body, sizeof(body),
+        "HTTP/1.1 500 Oops\r\nContent-Length: %d\r\n\r\nyour secret is " SECRET " ", LENGTH);
+    memset(body + head, 'x', LENGTH - 60);
+    mock_http_raw(mock, body, (size_t)head + LENGTH - 60, MOCK_STALL);
+    ck_assert_int_eq(get_range(0, 1), -EAGAIN);
+    check_words("your secret is ****");
+    ck_assert_ptr_null(strstr(remote_store_error(), SECRET));
+    ck_assert_uint_lt(strlen(remote_store_error()), 1000);
+    close_store();
+}
+END_TEST
+
+START_TEST(retrying_gets_over_passing_errors)
+{
+    static const char cut[] = "HTTP/1.1 206 Partial\r\nContent-Range: bytes 0-9/10\r\n"
+                              "Content-Length: 10\r\n\r\n01234";
+    open_store();
+    const struct retry_policy quick = {
+        .base_ms = 1, .cap_ms = 1, .throttled_base_ms = 1, .throttled_cap_ms = 1};
+    store = retry_store_wrap(store, &quick, NULL);
+    answer_error("500 Oops", "", "InternalError");
+    answer_error("503 Busy", "", "SlowDown");
+    mock_http_raw(mock, cut, sizeof(cut) - 1, MOCK_CLOSE);
+    mock_http_raw(mock, cut, sizeof(cut) - 1, MOCK_RESET);
+    mock_http_answer(mock, "206 Partial", "Content-Range: bytes 0-9/10\r\n", "0123456789");
+    BUFFER_AUTO out = {0};
+    ck_assert_int_eq(remote_store_get_blob(store, "k", 0, 10, &out, NULL), 0);
+    ck_assert_str_eq(buffer_string(&out), "0123456789");
+    ck_assert_uint_eq(store->counters.retries, 4);
+    ck_assert_uint_eq(store->counters.get_requests, 5);
+    close_store();
+}
+END_TEST
+
+// ---- transfers ----------------------------------------------------------------------------------
+
+START_TEST(broken_transfers_yield_nothing)
+{
+    static const char *const cut[] = {
+        "HTTP/1.1 206 Partial\r\nContent-Range: bytes 0-9/10\r\nContent-Length: 10\r\n\r\n01234",
+        "HTTP/1.1 206 Partial\r\nContent-Ran", "HTTP/1.1", "garbage\r\n\r\n",
+        "HTTP/1.1 206 Partial\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n01"};
+    open_store();
+    for (size_t i = 0; i < ARRAY_LENGTH(cut); i++) {
+        mock_http_raw(mock, cut[i], strlen(cut[i]), i % 2 ? MOCK_RESET : MOCK_CLOSE);
+        ck_assert_msg(get_range(0, 10) == -EAGAIN, "%s: %s", cut[i], remote_store_error());
+    }
+    close_store();
+}
+END_TEST
+
+START_TEST(answers_must_be_what_was_asked_for)
+{
+    static const struct {
+        const char *status, *range, *body;
+        uint64_t offset, length;
+        int expected;
+    } cases[] = {
+        {"206 P", "Content-Range: bytes 5-9/10\r\n", "56789", 5, 5, 0},
+        {"206 P", "Content-Range: bytes 5-9/10\r\n", "56789", 5, 100, 0},
+        {"206 P", "Content-Range: bytes 5-9/10\r\n", "56789", 5, UINT64_MAX, 0},
+        {"206 P", "Content-Range: bytes 4-8/10\r\n", "45678", 5, 5, -EBADMSG},
+        {"206 P", "Content-Range: bytes 5-9/10\r\n", "5678", 5, 5, -EBADMSG},
+        {"206 P", "Content-Range: bytes 5-8/10\r\n", "5678", 5, 5, -EBADMSG},
+        {"206 P", "Content-Range: bytes 5-9/3\r\n", "56789", 5, 5, -EBADMSG},
+        {"206 P", "Content-Range: bytes 5-9/*\r\n", "56789", 5, 5, -EBADMSG},
+        {"206 P", "Content-Range: lines 5-9/10\r\n", "56789", 5, 5, -EBADMSG},
+        {"206 P", "Content-Range: bytes 5-99999999999999999999/10\r\n", "56789", 5, 5, -EBADMSG},
+        {"206 P", "", "56789", 5, 5, -EBADMSG},
+        {"206 P", "Content-Range: bytes 5-9/10\r\n", "567890", 5, 5, -EBADMSG},
+        {"200 OK", "", "0123456789", 5, 5, -EBADMSG},
+        {"200 OK", "", "56789", 5, 5, -EBADMSG},
+        {"200 OK", "", "01234", 0, 5, 0},
+        {"200 OK", "", "012345", 0, 5, -EBADMSG},
+        {"204 None", "", "", 5, 5, -EBADMSG},
+        {"416 Range", "", "", 5, 5, -EIO},
+        {"416 Range", "", "", 0, 5, 0},
+    };
+    open_store();
+    for (size_t i = 0; i < ARRAY_LENGTH(cases); i++) {
+        mock_http_answer(mock, cases[i].status, cases[i].range, cases[i].body);
+        int rc = get_range(cases[i].offset, cases[i].length);
+        ck_assert_msg(rc == cases[i].expected, "case %zu: %d: %s", i, rc, remote_store_error());
+    }
+    char *range = mock_request_header(mock_http_request(mock, 0), "range");
+    ck_assert_str_eq(range, "bytes=5-9");
+    free(range);
+    range = mock_request_header(mock_http_request(mock, 2), "range");
+    ck_assert_str_eq(range, "bytes=5-");
+    free(range);
+    ck_assert_int_eq(get_range(UINT64_MAX - 1, 10), -EIO);
+    close_store();
+}
+END_TEST
+
+static bool
+is_canceled(void *argument)
+{
+    return mock_http_count(argument) > 1; // when the second request has come
+}
+
+START_TEST(stalled_transfers_end)
+{
+    static const char begun[] = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n01234";
+    mock = mock_http_start();
+    const struct remote_store_options options = {.endpoint = mock_http_url(mock), .timeout_ms = 50};
+    open_with(&options, "");
+    mock_http_raw(mock, begun, sizeof(begun) - 1, MOCK_STALL);
+    ck_assert_int_eq(get_range(0, UINT64_MAX), -EAGAIN);
+    check_words("no byte came or went");
+    mock_http_raw(mock, "", 0, MOCK_STALL);
+    ck_assert_int_eq(put_text("x", REMOTE_PUT_OVERWRITE), -EAGAIN);
+    close_store();
+    open_store();
+    const struct remote_call late = {.deadline_ms = clock_monotonic_ms() + 50};
+    const struct remote_call canceled = {.is_canceled = is_canceled, .argument = mock};
+    struct remote_head head;
+    mock_http_raw(mock, "", 0, MOCK_STALL);
+    ck_assert_int_eq(remote_store_head_blob(store, "k", &head, &late), -ETIMEDOUT);
+    mock_http_raw(mock, "", 0, MOCK_STALL);
+    ck_assert_int_eq(remote_store_head_blob(store, "k", &head, &canceled), -ECANCELED);
+    close_store();
+}
+END_TEST
+
+START_TEST(refused_connections_are_worth_retrying)
+{
+    mock = mock_http_start();
+    char *url = memory_string(mock_http_url(mock));
+    mock_http_stop(mock);
+    const struct remote_store_options options = {.endpoint = url};
+    open_with(&options, "");
+    ck_assert_int_eq(get_range(0, 1), -EAGAIN);
+    check_words(url);
+    remote_store_close(store);
+    free(url);
+}
+END_TEST
+
+static void
+hold_connection(void *argument)
+{
+    struct remote_head head;
+    const struct remote_call call = {.deadline_ms = *(uint64_t *)argument};
+    ck_assert_int_eq(remote_store_head_blob(store, "held", &head, &call), -ETIMEDOUT);
+}
+
+START_TEST(calls_beyond_the_connections_wait)
+{
+    mock = mock_http_start();
+    const struct remote_store_options options = {
+        .endpoint = mock_http_url(mock), .connections = 1, .timeout_ms = 10000};
+    open_with(&options, "");
+    struct thread thread;
+    struct remote_head head;
+    uint64_t held_until = clock_monotonic_ms() + 400;
+    mock_http_raw(mock, "", 0, MOCK_STALL);
+    ck_assert_int_eq(thread_start(&thread, "holder", hold_connection, &held_until), 0);
+    while (mock_http_count(mock) == 0)
+        clock_sleep_ms(1);
+    const struct remote_call late = {.deadline_ms = clock_monotonic_ms() + 20, .background = true};
+    ck_assert_int_eq(remote_store_head_blob(store, "k", &head, &late), -ETIMEDOUT);
+    check_words("waiting for a connection");
+    mock_http_raw(mock, "HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n",
+        strlen("HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n"), MOCK_KEEP);
+    ck_assert_int_eq(remote_store_head_blob(store, "k", &head, NULL), 0);
+    ck_assert_uint_eq(head.size, 7);
+    thread_join(&thread);
+    close_store();
+}
+END_TEST
+
+// ---- put ----------------------------------------------------------------------------------------
+
+START_TEST(requests_are_signed_and_connections_kept)
+{
+    open_store();
+    for (int i = 0; i < 3; i++)
+        mock_http_answer(mock, "200 OK", "ETag: \"x\"\r\n", "");
+    for (int i = 0; i < 3; i++)
+        ck_assert_int_eq(put_text("content", REMOTE_PUT_CREATE), 0);
+    const struct mock_request *r = mock_http_request(mock, 2);
+    ck_assert_uint_eq(r->connection, 1);
+    check_sent(2, "PUT", "/bucket/pre/fix/k");
+    ck_assert_str_eq(r->body, "content");
+    char *authorization = mock_request_header(r, "authorization");
+    ck_assert_ptr_nonnull(strstr(authorization, "Credential=AKEXAMPLE/"));
+    ck_assert_ptr_nonnull(strstr(authorization, "/eu-west-3/s3/aws4_request"));
+    ck_assert_ptr_nonnull(
+        strstr(authorization, "host;if-none-match;x-amz-content-sha256;x-amz-date,"));
+    free(authorization);
+    char *condition = mock_request_header(r, "if-none-match");
+    ck_assert_str_eq(condition, "*");
+    free(condition);
+    char *hash = mock_request_header(r, "x-amz-content-sha256");
+    ck_assert_str_eq(hash, "ed7002b439e9ac845f22357d822bac1444730fbdb6016d3ec9432297b9ec9f73");
+    free(hash);
+    close_store();
+}
+END_TEST
+
+START_TEST(create_resent_on_a_dead_connection_is_not_taken_for_a_conflict)
+{
+    open_store();
+    mock_http_answer(mock, "200 OK", "", "");
+    ck_assert_int_eq(put_text("ours", REMOTE_PUT_CREATE), 0);
+    // The kept connection dies after the request; libcurl sends it again on a new one.
+    mock_http_raw(mock, "", 0, MOCK_CLOSE);
+    answer_error("412 Failed", "", "PreconditionFailed");
+    ck_assert_int_eq(put_text("ours", REMOTE_PUT_CREATE), -EAGAIN);
+    check_words("sent again");
+    // With retries the object itself decides.
+    const struct retry_policy quick = {.base_ms = 1, .cap_ms = 1};
+    store = retry_store_wrap(store, &quick, NULL);
+    mock_http_raw(mock, "", 0, MOCK_CLOSE);
+    answer_error("412 Failed", "", "PreconditionFailed");
+    answer_error("412 Failed", "", "PreconditionFailed");
+    static const char head[] = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n";
+    mock_http_raw(mock, head, sizeof(head) - 1, MOCK_KEEP);
+    mock_http_answer(mock, "206 Partial", "Content-Range: bytes 0-3/4\r\n", "ours");
+    ck_assert_int_eq(put_text("ours", REMOTE_PUT_CREATE), 0);
+    // Without doubt about our own sending a conflict is one.
+    answer_error("412 Failed", "", "PreconditionFailed");
+    ck_assert_int_eq(put_text("ours", REMOTE_PUT_CREATE), -EEXIST);
+    close_store();
+}
+END_TEST
+
+START_TEST(mismatch_is_ours_or_the_transfers)
+{
+    open_store();
+    answer_error("400 Bad", "", "XAmzContentSHA256Mismatch");
+    ck_assert_int_eq(put_text("good", REMOTE_PUT_OVERWRITE), -EAGAIN);
+    check_words("the transfer spoiled them");
+    struct remote_source source = {.data = "bad", .fd = -1, .length = 3};
+    answer_error("400 Bad", "", "BadDigest");
+    ck_assert_int_eq(
+        remote_store_put_blob(store, "k", &source, REMOTE_PUT_OVERWRITE, NULL), -EBADMSG);
+    close_store();
+}
+END_TEST
+
+// ---- credentials and the clock ------------------------------------------------------------------
+
+static void
+answer_credentials(const char *access_key)
+{
+    char *json = memory_printf("{\"AccessKeyId\":\"%s\",\"SecretAccessKey\":\"" SECRET "\",\"Token"
+                               "\":\"" TOKEN "%s\",\"Expiration\":\"2999-01-01T00:00:00Z\"}",
+        access_key, access_key);
+    mock_http_answer(mock, "200 OK", "", json);
+    free(json);
+}
+
+START_TEST(expired_credentials_are_renewed_once)
+{
+    open_store();
+    remote_store_close(store);
+    unsetenv("AWS_ACCESS_KEY_ID");
+    unsetenv("AWS_SECRET_ACCESS_KEY");
+    setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", mock_http_url(mock), 1);
+    const struct remote_store_options options = {.endpoint = mock_http_url(mock)};
+    ck_assert_int_eq(s3_store_open("bucket", "", &options, &store), 0);
+    answer_credentials("AK1");
+    answer_error("400 Bad", "", "ExpiredToken");
+    answer_credentials("AK2");
+    mock_http_answer(mock, "200 OK", "", "");
+    ck_assert_int_eq(put_text("x", REMOTE_PUT_OVERWRITE), 0);
+    char *token = mock_request_header(mock_http_request(mock, 3), "x-amz-security-token");
+    ck_assert_str_eq(token, TOKEN "AK2");
+    free(token);
+    answer_error("403 No", "", "ExpiredToken");
+    answer_credentials("AK3");
+    mock_http_answer(mock, "403 No", "",
+        "<Error><Code>ExpiredToken</Code><Message>" TOKEN "AK3 expired</Message></Error>");
+    ck_assert_int_eq(put_text("x", REMOTE_PUT_OVERWRITE), -EACCES);
+    check_words("ExpiredToken");
+    ck_assert_ptr_null(strstr(remote_store_error(), TOKEN));
+    close_store();
+}
+END_TEST
+
+START_TEST(clock_is_set_by_the_server)
+{
+    open_store();
+    answer_error("403 No", "Date: Tue, 01 Jan 2030 00:00:30 GMT\r\n", "RequestTimeTooSkewed");
+    mock_http_answer(mock, "200 OK", "", "");
+    mock_http_answer(mock, "200 OK", "", "");
+    ck_assert_int_eq(put_text("x", REMOTE_PUT_OVERWRITE), 0);
+    ck_assert_int_eq(put_text("x", REMOTE_PUT_OVERWRITE), 0);
+    for (size_t i = 1; i < 3; i++) {
+        char *date = mock_request_header(mock_http_request(mock, i), "x-amz-date");
+        ck_assert_int_eq(strncmp(date, "20300101T000", 12), 0);
+        free(date);
+    }
+    // A server that is never content ends the series; so does one without a date.
+    answer_error("403 No", "Date: Tue, 01 Jan 2030 00:00:31 GMT\r\n", "RequestTimeTooSkewed");
+    ck_assert_int_eq(put_text("x", REMOTE_PUT_OVERWRITE), -EACCES);
+    check_words("RequestTimeTooSkewed");
+    close_store();
+}
+END_TEST
+
+// ---- head ---------------------------------------------------------------------------------------
+
+static const char head_ok[] = "HTTP/1.1 200 OK\r\nContent-Length: 17\r\nLast-Modified: Sun, 06 Nov "
+                              "1994 08:49:37 GMT\r\n\r\n";
+
+static void
+answer_head(const char *status)
+{
+    char *text = memory_printf("HTTP/1.1 %s\r\nContent-Length: 0\r\n\r\n", status);
+    mock_http_raw(mock, text, strlen(text), MOCK_KEEP);
+    free(text);
+}
+
+START_TEST(refused_head_asks_why)
+{
+    open_store();
+    struct remote_head head;
+    answer_head("403 Forbidden");
+    answer_error("403 Forbidden", "", "AccessDenied");
+    ck_assert_int_eq(remote_store_head_blob(store, "k", &head, NULL), -EACCES);
+    check_words("AccessDenied: the words of the server");
+    // The clock is set right while asking.
+    answer_head("403 Forbidden");
+    answer_error("403 No", "Date: Tue, 01 Jan 2030 00:00:00 GMT\r\n", "RequestTimeTooSkewed");
+    mock_http_answer(mock, "206 P", "Content-Range: bytes 0-0/17\r\n", "x");
+    mock_http_raw(mock, head_ok, sizeof(head_ok) - 1, MOCK_KEEP);
+    ck_assert_int_eq(remote_store_head_blob(store, "k", &head, NULL), 0);
+    ck_assert_uint_eq(head.size, 17);
+    ck_assert_uint_eq(head.modified_ms, 784111777000u);
+    static const char no_length[] = "HTTP/1.1 200 OK\r\nContent-Length: abc\r\n\r\n";
+    mock_http_raw(mock, no_length, sizeof(no_length) - 1, MOCK_CLOSE);
+    ck_assert_int_lt(remote_store_head_blob(store, "k", &head, NULL), 0);
+    close_store();
+}
+END_TEST
+
+START_TEST(missing_head_looks_for_the_bucket_once)
+{
+    open_store();
+    struct remote_head head;
+    answer_head("404 Not Found");
+    answer_error("404 Not Found", "", "NoSuchBucket");
+    ck_assert_int_eq(remote_store_head_blob(store, "k", &head, NULL), -ENXIO);
+    check_words("bucket does not exist");
+    answer_head("404 Not Found");
+    mock_http_answer(mock, "200 OK", "", "<ListBucketResult/>");
+    ck_assert_int_eq(remote_store_head_blob(store, "k", &head, NULL), -ENOENT);
+    answer_head("404 Not Found");
+    ck_assert_int_eq(remote_store_head_blob(store, "k", &head, NULL), -ENOENT);
+    close_store();
+}
+END_TEST
+
+// ---- list and delete ----------------------------------------------------------------------------
+
+static int
+list(size_t limit, struct remote_listing *listing_out)
+{
+    return remote_store_list_blobs(store, "a/", "a/0", limit, listing_out, NULL);
+}
+
+#define ENTRY(key) "<Contents><Key>pre/fix/" key "</Key><Size>3</Size></Contents>"
+#define PAGE(more, rest)                                                                           \
+    "<ListBucketResult><IsTruncated>" more "</IsTruncated>" rest "</ListBucketResult>"
+#define NEXT(token) "<NextContinuationToken>" token "</NextContinuationToken>"
+
+START_TEST(listings_go_on_by_token_or_by_key)
+{
+    open_store();
+    struct remote_listing listing;
+    mock_http_answer(mock, "200 OK", "", PAGE("true", ENTRY("a/1") ENTRY("a/2") NEXT("t/1")));
+    mock_http_answer(mock, "200 OK", "", PAGE("true", NEXT("t2"))); // nothing, but more to come
+    mock_http_answer(mock, "200 OK", "", PAGE("true", ENTRY("a/3")));
+    mock_http_answer(mock, "200 OK", "", PAGE("false", ENTRY("a/4")));
+    ck_assert_int_eq(list(5000, &listing), 0);
+    ck_assert_uint_eq(listing.count, 4);
+    ck_assert_str_eq(listing.entries[3].key, "a/4");
+    ck_assert(!listing.more);
+    remote_listing_free(&listing);
+    check_sent(0, "GET",
+        "/bucket/?list-type=2&max-keys=1000&prefix=pre%2Ffix%2Fa%2F&start-after=pre%2Ffix%2Fa%2F0");
+    check_sent(1, "GET",
+        "/bucket/?continuation-token=t%2F1&list-type=2&max-keys=1000&prefix=pre%2Ffix%2Fa%2F");
+    check_sent(3, "GET",
+        "/bucket/?list-type=2&max-keys=1000&prefix=pre%2Ffix%2Fa%2F&start-after=pre%2Ffix%2Fa%2F3");
+    // A server that sends more than it was asked for.
+    mock_http_answer(mock, "200 OK", "", PAGE("false", ENTRY("a/1") ENTRY("a/2") ENTRY("a/3")));
+    ck_assert_int_eq(list(2, &listing), 0);
+    ck_assert_uint_eq(listing.count, 2);
+    ck_assert(listing.more);
+    remote_listing_free(&listing);
+    close_store();
+}
+END_TEST
+
+START_TEST(listings_that_make_no_sense_are_refused)
+{
+    static const char *const bad[] = {PAGE("false", ENTRY("a/2") ENTRY("a/1")),
+        PAGE("false", ENTRY("a/1") ENTRY("a/1")), PAGE("false", ENTRY("b/1")),
+        PAGE("false", "<Contents><Key>a/1</Key><Size>1</Size></Contents>"),
+        PAGE("false", ENTRY("a/0")), PAGE("true", ""), "<html/>", ""};
+    open_store();
+    struct remote_listing listing;
+    for (size_t i = 0; i < ARRAY_LENGTH(bad); i++) {
+        mock_http_answer(mock, "200 OK", "", bad[i]);
+        ck_assert_msg(list(10, &listing) == -EBADMSG, "%s", bad[i]);
+        ck_assert_uint_eq(listing.count, 0);
+    }
+    close_store();
+}
+END_TEST
+
+START_TEST(deletions_go_in_batches_and_report_what_failed)
+{
+    enum { COUNT = 1003 };
+    static char names[COUNT][16];
+    static const char *keys[COUNT];
+    open_store();
+    for (int i = 0; i < COUNT; i++) {
+        snprintf(names[i], sizeof(names[i]), "k&%d", i);
+        keys[i] = names[i];
+    }
+    mock_http_answer(mock, "200 OK", "", "<DeleteResult/>");
+    mock_http_answer(mock, "200 OK", "",
+        "<DeleteResult><Error><Key>x</Key><Code>NoSuchKey</Code></Error></DeleteResult>");
+    ck_assert_int_eq(remote_store_delete_blobs(store, keys, COUNT, NULL), 0);
+    check_sent(0, "POST", "/bucket/?delete=");
+    const struct mock_request *second = mock_http_request(mock, 1);
+    ck_assert_str_eq(second->body,
+        "<Delete><Quiet>true</Quiet><Object><Key>pre/fix/k&amp;1000</Key></Object><Object><Key>"
+        "pre/fix/k&amp;1001</Key></Object><Object><Key>pre/fix/k&amp;1002</Key></Object></Delete>");
+    char *md5 = mock_request_header(second, "content-md5");
+    ck_assert_uint_eq(strlen(md5), 24);
+    free(md5);
+    static const struct {
+        const char *code;
+        int expected;
+    } cases[] = {{"AccessDenied", -EACCES}, {"InternalError", -EAGAIN}, {"SlowDown", -EBUSY},
+        {"Strange", -EIO}};
+    for (size_t i = 0; i < ARRAY_LENGTH(cases); i++) {
+        char *xml = memory_printf(
+            "<DeleteResult><Error><Key>pre/fix/bad</Key><Code>%s</Code></Error></DeleteResult>",
+            cases[i].code);
+        mock_http_answer(mock, "200 OK", "", xml);
+        ck_assert_int_eq(remote_store_delete_blobs(store, keys, 2, NULL), cases[i].expected);
+        check_words("pre/fix/bad");
+        free(xml);
+    }
+    mock_http_answer(mock, "200 OK", "", "not xml");
+    ck_assert_int_eq(remote_store_delete_blobs(store, keys, 2, NULL), -EAGAIN);
+    mock_http_answer(mock, "404 Not Found", "", "<Error><Code>NoSuchKey</Code></Error>");
+    ck_assert_int_eq(remote_store_delete_blobs(store, keys, 1, NULL), 0);
+    check_sent(mock_http_count(mock) - 1, "DELETE", "/bucket/pre/fix/k%260");
+    close_store();
+}
+END_TEST
+
+START_TEST(keys_that_s3_cannot_have_are_refused)
+{
+    static const char *const bad[] = {"a\x01", "\xff", "a\x7f/b", "\xc0\xaf", "\xed\xa0\x80",
+        "\xf4\x90\x80\x80", "\xe2\x82", "\xf5\x80\x80\x80"};
+    open_store();
+    struct remote_head head;
+    for (size_t i = 0; i < ARRAY_LENGTH(bad); i++) {
+        ck_assert_int_eq(remote_store_head_blob(store, bad[i], &head, NULL), -EIO);
+        check_words("not UTF-8");
+    }
+    close_store();
+}
+END_TEST
+
+// ---- multipart ----------------------------------------------------------------------------------
+
+#define UPLOAD                                                                                     \
+    "<InitiateMultipartUploadResult><UploadId>u+1</UploadId></InitiateMultipartUploadResult>"
+enum { BIG = (5u << 20) + 100 };
+
+static int
+put_big(bool with_right_hash)
+{
+    uint8_t *bytes = memory_alloc_zero(BIG);
+    struct remote_source source = {.data = bytes, .fd = -1, .length = BIG};
+    if (with_right_hash)
+        sha256_of(bytes, BIG, &source.hash);
+    int rc = remote_store_put_blob(store, "big", &source, REMOTE_PUT_OVERWRITE, NULL);
+    free(bytes);
+    return rc;
+}
+
+static void
+open_for_parts(void)
+{
+    mock = mock_http_start();
+    const struct remote_store_options options = {
+        .endpoint = mock_http_url(mock), .timeout_ms = 10000, .multipart_bytes = 1000};
+    open_with(&options, "");
+}
+
+START_TEST(large_objects_go_in_parts)
+{
+    open_for_parts();
+    char head[64];
+    snprintf(head, sizeof(head), "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", BIG);
+    mock_http_answer(mock, "200 OK", "", UPLOAD);
+    mock_http_answer(mock, "200 OK", "ETag: \"e1\"\r\n", "");
+    answer_error("500 Oops", "", "InternalError"); // a part is repeated at once
+    mock_http_answer(mock, "200 OK", "ETag: \"e2\"\r\n", "");
+    mock_http_answer(mock, "200 OK", "", "\n  <CompleteMultipartUploadResult/>");
+    mock_http_raw(mock, head, strlen(head), MOCK_KEEP);
+    ck_assert_int_eq(put_big(true), 0);
+    check_sent(0, "POST", "/bucket/big?uploads=");
+    check_sent(1, "PUT", "/bucket/big?partNumber=1&uploadId=u%2B1");
+    check_sent(3, "PUT", "/bucket/big?partNumber=2&uploadId=u%2B1");
+    check_sent(4, "POST", "/bucket/big?uploadId=u%2B1");
+    ck_assert_uint_eq(mock_http_request(mock, 1)->body_length, 5u << 20);
+    ck_assert_uint_eq(mock_http_request(mock, 3)->body_length, 100);
+    ck_assert_str_eq(mock_http_request(mock, 4)->body,
+        "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>\"e1\"</ETag></Part><Part>"
+        "<PartNumber>2</PartNumber><ETag>\"e2\"</ETag></Part></CompleteMultipartUpload>");
+    close_store();
+}
+END_TEST
+
+START_TEST(failed_uploads_are_aborted)
+{
+    open_for_parts();
+    // Each row: what the requests after the beginning are answered.
+    static const struct {
+        const char *part1, *part2, *complete;
+        int expected;
+    } cases[] = {
+        {"", NULL, NULL, -EACCES},
+        {"ETag: \"e\"\r\n", "", NULL, -EACCES},
+        {"ETag: \"e\"\r\n", "ETag: \"e\"\r\n", "<Error><Code>InternalError</Code></Error>",
+            -EAGAIN},
+        {"ETag: \"e\"\r\n", "ETag: \"e\"\r\n", "<Error><Code>InvalidPart</Code></Error>", -EIO},
+        {"ETag: \"e\"\r\n", "ETag: \"e\"\r\n", "", -EAGAIN},
+    };
+    for (size_t i = 0; i < ARRAY_LENGTH(cases); i++) {
+        const char *parts[] = {cases[i].part1, cases[i].part2};
+        mock_http_answer(mock, "200 OK", "", UPLOAD);
+        for (int j = 0; j < 2 && parts[j]; j++)
+            if (*parts[j])
+                mock_http_answer(mock, "200 OK", parts[j], "");
+            else
+                answer_error("403 No", "", "AccessDenied");
+        if (cases[i].complete)
+            mock_http_answer(mock, "200 OK", "", cases[i].complete);
+        mock_http_answer(mock, "204 No Content", "", "");
+        int rc = put_big(true);
+        ck_assert_msg(rc == cases[i].expected, "case %zu: %d %s", i, rc, remote_store_error());
+        ck_assert_str_ne(remote_store_error(), "");
+        check_sent(mock_http_count(mock) - 1, "DELETE", "/bucket/big?uploadId=u%2B1");
+    }
+    // Bytes without their hash are never made an object.
+    mock_http_answer(mock, "200 OK", "", UPLOAD);
+    mock_http_answer(mock, "200 OK", "ETag: \"e\"\r\n", "");
+    mock_http_answer(mock, "200 OK", "ETag: \"e\"\r\n", "");
+    mock_http_answer(mock, "204 No Content", "", "");
+    ck_assert_int_eq(put_big(false), -EBADMSG);
+    check_sent(mock_http_count(mock) - 1, "DELETE", "/bucket/big?uploadId=u%2B1");
+    // An answer without what is needed to go on.
+    mock_http_answer(mock, "200 OK", "", "<html/>");
+    ck_assert_int_eq(put_big(true), -EAGAIN);
+    mock_http_answer(mock, "200 OK", "", UPLOAD);
+    for (int i = 0; i < 3; i++)
+        mock_http_answer(mock, "200 OK", "", ""); // no ETag
+    mock_http_answer(mock, "204 No Content", "", "");
+    ck_assert_int_eq(put_big(true), -EAGAIN);
+    // An object that came out shorter.
+    mock_http_answer(mock, "200 OK", "", UPLOAD);
+    mock_http_answer(mock, "200 OK", "ETag: \"e\"\r\n", "");
+    mock_http_answer(mock, "200 OK", "ETag: \"e\"\r\n", "");
+    mock_http_answer(mock, "200 OK", "", "<CompleteMultipartUploadResult/>");
+    mock_http_raw(mock, head_ok, sizeof(head_ok) - 1, MOCK_KEEP);
+    ck_assert_int_eq(put_big(true), -EAGAIN);
+    check_words("the object has 17");
+    close_store();
+}
+END_TEST
+
+START_TEST(canceled_uploads_are_aborted_all_the_same)
+{
+    open_for_parts();
+    uint8_t *bytes = memory_alloc_zero(BIG);
+    struct remote_source source = {.data = bytes, .fd = -1, .length = BIG};
+    sha256_of(bytes, BIG, &source.hash);
+    const struct remote_call call = {.is_canceled = is_canceled, .argument = mock};
+    mock_http_answer(mock, "200 OK", "", UPLOAD);
+    mock_http_raw(mock, "", 0, MOCK_STALL);
+    mock_http_answer(mock, "204 No Content", "", "");
+    ck_assert_int_eq(
+        remote_store_put_blob(store, "big", &source, REMOTE_PUT_OVERWRITE, &call), -ECANCELED);
+    check_words("canceled");
+    check_sent(2, "DELETE", "/bucket/big?uploadId=u%2B1");
+    free(bytes);
+    close_store();
+}
+END_TEST
+
+// ---- probe --------------------------------------------------------------------------------------
+
+START_TEST(stores_without_conditional_create_are_found_out)
+{
+    open_store();
+    mock_http_answer(mock, "200 OK", "", "");
+    mock_http_answer(mock, "200 OK", "", "");
+    mock_http_answer(mock, "204 No Content", "", "");
+    ck_assert_int_eq(remote_store_probe(store, NULL), -EOPNOTSUPP);
+    check_words("If-None-Match");
+    ck_assert_str_ne(mock_http_request(mock, 0)->body, mock_http_request(mock, 1)->body);
+    ck_assert_str_eq(mock_http_request(mock, 0)->target, mock_http_request(mock, 2)->target);
+    answer_error("501 No", "", "NotImplemented");
+    ck_assert_int_eq(remote_store_probe(store, NULL), -EOPNOTSUPP);
+    check_words("If-None-Match");
+    answer_error("403 No", "", "AccessDenied");
+    ck_assert_int_eq(remote_store_probe(store, NULL), -EACCES);
+    // It may not delete: garbage collection would not work.
+    mock_http_answer(mock, "200 OK", "", "");
+    answer_error("412 Failed", "", "PreconditionFailed");
+    answer_error("403 No", "", "AccessDenied");
+    ck_assert_int_eq(remote_store_probe(store, NULL), -EACCES);
+    check_words("delete");
+    close_store();
+}
+END_TEST
+
+START_TEST(probe_sweeps_abandoned_uploads)
+{
+    open_store();
+    mock_http_answer(mock, "200 OK", "", "");
+    answer_error("412 Failed", "", "PreconditionFailed");
+    mock_http_answer(mock, "204 No Content", "", "");
+    mock_http_answer(mock, "200 OK", "Date: Tue, 01 Jan 2030 00:00:00 GMT\r\n",
+        "<ListMultipartUploadsResult>"
+        "<Upload><Key>pre/fix/checkpoints/old</Key><UploadId>1</UploadId>"
+        "<Initiated>2029-12-30T00:00:00.000Z</Initiated></Upload>"
+        "<Upload><Key>pre/fix/checkpoints/young</Key><UploadId>2</UploadId>"
+        "<Initiated>2029-12-31T12:00:00.000Z</Initiated></Upload>"
+        "<Upload><Key>pre/fix/old</Key><UploadId>3</UploadId>"
+        "<Initiated>2029-12-30T00:00:00.000Z</Initiated></Upload></ListMultipartUploadsResult>");
+    mock_http_answer(mock, "204 No Content", "", "");
+    ck_assert_int_eq(remote_store_probe(store, NULL), 0);
+    check_sent(3, "GET", "/bucket/?prefix=pre%2Ffix%2Fcheckpoints%2F&uploads=");
+    check_sent(4, "DELETE", "/bucket/pre/fix/checkpoints/old?uploadId=1");
+    close_store();
+}
+END_TEST
+
+// ---- addresses ----------------------------------------------------------------------------------
+
+START_TEST(bucket_stands_in_the_path_or_in_the_host)
+{
+    mock = mock_http_start();
+    const char *port = strrchr(mock_http_url(mock), ':') + 1;
+    char *endpoint = memory_printf("http://s3.localhost:%s/", port);
+    char *expected = memory_printf("bucket.s3.localhost:%s", port);
+    const struct remote_store_options options = {.endpoint = endpoint, .virtual_host = true};
+    open_with(&options, "");
+    mock_http_answer(mock, "200 OK", "", "");
+    ck_assert_int_eq(put_text("x", REMOTE_PUT_OVERWRITE), 0);
+    char *host = mock_request_header(mock_http_request(mock, 0), "host");
+    ck_assert_str_eq(host, expected);
+    check_sent(0, "PUT", "/k");
+    free(host);
+    free(endpoint);
+    free(expected);
+    close_store();
+}
+END_TEST
+
+START_TEST(senseless_options_are_refused)
+{
+    static const struct remote_store_options bad[] = {{.endpoint = "127.0.0.1:9000"},
+        {.endpoint = "ftp://host"}, {.endpoint = "http://"}, {.endpoint = "http://user@host"},
+        {.endpoint = "http://host/path"}, {.endpoint = "http://ho st"},
+        {.endpoint = "http://host?x"}, {.region = ""}, {.region = "a/b"}, {.region = "a b"}};
+    for (size_t i = 0; i < ARRAY_LENGTH(bad); i++) {
+        ck_assert_msg(s3_store_open("bucket", "", &bad[i], &store) == -EINVAL, "case %zu", i);
+        ck_assert_str_ne(remote_store_error(), "");
+        ck_assert_ptr_null(store);
+    }
+}
+END_TEST
+
+int
+main(void)
+{
+    Suite *s = suite_create("store_s3");
+#define ADD(test) unit_add(s, #test, test, 30)
+    ADD(refusals_are_classed_and_quoted);
+    ADD(huge_error_bodies_are_cut_and_secrets_struck_out);
+    ADD(retrying_gets_over_passing_errors);
+    ADD(broken_transfers_yield_nothing);
+    ADD(answers_must_be_what_was_asked_for);
+    ADD(stalled_transfers_end);
+    ADD(refused_connections_are_worth_retrying);
+    ADD(calls_beyond_the_connections_wait);
+    ADD(requests_are_signed_and_connections_kept);
+    ADD(create_resent_on_a_dead_connection_is_not_taken_for_a_conflict);
+    ADD(mismatch_is_ours_or_the_transfers);
+    ADD(expired_credentials_are_renewed_once);
+    ADD(clock_is_set_by_the_server);
+    ADD(refused_head_asks_why);
+    ADD(missing_head_looks_for_the_bucket_once);
+    ADD(listings_go_on_by_token_or_by_key);
+    ADD(listings_that_make_no_sense_are_refused);
+    ADD(deletions_go_in_batches_and_report_what_failed);
+    ADD(keys_that_s3_cannot_have_are_refused);
+    ADD(large_objects_go_in_parts);
+    ADD(failed_uploads_are_aborted);
+    ADD(canceled_uploads_are_aborted_all_the_same);
+    ADD(stores_without_conditional_create_are_found_out);
+    ADD(probe_sweeps_abandoned_uploads);
+    ADD(bucket_stands_in_the_path_or_in_the_host);
+    ADD(senseless_options_are_refused);
+    return unit_run(s);
+}
