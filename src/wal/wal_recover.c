@@ -231,6 +231,7 @@ replay_record(struct recovery *r, const uint8_t *p, const struct wal_record_head
         .payload_page_offset = h->payload_page_offset,
     };
     r->replayed++;
+    r->w->append = r->w->flushed = record.end; // what may be read back meanwhile
     return r->replay(r->argument, &record);
 }
 

@@ -222,6 +222,11 @@ journal_replay(void *argument, const struct wal_replayed *x)
     ck_assert_uint_eq(id, e->id);
     ck_assert_uint_eq(x->lsn.v, e->lsn.v);
     ck_assert_uint_eq(x->end.v, e->end.v);
+    // What was replayed can be read back at once.
+    size_t earlier = j->first + (j->next - 1 - j->first) / 2;
+    uint8_t p[WAL_RECORD_HEADER];
+    ck_assert_int_eq(wal_read(x->wal, j->entries[earlier].lsn, p, sizeof(p)), 0);
+    ck_assert_uint_eq(get_le64(p + 8), j->entries[earlier].lsn.v);
     return 0;
 }
 
