@@ -159,7 +159,7 @@ START_TEST(format_has_not_changed)
     // One record without a payload, one whose payload has two pieces.
     uint32_t pieces = 0;
     struct lsn lsn = {sample_header.start.v + WAL_SEGMENT_HEADER_BYTES};
-    for (uint64_t id = 0; id < 100 && pieces < 2; id++) {
+    for (uint64_t id = 0; id < 10000 && pieces < 2; id++) {
         BUFFER_AUTO one = {0};
         struct wal_record_header h = append_record(&one, id, lsn, 300);
         pieces = wal_payload_pieces(h.payload_page_offset, h.payload_length);
