@@ -28,17 +28,15 @@ struct fold {
     uint64_t started_ms;
 };
 
-static struct log_event
-event(struct fold *f, const char *name)
+static void
+begin_event(struct fold *f, struct log_event *e, const char *name)
 {
-    struct log_event e;
     char id[37];
-    log_begin(&e, LOG_LEVEL_INFO, name);
+    log_begin(e, LOG_LEVEL_INFO, name);
     uuid_to_string(&f->job.checkpoint_id, id);
-    log_u64(&e, "job_id", f->job.id);
-    log_string(&e, "checkpoint_id", id);
-    log_string(&e, "tenant", f->c->options.place.tenant);
-    return e;
+    log_u64(e, "job_id", f->job.id);
+    log_string(e, "checkpoint_id", id);
+    log_string(e, "tenant", f->c->options.place.tenant);
 }
 
 // The publisher looks at the job too.
@@ -69,7 +67,7 @@ begin_job(struct fold *f)
         return rc;
     f->generation = db.next;
     f->counters = f->cut.counters;
-    f->counters.next_chunk = db.counters.next_chunk;
+    f->counters.next_chunk = db.counters.next_chunk > 0 ? db.counters.next_chunk : 1;
     lock_take(&c->lock);
     f->job.id = c->job.id; // an unfinished one is taken over
     lock_release(&c->lock);
@@ -100,7 +98,8 @@ plan(struct fold *f)
     if (rc < 0)
         return rc;
     checkpoint_planner_plan(f->input.chunks, f->input.count, &plan_policy_default, &f->plan);
-    struct log_event e = event(f, "checkpoint.started");
+    struct log_event e;
+    begin_event(f, &e, "checkpoint.started");
     log_u64(&e, "generation", f->generation.v);
     log_u64(&e, "plan_size_bytes", f->plan.estimated_bytes);
     log_u64(&e, "chunk_actions", f->plan.count);
@@ -126,7 +125,8 @@ stage(struct fold *f)
         rc = checkpoint_verify_staging(f->c, &f->staging);
     if (rc < 0)
         return rc;
-    struct log_event e = event(f, "checkpoint.staged");
+    struct log_event e;
+    begin_event(f, &e, "checkpoint.staged");
     log_u64(&e, "staged_chunks", f->staging.image_count);
     log_u64(&e, "staged_blobs", f->staging.blob_count);
     log_u64(&e, "staged_bytes", f->staging.bytes);
@@ -177,12 +177,11 @@ location_of(const struct fold *f, const struct staged_image *image)
 }
 
 static void
-add_base(struct fold *f, struct manifest_batch *b, const struct staged_image *image,
-    const struct chunk_entry *old)
+add_base(struct fold *f, struct manifest_batch *b, const struct staged_image *image)
 {
     struct change c = {.kind = CHANGE_PUT_CHUNK};
     c.chunk = (struct chunk_entry){
-        .id = old ? old->id : (struct chunk_id){f->counters.next_chunk++},
+        .id = image->chunk,
         .object = image->action->object,
         .index = image->action->index,
         .generation = f->generation,
@@ -216,26 +215,61 @@ drop_merged_delta(void *argument, const struct chunk_delta *delta)
 
 static int
 add_delta(struct fold *f, struct manifest_batch *b, struct manifest_reader *r,
-    const struct staged_image *image, const struct chunk_entry *old)
+    const struct staged_image *image)
 {
     struct drop_merged d = {f, b, image->action->merge_count};
-    int rc = manifest_read_deltas(r, f->c->options.db, old->id, drop_merged_delta, &d);
+    int rc = manifest_read_deltas(r, f->c->options.db, image->chunk, drop_merged_delta, &d);
     if (rc < 0)
         return rc;
     struct change put = {.kind = CHANGE_PUT_CHUNK};
-    put.chunk = *old;
+    put.chunk = image->old;
     put.chunk.generation = f->generation;
     put.chunk.present_pages = image->present_pages;
     manifest_batch_change(b, &put, true, f->generation);
     struct change c = {.kind = CHANGE_PUT_DELTA};
     c.delta = (struct chunk_delta){
-        .chunk = old->id,
+        .chunk = image->chunk,
         .generation = f->generation,
         .where = location_of(f, image),
         .data_pages = image->info.data_pages,
         .zero_pages = image->info.zero_pages,
     };
     manifest_batch_change(b, &c, true, f->generation);
+    return 0;
+}
+
+// Finds or gives the ids of the chunks that the images are of; blobs of one image carry them.
+static int
+identify_chunks(struct fold *f, struct manifest_reader *r)
+{
+    for (size_t i = 0; i < f->staging.image_count; i++) {
+        struct staged_image *image = &f->staging.images[i];
+        const struct chunk_action *a = image->action;
+        int rc = manifest_read_chunk(r, f->c->options.db, a->object, a->index, &image->old);
+        if (rc < 0 && rc != -ENOENT)
+            return rc;
+        image->exists = rc == 0;
+        image->chunk = image->exists ? image->old.id : (struct chunk_id){f->counters.next_chunk++};
+        struct blob_record *blob = &f->staging.blobs[image->blob].record;
+        if (blob->kind != BLOB_OBJECT_PACK)
+            blob->chunk = image->chunk;
+    }
+    return 0;
+}
+
+static int
+add_drops(struct fold *f, struct manifest_batch *b, struct manifest_reader *r)
+{
+    for (size_t i = 0; i < f->plan.count; i++) {
+        const struct chunk_action *a = &f->plan.actions[i];
+        if (a->kind != CHUNK_ACTION_DROP_CHUNK)
+            continue;
+        struct change c = {.kind = CHANGE_DELETE_CHUNK};
+        int rc = manifest_read_chunk(r, f->c->options.db, a->object, a->index, &c.chunk);
+        if (rc < 0)
+            return rc;
+        manifest_batch_change(b, &c, true, f->generation);
+    }
     return 0;
 }
 
@@ -246,29 +280,21 @@ add_chunks(struct fold *f, struct manifest_batch *b)
     int rc = manifest_read_begin(f->c->options.manifest, &r);
     if (rc < 0)
         return rc;
-    size_t staged = 0;
-    for (size_t i = 0; rc >= 0 && i < f->plan.count; i++) {
-        const struct chunk_action *a = &f->plan.actions[i];
-        struct chunk_entry old;
-        rc = manifest_read_chunk(r, f->c->options.db, a->object, a->index, &old);
-        bool exists = rc == 0;
-        if (rc < 0 && rc != -ENOENT)
-            break;
-        rc = 0;
-        if (a->kind == CHUNK_ACTION_DROP_CHUNK) {
-            struct change c = {.kind = CHANGE_DELETE_CHUNK};
-            c.chunk.object = a->object;
-            c.chunk.index = a->index;
-            c.chunk.id = old.id;
-            manifest_batch_change(b, &c, true, f->generation);
-            continue;
-        }
-        const struct staged_image *image = &f->staging.images[staged++];
-        if (a->kind == CHUNK_ACTION_CREATE_DELTA || a->kind == CHUNK_ACTION_MERGE_DELTAS)
-            rc = exists ? add_delta(f, b, r, image, &old) : -EBADMSG;
-        else
-            add_base(f, b, image, exists ? &old : NULL);
+    rc = identify_chunks(f, r);
+    for (size_t i = 0; rc == 0 && i < f->staging.blob_count; i++) {
+        struct change put = {.kind = CHANGE_PUT_BLOB};
+        put.blob = f->staging.blobs[i].record;
+        manifest_batch_change(b, &put, false, f->generation);
     }
+    for (size_t i = 0; rc == 0 && i < f->staging.image_count; i++) {
+        const struct staged_image *image = &f->staging.images[i];
+        if (checkpoint_makes_base(image->action))
+            add_base(f, b, image);
+        else
+            rc = image->exists ? add_delta(f, b, r, image) : -EBADMSG;
+    }
+    if (rc == 0)
+        rc = add_drops(f, b, r);
     manifest_read_end(r);
     return rc;
 }
@@ -282,11 +308,6 @@ record(struct fold *f)
     if (rc < 0)
         return rc;
     struct manifest_batch *b = manifest_batch_new(c->options.db);
-    for (size_t i = 0; i < f->staging.blob_count; i++) {
-        struct change put = {.kind = CHANGE_PUT_BLOB};
-        put.blob = f->staging.blobs[i].record;
-        manifest_batch_change(b, &put, false, f->generation);
-    }
     // Chunks before inodes go: deleting an inode takes its chunks along.
     rc = add_chunks(f, b);
     if (rc < 0) {
@@ -369,7 +390,8 @@ fold_cut(struct fold *f)
         rc = record(f);
     if (rc < 0)
         return rc;
-    struct log_event e = event(f, "checkpoint.recorded");
+    struct log_event e;
+    begin_event(f, &e, "checkpoint.recorded");
     log_u64(&e, "generation", f->generation.v);
     log_u64(&e, "duration_ms", clock_monotonic_ms() - f->started_ms);
     log_end(&e);

@@ -258,8 +258,7 @@ checkpoint_write_image(struct checkpoint *c, const struct checkpoint_cut *cut,
         .w = w,
         .first = action->index.v * CHUNK_PAGES,
         .pages = action->pages,
-        .base =
-            action->kind == CHUNK_ACTION_SEAL_AS_BASE || action->kind == CHUNK_ACTION_CREATE_BASE,
+        .base = checkpoint_makes_base(action),
     };
     int rc = chunk_map_get(c->options.map, action->object, action->index, &x.view);
     if (rc < 0)

@@ -63,6 +63,9 @@ struct staged_image {
     uint64_t offset;
     struct blob_image_info info;
     uint32_t present_pages;
+    struct chunk_id chunk;  // once it is recorded, as what follows
+    bool exists;            // the chunk is in the manifest already
+    struct chunk_entry old; // then: its entry
 };
 struct staged_blob {
     char *path;
@@ -81,6 +84,8 @@ MUST_CHECK int checkpoint_stage(struct checkpoint *c, const struct checkpoint_cu
 // Reads every staged blob again and compares length and SHA-256.
 MUST_CHECK int checkpoint_verify_staging(
     struct checkpoint *c, const struct checkpoint_staging *staging);
+// Whether the action makes a base (or else a delta).
+bool checkpoint_makes_base(const struct chunk_action *action);
 void checkpoint_staging_free(struct checkpoint_staging *staging);
 
 // checkpoint_image.c: writes one image of a chunk.

@@ -33,6 +33,12 @@ struct stage {
     size_t pack_images; // that have gone into it
 };
 
+bool
+checkpoint_makes_base(const struct chunk_action *action)
+{
+    return action->kind == CHUNK_ACTION_SEAL_AS_BASE || action->kind == CHUNK_ACTION_CREATE_BASE;
+}
+
 static int
 file_flush(struct blob_file *f)
 {
@@ -119,8 +125,7 @@ static int
 write_image(struct stage *s, const struct chunk_action *action, struct blob_file *f,
     struct staged_image *image)
 {
-    bool base =
-        action->kind == CHUNK_ACTION_SEAL_AS_BASE || action->kind == CHUNK_ACTION_CREATE_BASE;
+    bool base = checkpoint_makes_base(action);
     struct blob_writer *w = blob_writer_new(base ? BLOB_BASE : BLOB_DELTA, file_append, f);
     image->action = action;
     image->blob = s->out->blob_count;
@@ -162,8 +167,7 @@ stage_image(struct stage *s, const struct chunk_action *action)
         if (rc < 0)
             return rc;
         rc = write_image(s, action, &f, image);
-        bool base =
-            action->kind != CHUNK_ACTION_CREATE_DELTA && action->kind != CHUNK_ACTION_MERGE_DELTAS;
+        bool base = checkpoint_makes_base(action);
         if (rc == 0)
             rc = file_finish(s, &f, base ? BLOB_OBJECT_CHUNK : BLOB_OBJECT_DELTA);
         file_abandon(&f);

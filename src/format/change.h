@@ -15,7 +15,7 @@ enum change_kind {
     CHANGE_PUT_INODE = 1,     // object, inode
     CHANGE_DELETE_INODE = 2,  // object: the inode, its xattrs, its chunks
     CHANGE_PUT_DIRENT = 3,    // dirent
-    CHANGE_DELETE_DIRENT = 4, // dirent: parent, cookie (and name, for readers of the log)
+    CHANGE_DELETE_DIRENT = 4, // dirent: parent, cookie (and name or "", for readers of the log)
     CHANGE_PUT_XATTR = 5,     // xattr
     CHANGE_DELETE_XATTR = 6,  // xattr: object, name
     CHANGE_WRITE = 7, // WAL only: object, offset, length; the bytes are the record's payload

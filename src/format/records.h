@@ -77,7 +77,8 @@ struct blob_location {
 };
 
 // One chunk of an object (`ChunkEntryRecord`). Its content is the base overlaid by the deltas that
-// `chunk_delta_index` has for it, in order of generation.
+// `chunk_delta_index` has for it, in order of generation. Without a base (base.length 0, and all
+// other fields of the base 0) it is zeros overlaid by deltas.
 struct chunk_entry {
     struct chunk_id id;
     struct object_id object;

@@ -120,6 +120,10 @@ apply_put_blob(struct apply *a, const struct blob_record *put)
     int rc = manifest_load_blob(a->txn, a->db.id, &put->hash, &old);
     if (rc < 0 && rc != -ENOENT)
         return rc;
+    // A blob stays under the key that it was given first: it may be on its way into the store. What
+    // the chain says is another matter.
+    if (rc == 0 && !(a->batch->residency & RESIDENCY_REMOTE))
+        return 0;
     blob.residency = rc == 0 ? old.residency : a->batch->residency;
     blob.references = rc == 0 ? old.references : 0;
     blob.live_bytes = rc == 0 ? old.live_bytes : 0;

@@ -7,6 +7,7 @@
 #include <lmdb.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 
 #include "manifest/lmdb_file.h"
@@ -106,6 +107,19 @@ write_error_of(struct lmdb_env *env, int rc)
     return rc == EIO ? explain_io_error(env) : error_of(rc);
 }
 
+// The error of an operation on entries: logs what is neither an answer nor dealt with by the
+// writer.
+static int
+entry_error_of(struct lmdb_env *env, int rc, const char *what)
+{
+    if (LIKELY(rc == 0))
+        return 0;
+    int error = write_error_of(env, rc);
+    if (error != -ENOENT && error != LMDB_MAP_FULL)
+        log_error("manifest.lmdb_failed", "%s: %s", what, mdb_strerror(rc));
+    return error;
+}
+
 // ---- the map ------------------------------------------------------------------------------------
 
 static bool
@@ -179,7 +193,7 @@ open_tables(struct lmdb_env *env, const struct lmdb_options *options)
     for (unsigned i = 0; i < options->table_count; i++) {
         int mdb_rc = mdb_dbi_open(txn->mdb, options->tables[i], MDB_CREATE, &env->tables[i]);
         if (mdb_rc != 0) {
-            rc = write_error_of(env, mdb_rc);
+            rc = entry_error_of(env, mdb_rc, options->tables[i]);
             lmdb_write_abort(txn);
             return rc;
         }
@@ -214,7 +228,12 @@ open_env(struct lmdb_env *env, const char *directory, const struct lmdb_options 
     do
         error = open_tables(env, options);
     while (error == LMDB_MAP_FULL && (error = lmdb_env_grow(env)) == 0);
-    return error < 0 || options->no_sync ? error : file_sync_directory(&file_ops_system, directory);
+    if (error < 0 || options->no_sync)
+        return error;
+    error = file_sync_directory(&file_ops_system, directory);
+    if (error < 0)
+        log_error("manifest.open_failed", "%s: %s", directory, strerror(-error));
+    return error;
 }
 
 int
@@ -429,7 +448,7 @@ lmdb_get(struct lmdb_txn *txn, unsigned table, const void *key, size_t key_lengt
     MDB_val v = {0};
     int rc = mdb_get(txn->mdb, txn->env->tables[table], &k, &v);
     *value_out = (struct lmdb_value){v.mv_data, v.mv_size};
-    return error_of(rc);
+    return rc == MDB_NOTFOUND ? -ENOENT : entry_error_of(txn->env, rc, "reading an entry");
 }
 
 int
@@ -438,14 +457,16 @@ lmdb_put(struct lmdb_txn *txn, unsigned table, const void *key, size_t key_lengt
 {
     MDB_val k = val_of(key, key_length);
     MDB_val v = val_of(value, value_length);
-    return write_error_of(txn->env, mdb_put(txn->mdb, txn->env->tables[table], &k, &v, 0));
+    int rc = mdb_put(txn->mdb, txn->env->tables[table], &k, &v, 0);
+    return entry_error_of(txn->env, rc, "writing an entry");
 }
 
 int
 lmdb_delete(struct lmdb_txn *txn, unsigned table, const void *key, size_t key_length)
 {
     MDB_val k = val_of(key, key_length);
-    return write_error_of(txn->env, mdb_del(txn->mdb, txn->env->tables[table], &k, NULL));
+    int rc = mdb_del(txn->mdb, txn->env->tables[table], &k, NULL);
+    return entry_error_of(txn->env, rc, "deleting an entry");
 }
 
 // ---- cursors ------------------------------------------------------------------------------------
@@ -457,7 +478,7 @@ lmdb_cursor_open(struct lmdb_txn *txn, unsigned table, struct lmdb_cursor **curs
     MDB_cursor *mdb;
     int rc = mdb_cursor_open(txn->mdb, txn->env->tables[table], &mdb);
     if (rc != 0)
-        return error_of(rc);
+        return entry_error_of(txn->env, rc, "opening a cursor");
     struct lmdb_cursor *cursor = memory_alloc(sizeof(*cursor));
     *cursor = (struct lmdb_cursor){txn, mdb};
     *cursor_out = cursor;
@@ -486,7 +507,7 @@ cursor_move(struct lmdb_cursor *cursor, MDB_cursor_op op, MDB_val key, struct lm
     MDB_val value = {0};
     int rc = mdb_cursor_get(cursor->mdb, &key, &value, op);
     if (rc != 0)
-        return error_of(rc);
+        return entry_error_of(cursor->txn->env, rc, "moving a cursor");
     *key_out = (struct lmdb_value){key.mv_data, key.mv_size};
     *value_out = (struct lmdb_value){value.mv_data, value.mv_size};
     return 0;
@@ -523,5 +544,5 @@ lmdb_cursor_last(
 int
 lmdb_cursor_delete(struct lmdb_cursor *cursor)
 {
-    return write_error_of(cursor->txn->env, mdb_cursor_del(cursor->mdb, 0));
+    return entry_error_of(cursor->txn->env, mdb_cursor_del(cursor->mdb, 0), "deleting an entry");
 }

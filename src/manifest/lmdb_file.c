@@ -276,12 +276,14 @@ int
 lmdb_file_check(const char *path)
 {
     CLEANUP(file_close_auto) int fd = file_open(&file_ops_system, path, O_RDONLY, 0);
-    if (fd < 0)
-        return fd;
     struct file_check c = {.fd = fd};
-    uint64_t bytes;
-    int rc = file_size(fd, &bytes);
-    if (rc < 0)
-        return rc;
-    return bytes == 0 ? -ENOENT : check_open_file(&c, path);
+    uint64_t bytes = 0;
+    int rc = fd < 0 ? fd : file_size(fd, &bytes);
+    if (rc == -ENOENT || (rc == 0 && bytes == 0))
+        return -ENOENT;
+    if (rc == 0)
+        rc = check_open_file(&c, path);
+    if (rc < 0 && rc != -EBADMSG)
+        log_error("manifest.open_failed", "%s: %s", path, strerror(-rc));
+    return rc;
 }

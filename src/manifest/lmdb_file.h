@@ -14,8 +14,8 @@
 
 #include "base/compiler.h"
 
-// 0 when the file may be opened; -ENOENT when it is missing or empty; -EBADMSG, logged. Other
-// processes may be writing to it meanwhile.
+// 0 when the file may be opened; -ENOENT when it is missing or empty; -EBADMSG and other errors,
+// logged. Other processes may be writing to it meanwhile.
 MUST_CHECK int lmdb_file_check(const char *path);
 
 #endif

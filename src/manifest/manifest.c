@@ -22,12 +22,19 @@ static const uint64_t map_sizes[] = {64ull << 30, 4ull << 30, 64ull << 20};
 // ---- opening ------------------------------------------------------------------------------------
 
 static int
+open_failed(const char *what, int error)
+{
+    log_error("manifest.open_failed", "%s: %s", what, strerror(-error));
+    return error;
+}
+
+static int
 check_marker(const char *directory, const char *marker)
 {
     CLEANUP(memory_free_auto) char *data = memory_printf("%s/data.mdb", directory);
     struct stat st;
     if (access(marker, F_OK) != 0)
-        return errno == ENOENT ? 0 : -errno;
+        return errno == ENOENT ? 0 : open_failed(marker, -errno);
     if (stat(data, &st) == 0 && st.st_size > 0)
         return 0;
     log_error("manifest.damaged",
@@ -50,14 +57,15 @@ open_env(struct manifest *m, const char *directory, const struct manifest_option
         .no_sync = options->no_sync, .tables = manifest_table_names, .table_count = TABLE_COUNT};
     if (options->map_bytes > 0) {
         lmdb.map_bytes = options->map_bytes;
-        return lmdb_env_open(directory, &lmdb, &m->env);
+        int rc = lmdb_env_open(directory, &lmdb, &m->env);
+        return rc == -ENOMEM ? open_failed(directory, rc) : rc;
     }
     int rc = -ENOMEM;
     for (size_t i = 0; i < ARRAY_LENGTH(map_sizes) && rc == -ENOMEM; i++) {
         lmdb.map_bytes = map_sizes[i];
         rc = lmdb_env_open(directory, &lmdb, &m->env);
     }
-    return rc;
+    return rc == -ENOMEM ? open_failed(directory, rc) : rc;
 }
 
 static int
@@ -118,15 +126,19 @@ open_all(struct manifest *m, const char *directory, const struct manifest_option
 {
     CLEANUP(memory_free_auto) char *marker = memory_printf("%s/format", directory);
     int rc = path_make_directories(directory, 0700);
-    if (rc == 0)
-        rc = check_marker(directory, marker);
+    if (rc < 0)
+        return open_failed(directory, rc);
+    rc = check_marker(directory, marker);
     if (rc == 0)
         rc = open_env(m, directory, options);
     if (rc == 0)
         rc = load_root(m);
     if (rc == 0)
         rc = write_marker(marker);
-    return rc < 0 ? rc : manifest_writer_start(m);
+    if (rc < 0)
+        return rc;
+    rc = manifest_writer_start(m);
+    return rc < 0 ? open_failed("the writer thread", rc) : 0;
 }
 
 static void
@@ -149,7 +161,6 @@ manifest_open(
     list_init(&m->queue);
     int rc = open_all(m, directory, options);
     if (rc < 0) {
-        log_error("manifest.open_failed", "%s: %s", directory, strerror(-rc));
         free_manifest(m);
         return rc;
     }

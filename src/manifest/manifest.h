@@ -195,9 +195,13 @@ void manifest_batch_free(struct manifest_batch *b); // NULL is fine; submitting 
 //   nothing.
 // - PUT_CHUNK with a base_generation above the present one's removes deltas with generation <= it.
 //   delta_count and delta_bytes of the stored entry are kept by the writer from the delta
-//   operations; what the change says there is not used.
+//   operations; what the change says there is not used. A chunk that had another id at this place
+//   of the object is removed. PUT_DELTA raises the entry's generation, if it is the newest; one
+//   that is not above the base's generation is refused (-EINVAL).
 // - DELETE_CHUNK removes the chunk's deltas too; DELETE_INODE removes xattrs and chunks too.
-// - PUT_BLOB leaves an existing blob's references and residency alone.
+// - PUT_BLOB leaves an existing blob's references and residency alone; what its key is made of
+//   changes only when the batch's residency has REMOTE (imports), because whoever uploads a blob
+//   takes the key from its record.
 // - A blob whose references reach 0: if it is only local its record is removed and its hash is
 //   reported by manifest_submit, so that the caller can unlink the file; if it is in the store the
 //   record stays with references 0 for GC.

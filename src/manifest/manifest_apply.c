@@ -268,8 +268,9 @@ apply_ops(struct apply *a)
         if (kind == OP_CHANGE) {
             struct change change;
             if (change_decode(&r, &change) < 0) {
-                log_error("manifest.batch_refused", "db %" PRIu32 ": a change is not valid",
-                    a->batch->db.v);
+                log_error("manifest.batch_refused",
+                    "db %" PRIu32 ": change of kind %d (object %" PRIu64 ") is not valid",
+                    a->batch->db.v, change.kind, change.object.v);
                 return -EINVAL;
             }
             rc = apply_change(a, &change);

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#define _GNU_SOURCE
 // The only file that knows libcurl. Each handle is an easy handle in a multi handle of its own: the
 // multi handle keeps the connections, and lets this file wait in slices, so that deadlines and
 // cancellation do not depend on how often libcurl calls back.
@@ -21,6 +22,7 @@
 #define WAIT_SLICE_MS     100
 #define HEADERS_MAX_BYTES (64u * 1024)
 #define EXPECT_FROM_BYTES (1u << 20)
+#define SECRET_MIN_BYTES  4  // to look for less would blacken whole words
 #define KEPT_CONNECTIONS  4L // per handle: the store, and now and then a source of credentials
 
 struct handle {
@@ -525,6 +527,21 @@ http_response_header(const struct http_response *response, const char *name)
         p = value + strlen(value) + 1;
     }
     return found;
+}
+
+void
+http_response_redact(struct http_response *response, const char *secret)
+{
+    struct buffer *body = &response->body;
+    size_t n = secret ? strlen(secret) : 0;
+    if (n < SECRET_MIN_BYTES)
+        return;
+    uint8_t *p = body->data;
+    size_t left = body->length;
+    for (uint8_t *hit; left >= n && (hit = memmem(p, left, secret, n)); p = hit + n) {
+        memset(hit, '*', n);
+        left = body->length - (size_t)(hit + n - body->data);
+    }
 }
 
 void

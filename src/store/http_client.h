@@ -59,6 +59,9 @@ MUST_CHECK int http_client_perform(struct http_client *client, const struct http
     struct http_response *response_out);
 // The last value of the header (lower-case name), or NULL.
 const char *http_response_header(const struct http_response *response, const char *name);
+// Overwrites the secret (NULL is fine) wherever it stands in the body: a server may send back what
+// it was sent, and its words go into texts.
+void http_response_redact(struct http_response *response, const char *secret);
 void http_response_free(struct http_response *response);
 
 #endif

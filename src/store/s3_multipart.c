@@ -271,7 +271,8 @@ on_upload(void *context, const char *key, const char *upload_id, uint64_t initia
 void
 s3_sweep_uploads(struct s3_store *ss, const struct remote_call *call)
 {
-    const struct s3_pair query[] = {{"prefix", ss->prefix}, {"uploads", ""}};
+    CLEANUP(memory_free_auto) char *prefix = memory_printf("%scheckpoints/", ss->prefix);
+    const struct s3_pair query[] = {{"prefix", prefix}, {"uploads", ""}};
     const struct s3_request request = {
         .what = "list",
         .method = "GET",
@@ -282,7 +283,7 @@ s3_sweep_uploads(struct s3_store *ss, const struct remote_call *call)
     };
     struct http_response response;
     CLEANUP(memory_free_auto) struct sweep *s = memory_alloc_zero(sizeof(*s));
-    s->prefix = ss->prefix;
+    s->prefix = prefix;
     if (s3_perform(&ss->bucket, &request, &response, NULL) == 0) {
         s->before_ms =
             (uint64_t)((int64_t)clock_wall_ms() + s3_response_skew_ms(&response)) - ABANDONED_MS;

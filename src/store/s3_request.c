@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#define _GNU_SOURCE
 #include "store/s3_request.h"
 
 #include <errno.h>
@@ -160,22 +159,6 @@ s3_refused(
     return store_count_result(b->counters, refuse(b, r, status, error, error->region, NULL));
 }
 
-// Overwrites each place where the secret stands in a server's words. A server may send back what it
-// was sent.
-static void
-redact(struct buffer *body, const char *secret)
-{
-    size_t n = secret ? strlen(secret) : 0;
-    if (n < 8)
-        return;
-    uint8_t *p = body->data;
-    size_t left = body->length;
-    for (uint8_t *hit; left >= n && (hit = memmem(p, left, secret, n)); p = hit + n) {
-        memset(hit, '*', n);
-        left = body->length - (size_t)(hit + n - body->data);
-    }
-}
-
 // ---- one try ------------------------------------------------------------------------------------
 
 static void
@@ -265,8 +248,8 @@ send_signed(struct s3_bucket *b, const struct s3_request *r, const struct s3_cre
     };
     count_request(b, r);
     int rc = http_client_perform(b->http, &request, response_out);
-    redact(&response_out->body, c->secret_key);
-    redact(&response_out->body, c->session_token);
+    http_response_redact(response_out, c->secret_key);
+    http_response_redact(response_out, c->session_token);
     return rc;
 }
 

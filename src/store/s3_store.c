@@ -13,18 +13,11 @@
 #include "store/store_internal.h"
 #include "store/store_time.h"
 
-#define PAGE_MAX                1000u // keys per listing and per DeleteObjects, by the protocol
 #define DEFAULT_MULTIPART_BYTES (64ull << 20)
 #define DEFAULT_CONNECTIONS     8
 #define DEFAULT_TIMEOUT_MS      30000
 #define CONNECT_TIMEOUT_MS      10000
 #define DEFAULT_REGION          "us-east-1"
-
-static struct s3_store *
-s3_store_of(struct remote_store *s)
-{
-    return CONTAINER_OF(s, struct s3_store, base);
-}
 
 // ---- keys ---------------------------------------------------------------------------------------
 
@@ -33,12 +26,12 @@ static size_t
 utf8_length(const unsigned char *p)
 {
     static const struct {
-        unsigned char mask, lead, second_min, second_max;
+        unsigned char mask, lead;
         size_t length;
     } forms[] = {
-        {0xe0, 0xc0, 0x80, 0xbf, 2},
-        {0xf0, 0xe0, 0x80, 0xbf, 3},
-        {0xf8, 0xf0, 0x80, 0xbf, 4},
+        {0xe0, 0xc0, 2},
+        {0xf0, 0xe0, 3},
+        {0xf8, 0xf0, 4},
     };
     if (p[0] < 0x80)
         return 1;
@@ -70,9 +63,8 @@ key_is_text(const char *key)
     return true;
 }
 
-// The whole key, to be freed; NULL with a text when S3 cannot have it.
-static char *
-full_key(const struct s3_store *ss, const char *key)
+char *
+s3_full_key(const struct s3_store *ss, const char *key)
 {
     if (key_is_text(key))
         return memory_printf("%s%s", ss->prefix, key);
@@ -143,7 +135,7 @@ s3_store_put(struct remote_store *s, const char *key, const struct remote_source
     enum remote_put_mode mode, const struct remote_call *call)
 {
     struct s3_store *ss = s3_store_of(s);
-    CLEANUP(memory_free_auto) char *full = full_key(ss, key);
+    CLEANUP(memory_free_auto) char *full = s3_full_key(ss, key);
     if (!full)
         return -EIO;
     bool in_parts = mode == REMOTE_PUT_OVERWRITE && source->length > ss->multipart_bytes;
@@ -257,7 +249,7 @@ s3_store_get(struct remote_store *s, const char *key, uint64_t offset, uint64_t 
     struct buffer *out, const struct remote_call *call)
 {
     struct s3_store *ss = s3_store_of(s);
-    CLEANUP(memory_free_auto) char *full = full_key(ss, key);
+    CLEANUP(memory_free_auto) char *full = s3_full_key(ss, key);
     if (!full)
         return -EIO;
     if (length == 0) {
@@ -336,7 +328,7 @@ s3_store_head(struct remote_store *s, const char *key, struct remote_head *head_
 {
     struct s3_store *ss = s3_store_of(s);
     int status;
-    CLEANUP(memory_free_auto) char *full = full_key(ss, key);
+    CLEANUP(memory_free_auto) char *full = s3_full_key(ss, key);
     if (!full)
         return -EIO;
     int rc = s3_head_once(ss, full, head_out, &status, call);
@@ -351,223 +343,6 @@ s3_store_head(struct remote_store *s, const char *key, struct remote_head *head_
         return store_fail(-ENOENT, "head s3://%s/%s: no such object", ss->bucket.name, full);
     }
     return rc;
-}
-
-// ---- list ---------------------------------------------------------------------------------------
-
-// One page of keys after `after` (whole keys); the parsed page is to be freed.
-static int
-list_page(struct s3_store *ss, const char *prefix, const char *after, const char *token,
-    size_t count, struct s3_list_page *page_out, const struct remote_call *call)
-{
-    char max_keys[16];
-    struct s3_pair query[5];
-    size_t n = 0;
-    snprintf(max_keys, sizeof(max_keys), "%zu", count);
-    query[n++] = (struct s3_pair){"list-type", "2"};
-    query[n++] = (struct s3_pair){"max-keys", max_keys};
-    query[n++] = (struct s3_pair){"prefix", prefix};
-    if (token)
-        query[n++] = (struct s3_pair){"continuation-token", token};
-    else if (after)
-        query[n++] = (struct s3_pair){"start-after", after};
-    const struct s3_request request = {
-        .what = "list",
-        .method = "GET",
-        .query = query,
-        .query_count = n,
-        .limit = S3_ANSWER_MAX_BYTES,
-        .call = call,
-    };
-    struct http_response response;
-    *page_out = (struct s3_list_page){0};
-    int rc = s3_perform(&ss->bucket, &request, &response, NULL);
-    if (rc == 0 && s3_parse_list(response.body.data, response.body.length, page_out) < 0)
-        rc = store_fail(
-            -EBADMSG, "list s3://%s/%s: the answer cannot be understood", ss->bucket.name, prefix);
-    http_response_free(&response);
-    return rc;
-}
-
-// Takes the page's keys over. They must be what was asked for, and in order.
-static int
-take_page(struct s3_store *ss, const char *prefix, struct buffer *last,
-    const struct s3_list_page *page, size_t limit, struct remote_listing *out)
-{
-    size_t skip = strlen(ss->prefix);
-    for (size_t i = 0; i < page->listing.count; i++) {
-        const char *key = page->listing.entries[i].key;
-        if (out->count == limit) {
-            out->more = true;
-            return 0;
-        }
-        if (strncmp(key, prefix, strlen(prefix)) != 0 ||
-            (last->length > 0 && strcmp(key, buffer_string(last)) <= 0))
-            return store_fail(-EBADMSG, "list s3://%s/%s: the keys that came are not in order",
-                ss->bucket.name, prefix);
-        store_listing_append(out, key + skip, strlen(key + skip), page->listing.entries[i].size);
-        buffer_clear(last);
-        buffer_append_string(last, key);
-    }
-    out->more = page->listing.more;
-    return 0;
-}
-
-static int
-s3_store_list(struct remote_store *s, const char *prefix, const char *after, size_t limit,
-    struct remote_listing *listing_out, const struct remote_call *call)
-{
-    struct s3_store *ss = s3_store_of(s);
-    CLEANUP(memory_free_auto) char *full = full_key(ss, prefix);
-    BUFFER_AUTO last = {0}; // the whole key up to which the listing has come
-    BUFFER_AUTO token = {0};
-    if (!full)
-        return -EIO;
-    if (after && *after) {
-        buffer_printf(&last, "%s%s", ss->prefix, after);
-        // A key that S3 could not have is no place to start from; but the keys before it are
-        // sorted.
-        if (!key_is_text(after))
-            return store_fail(-EIO, "list: the key to start after is not UTF-8");
-    }
-    int rc = 0;
-    do {
-        struct s3_list_page page;
-        size_t want = limit - listing_out->count < PAGE_MAX ? limit - listing_out->count : PAGE_MAX;
-        size_t before = listing_out->count;
-        rc = list_page(ss, full, last.length > 0 ? buffer_string(&last) : NULL,
-            token.length > 0 ? buffer_string(&token) : NULL, want, &page, call);
-        if (rc == 0)
-            rc = take_page(ss, full, &last, &page, limit, listing_out);
-        buffer_clear(&token);
-        buffer_append(&token, page.token.data, page.token.length);
-        s3_list_page_free(&page);
-        // An empty page that promises more would go on for ever without a token.
-        if (rc == 0 && listing_out->more && listing_out->count == before && token.length == 0)
-            rc = store_fail(-EBADMSG, "list s3://%s/%s: an empty page and no way to go on",
-                ss->bucket.name, full);
-    } while (rc == 0 && listing_out->more && listing_out->count < limit);
-    return rc;
-}
-
-// ---- delete -------------------------------------------------------------------------------------
-
-static int
-delete_one(struct s3_store *ss, const char *key, const struct remote_call *call)
-{
-    const struct s3_request request = {
-        .what = "delete",
-        .method = "DELETE",
-        .key = key,
-        .limit = S3_ANSWER_MAX_BYTES,
-        .call = call,
-    };
-    struct http_response response;
-    int rc = s3_perform(&ss->bucket, &request, &response, NULL);
-    http_response_free(&response);
-    return rc == -ENOENT ? 0 : rc;
-}
-
-static void
-append_xml(struct buffer *out, const char *text)
-{
-    for (; *text; text++) {
-        const char *special = *text == '&'   ? "&amp;"
-                              : *text == '<' ? "&lt;"
-                              : *text == '>' ? "&gt;"
-                              : *text == '"' ? "&quot;"
-                                             : NULL;
-        if (special)
-            buffer_append_string(out, special);
-        else
-            buffer_append_u8(out, (uint8_t)*text);
-    }
-}
-
-static void
-append_base64(struct buffer *out, const uint8_t *p, size_t n)
-{
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    for (size_t i = 0; i < n; i += 3) {
-        uint32_t v = (uint32_t)p[i] << 16 | (i + 1 < n ? (uint32_t)p[i + 1] << 8 : 0) |
-                     (i + 2 < n ? p[i + 2] : 0);
-        buffer_append_u8(out, (uint8_t)digits[v >> 18]);
-        buffer_append_u8(out, (uint8_t)digits[v >> 12 & 63]);
-        buffer_append_u8(out, i + 1 < n ? (uint8_t)digits[v >> 6 & 63] : '=');
-        buffer_append_u8(out, i + 2 < n ? (uint8_t)digits[v & 63] : '=');
-    }
-}
-
-static int
-send_deletions(struct s3_store *ss, struct buffer *xml, const struct remote_call *call)
-{
-    BUFFER_AUTO md5 = {0};
-    BUFFER_AUTO key = {0};
-    uint8_t digest[16];
-    struct remote_source body = {.data = xml->data, .fd = -1, .length = xml->length};
-    sha256_of(xml->data, xml->length, &body.hash);
-    md5_of(xml->data, xml->length, digest);
-    append_base64(&md5, digest, sizeof(digest));
-    const struct s3_pair query[] = {{"delete", ""}};
-    const struct s3_pair headers[] = {
-        {"content-md5", buffer_string(&md5)}, {"content-type", "application/xml"}};
-    const struct s3_request request = {
-        .what = "delete",
-        .method = "POST",
-        .query = query,
-        .query_count = 1,
-        .headers = headers,
-        .header_count = 2,
-        .body = &body,
-        .body_length = body.length,
-        .body_hash = &body.hash,
-        .limit = S3_ANSWER_MAX_BYTES,
-        .call = call,
-    };
-    struct http_response response;
-    struct s3_error error;
-    size_t count = 0;
-    int rc = s3_perform(&ss->bucket, &request, &response, NULL);
-    if (rc == 0 &&
-        s3_parse_delete(response.body.data, response.body.length, &error, &key, &count) < 0)
-        rc =
-            store_fail(-EAGAIN, "delete s3://%s: the answer cannot be understood", ss->bucket.name);
-    if (rc == 0 && count > 0) {
-        struct s3_request one = request;
-        one.key = buffer_string(&key);
-        rc = s3_refused(&ss->bucket, &one, response.status, &error);
-    }
-    http_response_free(&response);
-    return rc;
-}
-
-static int
-s3_store_delete(
-    struct remote_store *s, const char *const *keys, size_t count, const struct remote_call *call)
-{
-    struct s3_store *ss = s3_store_of(s);
-    if (count == 1) {
-        CLEANUP(memory_free_auto) char *full = full_key(ss, keys[0]);
-        return full ? delete_one(ss, full, call) : -EIO;
-    }
-    for (size_t done = 0; done < count;) {
-        BUFFER_AUTO xml = {0};
-        size_t end = count - done < PAGE_MAX ? count : done + PAGE_MAX;
-        buffer_append_string(&xml, "<Delete><Quiet>true</Quiet>");
-        for (; done < end; done++) {
-            CLEANUP(memory_free_auto) char *full = full_key(ss, keys[done]);
-            if (!full)
-                return -EIO;
-            buffer_append_string(&xml, "<Object><Key>");
-            append_xml(&xml, full);
-            buffer_append_string(&xml, "</Key></Object>");
-        }
-        buffer_append_string(&xml, "</Delete>");
-        int rc = send_deletions(ss, &xml, call);
-        if (rc < 0)
-            return rc;
-    }
-    return 0;
 }
 
 // ---- the rest -----------------------------------------------------------------------------------
@@ -600,8 +375,8 @@ static const struct remote_store_ops s3_store_ops = {
     .put_blob = s3_store_put,
     .get_blob = s3_store_get,
     .head_blob = s3_store_head,
-    .list_blobs = s3_store_list,
-    .delete_blobs = s3_store_delete,
+    .list_blobs = s3_list,
+    .delete_blobs = s3_delete,
     .probe = s3_store_probe,
     .close = s3_store_close,
 };

@@ -621,7 +621,7 @@ after_some_polls(void *argument)
     return ++*polls > 3;
 }
 
-START_TEST(canceled_upload_leaves_no_parts)
+START_TEST(canceled_upload_leaves_no_object)
 {
     open_store();
     uint8_t *bytes = bytes_new(40u << 20, 3);
@@ -630,7 +630,6 @@ START_TEST(canceled_upload_leaves_no_parts)
     const struct remote_call call = {.is_canceled = after_some_polls, .argument = &polls};
     int rc = remote_store_put_blob(store, "u", &source, REMOTE_PUT_OVERWRITE, &call);
     ck_assert_int_eq(rc, -ECANCELED);
-    // The abort went out for all that: a request beyond the parts, and nothing was completed.
     struct remote_head head;
     ck_assert_int_eq(remote_store_head_blob(store, "u", &head, NULL), -ENOENT);
     free(bytes);
@@ -663,7 +662,7 @@ contract_suite(const char *name)
     ADD(lost_answers_of_creates_are_cleared_up, 60);
     if (place.endpoint) {
         ADD(missing_bucket_and_bad_credentials_are_told_apart, 60);
-        ADD(canceled_upload_leaves_no_parts, 60);
+        ADD(canceled_upload_leaves_no_object, 60);
     }
 #undef ADD
     return s;

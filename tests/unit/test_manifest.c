@@ -392,6 +392,26 @@ START_TEST(refused_batches_change_nothing)
 }
 END_TEST
 
+START_TEST(blobs_keep_the_key_they_were_given)
+{
+    struct fixture f = fixture_new(0);
+    struct blob_record blob;
+    struct change again = sample_blob(1, 1000);
+    make_files(&f, 1);
+    SUBMIT(&f, 0, sample_blob(1, 1000), sample_chunk(5, 2, 0, 4, 1, 100));
+    again.blob.checkpoint_id = sample_uuid(99);
+    SUBMIT(&f, 0, again);
+    ck_assert_int_eq(read_blob(&f, 1, &blob), 0);
+    ck_assert(!uuid_equal(&blob.checkpoint_id, &again.blob.checkpoint_id));
+    // The chain knows better.
+    ck_assert_int_eq(submit_changes(f.manifest, f.db, &again, 1, 0, RESIDENCY_REMOTE, NULL), 0);
+    ck_assert_int_eq(read_blob(&f, 1, &blob), 0);
+    ck_assert(uuid_equal(&blob.checkpoint_id, &again.blob.checkpoint_id));
+    ck_assert(blob.references == 1 && blob.residency == RESIDENCY_LOCAL);
+    fixture_free(&f);
+}
+END_TEST
+
 START_TEST(a_place_of_an_object_has_one_chunk)
 {
     struct fixture f = fixture_new(0);
@@ -627,6 +647,7 @@ main(void)
     ADD(local_blobs_without_references_are_released);
     ADD(blobs_of_other_dbs_are_not_released);
     ADD(refused_batches_change_nothing);
+    ADD(blobs_keep_the_key_they_were_given);
     ADD(a_place_of_an_object_has_one_chunk);
     ADD(deltas_and_chunks_are_walked_in_order);
     ADD(watermarks_only_go_forward);

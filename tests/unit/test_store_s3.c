@@ -730,6 +730,25 @@ START_TEST(failed_uploads_are_aborted)
 }
 END_TEST
 
+START_TEST(canceled_uploads_are_aborted_all_the_same)
+{
+    open_for_parts();
+    uint8_t *bytes = memory_alloc_zero(BIG);
+    struct remote_source source = {.data = bytes, .fd = -1, .length = BIG};
+    sha256_of(bytes, BIG, &source.hash);
+    const struct remote_call call = {.is_canceled = is_canceled, .argument = mock};
+    mock_http_answer(mock, "200 OK", "", UPLOAD);
+    mock_http_raw(mock, "", 0, MOCK_STALL);
+    mock_http_answer(mock, "204 No Content", "", "");
+    ck_assert_int_eq(
+        remote_store_put_blob(store, "big", &source, REMOTE_PUT_OVERWRITE, &call), -ECANCELED);
+    check_words("canceled");
+    check_sent(2, "DELETE", "/bucket/big?uploadId=u%2B1");
+    free(bytes);
+    close_store();
+}
+END_TEST
+
 // ---- probe --------------------------------------------------------------------------------------
 
 START_TEST(stores_without_conditional_create_are_found_out)
@@ -765,16 +784,16 @@ START_TEST(probe_sweeps_abandoned_uploads)
     mock_http_answer(mock, "204 No Content", "", "");
     mock_http_answer(mock, "200 OK", "Date: Tue, 01 Jan 2030 00:00:00 GMT\r\n",
         "<ListMultipartUploadsResult>"
-        "<Upload><Key>pre/fix/old</Key><UploadId>1</UploadId>"
+        "<Upload><Key>pre/fix/checkpoints/old</Key><UploadId>1</UploadId>"
         "<Initiated>2029-12-30T00:00:00.000Z</Initiated></Upload>"
-        "<Upload><Key>pre/fix/young</Key><UploadId>2</UploadId>"
+        "<Upload><Key>pre/fix/checkpoints/young</Key><UploadId>2</UploadId>"
         "<Initiated>2029-12-31T12:00:00.000Z</Initiated></Upload>"
-        "<Upload><Key>other/old</Key><UploadId>3</UploadId>"
+        "<Upload><Key>pre/fix/old</Key><UploadId>3</UploadId>"
         "<Initiated>2029-12-30T00:00:00.000Z</Initiated></Upload></ListMultipartUploadsResult>");
     mock_http_answer(mock, "204 No Content", "", "");
     ck_assert_int_eq(remote_store_probe(store, NULL), 0);
-    check_sent(3, "GET", "/bucket/?prefix=pre%2Ffix%2F&uploads=");
-    check_sent(4, "DELETE", "/bucket/pre/fix/old?uploadId=1");
+    check_sent(3, "GET", "/bucket/?prefix=pre%2Ffix%2Fcheckpoints%2F&uploads=");
+    check_sent(4, "DELETE", "/bucket/pre/fix/checkpoints/old?uploadId=1");
     close_store();
 }
 END_TEST
@@ -841,6 +860,7 @@ main(void)
     ADD(keys_that_s3_cannot_have_are_refused);
     ADD(large_objects_go_in_parts);
     ADD(failed_uploads_are_aborted);
+    ADD(canceled_uploads_are_aborted_all_the_same);
     ADD(stores_without_conditional_create_are_found_out);
     ADD(probe_sweeps_abandoned_uploads);
     ADD(bucket_stands_in_the_path_or_in_the_host);

@@ -1,0 +1,79 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Installs the Debian packages that are missing for what is named:
+#     install-packages.sh build       to compile ckptfs
+#     install-packages.sh demo        what contrib/quickstart.sh runs on it
+#     install-packages.sh test        what contrib/run-tests.sh needs besides
+# Several may be named. Does nothing, and needs no network, when everything is there.
+set -euo pipefail
+export LC_ALL=C DEBIAN_FRONTEND=noninteractive
+export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+
+build="build-essential autoconf automake pkg-config libfuse3-dev fuse3 liblmdb-dev
+    libcurl4-openssl-dev libssl-dev liblz4-dev libjansson-dev libexpat1-dev ca-certificates"
+demo="sqlite3 postgresql postgresql-contrib jq procps util-linux"
+test="check lmdb-utils libsqlite3-dev librocksdb-dev rocksdb-tools ceph-mon ceph-osd radosgw
+    ceph-common curl attr acl clang-format-14 shellcheck cppcheck valgrind fio e2fsprogs kmod
+    xz-utils gdb"
+
+wanted=
+for group in "$@"; do
+    case $group in
+        build) wanted="$wanted $build" ;;
+        demo) wanted="$wanted $demo" ;;
+        test) wanted="$wanted $test" ;;
+        *)
+            echo "usage: install-packages.sh build|demo|test..." >&2
+            exit 2
+            ;;
+    esac
+done
+
+is_installed() {
+    [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
+}
+
+missing=()
+for package in $wanted; do
+    is_installed "$package" || missing+=("$package")
+done
+[ ${#missing[@]} -gt 0 ] || exit 0
+
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then
+    command -v sudo >/dev/null || {
+        echo "missing packages: ${missing[*]}; install them as root" >&2
+        exit 1
+    }
+    as_root=(sudo -E)
+fi
+
+# Nobody here needs the database cluster that the PostgreSQL package would make and start.
+if [[ " ${missing[*]} " == *" postgresql"* ]] && [ ! -e /etc/postgresql-common/createcluster.conf ]; then
+    "${as_root[@]}" mkdir -p /etc/postgresql-common
+    echo "create_main_cluster = false" |
+        "${as_root[@]}" tee /etc/postgresql-common/createcluster.conf >/dev/null
+fi
+
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+apt() { # apt-get, waiting for others that hold its lock
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y \
+        -o DPkg::Lock::Timeout=300 -o Dpkg::Options::=--force-confold "$@" >>"$log" 2>&1 </dev/null
+}
+
+echo "installing ${#missing[@]} packages: ${missing[*]}"
+apt install --no-install-recommends "${missing[@]}" ||
+    { apt update && apt install --no-install-recommends "${missing[@]}"; } || :
+
+# What counts is that they are there, not what a service's script thought of this machine.
+failed=()
+for package in "${missing[@]}"; do
+    dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null |
+        grep -qE '^(installed|half-configured|unpacked|triggers-.*)$' || failed+=("$package")
+done
+if [ ${#failed[@]} -gt 0 ]; then
+    tail -n 20 "$log" >&2
+    echo "could not install: ${failed[*]}" >&2
+    exit 1
+fi

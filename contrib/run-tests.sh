@@ -1,0 +1,141 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Runs every test there is on this checkout: installs what is missing, builds as a developer does,
+# `make check` with a real S3 server beside it, the unit tests once more under the sanitizers, and a
+# short distcheck. The last line says how many tests passed and failed.
+#
+# Build directories: build-tests, build-asan, build-tsan below the checkout. Machines without
+# /dev/fuse cannot run the tests: that is a failure.
+set -uo pipefail
+export LC_ALL=C
+export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+top=$(cd "$(dirname "$0")/.." && pwd)
+jobs=$(nproc)
+passed=0
+failed=0
+began=$(date +%s)
+what_failed=()
+
+say() { printf '\n== [%d s] %s\n' $(($(date +%s) - began)) "$*"; }
+
+close() {
+    say "done"
+    if [ ${#what_failed[@]} -gt 0 ]; then
+        printf 'failed: %s\n' "${what_failed[@]}"
+    fi
+    echo "ckptfs: $passed passed, $failed failed"
+    [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
+    exit
+}
+
+give_up() {
+    echo "run-tests: $*"
+    failed=$((failed + 1))
+    what_failed+=("$*")
+    close
+}
+
+ensure_fuse() {
+    if [ ! -c /dev/fuse ] && [ "$(id -u)" -eq 0 ]; then
+        modprobe fuse 2>/dev/null
+        [ -c /dev/fuse ] || mknod -m 666 /dev/fuse c 10 229 2>/dev/null
+    fi
+    [ -c /dev/fuse ] || give_up "there is no /dev/fuse, so nothing can be mounted here"
+    (exec 3<>/dev/fuse) 2>/dev/null || give_up "/dev/fuse cannot be opened: the kernel has no FUSE"
+}
+
+build() { # DIRECTORY CONFIGURE-OPTIONS...
+    local directory=$1
+    shift
+    mkdir -p "$directory"
+    (cd "$directory" && "$top/configure" "$@" && make -j"$jobs") >"$directory/build.txt" 2>&1 || {
+        tail -n 40 "$directory/build.txt"
+        give_up "the build in ${directory##*/} failed"
+    }
+}
+
+# The summary of automake: one number a line.
+result_of() { # LOG NAME
+    sed -e 's/\x1b\[[0-9;]*m//g' "$1" | awk -v name="# $2:" 'index($0, name) == 1 { n += $3 } END { print n + 0 }'
+}
+
+count() { # LOG STATUS WHAT
+    local good bad
+    good=$(result_of "$1" PASS)
+    # What was skipped was not tested.
+    bad=$(($(result_of "$1" FAIL) + $(result_of "$1" ERROR) + $(result_of "$1" XPASS) + $(result_of "$1" SKIP)))
+    if [ "$2" -ne 0 ] && [ "$bad" -eq 0 ] || [ $((good + bad)) -eq 0 ]; then
+        tail -n 40 "$1"
+        bad=$((bad + 1))
+        what_failed+=("$3")
+    fi
+    passed=$((passed + good))
+    failed=$((failed + bad))
+    echo "$3: $good passed, $bad failed"
+}
+
+show_failures() { # DIRECTORY WHAT
+    local result
+    find "$1" -name '*.trs' -exec grep -lE '^:test-result: (FAIL|ERROR|SKIP)' {} + 2>/dev/null |
+        sort >"$1/failed.txt"
+    while read -r result; do
+        what_failed+=("$2: ${result#"$1"/}")
+        echo "---- ${result#"$1"/}: the end of its log"
+        tail -n 60 "${result%.trs}.log"
+    done <"$1/failed.txt"
+}
+
+check() { # DIRECTORY WHAT COMMAND...
+    local directory=$1 what=$2
+    shift 2
+    {
+        (cd "$directory" && "$@") 2>&1
+        echo $? >"$directory/check.status"
+    } | tee "$directory/check.txt" | grep -E '^(PASS|FAIL|ERROR|SKIP): '
+    show_failures "$directory" "$what"
+    count "$directory/check.txt" "$(cat "$directory/check.status")" "$what"
+}
+
+unit_tests() { # DIRECTORY: those that need neither a mount nor a server
+    # shellcheck disable=SC2016 # make expands it
+    (cd "$1" && printf 'include Makefile\nlist-tests:\n\t@echo $(TESTS)\n' |
+        make -s -f - list-tests) | tr ' ' '\n' | grep '^tests/\(unit\|model\)/' | tr '\n' ' '
+}
+
+check_units() { # DIRECTORY WHAT
+    local tests
+    tests=$(unit_tests "$1")
+    check "$1" "$2" make -k -j"$jobs" check "TESTS=$tests"
+}
+
+say "packages"
+"$top/contrib/install-packages.sh" build demo test || give_up "packages are missing"
+ensure_fuse
+
+say "build"
+(cd "$top" && autoreconf -i) >"$top/autoreconf.log" 2>&1 || {
+    cat "$top/autoreconf.log"
+    give_up "autoreconf failed"
+}
+rm -rf "$top/build-tests" "$top/build-asan" "$top/build-tsan"
+build "$top/build-tests" --enable-developer
+
+say "every test"
+check "$top/build-tests" "make check" "$top/tests/with-s3" make -k -j"$jobs" check
+
+say "unit tests under AddressSanitizer and UndefinedBehaviorSanitizer"
+build "$top/build-asan" --enable-developer --enable-asan --enable-ubsan
+check_units "$top/build-asan" "asan and ubsan"
+
+say "unit tests under ThreadSanitizer"
+build "$top/build-tsan" --enable-developer --enable-tsan
+check_units "$top/build-tsan" "tsan"
+
+say "distcheck"
+rm -f "$top/build-tests/failed.txt"
+(cd "$top/build-tests" &&
+    make -j"$jobs" distcheck TESTS="tests/unit/test_base tests/integration/test_posix.sh") \
+    >"$top/build-tests/distcheck.txt" 2>&1
+count "$top/build-tests/distcheck.txt" $? distcheck
+
+close

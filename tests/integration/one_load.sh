@@ -1,0 +1,41 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: Apache-2.0
+# The functions of disasters.sh for a database in a library with one load program, $LOADER.
+# The test defines db_ids.
+
+STREAM=one
+SLOTS=16
+LOAD=
+LOAD_STATUS=0
+
+db_init() { db_load_bulk 1; }
+db_start() { :; }
+db_stop() { :; }
+db_crash() { :; }
+
+db_load_start() {
+    "$HELPERS/$LOADER" load "$DB" $STREAM "$ACKS/$STREAM" 2000 $SLOTS 0 >"$WORK/load.out" 2>&1 &
+    LOAD=$!
+}
+
+db_load_stop() {
+    LOAD_STATUS=0
+    kill -TERM "$LOAD" 2>/dev/null || :
+    wait "$LOAD" 2>/dev/null || LOAD_STATUS=$?
+}
+
+db_load_healthy() {
+    db_load_stop
+    [ $LOAD_STATUS -eq 0 ] || fail "the load failed with $LOAD_STATUS: $(cat "$WORK/load.out")"
+}
+
+db_load_bulk() { # BYTES
+    "$HELPERS/$LOADER" load "$DB" $STREAM "$ACKS/$STREAM" 131072 $SLOTS $(($1 / 131072 + 1)) \
+        >"$WORK/load.out" 2>&1 || fail "the load failed: $(cat "$WORK/load.out")"
+}
+
+db_acked() { cat "$ACKS/$STREAM" 2>/dev/null || :; }
+db_mark() { db_acked >"$1"; }
+db_progress() { db_acked | wc -l; }
+db_max_ms() { sed -n 's/.*max_ms=//p' "$WORK/load.out"; }
+db_forget() { rm -f "$ACKS/$STREAM"; }

@@ -1,0 +1,59 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# The daemon's memory is proportional to activity, not to the number of files there are.
+TEST_TIMEOUT=240
+. "$(dirname "$0")/lib.sh"
+
+need_helper file_tool
+GROWTH_KIB=$((40 << 10))
+declare -A RSS
+
+measure() { # NAME STEP COUNT
+    local kib
+    drop_kernel_caches
+    kib=$(resident_kib "${V_PID[$1]}")
+    RSS[$2-$3]=$kib
+    note "$2: the daemon has $((kib / 1024)) MiB"
+}
+
+run_count() { # COUNT
+    local v=v$1 directory
+    step "$1 files: create"
+    volume_new "$v" file
+    volume_mount "$v" create,checkpoint_interval=0
+    directory=${V_MNT[$v]}/many
+    mkdir "$directory"
+    "$HELPERS/file_tool" make-many "$directory" "$1"
+    volume_checkpoint "$v"
+    measure "$v" create "$1"
+    step "$1 files: list"
+    "$HELPERS/file_tool" check-many "$directory" "$1" 37
+    measure "$v" list "$1"
+    step "$1 files: change one, checkpoint"
+    echo changed >"$directory/d0/extra"
+    volume_checkpoint "$v"
+    measure "$v" checkpoint "$1"
+    volume_unmount "$v"
+    step "$1 files: mount what is there"
+    volume_mount "$v" checkpoint_interval=0
+    measure "$v" mount "$1"
+    rm "$directory/d0/extra"
+    volume_checkpoint "$v"
+    volume_unmount "$v"
+    step "$1 files: restore on a new root"
+    [ -n "$TEST_PLAIN" ] || rm -rf "${V_ROOT[$v]}"
+    volume_mount "$v" checkpoint_interval=0
+    measure "$v" restore "$1"
+    "$HELPERS/file_tool" check-many "$directory" "$1" 371
+    measure "$v" restored-list "$1"
+    volume_unmount "$v"
+}
+
+run_count 1000
+run_count 100000
+step "compare"
+for what in create list checkpoint mount restore restored-list; do
+    grown=$((RSS[$what-100000] - RSS[$what-1000]))
+    note "$what: $((grown / 1024)) MiB more with 100,000 files than with 1,000"
+    assert_at_most $GROWTH_KIB $grown "KiB of memory growth in the step $what"
+done
