@@ -209,7 +209,7 @@ run_storm(const char *path, int process)
     int interrupted = 0;
     for (int i = 0; i < STORM_ROUNDS; i++) {
         struct ckptfs_checkpoint c;
-        struct itimerval timer = {.it_value.tv_usec = 1 + (i * 97) % 5000};
+        struct itimerval timer = {.it_value.tv_usec = 1 + (i * 977) % 40000};
         struct itimerval none = {0};
         if (pwrite(fd, name, strlen(name), i * 4096) < 0)
             return 1;
