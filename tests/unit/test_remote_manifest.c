@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Publication and import. Ownership is in test_remote_claim.c.
 #include "remote_world.h"
+#include "store/blob_key.h"
 
 #include <inttypes.h>
 #include <string.h>
