@@ -16,7 +16,7 @@
 #     db_progress        prints how many transactions the running load has made, about
 #     db_ids             checks the whole database and prints the transactions it holds
 #     db_max_ms          the longest commit of the load that ended last
-#     db_forget          forgets all acknowledgements (the volume went back in time)
+#     db_forget          forgets all acknowledgements
 #
 # Transactions of a stream have the numbers 1, 2, 3, ..., and at most one is under way in a stream.
 
@@ -53,12 +53,19 @@ check_nothing_lost() { # WHAT [ACKED-FILE]
 
 # Nothing newer than what was acknowledged (or under way) at a moment.
 check_nothing_newer() { # WHAT ACKED-FILE
-    awk -F: 'FNR == NR { if ($2 > newest[$1]) newest[$1] = $2; next }
-        $2 > newest[$1] + 1 { print }' "$2" "$WORK/ids.txt" >"$WORK/newer.txt"
+    sort -u "$WORK/known.txt" "$2" |
+        awk -F: 'FNR == NR { if ($2 + 0 > newest[$1]) newest[$1] = $2 + 0; next }
+            $2 > newest[$1] + 1 { print }' - "$WORK/ids.txt" >"$WORK/newer.txt"
     if [ -s "$WORK/newer.txt" ]; then
         head -n 3 "$WORK/newer.txt"
         fail "$1: $(wc -l <"$WORK/newer.txt") transactions are newer than the checkpoint"
     fi
+}
+
+# The volume went back in time: from now on what it holds, as checked last, is what is known.
+forget_the_lost() {
+    cp "$WORK/ids.txt" "$WORK/known.txt"
+    db_forget
 }
 
 disaster_volume() { # NAME: the database lives on this volume from now on
@@ -149,7 +156,7 @@ disaster_lose_root() {
     db_start
     check_nothing_lost "restored, published at rest" "$WORK/acked.published"
     check_nothing_newer "restored, published at rest" "$WORK/acked.published"
-    db_forget
+    forget_the_lost
 
     step "(c) ${V_STORE[$VOLUME]}: the storage root is lost after a checkpoint under load"
     db_load_start
@@ -166,7 +173,7 @@ disaster_lose_root() {
     db_start
     check_nothing_lost "restored, published under load" "$WORK/acked.before"
     check_nothing_newer "restored, published under load" "$WORK/acked.after"
-    db_forget
+    forget_the_lost
     db_stop
     volume_unmount "$VOLUME"
 }
@@ -272,7 +279,7 @@ disaster_second_owner() {
     disaster_volume "$other"
     db_start
     check_nothing_lost "the new owner" "$WORK/acked.before"
-    db_forget
+    forget_the_lost
     db_load_start
     load_progress 20
     db_load_healthy
@@ -288,6 +295,7 @@ disaster_second_owner() {
 
 run_disasters() {
     need_helper file_tool
+    : >"$WORK/known.txt"
     volume_new v file
     disaster_volume v
     step "a new volume with a database on it"
@@ -307,6 +315,7 @@ run_disasters() {
     volume_new w s3
     disaster_volume w
     step "a new volume in S3 with a database on it"
+    : >"$WORK/known.txt"
     db_forget
     volume_mount w create,checkpoint_interval=2s
     mkdir -p "$DB"

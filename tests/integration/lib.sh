@@ -219,6 +219,22 @@ need_helper() { # NAME [FOLDER]: a C program of the test suite
     [ -x "$path" ] || fail "$path was not built: configure did not find its library (libsqlite3-dev, librocksdb-dev)"
 }
 
+# Starts a program that may die by a signal as a background job: SPAWN_PID is the program, SPAWN_JOB
+# the job to wait for, whose exit status is the program's. The shell between the two keeps this one
+# from reporting each such death. The output is appended to OUT.
+spawn() { # OUT COMMAND...
+    local out=$1
+    shift
+    rm -f "$WORK/spawn.pid"
+    # shellcheck disable=SC2016 # for the shell between
+    sh -c '"$@" & echo $! >"$0.new"; mv "$0.new" "$0"; wait $!' "$WORK/spawn.pid" "$@" \
+        >>"$out" 2>&1 </dev/null &
+    SPAWN_JOB=$!
+    wait_for 10 "the start of $1" test -s "$WORK/spawn.pid"
+    SPAWN_PID=$(cat "$WORK/spawn.pid")
+    remember_process "$SPAWN_PID"
+}
+
 # Writes a process down for the watching process, in case it leaves the session.
 remember_process() { process_stamp "$1" >>"$WORK/pids" || :; }
 remember_directory() { echo "$1" >>"$WORK/remove"; }
@@ -347,16 +363,11 @@ volume_start() { # NAME [OPTIONS]
     local name=$1 options
     options=$(join_options "root=${V_ROOT[$name]},log_file=${V_LOG[$name]}" "${V_OPTIONS[$name]}" "${2:-}")
     mkdir -p "${V_ROOT[$name]}"
-    rm -f "$WORK/$name.pid"
-    # The shell between keeps this one from telling the world about each kill -9.
-    # shellcheck disable=SC2016
-    sh -c '"$@" & echo $! >"$0.new"; mv "$0.new" "$0"; wait $!' "$WORK/$name.pid" \
-        env "${MOUNT_ENVIRONMENT[@]}" "$CKPTFS" -f -o "$options" "${V_SOURCE[$name]}" \
-        "${V_MNT[$name]}" >"$WORK/$name.out" 2>&1 </dev/null &
-    V_JOB[$name]=$!
-    wait_for 10 "the start of the daemon" test -s "$WORK/$name.pid"
-    V_PID[$name]=$(cat "$WORK/$name.pid")
-    remember_process "${V_PID[$name]}"
+    : >"$WORK/$name.out"
+    spawn "$WORK/$name.out" env "${MOUNT_ENVIRONMENT[@]}" "$CKPTFS" -f -o "$options" \
+        "${V_SOURCE[$name]}" "${V_MNT[$name]}"
+    V_JOB[$name]=$SPAWN_JOB
+    V_PID[$name]=$SPAWN_PID
     MOUNT_ENVIRONMENT=()
 }
 
