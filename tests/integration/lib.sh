@@ -243,6 +243,7 @@ test_ended() {
         show_core
         # A daemon's log lines are in its .out as well.
         for log in "$WORK"/*.log "$WORK"/*.out; do
+            [ -s "$log" ] || continue
             grep -v '^{"time"' "$log" >"$WORK/plain.text"
             [ "${log##*.}" = out ] || cp "$log" "$WORK/plain.text"
             [ -s "$WORK/plain.text" ] || continue
