@@ -159,7 +159,7 @@ seeker_seek(
     struct fs *fs = fs_of(req);
     fs_begin_deferred(fs);
     lock_take(&s->lock);
-    bool flush = fs->settings.writeback && find_writer_locked(s, object);
+    bool flush = find_writer_locked(s, object) != NULL;
     bool queue = flush && s->running;
     if (queue) {
         struct seek_request *r = memory_alloc(sizeof(*r));

@@ -281,7 +281,9 @@ serve(struct session *s, struct buffer *error)
 static int
 open_volume(struct session *s, struct buffer *error)
 {
-    struct volume_host host = {.argument = &s->mount, .sync_kernel = mount_sync_kernel};
+    struct volume_host host = {.argument = &s->mount,
+        .sync_kernel = mount_sync_kernel,
+        .keeps_times = s->options->config.writeback};
     int rc = volume_open(&s->options->config, &host, &s->volume, error);
     if (rc != 0 && error->length == 0)
         buffer_printf(error, "open %s: %s", s->options->config.source, strerror(-rc));

@@ -134,7 +134,8 @@ decide_set(struct view *view, struct operation *op)
             op->changes[op->count++] = c;
         }
         // The times change when the size is set, even to what it was.
-        if (!(a->set & (VOLUME_SET_MTIME | VOLUME_SET_MTIME_NOW)))
+        if (!(a->set & (VOLUME_SET_MTIME | VOLUME_SET_MTIME_NOW)) &&
+            !view->volume->host.keeps_times)
             inode->mtime = now;
         inode->size = a->size;
     }
@@ -146,7 +147,8 @@ decide_set(struct view *view, struct operation *op)
         inode->gid = a->gid;
     if (a->set & VOLUME_SET_KILL_SUIDGID)
         kill_suidgid(inode);
-    set_times(inode, a, now);
+    if (!view->volume->host.keeps_times || (a->set & ~(unsigned)VOLUME_SET_SIZE) != 0)
+        set_times(inode, a, now);
     op->changes[op->count++] = change_put_inode(x->object, inode);
     return 0;
 }

@@ -179,7 +179,8 @@ decide_allocate(struct view *view, struct operation *op)
         return 0;
     if (grows)
         f.inode.size = end;
-    f.inode.mtime = f.inode.ctime = volume_now();
+    if (!view->volume->host.keeps_times)
+        f.inode.mtime = f.inode.ctime = volume_now();
     op->changes[op->count++] = change_put_inode(x->object, &f.inode);
     return 0;
 }

@@ -58,7 +58,6 @@ struct wal {
     struct list_node spares;
     uint32_t segment_count; // files that exist or are being made
     uint32_t next_file_number;
-    int prepare_error;
 
     uint64_t syncs;
     uint64_t flushes;
@@ -68,7 +67,6 @@ struct wal {
 
     struct thread flusher;
     struct thread preparer;
-    bool threads_started;
 };
 
 // wal_segment.c
