@@ -376,6 +376,7 @@ let_go(struct fold *f)
     for (size_t i = 0; i < f->plan.count; i++)
         chunk_map_invalidate(c->options.map, f->plan.actions[i].object, f->plan.actions[i].index);
     c->options.host.thaw(c->options.host.argument);
+    memory_trim();
     wal_release(c->options.wal, f->cut.lsn);
     remove_released(f);
 }

@@ -60,7 +60,7 @@ crash_round() { # VOLUME MODE MOUNT-OPTIONS ROUND
         volume_start "$1" "$3"
         sleep "$(random_ms 0 150)"
         kill -KILL "${V_PID[$1]}" 2>/dev/null || :
-        wait "${V_PID[$1]}" 2>/dev/null || :
+        wait "${V_JOB[$1]}" 2>/dev/null || :
         volume_detach "$1"
     fi
     volume_mount "$1" "$3"

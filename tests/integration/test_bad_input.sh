@@ -72,10 +72,10 @@ try_mount() { # NAME OPTIONS REFERENCE WHAT
         TRIED="mounted: $said"
         umount "${V_MNT[$1]}" || umount -l "${V_MNT[$1]}"
         wait_for 60 "the end of the daemon ($4)" volume_is_gone "$1"
-        wait "${V_PID[$1]}" || status=$?
+        wait "${V_JOB[$1]}" || status=$?
         [ $status -lt 126 ] || fail "$4: the daemon ended with $status after the unmount"
     else
-        wait "${V_PID[$1]}" || status=$?
+        wait "${V_JOB[$1]}" || status=$?
         [ $status -lt 126 ] || fail "$4: the daemon ended by a signal, status $status"
         [ $status -ne 0 ] || fail "$4: a refused mount with exit status 0"
         [ -s "$WORK/$1.out" ] || fail "$4: a refused mount without a word"
