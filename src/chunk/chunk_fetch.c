@@ -208,10 +208,13 @@ try_fetch(struct chunk_reader *r, struct fetch *x)
     }
     if (rc != 0)
         return rc;
-    rc = fetch_remote(r, x);
+    // Another flight may have landed since we looked.
+    bool here = read_local(r, x) == 0;
+    if (!here)
+        rc = fetch_remote(r, x);
     land(r, &flight);
     if (rc == 0)
-        count(&r->numbers.remote_frames, 1);
+        count(here ? &r->numbers.local_frames : &r->numbers.remote_frames, 1);
     return rc;
 }
 
