@@ -182,6 +182,13 @@ fail() { # TEXT...
     exit 1
 }
 
+# A failure after which the test can go on to see more: it fails in the end.
+COMPLAINTS=0
+complain() { # TEXT...
+    COMPLAINTS=$((COMPLAINTS + 1))
+    echo "$TEST_NAME: FAILED: $*"
+}
+
 assert_equal() { # EXPECTED ACTUAL WHAT
     [ "$1" = "$2" ] || fail "$3: expected '$1', found '$2'"
 }
@@ -255,6 +262,7 @@ test_ended() {
     local status=$1 name log
     trap - EXIT ERR
     set +e
+    [ "$COMPLAINTS" -eq 0 ] || status=1
     if [ "$status" -ne 0 ]; then
         show_core
         # A daemon's log lines are in its .out as well.
