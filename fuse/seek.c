@@ -132,10 +132,10 @@ int
 seeker_start(struct seeker *s, struct fuse_session *session)
 {
     s->session = session;
-    s->running = true;
+    s->running = s->started = true;
     int rc = thread_start(&s->thread, "seek", run, s);
-    s->started = rc == 0;
-    s->running = s->started;
+    if (rc != 0)
+        s->running = s->started = false;
     return rc;
 }
 

@@ -22,8 +22,8 @@ struct volume_host {
     // Makes the kernel hand over what it still caches (syncfs on the mount). Called from a thread
     // of the volume that holds no locks. 0 or -errno.
     int (*sync_kernel)(void *argument);
-    // The host stamps the times of files itself (the kernel's write-back cache does): changes of data
-    // and size leave them alone unless they bring times along.
+    // The host stamps the times of files itself (the kernel's write-back cache does): changes of
+    // data and size leave them alone unless they bring times along.
     bool keeps_times;
 };
 

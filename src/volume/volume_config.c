@@ -54,7 +54,7 @@ const struct config_entry volume_config_table[] = {
         "time between checkpoints; 0: only on demand, under pressure and at unmount"),
     VALUE("wal_limit", CONFIG_BYTES, wal_limit_bytes, 16 * MIB, TIB, "1G", "SIZE",
         "largest size of the write-ahead log; writers wait at the limit"),
-    VALUE("page_cache", CONFIG_BYTES, page_cache_bytes, 8 * MIB, TIB, "256M", "SIZE",
+    VALUE("page_cache", CONFIG_BYTES, page_cache_bytes, 8 * MIB, TIB, "64M", "SIZE",
         "memory for pages of files"),
     VALUE("upload_threads", CONFIG_NUMBER, upload_threads, 1, 64, "4", "N",
         "uploads to the store at the same time"),
