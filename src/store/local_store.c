@@ -50,7 +50,7 @@ local_store_open(
     struct local_store *s = memory_alloc_zero(sizeof(*s));
     s->ops = ops ? ops : &file_ops_system;
     s->hot_cache = memory_printf("%s/hot_cache/%u", root, db.v);
-    s->scratch = memory_printf("%s/checkpoint_scratch", root);
+    s->scratch = memory_printf("%s/checkpoint_scratch/%u", root, db.v);
     lock_init(&s->lock, "local_store", LOCK_RANK_STORE);
     list_init(&s->idle);
     int rc = path_make_directories(s->hot_cache, 0700);

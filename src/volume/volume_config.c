@@ -56,7 +56,7 @@ const struct config_entry volume_config_table[] = {
         "largest size of the write-ahead log; writers wait at the limit"),
     VALUE("page_cache", CONFIG_BYTES, page_cache_bytes, 8 * MIB, TIB, "64M", "SIZE",
         "memory for pages of files"),
-    VALUE("upload_threads", CONFIG_NUMBER, upload_threads, 1, 64, "4", "N",
+    VALUE("upload_threads", CONFIG_NUMBER, upload_threads, 1, 16, "4", "N",
         "uploads to the store at the same time"),
     VALUE("lease_ttl", CONFIG_DURATION, lease_ttl_ms, 3 * SECOND, HOUR, "60s", "TIME",
         "a claim to the volume that is not renewed for so long is void"),

@@ -491,6 +491,19 @@ start_threads(struct wal *w)
     return rc;
 }
 
+// An open log has a file, so that a log without one is a log that was lost.
+static int
+make_first_segment(struct wal *w)
+{
+    struct wal_segment *s;
+    int rc = wal_segment_create(w, w->next_file_number++, &s);
+    if (rc < 0)
+        return rc;
+    w->segment_count++;
+    list_append(&w->spares, &s->node);
+    return 0;
+}
+
 int
 wal_open(const struct wal_options *options, struct lsn cut, wal_replay *replay, void *argument,
     struct wal **wal_out, struct buffer *error)
@@ -498,6 +511,8 @@ wal_open(const struct wal_options *options, struct lsn cut, wal_replay *replay, 
     *wal_out = NULL;
     struct wal *w = wal_new(options);
     int rc = wal_recover(w, cut, replay, argument, error);
+    if (rc == 0 && w->segment_count == 0)
+        rc = make_first_segment(w);
     if (rc == 0)
         rc = start_threads(w);
     if (rc < 0) {

@@ -458,11 +458,12 @@ START_TEST(a_full_disk_is_enospc_until_there_is_space)
     struct journal j;
     journal_init(&j, 100000);
     set_no_space(true);
-    struct wal *w = journal_open(&j, &options);
-    size_t index;
-    ck_assert_int_eq(journal_append(&j, w, j.next_id++, 50, &index), -ENOSPC);
+    struct wal *w;
+    BUFFER_AUTO error = {0};
+    ck_assert_int_eq(wal_open(&options, (struct lsn){0}, journal_replay, &j, &w, &error), -ENOSPC);
     size_t files;
     set_no_space(false);
+    w = journal_open(&j, &options);
     journal_append_many(&j, w, 10);
     // The disk is full again, but what is released can be used again.
     set_no_space(true);
