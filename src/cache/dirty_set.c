@@ -188,8 +188,9 @@ add_hole(struct dirty_object *o, uint64_t first, uint64_t end)
     o->holes[from] = (struct page_extent){first, end};
 }
 
-static bool
-is_in_hole(const struct dirty_object *o, uint64_t page)
+// Where the hole that the page lies in ends, or where the next one begins.
+static uint64_t
+hole_edge(const struct dirty_object *o, uint64_t page, bool *inside_out)
 {
     size_t low = 0;
     size_t high = o->hole_count;
@@ -200,7 +201,10 @@ is_in_hole(const struct dirty_object *o, uint64_t page)
         else
             high = middle;
     }
-    return low < o->hole_count && o->holes[low].first <= page;
+    *inside_out = low < o->hole_count && o->holes[low].first <= page;
+    if (low == o->hole_count)
+        return UINT64_MAX;
+    return *inside_out ? o->holes[low].end : o->holes[low].first;
 }
 
 static void
@@ -255,8 +259,11 @@ dirty_set_find(const struct dirty_set *s, struct object_id object, struct page_n
     struct tree_node *n = tree_find(&o->leaves, &number);
     struct dirty_page *p =
         n ? CONTAINER_OF(n, struct leaf, node)->pages[page.v % LEAF_PAGES] : NULL;
-    if (!p)
-        return is_in_hole(o, page.v) ? DIRTY_HOLE : DIRTY_ABSENT;
+    if (!p) {
+        bool inside;
+        hole_edge(o, page.v, &inside);
+        return inside ? DIRTY_HOLE : DIRTY_ABSENT;
+    }
     *content_out = *p;
     if (p->page)
         page_get(p->page);
@@ -393,17 +400,39 @@ take_first(void *argument, struct page_no page, const struct dirty_page *content
     return 1;
 }
 
-uint64_t
-dirty_set_next_change(const struct dirty_set *s, struct object_id object, uint64_t page)
+struct page_run {
+    uint64_t next;
+    uint64_t limit;
+};
+
+static int
+count_run(void *argument, struct page_no page, const struct dirty_page *content UNUSED)
 {
-    uint64_t next = UINT64_MAX;
-    dirty_set_walk(s, object, page, UINT64_MAX, take_first, &next);
+    struct page_run *run = argument;
+    if (page.v != run->next || run->next == run->limit)
+        return 1;
+    run->next++;
+    return 0;
+}
+
+uint64_t
+dirty_set_run(const struct dirty_set *s, struct object_id object, uint64_t page, uint64_t most,
+    enum dirty_state *state_out)
+{
+    *state_out = DIRTY_ABSENT;
     struct dirty_object *o = find_object(s, object);
-    for (size_t i = 0; o && i < o->hole_count; i++) {
-        if (o->holes[i].end <= page)
-            continue;
-        uint64_t first = o->holes[i].first > page ? o->holes[i].first : page;
-        return first < next ? first : next;
+    if (!o)
+        return UINT64_MAX - page;
+    uint64_t next_page = UINT64_MAX;
+    dirty_set_walk(s, object, page, UINT64_MAX, take_first, &next_page);
+    if (next_page == page) {
+        struct page_run run = {page, page + most};
+        dirty_set_walk(s, object, page, UINT64_MAX, count_run, &run);
+        *state_out = DIRTY_PAGE;
+        return run.next - page;
     }
-    return next;
+    bool inside;
+    uint64_t edge = hole_edge(o, page, &inside);
+    *state_out = inside ? DIRTY_HOLE : DIRTY_ABSENT;
+    return (edge < next_page ? edge : next_page) - page;
 }

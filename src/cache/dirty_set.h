@@ -89,9 +89,10 @@ typedef int dirty_set_visit(void *argument, struct page_no page, const struct di
 int dirty_set_walk(const struct dirty_set *s, struct object_id object, uint64_t first, uint64_t end,
     dirty_set_visit *visit, void *argument);
 
-// The first page at or behind `page` that the set says something about; UINT64_MAX when there is
-// none.
-uint64_t dirty_set_next_change(const struct dirty_set *s, struct object_id object, uint64_t page);
+// The state of the page, and how many pages from it on have the same one (runs of DIRTY_PAGE may be
+// cut short at `most`). One that goes on to the end of the object counts up to UINT64_MAX.
+uint64_t dirty_set_run(const struct dirty_set *s, struct object_id object, uint64_t page,
+    uint64_t most, enum dirty_state *state_out);
 
 // ---- helpers for layers -------------------------------------------------------------------------
 

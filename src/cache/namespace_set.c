@@ -154,6 +154,21 @@ find_inode(const struct namespace_set *s, struct object_id object)
     return NULL;
 }
 
+// An object that goes takes its attributes along: what the set says about them is void.
+static void
+drop_xattrs(struct namespace_set *s, struct object_id object)
+{
+    struct xattr_key key = {object.v, NULL, 0};
+    for (;;) {
+        struct tree_node *n = tree_lower_bound(&s->xattrs, &key);
+        struct xattr_entry *e = n ? CONTAINER_OF(n, struct xattr_entry, node) : NULL;
+        if (!e || e->content.xattr.object.v != object.v)
+            return;
+        tree_remove(&s->xattrs, n);
+        free_xattr(e);
+    }
+}
+
 static void
 apply_inode(struct namespace_set *s, const struct change *c)
 {
@@ -167,6 +182,7 @@ apply_inode(struct namespace_set *s, const struct change *c)
     if (e->deleted) {
         free((char *)e->inode.link_target);
         e->inode = (struct inode_record){0};
+        drop_xattrs(s, c->object);
         return;
     }
     // A link's target never changes; the change may point to the very string that is kept here.

@@ -47,6 +47,7 @@ struct checkpoint_cut {
     struct lsn lsn;
     struct db_counters counters;
     uint64_t wall_ms;
+    bool again; // it was frozen before; the last fold of it failed
 };
 
 // What the owner of the layers does for the checkpoint. Called from the checkpoint's threads, which
@@ -84,7 +85,8 @@ struct checkpoint_options {
 
 MUST_CHECK int checkpoint_start(
     const struct checkpoint_options *options, struct checkpoint **checkpoint_out);
-// Stops the threads after the step they are in. Requests that wait get -ECANCELED.
+// Stops the threads after the step they are in; what waits for the store is cut short. Requests
+// that wait get -ECANCELED.
 void checkpoint_stop(struct checkpoint *c);
 
 // The log grows (or the memory fills): fold soon.

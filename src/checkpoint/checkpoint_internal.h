@@ -2,6 +2,8 @@
 #ifndef CKPTFS_CHECKPOINT_CHECKPOINT_INTERNAL_H
 #define CKPTFS_CHECKPOINT_CHECKPOINT_INTERNAL_H
 
+#include <stdatomic.h>
+
 #include "base/list.h"
 #include "checkpoint/checkpoint.h"
 #include "platform/thread.h"
@@ -16,6 +18,7 @@ struct checkpoint_request {
 
 struct checkpoint {
     struct checkpoint_options options;
+    atomic_bool canceled; // calls to the store are to be given up
 
     struct lock lock;      // "checkpoint": protects everything below
     struct job_record job; // the CreateCheckpoint job; id 0 when there is none
@@ -96,8 +99,10 @@ void checkpoint_staging_free(struct checkpoint_staging *staging);
 MUST_CHECK int checkpoint_write_image(struct checkpoint *c, const struct checkpoint_cut *cut,
     const struct chunk_action *action, struct blob_writer *w, uint32_t *present_out);
 
-// checkpoint_fold.c: one local generation. 1 when there was nothing to fold.
-MUST_CHECK int checkpoint_fold(struct checkpoint *c, struct generation *generation_out);
+// checkpoint_fold.c: one local generation. 1 when there was nothing to fold. `again_out`: the cut
+// was that of a fold that failed, so what came after it is not in the generation.
+MUST_CHECK int checkpoint_fold(
+    struct checkpoint *c, struct generation *generation_out, bool *again_out);
 
 // checkpoint_publish.c: one attempt. 1: published; 0: there was nothing to publish; in both cases
 // the generation that is in the store. -ESTALE when the volume was taken by another writer.
@@ -105,6 +110,9 @@ MUST_CHECK int checkpoint_publish(struct checkpoint *c, struct generation *gener
 
 // Reads the chain: own records are taken in, a foreign one fences.
 void checkpoint_look_at_chain(struct checkpoint *c);
+
+// For calls to the store: whether checkpoint_stop has been called. `argument`: the checkpoint.
+bool checkpoint_is_canceled(void *argument);
 
 void checkpoint_set_fold_phase(struct checkpoint *c, enum checkpoint_phase phase);
 void checkpoint_set_publish_phase(struct checkpoint *c, enum checkpoint_phase phase);

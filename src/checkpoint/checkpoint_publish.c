@@ -15,6 +15,8 @@
 #include "store/blob_key.h"
 
 #define UPLOAD_THREADS_MAX 16u
+// Slower than this an upload has failed.
+#define UPLOAD_BYTES_PER_MS_MIN 64u
 
 struct publication {
     struct checkpoint *c;
@@ -116,7 +118,7 @@ static bool
 is_stopping(void *argument)
 {
     struct publication *p = argument;
-    return atomic_load(&p->error) != 0;
+    return atomic_load(&p->error) != 0 || checkpoint_is_canceled(p->c);
 }
 
 static int
@@ -134,7 +136,8 @@ upload_blob(struct publication *p, const struct blob_record *blob)
     }
     struct remote_source source = {.fd = fd, .length = blob->bytes, .hash = blob->hash};
     struct remote_call call = {
-        .deadline_ms = clock_monotonic_ms() + c->options.upload_deadline_ms,
+        .deadline_ms = clock_monotonic_ms() + c->options.upload_deadline_ms +
+                       blob->bytes / UPLOAD_BYTES_PER_MS_MIN,
         .is_canceled = is_stopping,
         .argument = p,
         .background = true,
@@ -334,7 +337,7 @@ checkpoint_look_at_chain(struct checkpoint *c)
     int rc = read_db(c, &p.db);
     if (rc == 0 && !p.db.fenced)
         rc = catch_up(&p);
-    if (rc < 0 && rc != -ESTALE)
+    if (rc < 0 && rc != -ESTALE && rc != -ECANCELED)
         checkpoint_note_failure(c, "ownership", rc, remote_store_error());
 }
 
@@ -350,7 +353,7 @@ checkpoint_publish(struct checkpoint *c, struct generation *generation_out)
     set_publishing(c, 0);
     if (published)
         clean_up(&p);
-    if (rc < 0 && p.error == 0)
+    if (rc < 0 && rc != -ECANCELED && p.error == 0)
         checkpoint_note_failure(c, "publish", rc, remote_store_error());
     if (rc == 0)
         rc = read_db(c, &p.db);

@@ -177,11 +177,14 @@ fold_once(struct checkpoint *c, bool timer)
     if (rc < 0)
         checkpoint_note_failure(c, "kernel sync", rc, NULL);
     struct generation generation = {0};
-    if (rc == 0)
-        rc = checkpoint_fold(c, &generation);
+    // Who asks wants all that has happened so far: a cut whose first fold failed is too old for it.
+    uint64_t folds = 0;
+    for (bool again = true; rc == 0 && again;) {
+        rc = checkpoint_fold(c, &generation, &again);
+        folds += rc == 0;
+    }
     lock_take(&c->lock);
-    if (rc == 0)
-        c->numbers.folds++;
+    c->numbers.folds += folds;
     if (timer)
         c->publish_due = true;
     if (rc < 0 && rc != -ESTALE)
@@ -361,6 +364,13 @@ start_threads(struct checkpoint *c)
     return rc;
 }
 
+bool
+checkpoint_is_canceled(void *argument)
+{
+    struct checkpoint *c = argument;
+    return atomic_load(&c->canceled);
+}
+
 int
 checkpoint_start(const struct checkpoint_options *options, struct checkpoint **checkpoint_out)
 {
@@ -368,6 +378,9 @@ checkpoint_start(const struct checkpoint_options *options, struct checkpoint **c
     struct checkpoint *c = memory_alloc_zero(sizeof(*c));
     c->options = *options;
     c->claimed = options->claimed;
+    c->options.place.call_ms = options->upload_deadline_ms;
+    c->options.place.is_canceled = checkpoint_is_canceled;
+    c->options.place.argument = c;
     lock_init(&c->lock, "checkpoint", LOCK_RANK_CHECKPOINT);
     condition_init(&c->fold_work);
     condition_init(&c->publish_work);
@@ -401,6 +414,7 @@ checkpoint_stop(struct checkpoint *c)
         return;
     lock_take(&c->lock);
     c->stopping = true;
+    atomic_store(&c->canceled, true);
     condition_broadcast(&c->fold_work);
     condition_broadcast(&c->publish_work);
     lock_release(&c->lock);

@@ -204,6 +204,29 @@ chunk_map_read_blob(struct chunk_map *map, const struct sha256 *hash, struct blo
     return rc;
 }
 
+static int
+take_index(
+    void *argument, struct chunk_index index, struct chunk_id id UNUSED, uint32_t present UNUSED)
+{
+    *(struct chunk_index *)argument = index;
+    return 1;
+}
+
+int
+chunk_map_next(struct chunk_map *map, struct object_id object, struct chunk_index index,
+    struct chunk_index *next_out)
+{
+    next_out->v = UINT64_MAX;
+    struct manifest_reader *r;
+    int rc = manifest_read_begin(map->manifest, &r);
+    if (rc < 0)
+        return rc;
+    struct chunk_index from = {index.v + 1};
+    rc = manifest_read_object_chunks(r, map->db, object, from, take_index, next_out);
+    manifest_read_end(r);
+    return rc < 0 ? rc : 0;
+}
+
 void
 chunk_view_put(struct chunk_map *map UNUSED, struct chunk_view *view)
 {

@@ -47,6 +47,9 @@ void chunk_map_free(struct chunk_map *map); // no views may be out
 // -errno.
 MUST_CHECK int chunk_map_get(struct chunk_map *map, struct object_id object,
     struct chunk_index index, struct chunk_view **view_out);
+// The first chunk behind `index` that the object has; UINT64_MAX when there is none.
+MUST_CHECK int chunk_map_next(struct chunk_map *map, struct object_id object,
+    struct chunk_index index, struct chunk_index *next_out);
 void chunk_view_put(struct chunk_map *map, struct chunk_view *view); // NULL is fine
 
 // The manifest's entry for the chunk has changed, or all of the object's.

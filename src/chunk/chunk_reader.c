@@ -167,8 +167,14 @@ chunk_reader_run(struct chunk_reader *r, struct object_id object, struct page_no
     *hole_out = true;
     *count_out = CHUNK_PAGES - page_in_chunk(page);
     int rc = chunk_map_get(r->map, object, chunk_of_page(page), &view);
-    if (rc < 0 || !view)
+    if (rc < 0)
         return rc;
+    if (!view) {
+        struct chunk_index next;
+        rc = chunk_map_next(r->map, object, chunk_of_page(page), &next);
+        *count_out = next.v == UINT64_MAX ? UINT64_MAX - page.v : next.v * CHUNK_PAGES - page.v;
+        return rc;
+    }
     rc = run_in_view(
         r, view, page_in_chunk(page), options ? options : &no_options, hole_out, count_out);
     chunk_view_put(r->map, view);

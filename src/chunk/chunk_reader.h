@@ -51,7 +51,7 @@ MUST_CHECK int chunk_reader_index(struct chunk_reader *r, struct chunk_view *vie
     const struct chunk_read_options *options, const struct blob_index **index_out);
 
 // Whether the page is a hole as of the local generation, and how far (to the end of the chunk at
-// most) the same holds for the pages that follow.
+// most, or where there is none to the next one) the same holds for the pages that follow.
 MUST_CHECK int chunk_reader_run(struct chunk_reader *r, struct object_id object,
     struct page_no page, const struct chunk_read_options *options, bool *hole_out,
     uint64_t *count_out);

@@ -1,44 +1,52 @@
 // SPDX-License-Identifier: Apache-2.0
 // SEEK_DATA and SEEK_HOLE: layers and chunks walked in runs of pages that are alike.
+#include <errno.h>
+
 #include "page/page_internal.h"
 
-// Far enough that a sparse file of a terabyte takes few steps, short enough to hold the lock for.
-#define LAYER_PAGES_MAX 4096u
+// The longest run of dirty pages that is counted under the lock.
+#define RUN_PAGES_MAX 4096u
 
 // What the layers say about the pages from `page` on.
 enum layer_answer { LAYERS_BELOW, LAYERS_DATA, LAYERS_HOLE };
 
-static enum layer_answer
-ask_layers_locked(struct page_store *ps, struct object_id object, uint64_t page)
-{
-    const struct dirty_set *sets[] = {ps->active, ps->frozen};
-    for (unsigned i = 0; i < 2 && sets[i]; i++) {
-        struct dirty_page found;
-        enum dirty_state state = dirty_set_find(sets[i], object, (struct page_no){page}, &found);
-        page_put(found.page);
-        if (state != DIRTY_ABSENT)
-            return state == DIRTY_PAGE ? LAYERS_DATA : LAYERS_HOLE;
-    }
-    return LAYERS_BELOW;
-}
-
-// How many pages from `page` on the layers answer alike, up to LAYER_PAGES_MAX.
+// How many pages from `page` on the layers answer alike.
 static uint64_t
 layer_run_locked(
     struct page_store *ps, struct object_id object, uint64_t page, enum layer_answer *answer)
 {
-    *answer = ask_layers_locked(ps, object, page);
-    uint64_t untouched = dirty_set_next_change(ps->active, object, page);
-    if (ps->frozen) {
-        uint64_t other = dirty_set_next_change(ps->frozen, object, page);
-        untouched = other < untouched ? other : untouched;
+    static const enum layer_answer answers[] = {
+        [DIRTY_ABSENT] = LAYERS_BELOW, [DIRTY_PAGE] = LAYERS_DATA, [DIRTY_HOLE] = LAYERS_HOLE};
+    enum dirty_state state;
+    uint64_t run = dirty_set_run(ps->active, object, page, RUN_PAGES_MAX, &state);
+    if (state == DIRTY_ABSENT && ps->frozen) {
+        uint64_t below = dirty_set_run(ps->frozen, object, page, RUN_PAGES_MAX, &state);
+        run = below < run ? below : run;
     }
-    if (*answer == LAYERS_BELOW)
-        return untouched - page;
-    uint64_t n = 1;
-    while (n < LAYER_PAGES_MAX && ask_layers_locked(ps, object, page + n) == *answer)
-        n++;
-    return n;
+    *answer = answers[state];
+    return run;
+}
+
+// The same for the chunks. An image may go away while it is asked, because a local generation took
+// its place: then it is asked again.
+static int
+chunk_run(struct page_store *ps, struct object_id object, uint64_t page, bool *hole_out,
+    uint64_t *run_out)
+{
+    for (;;) {
+        lock_take(ps->lock);
+        uint64_t version = ps->version;
+        lock_release(ps->lock);
+        int rc =
+            chunk_reader_run(ps->reader, object, (struct page_no){page}, NULL, hole_out, run_out);
+        if (rc == 0)
+            return 0;
+        lock_take(ps->lock);
+        bool moved = version != ps->version;
+        lock_release(ps->lock);
+        if (!moved)
+            return rc == -ESTALE ? -EIO : rc;
+    }
 }
 
 int
@@ -55,8 +63,7 @@ page_store_seek(struct page_store *ps, struct object_id object, uint64_t offset,
         bool hole = answer == LAYERS_HOLE;
         if (answer == LAYERS_BELOW) {
             uint64_t below;
-            int rc =
-                chunk_reader_run(ps->reader, object, (struct page_no){page}, NULL, &hole, &below);
+            int rc = chunk_run(ps, object, page, &hole, &below);
             if (rc < 0)
                 return rc;
             run = below < run ? below : run;

@@ -61,7 +61,8 @@ lease_from_record(const struct remote_place *place, const struct manifest_record
     remote_key(place, REMOTE_RECORD, owner->sequence, &name);
     const char *key = buffer_string(&name);
     struct remote_head head;
-    int rc = remote_store_head_blob(place->store, key, &head, NULL);
+    struct remote_call call = remote_call_of(place, 0);
+    int rc = remote_store_head_blob(place->store, key, &head, &call);
     if (rc < 0)
         return remote_log_failure("remote.head_failed", key, rc == -ENOENT ? -EBADMSG : rc);
     *lease_out = (struct remote_lease){

@@ -4,7 +4,23 @@
 #ifndef CKPTFS_REMOTE_REMOTE_INTERNAL_H
 #define CKPTFS_REMOTE_REMOTE_INTERNAL_H
 
+#include "platform/clock.h"
 #include "remote/remote_manifest.h"
+
+// Slower than this a transfer has failed.
+#define REMOTE_BYTES_PER_MS_MIN 64u
+
+// A request of the place that moves about this many bytes.
+static inline struct remote_call
+remote_call_of(const struct remote_place *place, uint64_t bytes)
+{
+    uint64_t ms = place->call_ms + bytes / REMOTE_BYTES_PER_MS_MIN;
+    return (struct remote_call){
+        .deadline_ms = place->call_ms ? clock_monotonic_ms() + ms : 0,
+        .is_canceled = place->is_canceled,
+        .argument = place->argument,
+    };
+}
 
 // Of a lease that cannot be read or is missing: how long its owner is believed to be alive.
 #define REMOTE_LEASE_DEFAULT_TTL_MS 60000u

@@ -109,7 +109,8 @@ remote_lease_read(const struct remote_place *place, uint64_t epoch, struct remot
     BUFFER_AUTO text = {0};
     remote_key(place, REMOTE_LEASE, epoch, &name);
     const char *key = buffer_string(&name);
-    int rc = remote_store_get_blob(place->store, key, 0, REMOTE_LEASE_BYTES_MAX + 1, &text, NULL);
+    struct remote_call call = remote_call_of(place, 0);
+    int rc = remote_store_get_blob(place->store, key, 0, REMOTE_LEASE_BYTES_MAX + 1, &text, &call);
     if (rc == -ENOENT)
         return rc;
     // Some stores refuse to read a range of an empty object. The body only says more about the
@@ -119,7 +120,8 @@ remote_lease_read(const struct remote_place *place, uint64_t epoch, struct remot
     // The age is asked for after the body, so that a renewal in between makes the lease younger and
     // never older than it is.
     struct remote_head head;
-    int head_rc = remote_store_head_blob(place->store, key, &head, NULL);
+    call = remote_call_of(place, 0);
+    int head_rc = remote_store_head_blob(place->store, key, &head, &call);
     if (head_rc == -ENOENT)
         return head_rc;
     if (head_rc < 0)
@@ -154,6 +156,7 @@ remote_lease_write(const struct remote_place *place, uint64_t epoch, uint64_t tt
         released ? "yes" : "no");
     struct remote_source source = {.data = text.data, .length = text.length};
     sha256_of(text.data, text.length, &source.hash);
-    int rc = remote_store_put_blob(place->store, key, &source, REMOTE_PUT_OVERWRITE, NULL);
+    struct remote_call call = remote_call_of(place, 0);
+    int rc = remote_store_put_blob(place->store, key, &source, REMOTE_PUT_OVERWRITE, &call);
     return rc == 0 ? 0 : remote_log_failure("remote.put_failed", key, rc);
 }

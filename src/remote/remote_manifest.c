@@ -174,7 +174,8 @@ remote_record_create(
     BUFFER_AUTO name = {0};
     remote_key(place, REMOTE_RECORD, sequence, &name);
     const char *key = buffer_string(&name);
-    int rc = remote_store_put_blob(place->store, key, source, REMOTE_PUT_CREATE, NULL);
+    struct remote_call call = remote_call_of(place, source->length);
+    int rc = remote_store_put_blob(place->store, key, source, REMOTE_PUT_CREATE, &call);
     if (rc == 0 || rc != -EEXIST)
         return rc == 0 ? 0 : remote_log_failure("remote.put_failed", key, rc);
     // It may be ours: made by a try whose answer was lost, or before a crash.
@@ -215,7 +216,8 @@ record_exists(const struct remote_place *place, uint64_t sequence)
     remote_key(place, REMOTE_RECORD, sequence, &name);
     const char *key = buffer_string(&name);
     struct remote_head head;
-    int rc = remote_store_head_blob(place->store, key, &head, NULL);
+    struct remote_call call = remote_call_of(place, 0);
+    int rc = remote_store_head_blob(place->store, key, &head, &call);
     if (rc < 0 && rc != -ENOENT)
         return remote_log_failure("remote.head_failed", key, rc);
     return rc;

@@ -29,6 +29,11 @@ struct remote_place {
     uint32_t volume_number;
     struct uuid writer;  // manifest_root_id()
     const char *scratch; // an existing directory for temporary files
+    // How long one request may take, tries included, besides the time for its bytes (0: as long as
+    // the store likes), and whether to give it up (-ECANCELED; may be NULL).
+    uint64_t call_ms;
+    bool (*is_canceled)(void *argument);
+    void *argument;
 };
 
 // Makes record 1. -EEXIST when the volume exists.

@@ -68,7 +68,8 @@ fetch_range(const struct remote_place *place, const char *key, uint64_t offset, 
     struct buffer *out)
 {
     buffer_clear(out);
-    int rc = remote_store_get_blob(place->store, key, offset, n, out, NULL);
+    struct remote_call call = remote_call_of(place, n);
+    int rc = remote_store_get_blob(place->store, key, offset, n, out, &call);
     if (rc == -ENOENT)
         return remote_log_bad(key, "the object is gone though it was just there");
     if (rc < 0)
@@ -138,7 +139,8 @@ remote_object_is(
     const struct remote_place *place, const char *key, uint64_t bytes, const struct sha256 *hash)
 {
     struct remote_head head;
-    int rc = remote_store_head_blob(place->store, key, &head, NULL);
+    struct remote_call call = remote_call_of(place, 0);
+    int rc = remote_store_head_blob(place->store, key, &head, &call);
     if (rc < 0)
         return remote_log_failure("remote.head_failed", key, rc == -ENOENT ? -EAGAIN : rc);
     if (head.size != bytes)
@@ -199,8 +201,9 @@ next_page(struct remote_walk *w)
     remote_listing_free(&w->page);
     w->page = (struct remote_listing){0};
     w->next = 0;
+    struct remote_call call = remote_call_of(w->place, 0);
     int rc = remote_store_list_blobs(
-        w->place->store, prefix, buffer_string(&w->after), 1000, &w->page, NULL);
+        w->place->store, prefix, buffer_string(&w->after), 1000, &w->page, &call);
     if (rc < 0)
         return remote_log_failure("remote.list_failed", prefix, rc);
     // A server that says "more" and gives nothing would keep us here for ever.

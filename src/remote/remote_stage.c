@@ -248,7 +248,8 @@ put_catalog(const struct remote_place *place, const struct remote_staged *staged
     remote_key(place, REMOTE_CATALOG, staged->header.sequence, &name);
     const char *key = buffer_string(&name);
     struct remote_source source = {.fd = staged->fd, .length = staged->bytes, .hash = staged->hash};
-    int rc = remote_store_put_blob(place->store, key, &source, REMOTE_PUT_CREATE, NULL);
+    struct remote_call call = remote_call_of(place, staged->bytes);
+    int rc = remote_store_put_blob(place->store, key, &source, REMOTE_PUT_CREATE, &call);
     if (rc < 0 && rc != -EEXIST)
         return remote_log_failure("remote.put_failed", key, rc);
     return 0;

@@ -152,8 +152,8 @@ volume_open(const struct volume_config *config, const struct volume_host *host,
             rc = volume_settle(v, error);
     }
     if (rc < 0) {
+        volume_stop_housekeeping(v); // it talks to the checkpoint
         checkpoint_stop(v->checkpoint);
-        volume_stop_housekeeping(v);
         int closed = wal_close(v->wal);
         if (closed < 0)
             log_warning("wal.failed", "the log could not be closed: %s", strerror(-closed));
@@ -261,8 +261,8 @@ volume_close(struct volume *v)
         bool fenced = v->fenced;
         lock_release(&v->lock);
         rc = fenced ? -ESTALE : publish_last(v);
+        volume_stop_housekeeping(v); // it talks to the checkpoint
         checkpoint_stop(v->checkpoint);
-        volume_stop_housekeeping(v);
         if (rc == 0)
             release_lease(v);
         else

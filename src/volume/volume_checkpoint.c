@@ -20,7 +20,8 @@ freeze(void *argument, struct checkpoint_cut *cut_out)
 {
     struct volume *v = argument;
     lock_take(&v->lock);
-    bool something = v->frozen_names != NULL; // a fold that failed is tried again
+    bool again = v->frozen_names != NULL; // a fold that failed is tried again
+    bool something = again;
     if (!something && !(namespace_set_is_empty(v->names) && page_store_is_clean_locked(v->pages))) {
         struct wal_numbers n;
         wal_numbers(v->wal, &n);
@@ -39,6 +40,7 @@ freeze(void *argument, struct checkpoint_cut *cut_out)
         something = true;
     }
     *cut_out = v->cut;
+    cut_out->again = again;
     lock_release(&v->lock);
     return something;
 }
@@ -134,6 +136,13 @@ watch_log(struct volume *v)
     lock_release(&v->lock);
 }
 
+static bool
+is_canceled(void *argument)
+{
+    struct volume *v = argument;
+    return atomic_load(&v->housekeeping_canceled);
+}
+
 // Renews the lease and looks whether somebody has written the record that would be ours next.
 static void
 renew_lease(struct volume *v)
@@ -146,9 +155,12 @@ renew_lease(struct volume *v)
     manifest_read_end(r);
     if (rc < 0 || db.epoch == 0)
         return;
-    rc = remote_lease_write(&v->place, db.epoch, v->config.lease_ttl_ms, false);
+    struct remote_place place = v->place;
+    place.is_canceled = is_canceled;
+    place.argument = v;
+    rc = remote_lease_write(&place, db.epoch, v->config.lease_ttl_ms, false);
     if (rc == 0)
-        rc = remote_manifest_is_followed(&v->place, db.remote_sequence);
+        rc = remote_manifest_is_followed(&place, db.remote_sequence);
     // Our own publisher may just have written it: let the publisher find out, it reads the record.
     if (rc == 1)
         checkpoint_check_owner(v->checkpoint);
@@ -196,6 +208,7 @@ volume_stop_housekeeping(struct volume *v)
         return;
     lock_take(&v->housekeeping_lock);
     v->stopping = true;
+    atomic_store(&v->housekeeping_canceled, true);
     condition_signal(&v->housekeeping_work);
     lock_release(&v->housekeeping_lock);
     thread_join(&v->housekeeping);

@@ -2,6 +2,8 @@
 #ifndef CKPTFS_VOLUME_VOLUME_INTERNAL_H
 #define CKPTFS_VOLUME_VOLUME_INTERNAL_H
 
+#include <stdatomic.h>
+
 #include "base/hash_table.h"
 #include "cache/namespace_set.h"
 #include "checkpoint/checkpoint.h"
@@ -22,6 +24,7 @@ struct live_object {
     struct object_id object;
     unsigned opens;
     bool orphan;
+    bool forgotten; // by the kernel, before the last close was heard of
 };
 
 struct volume {
@@ -66,6 +69,7 @@ struct volume {
     bool claimed;
     struct thread housekeeping;
     bool housekeeping_started;
+    atomic_bool housekeeping_canceled; // its calls to the store are to be given up
 };
 
 // ---- volume_view.c: the namespace, merged ------------------------------------------------------

@@ -160,6 +160,7 @@ volume_open_layers(struct volume *v, struct buffer *error)
         .volume_number = 1,
         .writer = manifest_root_id(v->manifest),
         .scratch = local_store_scratch(v->local),
+        .call_ms = v->config.read_deadline_ms,
     };
     v->map = chunk_map_new(v->manifest, v->db, v->config.page_cache_bytes / 8 + (4u << 20));
     struct chunk_reader_options reader = {
@@ -343,7 +344,8 @@ probe_store(struct volume *v, struct buffer *error)
 {
     if (v->config.unsafe_store)
         return 0;
-    int rc = remote_store_probe(v->remote, NULL);
+    struct remote_call call = {.deadline_ms = clock_monotonic_ms() + v->config.read_deadline_ms};
+    int rc = remote_store_probe(v->remote, &call);
     return rc < 0 ? store_failed(v, error, "use", rc) : 0;
 }
 
@@ -425,11 +427,12 @@ open_ready_db(struct volume *v, struct db_record *db, struct buffer *error)
 static bool
 has_unpublished(struct volume *v, const struct db_record *db)
 {
-    lock_take(&v->lock);
-    bool dirty = !namespace_set_is_empty(v->names);
-    lock_release(&v->lock);
     // A new volume's root directory is made at every first mount; it is nobody's data.
-    return db->local.v > db->published.v || (dirty && db->local.v > 0);
+    size_t nobodys = db->local.v == 0 ? 1 : 0;
+    lock_take(&v->lock);
+    bool dirty = namespace_set_count(v->names) > nobodys || !page_store_is_clean_locked(v->pages);
+    lock_release(&v->lock);
+    return db->local.v > db->published.v || dirty;
 }
 
 // The volume went on elsewhere. 1: start over from the bucket.

@@ -85,31 +85,52 @@ delete_object(struct volume *v, struct object_id object)
     return rc == -ENOENT ? 0 : rc;
 }
 
+// Lets go of the object if nobody has it any more; whether it is to be deleted.
+static bool
+let_go_locked(struct volume *v, struct live_object *o)
+{
+    if (o->opens > 0 || (o->orphan && !o->forgotten))
+        return false;
+    bool delete = o->orphan && !v->read_only;
+    drop_locked(v, o);
+    return delete;
+}
+
+static void
+delete_orphan(struct volume *v, struct object_id object)
+{
+    int rc = delete_object(v, object);
+    if (rc < 0 && rc != -EROFS)
+        log_warning("volume.orphan", "cannot delete object %llu now: %s; the next mount will",
+            (unsigned long long)object.v, strerror(-rc));
+}
+
 void
 volume_object_closed(struct volume *v, struct object_id object)
 {
     lock_take(&v->lock);
     struct live_object *o = find_locked(v, object);
-    if (o && o->opens > 0 && --o->opens == 0 && !o->orphan)
-        drop_locked(v, o);
+    bool gone = o && o->opens > 0 && --o->opens == 0 && let_go_locked(v, o);
     lock_release(&v->lock);
+    if (gone)
+        delete_orphan(v, object);
 }
 
+// The kernel says so after its last close, but another thread may be faster with this than with
+// that.
 void
 volume_object_forgotten(struct volume *v, struct object_id object)
 {
     lock_take(&v->lock);
     struct live_object *o = find_locked(v, object);
-    bool gone = o && o->orphan && o->opens == 0 && !v->read_only;
-    if (gone)
-        drop_locked(v, o);
+    bool gone = false;
+    if (o && o->orphan) {
+        o->forgotten = true;
+        gone = let_go_locked(v, o);
+    }
     lock_release(&v->lock);
-    if (!gone)
-        return;
-    int rc = delete_object(v, object);
-    if (rc < 0 && rc != -EROFS)
-        log_warning("volume.orphan", "cannot delete object %llu now: %s; the next mount will",
-            (unsigned long long)object.v, strerror(-rc));
+    if (gone)
+        delete_orphan(v, object);
 }
 
 // ---- at mount -----------------------------------------------------------------------------------

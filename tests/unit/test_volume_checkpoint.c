@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+// Checkpoints of a volume when something is in their way.
+#include "volume_world.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "platform/clock.h"
+#include "platform/memory.h"
+#include "platform/thread.h"
+
+// ---- folds that fail ----------------------------------------------------------------------------
+
+// A file where the directory for staging should be: folds fail.
+static void
+block_scratch(struct volume_world *w)
+{
+    CLEANUP(memory_free_auto) char *scratch = memory_printf("%s/checkpoint_scratch", w->root);
+    CLEANUP(memory_free_auto) char *aside = memory_printf("%s/aside", w->root);
+    ck_assert_int_eq(rename(scratch, aside), 0);
+    int fd = open(scratch, O_CREAT | O_WRONLY, 0600);
+    ck_assert_int_ge(fd, 0);
+    close(fd);
+}
+
+static void
+unblock_scratch(struct volume_world *w)
+{
+    CLEANUP(memory_free_auto) char *scratch = memory_printf("%s/checkpoint_scratch", w->root);
+    CLEANUP(memory_free_auto) char *aside = memory_printf("%s/aside", w->root);
+    ck_assert_int_eq(unlink(scratch), 0);
+    ck_assert_int_eq(rename(aside, scratch), 0);
+}
+
+START_TEST(a_checkpoint_after_a_failed_one_holds_what_came_between)
+{
+    struct volume_world w;
+    volume_world_new(&w);
+    volume_world_open(&w);
+    struct object_id a = volume_world_make_file(w.v, "a");
+    volume_world_fill(w.v, a, 0, 100000, 1);
+    block_scratch(&w);
+    struct generation generation;
+    ck_assert_int_lt(volume_world_checkpoint(w.v, 0, &generation), 0);
+    struct object_id b = volume_world_make_file(w.v, "b");
+    volume_world_fill(w.v, b, 0, 100000, 2);
+    unblock_scratch(&w);
+    generation = volume_world_publish(w.v);
+    struct volume_world past = w;
+    past.config.at_generation = generation.v;
+    past.config.read_only = true;
+    volume_world_open(&past);
+    volume_world_expect(past.v, a, 0, 100000, 1);
+    volume_world_expect(past.v, volume_world_find(past.v, "b"), 0, 100000, 2);
+    ck_assert_int_eq(volume_world_try_close(&past), 0);
+    volume_world_free(&w);
+}
+END_TEST
+
+struct writer {
+    struct volume *v;
+    struct object_id object;
+    atomic_int result;
+    atomic_bool done;
+};
+
+// Many times the log.
+static void
+write_much(void *argument)
+{
+    struct writer *x = argument;
+    CLEANUP(memory_free_auto) uint8_t *bytes = memory_alloc_zero(1u << 20);
+    int rc = 0;
+    for (uint64_t i = 0; rc == 0 && i < 40; i++)
+        rc = volume_write(x->v, x->object, i % 3 << 20, bytes, 1u << 20, 0);
+    atomic_store(&x->result, rc);
+    atomic_store(&x->done, true);
+}
+
+START_TEST(writers_wait_while_folds_fail_and_go_on_when_they_do_not)
+{
+    struct volume_world w;
+    volume_world_new(&w);
+    volume_world_open(&w);
+    struct writer x = {.v = w.v, .object = volume_world_make_file(w.v, "a")};
+    block_scratch(&w);
+    struct thread t;
+    ck_assert_int_eq(thread_start(&t, "writer", write_much, &x), 0);
+    struct volume_status status;
+    do {
+        clock_sleep_ms(10);
+        volume_status(w.v, &status);
+    } while (status.checkpoint_failures < 2);
+    ck_assert(!atomic_load(&x.done));
+    ck_assert_uint_gt(strlen(status.last_error), 0);
+    unblock_scratch(&w);
+    thread_join(&t);
+    ck_assert_int_eq(atomic_load(&x.result), 0);
+    volume_world_free(&w);
+}
+END_TEST
+
+int
+main(void)
+{
+    Suite *s = suite_create("volume_checkpoint");
+#define ADD(test) unit_add(s, #test, test, 120)
+    ADD(a_checkpoint_after_a_failed_one_holds_what_came_between);
+    ADD(writers_wait_while_folds_fail_and_go_on_when_they_do_not);
+#undef ADD
+    return unit_run(s);
+}

@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0
+// Two roots that want one volume: who may write, who finds out, and what becomes of what was not
+// published.
+#include "volume_world.h"
+
+#include <inttypes.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "platform/clock.h"
+#include "platform/memory.h"
+
+// Another root of the same store.
+static struct volume_world
+other_root(const struct volume_world *w)
+{
+    struct volume_world other;
+    volume_world_join(&other, w->directory);
+    volume_world_set_root(&other, "other");
+    other.config.lease_ttl_ms = w->config.lease_ttl_ms;
+    return other;
+}
+
+// Opens the volume in a process of its own, does something with it, and dies without closing.
+static void
+die_after(struct volume_world *w, void (*work)(struct volume *v))
+{
+    fflush(stdout);
+    pid_t pid = fork();
+    ck_assert_int_ge(pid, 0);
+    if (pid == 0) {
+        BUFFER_AUTO error = {0};
+        if (volume_open(&w->config, NULL, &w->v, &error) < 0)
+            _exit(1);
+        work(w->v);
+        if (volume_world_sync(w->v) < 0)
+            _exit(2);
+        raise(SIGKILL);
+    }
+    int status;
+    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+    ck_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+}
+
+static void
+make_a(struct volume *v)
+{
+    volume_world_fill(v, volume_world_make_file(v, "a"), 0, 10000, 1);
+}
+
+static void
+make_and_publish_a(struct volume *v)
+{
+    make_a(v);
+    volume_world_publish(v);
+}
+
+static void
+write_a_in_place(struct volume *v)
+{
+    struct object_id a = volume_world_find(v, "a");
+    CLEANUP(memory_free_auto) uint8_t *bytes = memory_alloc_zero(4096);
+    ck_assert_int_eq(volume_write(v, a, 0, bytes, 4096, VOLUME_WRITE_KEEP_TIMES), 0);
+}
+
+static void
+do_nothing(struct volume *v UNUSED)
+{
+}
+
+START_TEST(a_taken_over_writer_finds_out_and_stops)
+{
+    struct volume_world w;
+    volume_world_new(&w);
+    volume_world_open(&w);
+    make_and_publish_a(w.v);
+    struct volume_world other = other_root(&w);
+    volume_world_open_fails(&other, -EBUSY);
+    other.config.takeover = true;
+    volume_world_open(&other);
+    volume_world_expect(other.v, volume_world_find(other.v, "a"), 0, 10000, 1);
+    volume_world_fill(other.v, volume_world_make_file(other.v, "b"), 0, 10000, 2);
+    volume_world_publish(other.v);
+    // The first one goes on until it wants to publish.
+    volume_world_fill(w.v, volume_world_make_file(w.v, "c"), 0, 10000, 3);
+    struct generation generation;
+    ck_assert_int_eq(volume_world_checkpoint(w.v, VOLUME_CHECKPOINT_PUBLISH, &generation), -ESTALE);
+    struct volume_status status;
+    volume_status(w.v, &status);
+    ck_assert(status.fenced && status.read_only);
+    ck_assert_ptr_nonnull(strstr(status.read_only_reason, "fenced"));
+    struct object_id c = volume_world_find(w.v, "c");
+    ck_assert_int_eq(volume_write(w.v, c, 0, (const uint8_t *)"x", 1, 0), -EROFS);
+    volume_world_expect(w.v, c, 0, 10000, 3);
+    ck_assert_int_eq(volume_world_try_close(&w), -ESTALE);
+    // What it had not published is not thrown away unasked.
+    volume_world_open_fails(&w, -EBUSY);
+    w.config.discard_unpublished = true;
+    volume_world_open_fails(&w, -EBUSY); // the other one is alive
+    volume_world_close(&other);
+    volume_world_open(&w);
+    volume_world_expect(w.v, volume_world_find(w.v, "b"), 0, 10000, 2);
+    struct volume_attributes a;
+    ck_assert_int_eq(volume_lookup(w.v, OBJECT_ROOT_DIRECTORY, "c", &a), -ENOENT);
+    volume_world_leave(&other);
+    volume_world_free(&w);
+}
+END_TEST
+
+START_TEST(a_root_that_has_published_everything_follows_another)
+{
+    struct volume_world w;
+    volume_world_new(&w);
+    volume_world_open(&w);
+    make_a(w.v);
+    volume_world_close(&w);
+    struct volume_world other = other_root(&w);
+    for (uint64_t round = 0; round < 3; round++) {
+        volume_world_open(&other);
+        volume_world_fill(other.v, volume_world_find(other.v, "a"), 5000, 10000, round);
+        volume_world_close(&other);
+        volume_world_open(&w);
+        volume_world_expect(w.v, volume_world_find(w.v, "a"), 5000, 10000, round);
+        volume_world_fill(w.v, volume_world_find(w.v, "a"), 0, 100, round + 7);
+        volume_world_close(&w);
+        volume_world_check(&w);
+        volume_world_check(&other);
+    }
+    volume_world_leave(&other);
+    volume_world_free(&w);
+}
+END_TEST
+
+static void
+refuses_after_takeover(struct volume_world *w)
+{
+    struct volume_world other = other_root(w);
+    other.config.takeover = true;
+    volume_world_open(&other);
+    volume_world_make_file(other.v, "of the other one");
+    volume_world_close(&other);
+    volume_world_leave(&other);
+    volume_world_open_fails(w, -EBUSY);
+    w->config.discard_unpublished = true;
+    volume_world_open(w);
+    volume_world_find(w->v, "of the other one");
+    volume_world_free(w);
+}
+
+START_TEST(data_that_is_only_in_the_log_is_not_thrown_away_unasked)
+{
+    struct volume_world w;
+    volume_world_new(&w);
+    volume_world_open(&w);
+    make_a(w.v);
+    volume_world_close(&w);
+    die_after(&w, write_a_in_place);
+    refuses_after_takeover(&w);
+}
+END_TEST
+
+START_TEST(the_first_changes_of_a_volume_are_not_thrown_away_unasked)
+{
+    struct volume_world w;
+    volume_world_new(&w);
+    die_after(&w, make_a);
+    refuses_after_takeover(&w);
+}
+END_TEST
+
+START_TEST(a_root_that_never_changed_anything_follows_without_asking)
+{
+    struct volume_world w;
+    volume_world_new(&w);
+    die_after(&w, do_nothing);
+    struct volume_world other = other_root(&w);
+    other.config.takeover = true;
+    volume_world_open(&other);
+    make_a(other.v);
+    volume_world_close(&other);
+    volume_world_leave(&other);
+    volume_world_open(&w);
+    volume_world_find(w.v, "a");
+    volume_world_free(&w);
+}
+END_TEST
+
+START_TEST(a_dead_writers_lease_runs_out)
+{
+    struct volume_world w;
+    volume_world_new(&w);
+    w.config.lease_ttl_ms = 1500;
+    die_after(&w, make_and_publish_a);
+    struct volume_world other = other_root(&w);
+    volume_world_open_fails(&other, -EBUSY);
+    BUFFER_AUTO error = {0};
+    uint64_t begin = clock_monotonic_ms();
+    int rc = -EBUSY;
+    while (rc == -EBUSY && clock_monotonic_ms() < begin + 20000) {
+        clock_sleep_ms(50);
+        rc = volume_open(&other.config, NULL, &other.v, &error);
+    }
+    ck_assert_int_eq(rc, 0);
+    volume_world_expect(other.v, volume_world_find(other.v, "a"), 0, 10000, 1);
+    volume_world_close(&other);
+    volume_world_leave(&other);
+    volume_world_free(&w);
+}
+END_TEST
+
+START_TEST(a_writers_own_root_needs_no_patience)
+{
+    struct volume_world w;
+    volume_world_new(&w);
+    die_after(&w, make_and_publish_a);
+    for (int i = 0; i < 3; i++) {
+        die_after(&w, write_a_in_place);
+        volume_world_open(&w);
+        uint8_t byte = 1;
+        ck_assert_int_eq(volume_read(w.v, volume_world_find(w.v, "a"), 5, 1, &byte, NULL), 1);
+        ck_assert_uint_eq(byte, 0);
+        volume_world_close(&w);
+        volume_world_check(&w);
+    }
+    volume_world_free(&w);
+}
+END_TEST
+
+int
+main(void)
+{
+    Suite *s = suite_create("volume_fencing");
+#define ADD(test) unit_add(s, #test, test, 120)
+    ADD(a_taken_over_writer_finds_out_and_stops);
+    ADD(a_root_that_has_published_everything_follows_another);
+    ADD(data_that_is_only_in_the_log_is_not_thrown_away_unasked);
+    ADD(the_first_changes_of_a_volume_are_not_thrown_away_unasked);
+    ADD(a_root_that_never_changed_anything_follows_without_asking);
+    ADD(a_dead_writers_lease_runs_out);
+    ADD(a_writers_own_root_needs_no_patience);
+#undef ADD
+    return unit_run(s);
+}

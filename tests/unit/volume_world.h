@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+// A volume for tests: a store and storage roots in a scratch directory, small memory and a small
+// log, so that eviction, backpressure, merging and packing happen soon. Every helper asserts.
+#ifndef CKPTFS_TESTS_VOLUME_WORLD_H
+#define CKPTFS_TESTS_VOLUME_WORLD_H
+
+#include "unit.h"
+
+#include "volume/volume.h"
+
+struct volume_world {
+    char *directory;
+    char *root; // of the config, shortcut
+    struct volume_config config;
+    struct volume *v;
+};
+
+// Makes the directory and the config: source file://DIRECTORY/store/acme, root DIRECTORY/root.
+void volume_world_new(struct volume_world *w);
+// The same in a directory that exists (of another process), which stays when it is freed.
+void volume_world_join(struct volume_world *w, const char *directory);
+void volume_world_free(struct volume_world *w);  // closes and removes everything
+void volume_world_leave(struct volume_world *w); // closes and leaves everything
+// Another root of the same store.
+void volume_world_set_root(struct volume_world *w, const char *name);
+
+void volume_world_open(struct volume_world *w);
+// The result; the text is printed when it is not `expected`.
+void volume_world_open_fails(struct volume_world *w, int expected);
+void volume_world_close(struct volume_world *w);
+int volume_world_try_close(struct volume_world *w);
+// Counts violations in the manifest of the root (which must be closed): asserts that there are
+// none.
+void volume_world_check(struct volume_world *w);
+// Removes the storage root.
+void volume_world_lose_root(struct volume_world *w);
+
+// Waits until everything is durable; the result.
+int volume_world_sync(struct volume *v);
+// Waits for a checkpoint; the result.
+int volume_world_checkpoint(struct volume *v, unsigned flags, struct generation *generation_out);
+// The same, which must go well.
+struct generation volume_world_fold(struct volume *v);
+struct generation volume_world_publish(struct volume *v);
+
+struct object_id volume_world_make_file(struct volume *v, const char *name);
+struct object_id volume_world_find(struct volume *v, const char *name);
+void volume_world_write(
+    struct volume *v, struct object_id object, uint64_t offset, const void *p, size_t n);
+void volume_world_fill(
+    struct volume *v, struct object_id object, uint64_t offset, size_t n, uint64_t seed);
+// Asserts that the bytes are what volume_world_fill made of the seed.
+void volume_world_expect(
+    struct volume *v, struct object_id object, uint64_t offset, size_t n, uint64_t seed);
+// Bytes that the files below `path` take on disk.
+uint64_t volume_world_disk_bytes(const char *path);
+
+// A small random generator (xorshift64*, Vigna 2016) and its seed from CKPTFS_TEST_SEED or chance;
+// printed, so that a failure can be seen again.
+uint64_t test_seed(const char *what);
+uint64_t test_random(uint64_t *state);
+
+#endif
