@@ -326,24 +326,31 @@ record(struct fold *f)
 
 // ---- after that ---------------------------------------------------------------------------------
 
+static bool
+is_being_uploaded(struct checkpoint *c, const struct sha256 *hash)
+{
+    lock_take(&c->lock);
+    bool busy = c->publishing.v == UINT64_MAX;
+    for (size_t i = 0; !busy && i < c->upload_count; i++)
+        busy = sha256_equal(&c->uploads[i].blob.hash, hash);
+    lock_release(&c->lock);
+    return busy;
+}
+
 // Blobs that publication is uploading at this moment must stay until it is done: they go at the
 // beginning of a later fold.
 static void
 remove_released(struct fold *f)
 {
     struct checkpoint *c = f->c;
-    lock_take(&c->lock);
-    bool later = c->publishing.v > 0;
-    lock_release(&c->lock);
-    for (size_t i = 0; !later && i < f->released.count; i++)
-        local_store_remove(c->options.local, &f->released.blobs[i]);
-    if (!later || f->released.count == 0)
-        return;
     size_t n = c->unlink_later_count + f->released.count;
     c->unlink_later = memory_realloc(c->unlink_later, n * sizeof(*c->unlink_later));
-    memcpy(c->unlink_later + c->unlink_later_count, f->released.blobs,
-        f->released.count * sizeof(*c->unlink_later));
-    c->unlink_later_count = n;
+    for (size_t i = 0; i < f->released.count; i++) {
+        if (is_being_uploaded(c, &f->released.blobs[i]))
+            c->unlink_later[c->unlink_later_count++] = f->released.blobs[i];
+        else
+            local_store_remove(c->options.local, &f->released.blobs[i]);
+    }
 }
 
 // Only this thread makes blobs, so what the manifest does not need now it cannot come to need

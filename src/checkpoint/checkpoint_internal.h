@@ -35,6 +35,10 @@ struct checkpoint {
     uint64_t publish_backoff_ms;
     // Images with a generation up to this are being published: not to be merged into others.
     struct generation publishing;
+    // What that publication uploads; its own array. Until it is staged (publishing is the highest
+    // number) it may be any blob.
+    const struct remote_upload *uploads;
+    size_t upload_count;
     bool claimed;
     struct checkpoint_numbers numbers;
 

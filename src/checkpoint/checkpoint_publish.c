@@ -45,6 +45,8 @@ set_publishing(struct checkpoint *c, uint64_t generation)
 {
     lock_take(&c->lock);
     c->publishing.v = generation;
+    c->uploads = NULL;
+    c->upload_count = 0;
     lock_release(&c->lock);
 }
 
@@ -313,7 +315,11 @@ publish_steps(struct publication *p)
         &id, &p->staged, &p->uploads, &p->upload_count);
     if (rc < 0)
         return rc == -EALREADY ? 0 : rc;
-    set_publishing(c, p->staged.header.generation.v);
+    lock_take(&c->lock);
+    c->publishing = p->staged.header.generation;
+    c->uploads = p->uploads;
+    c->upload_count = p->upload_count;
+    lock_release(&c->lock);
     rc = upload(p);
     if (rc == 0)
         rc = create_record(p);

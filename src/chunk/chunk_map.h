@@ -29,7 +29,8 @@ struct chunk_view {
     struct hash_node node;
     struct list_node use;
     atomic_uint references;
-    bool cached; // in the map: protected by the map's lock
+    bool cached;  // in the map: protected by the map's lock
+    size_t bytes; // what the map counts for it: likewise
     struct object_id object;
     struct chunk_index index;
     struct chunk_entry entry;
@@ -51,6 +52,10 @@ void chunk_view_put(struct chunk_map *map, struct chunk_view *view); // NULL is 
 // The manifest's entry for the chunk has changed, or all of the object's.
 void chunk_map_invalidate(struct chunk_map *map, struct object_id object, struct chunk_index index);
 void chunk_map_invalidate_all(struct chunk_map *map);
+
+// What the manifest says of a blob now; what a view says of it may be older.
+MUST_CHECK int chunk_map_read_blob(
+    struct chunk_map *map, const struct sha256 *hash, struct blob_record *blob_out);
 
 // Tells the map that a view's indexes grew by this much.
 void chunk_map_account(struct chunk_map *map, struct chunk_view *view, size_t bytes);

@@ -143,19 +143,8 @@ apply_blob_remote(struct apply *a, const struct sha256 *hash)
     return blob_store(a, &old, &blob);
 }
 
-// Whether any db knows the blob.
-static int
-blob_is_known(struct apply *a, const struct sha256 *hash, bool *known_out)
-{
-    struct schema_key from;
-    struct table_walk w;
-    schema_key_blob(&from, hash, (struct db_id){0});
-    int rc = table_walk_begin(&w, a->txn, TABLE_BLOB_REFS, &from, sizeof(hash->b));
-    table_walk_end(&w);
-    *known_out = rc > 0;
-    return rc < 0 ? rc : 0;
-}
-
+// Nothing needs the local file any more, whether or not the record stays for GC. Each db has files
+// of its own, so what other dbs have does not matter.
 static int
 release_blob(struct apply *a, const struct sha256 *hash)
 {
@@ -163,17 +152,10 @@ release_blob(struct apply *a, const struct sha256 *hash)
     int rc = manifest_load_blob(a->txn, a->db.id, hash, &blob);
     if (rc < 0)
         return rc == -ENOENT ? 0 : rc;
-    if (blob.references > 0 || (blob.residency & RESIDENCY_REMOTE))
+    if (blob.references > 0)
         return 0;
-    rc = blob_store(a, &blob, NULL);
-    if (rc < 0)
-        return rc;
-    // Another db of this root may have the same content, and then needs the file.
-    bool known;
-    rc = blob_is_known(a, hash, &known);
-    if (rc == 0 && !known)
-        buffer_append(&a->batch->released, hash, sizeof(*hash));
-    return rc;
+    buffer_append(&a->batch->released, hash, sizeof(*hash));
+    return blob.residency & RESIDENCY_REMOTE ? 0 : blob_store(a, &blob, NULL);
 }
 
 int

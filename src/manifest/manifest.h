@@ -202,9 +202,9 @@ void manifest_batch_free(struct manifest_batch *b); // NULL is fine; submitting 
 // - PUT_BLOB leaves an existing blob's references and residency alone; what its key is made of
 //   changes only when the batch's residency has REMOTE (imports), because whoever uploads a blob
 //   takes the key from its record.
-// - A blob whose references reach 0: if it is only local its record is removed and its hash is
-//   reported by manifest_submit, so that the caller can unlink the file; if it is in the store the
-//   record stays with references 0 for GC.
+// - A blob whose references reach 0: its hash is reported by manifest_submit, so that the caller can
+//   unlink the local file. If it is only local its record is removed; if it is in the store the record
+//   stays with references 0 for GC.
 // `unpublished`: note the keys in `unpublished_index` under generation `generation`.
 void manifest_batch_change(struct manifest_batch *b, const struct change *change, bool unpublished,
     struct generation generation);

@@ -230,6 +230,8 @@ try_operation(
     if (*logged_out)
         wal_fill(v->wal, &l.slot, l.page_offset, l.body.data, (uint32_t)l.body.length, op->payload,
             op->payload_length, l.crcs);
+    if (*logged_out && op->commit_point)
+        rc = wal_spill(v->wal, &l.slot);
     if (l.tight)
         volume_press(v);
     buffer_free(&l.body);

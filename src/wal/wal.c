@@ -2,6 +2,7 @@
 #include "wal/wal.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 
 #include "base/checksum.h"
@@ -174,6 +175,7 @@ begin_segment_locked(struct wal *w)
     s->start.v = start;
     s->prior_end = w->last_end;
     s->end.v = 0;
+    s->spilled.v = 0;
     s->header_written = false;
     list_append(&w->live, &s->node);
     w->append.v = start + WAL_SEGMENT_HEADER_BYTES;
@@ -279,6 +281,57 @@ find_segment_locked(struct wal *w, uint64_t lsn)
             return lsn < s->start.v + s->bytes ? s : NULL;
     }
     return NULL;
+}
+
+// More than this is flushed instead.
+#define SPILL_MAX (128u << 10)
+
+// The part of the log that a spill has to write, when it can: it lies in one segment whose header
+// is on disk. (The header of a new segment must not get there before the end of the one before it.)
+static struct wal_segment *
+find_spill_locked(struct wal *w, uint64_t end, uint64_t *from_out)
+{
+    struct wal_segment *s = newest_segment_locked(w);
+    if (!s || !s->header_written || w->flushed.v < s->start.v)
+        return NULL;
+    *from_out = w->flushed.v > s->spilled.v ? w->flushed.v : s->spilled.v;
+    return end - *from_out <= SPILL_MAX ? s : NULL;
+}
+
+int
+wal_spill(struct wal *w, const struct wal_slot *slot)
+{
+    uint64_t end = slot->lsn.v + slot->length;
+    uint64_t from = 0;
+    lock_take(&w->lock);
+    // Records before this one are being copied into the ring by threads that do nothing else.
+    while (wal_filled_locked(w).v < end && w->failed == 0) {
+        lock_release(&w->lock);
+        sched_yield();
+        lock_take(&w->lock);
+    }
+    if (w->failed != 0 || w->flushed.v >= end) {
+        int rc = w->failed != 0 ? -EIO : 0;
+        lock_release(&w->lock);
+        return rc;
+    }
+    struct wal_segment *s = find_spill_locked(w, end, &from);
+    if (!s || from >= end) {
+        lock_release(&w->lock);
+        return s ? 0 : wal_sync_wait(w);
+    }
+    // A copy: the ring may come round while the kernel takes the bytes.
+    CLEANUP(memory_free_auto) uint8_t *bytes = memory_alloc(end - from);
+    copy_from_ring(w, from, bytes, end - from);
+    s->readers++;
+    lock_release(&w->lock);
+    int rc = file_write_at(w->ops, s->fd, bytes, end - from, from - s->start.v);
+    lock_take(&w->lock);
+    s->readers--;
+    if (rc == 0 && s->spilled.v < end)
+        s->spilled.v = end;
+    lock_release(&w->lock);
+    return rc < 0 ? wal_sync_wait(w) : 0;
 }
 
 int

@@ -103,6 +103,11 @@ void wal_sync(struct wal *w, wal_synced *done, void *argument);
 // The same, waiting.
 MUST_CHECK int wal_sync_wait(struct wal *w);
 
+// Hands everything up to the end of this (filled) record to the kernel, without waiting for the
+// disk: it then outlives this process, though not the machine. Meant for changes that programs take
+// for commit points without syncing them (unlink, rename, truncate). -EIO when the log is dead.
+MUST_CHECK int wal_spill(struct wal *w, const struct wal_slot *slot);
+
 // ---- reading back and releasing -----------------------------------------------------------------
 
 // Bytes [at, at + n) of the log as they were written, from ring or segment. The caller verifies

@@ -12,8 +12,8 @@
 // What nobody waits for is flushed after this long, so that an idle volume is clean.
 #define IDLE_FLUSH_MS 1000u
 
-static struct lsn
-filled_locked(const struct wal *w)
+struct lsn
+wal_filled_locked(const struct wal *w)
 {
     if (list_is_empty(&w->slots))
         return w->append;
@@ -117,7 +117,7 @@ answer_waiters_locked(struct wal *w)
 static bool
 flush_once_locked(struct wal *w)
 {
-    struct lsn filled = filled_locked(w);
+    struct lsn filled = wal_filled_locked(w);
     if (w->failed != 0 || filled.v <= w->flushed.v)
         return false;
     struct wal_segment *s = flush_segment_locked(w);
