@@ -196,13 +196,14 @@ watch_space() { # ROOT MNT OUT: the largest root and the largest content
 }
 
 disaster_outage() {
-    local wal_limit=$((32 << 20)) faults=$WORK/faults watcher root content until longest status_errors
+    local wal_limit=$((32 << 20)) faults=$WORK/faults watcher before root content most until longest status_errors
     step "(d) the store is away while three times the WAL limit is written"
     : >"$faults"
     MOUNT_ENVIRONMENT=("CKPTFS_STORE_FAULTS=$faults")
     volume_mount "$VOLUME" "checkpoint_interval=2s,wal_limit=32M"
     db_start
     volume_checkpoint "$VOLUME"
+    before=$(disk_bytes "${V_ROOT[$VOLUME]}")
     echo outage >"$faults"
     watch_space "${V_ROOT[$VOLUME]}" "${V_MNT[$VOLUME]}" "$WORK/space" &
     watcher=$!
@@ -216,10 +217,12 @@ disaster_outage() {
     kill "$watcher" 2>/dev/null || :
     wait "$watcher" 2>/dev/null || :
     read -r root content <"$WORK/space"
-    note "longest commit $longest ms; at most $((root >> 20)) MiB in the root for $((content >> 20)) MiB of files"
+    note "longest commit $longest ms; $((before >> 20)) MiB in the root became at most $((root >> 20)) for $((content >> 20)) MiB of files"
     assert_at_most 10000 "$longest" "the longest commit during the outage, in ms"
-    assert_at_most $((3 * content + wal_limit + (24 << 20))) "$root" \
-        "bytes in the storage root during the outage"
+    # The log may still have segments from a mount with a larger limit: growth is what counts.
+    most=$((before + 3 * content + wal_limit + (8 << 20)))
+    [ "$root" -le "$most" ] ||
+        complain "the storage root took $root bytes during the outage, allowed are at most $most"
     volume_assert_alive "$VOLUME"
     if [ -z "$TEST_PLAIN" ]; then
         ! volume_is_published "$VOLUME" || fail "everything was published during an outage"

@@ -523,6 +523,11 @@ resident_kib() { # PID
     awk '/^VmRSS:/ { print $2 }' "/proc/$1/status"
 }
 
+# Without the pages of mapped files (LMDB's), which the kernel takes back when it wants to.
+own_memory_kib() { # PID
+    awk '/^Rss(Anon|Shmem):/ { kib += $2 } END { print kib + 0 }' "/proc/$1/status"
+}
+
 drop_kernel_caches() {
     sync
     echo 3 >/proc/sys/vm/drop_caches 2>/dev/null || note "cannot drop the kernel's caches here"
