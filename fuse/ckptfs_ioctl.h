@@ -14,10 +14,8 @@
 
 #define CKPTFS_ABI_VERSION 1
 
-#define CKPTFS_CHECKPOINT_WAIT (1u << 0) /* until done; else return at once */
-#define CKPTFS_CHECKPOINT_LOCAL_ONLY                                                               \
-    (1u << 1) /* fold out of the WAL, do not wait for the store                                    \
-               */
+#define CKPTFS_CHECKPOINT_WAIT       (1u << 0) /* until done; else return at once */
+#define CKPTFS_CHECKPOINT_LOCAL_ONLY (1u << 1) /* do not wait for the store */
 
 struct ckptfs_checkpoint {
     __u32 version;

@@ -47,7 +47,7 @@ close_object(struct fs *fs, struct object_id object, const struct fuse_file_info
 }
 
 static int
-open_object(fuse_req_t req, struct object_id object, struct fuse_file_info *fi)
+open_object(fuse_req_t req, struct object_id object, bool truncate, struct fuse_file_info *fi)
 {
     struct fs *fs = fs_of(req);
     int rc = volume_object_opened(fs->volume, object);
@@ -55,7 +55,7 @@ open_object(fuse_req_t req, struct object_id object, struct fuse_file_info *fi)
         return rc;
     if (is_writer(fi))
         seeker_note_writer(&fs->seeker, object);
-    if (fi->flags & O_TRUNC)
+    if (truncate)
         rc = truncate_at_open(req, object);
     if (rc != 0) {
         close_object(fs, object, fi);
@@ -70,29 +70,20 @@ void
 fs_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     struct fs *fs = fs_of(req);
-    int rc = open_object(req, object_of(ino), fi);
+    int rc = open_object(req, object_of(ino), (fi->flags & O_TRUNC) != 0, fi);
     if (rc != 0)
         fs_reply_result(req, rc);
     else if (fuse_reply_open(req, fi) == -ENOENT)
         close_object(fs, object_of(ino), fi);
 }
 
-// A file of that name, made now or, unless O_EXCL, by somebody who was faster.
+// A file of that name that somebody made while this request was on its way.
 static int
-make_file(fuse_req_t req, struct object_id parent, const char *name, mode_t mode, int flags,
+find_file(struct fs *fs, struct object_id parent, const char *name,
     struct volume_attributes *attributes_out)
 {
-    const struct fuse_ctx *c = fuse_req_ctx(req);
-    struct volume_caller caller = {.uid = c->uid, .gid = c->gid, .umask = c->umask};
-    struct fs *fs = fs_of(req);
-    int rc = volume_make(fs->volume, parent, name, (mode & ~(mode_t)S_IFMT) | S_IFREG, 0, NULL,
-        &caller, attributes_out);
-    if (rc == -EEXIST && !(flags & O_EXCL)) {
-        rc = volume_lookup(fs->volume, parent, name, attributes_out);
-        if (rc == 0 && !S_ISREG(attributes_out->inode.mode))
-            rc = -EEXIST;
-    }
-    return rc;
+    int rc = volume_lookup(fs->volume, parent, name, attributes_out);
+    return rc == 0 && !S_ISREG(attributes_out->inode.mode) ? -EEXIST : rc;
 }
 
 void
@@ -100,16 +91,23 @@ fs_create(
     fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
 {
     struct fs *fs = fs_of(req);
+    const struct fuse_ctx *c = fuse_req_ctx(req);
+    struct volume_caller caller = {.uid = c->uid, .gid = c->gid, .umask = c->umask};
     struct volume_attributes attributes;
     struct fuse_entry_param entry;
-    int rc = make_file(req, object_of(parent), name, mode, fi->flags, &attributes);
+    int rc = volume_make(fs->volume, object_of(parent), name, (mode & ~(mode_t)S_IFMT) | S_IFREG, 0,
+        NULL, &caller, &attributes);
+    // A new file is empty already.
+    bool truncate = rc == -EEXIST && (fi->flags & O_TRUNC);
+    if (rc == -EEXIST && !(fi->flags & O_EXCL))
+        rc = find_file(fs, object_of(parent), name, &attributes);
     if (rc == 0)
-        rc = open_object(req, attributes.object, fi);
+        rc = open_object(req, attributes.object, truncate, fi);
     if (rc != 0) {
         fs_reply_result(req, rc);
         return;
     }
-    if (fi->flags & O_TRUNC)
+    if (truncate)
         attributes.inode.size = 0;
     fs_fill_entry(&attributes, &entry);
     if (fuse_reply_create(req, &entry, fi) == -ENOENT) {

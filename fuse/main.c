@@ -13,6 +13,7 @@
 #include "fuse/session.h"
 #include "fuse/startup.h"
 #include "platform/log.h"
+#include "platform/memory.h"
 
 // A file opened later must not become standard input, output or error.
 static void
@@ -75,6 +76,7 @@ main(int argc, char *argv[])
     BUFFER_AUTO text = {0};
     struct options options;
     int status = EXIT_SUCCESS;
+    memory_limit_arenas();
     open_standard_files();
     signal(SIGPIPE, SIG_IGN);
     if (options_parse(&options, argc, argv, &text) != 0) {

@@ -132,10 +132,10 @@ int
 seeker_start(struct seeker *s, struct fuse_session *session)
 {
     s->session = session;
-    s->running = true;
+    s->running = s->started = true;
     int rc = thread_start(&s->thread, "seek", run, s);
-    s->started = rc == 0;
-    s->running = s->started;
+    if (rc != 0)
+        s->running = s->started = false;
     return rc;
 }
 
@@ -159,7 +159,7 @@ seeker_seek(
     struct fs *fs = fs_of(req);
     fs_begin_deferred(fs);
     lock_take(&s->lock);
-    bool flush = fs->settings.writeback && find_writer_locked(s, object);
+    bool flush = find_writer_locked(s, object) != NULL;
     bool queue = flush && s->running;
     if (queue) {
         struct seek_request *r = memory_alloc(sizeof(*r));

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// SEEK_DATA and SEEK_HOLE with the kernel's write-back cache. The kernel asks the daemon where data
-// is without having handed over what it caches, so data just written would look like a hole, and a
-// copy of the file would lose it. So the kernel is made to hand over its pages of the file first,
-// by a thread of its own: the kernel may need the workers for that. A file that nobody has open for
-// writing has no such pages: the kernel writes them back before it releases the open file.
+// SEEK_DATA and SEEK_HOLE. The kernel asks the daemon where data is without having handed over what
+// it caches (its write-back cache, and pages written through mappings), so data just written would
+// look like a hole, and a copy of the file would lose it. So the kernel is made to hand over its
+// pages of the file first, by a thread of its own: the kernel may need the workers for that. A file
+// that nobody has open for writing has no such pages: the kernel writes them back before it
+// releases the open file.
 #ifndef CKPTFS_FUSE_SEEK_H
 #define CKPTFS_FUSE_SEEK_H
 

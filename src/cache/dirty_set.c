@@ -295,42 +295,46 @@ dirty_set_is_empty(const struct dirty_set *s)
     return s->objects.count == 0;
 }
 
-static bool
-is_evictable(const struct dirty_page *p, struct lsn flushed)
-{
-    return p && p->page && !p->mask && p->wal_lsn.v != 0 && p->wal_lsn.v + PAGE_BYTES <= flushed.v;
-}
+// What a leaf still holds in memory after an attempt to evict it.
+enum leaf_rest { LEAF_EMPTY, LEAF_LATER, LEAF_PINNED };
 
-// Lets go of what a leaf can spare; whether something stays in memory.
-static bool
+static enum leaf_rest
 evict_leaf(struct dirty_set *s, struct leaf *leaf, struct lsn flushed, uint64_t *freed)
 {
-    bool left = false;
+    enum leaf_rest rest = LEAF_EMPTY;
     for (unsigned i = 0; i < LEAF_PAGES; i++) {
         struct dirty_page *p = leaf->pages[i];
-        if (is_evictable(p, flushed)) {
+        if (!p || !p->page)
+            continue;
+        if (p->wal_bytes == 0) {
+            rest = rest == LEAF_LATER ? rest : LEAF_PINNED;
+        } else if (p->wal_lsn.v + p->wal_bytes > flushed.v) {
+            rest = LEAF_LATER;
+        } else {
             page_put(p->page);
             p->page = NULL;
             s->resident--;
             *freed += sizeof(struct page);
         }
-        left = left || (p && p->page);
     }
-    return left;
+    return rest;
 }
 
+// Leaves age in the order in which they were written, so behind one that is not flushed yet there
+// is little to gain. Pinned leaves leave the queue; the next write to them brings them back.
 uint64_t
 dirty_set_evict(struct dirty_set *s, struct lsn flushed, uint64_t bytes)
 {
     uint64_t freed = 0;
-    struct list_node kept;
-    list_init(&kept);
     while (freed < bytes && !list_is_empty(&s->aging)) {
-        struct leaf *leaf = CONTAINER_OF(list_take_first(&s->aging), struct leaf, aging);
-        if (evict_leaf(s, leaf, flushed, &freed))
-            list_append(&kept, &leaf->aging);
+        struct leaf *leaf = CONTAINER_OF(s->aging.next, struct leaf, aging);
+        enum leaf_rest rest = evict_leaf(s, leaf, flushed, &freed);
+        list_remove(&leaf->aging);
+        if (rest != LEAF_LATER)
+            continue;
+        list_append(&s->aging, &leaf->aging);
+        break;
     }
-    list_move_all(&s->aging, &kept);
     return freed;
 }
 

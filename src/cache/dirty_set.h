@@ -28,13 +28,16 @@
 
 struct dirty_set;
 
-// A page's content. Exactly one of `page` (in memory) and `wal_lsn` with no page (in the WAL) holds
-// the bytes; with both, memory is as good as the WAL.
+// A page's content. With `page` it is in memory. What was written in one piece also lies in the
+// WAL: `wal_bytes` bytes at `wal_lsn`, which belong at `wal_from` in the page, zeros around them;
+// then memory may be given up. wal_bytes 0: put together from several writes, in memory only.
 struct dirty_page {
     struct page *page;      // a counted reference, or NULL
     struct page_mask *mask; // which bytes are valid; NULL: all
-    struct lsn wal_lsn;     // where the whole page's bytes lie in the WAL; 0: not in one piece
-    uint32_t crc;           // CRC-32C of the page, when wal_lsn is given
+    struct lsn wal_lsn;
+    uint32_t crc; // CRC-32C of the bytes in the WAL
+    uint16_t wal_from;
+    uint16_t wal_bytes;
 };
 
 enum dirty_state { DIRTY_ABSENT, DIRTY_PAGE, DIRTY_HOLE };

@@ -117,6 +117,7 @@ page_cache_put(
         e->number = page;
         e->page = content;
         hash_table_insert(&c->pages, &e->node, hash_u64_pair(object.v, page.v));
+        shrink_locked(c); // without the new page: it must not go before it was of any use
         list_append(&c->clock, &e->clock);
         shrink_locked(c);
     }

@@ -117,7 +117,7 @@ stage(struct fold *f)
     checkpoint_set_fold_phase(f->c, CHECKPOINT_PHASE_STAGING);
     char id[37];
     uuid_to_string(&f->job.checkpoint_id, id);
-    f->directory = memory_printf("%s/%u-%s", f->c->options.place.scratch, f->c->options.db.v, id);
+    f->directory = memory_printf("%s/%s", f->c->options.place.scratch, id);
     int rc = path_make_directories(f->directory, 0700);
     if (rc == 0)
         rc = checkpoint_stage(f->c, &f->cut, &f->plan, &f->job, f->directory, &f->staging);
@@ -367,6 +367,7 @@ let_go(struct fold *f)
     for (size_t i = 0; i < f->plan.count; i++)
         chunk_map_invalidate(c->options.map, f->plan.actions[i].object, f->plan.actions[i].index);
     c->options.host.thaw(c->options.host.argument);
+    memory_trim();
     wal_release(c->options.wal, f->cut.lsn);
     for (size_t i = 0; i < f->released.count; i++)
         remove_or_defer(c, &f->released.blobs[i]);

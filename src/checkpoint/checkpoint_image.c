@@ -124,10 +124,11 @@ take_from_cut(struct image *x, uint32_t page, struct content *content)
     } else if (found.page) {
         lay_under(content, found.page->data, found.mask);
     } else {
-        uint8_t bytes[PAGE_BYTES];
-        rc = wal_read_verified(x->c->options.wal, found.wal_lsn, found.crc, bytes, PAGE_BYTES);
+        uint8_t bytes[PAGE_BYTES] = {0};
+        rc = wal_read_verified(
+            x->c->options.wal, found.wal_lsn, found.crc, bytes + found.wal_from, found.wal_bytes);
         if (rc == 0)
-            lay_under(content, bytes, NULL);
+            lay_under(content, bytes, found.mask);
     }
     page_put(found.page);
     return rc;

@@ -18,11 +18,11 @@ checkpoint_planner_detects_append(uint64_t old_size, uint64_t first_dirty_page, 
     return !has_holes && first_dirty_page >= old_size / PAGE_BYTES;
 }
 
-// An upper bound: raw frames and a run for every page.
+// An upper bound: raw frames, and a run for every page, also of holes.
 static uint64_t
-image_bytes(uint64_t pages)
+image_bytes(uint64_t pages, uint64_t holes)
 {
-    return BLOB_HEADER_BYTES + BLOB_FOOTER_BYTES + pages * (PAGE_BYTES + 32u) +
+    return BLOB_HEADER_BYTES + BLOB_FOOTER_BYTES + pages * (PAGE_BYTES + 32u) + (holes + 8) * 8u +
            (pages / BLOB_FRAME_PAGES + 1) * BLOB_FRAME_HEADER;
 }
 
@@ -66,7 +66,7 @@ static bool
 plan_chunk(const struct plan_chunk *c, const struct plan_policy *policy, struct chunk_action *a)
 {
     *a = (struct chunk_action){.object = c->object, .index = c->index, .pages = c->pages};
-    if (c->dirty_pages == 0 && c->hole_pages >= c->pages) {
+    if (c->dirty_pages == 0 && (!c->exists || c->hole_pages >= c->pages)) {
         a->kind = CHUNK_ACTION_DROP_CHUNK;
         return c->exists;
     }
@@ -76,9 +76,9 @@ plan_chunk(const struct plan_chunk *c, const struct plan_policy *policy, struct 
         bool seal = c->append_only && c->pages == CHUNK_PAGES;
         a->kind = seal ? CHUNK_ACTION_SEAL_AS_BASE : CHUNK_ACTION_CREATE_BASE;
         uint32_t pages = c->present_pages + c->dirty_pages;
-        a->estimated_bytes = image_bytes(pages < c->pages ? pages : c->pages);
+        a->estimated_bytes = image_bytes(pages < c->pages ? pages : c->pages, 0);
     } else {
-        uint64_t merged = image_bytes(c->dirty_pages);
+        uint64_t merged = image_bytes(c->dirty_pages, c->hole_pages);
         a->merge_count = deltas_to_merge(c, policy, &merged);
         a->kind = a->merge_count > 0 ? CHUNK_ACTION_MERGE_DELTAS : CHUNK_ACTION_CREATE_DELTA;
         a->estimated_bytes = merged;

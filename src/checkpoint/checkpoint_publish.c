@@ -2,6 +2,7 @@
 // Publication: the newest local generation goes to the store. Nothing is visible to anybody until
 // the record is created; everything before can be done again, and is, under the same keys.
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -156,14 +157,12 @@ ensure_claimed(struct publication *p)
 
 // ---- uploading ----------------------------------------------------------------------------------
 
+// Asked from inside the store, which may hold locks of its own.
 static bool
 is_stopping(void *argument)
 {
     struct publication *p = argument;
-    lock_take(&p->lock);
-    bool stop = p->error != 0;
-    lock_release(&p->lock);
-    return stop || checkpoint_is_canceled(p->c);
+    return atomic_load(&p->error) != 0 || checkpoint_is_canceled(p->c);
 }
 
 static int
@@ -209,8 +208,8 @@ upload_run(void *argument)
             if (rc != -ECANCELED)
                 checkpoint_note_failure(p->c, "upload", rc, remote_store_error());
             lock_take(&p->lock);
-            if (p->error == 0)
-                p->error = rc;
+            if (atomic_load(&p->error) == 0)
+                atomic_store(&p->error, rc);
             lock_release(&p->lock);
             return;
         }

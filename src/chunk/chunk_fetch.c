@@ -7,8 +7,8 @@
 #include "platform/log.h"
 #include "store/blob_key.h"
 
-// How often who waits for another's fetch looks whether it was cancelled.
-#define POLL_MS 50u
+// How often a reader that waits for another one's fetch asks whether it has been cancelled.
+#define CANCEL_POLL_MS 50u
 
 static void
 count(uint64_t *counter, uint64_t by)
@@ -28,24 +28,40 @@ overlaps_locked(struct chunk_reader *r, const struct sha256 *blob, uint64_t from
     return false;
 }
 
-// Takes off (0), or waits until those who fetch the same bytes have landed: 1, the bytes may be
-// here now. -EINTR, or -ETIMEDOUT at the deadline.
-static int
-take_off(struct chunk_reader *r, struct chunk_flight *flight, uint64_t deadline_ms,
-    const struct chunk_read_options *options)
+// One piece of work: what is wanted, and until when.
+struct fetch {
+    struct blob_record blob;
+    uint64_t offset;
+    size_t n;
+    size_t extra;
+    uint8_t *p;
+    chunk_verify *verify;
+    void *verify_argument;
+    const struct chunk_read_options *options;
+    uint64_t deadline_ms;
+};
+
+static bool
+is_canceled(const struct fetch *x)
 {
-    int rc = 0;
+    return x->options->is_canceled && x->options->is_canceled(x->options->argument);
+}
+
+// Takes off (0), or waits until those who fetch the same bytes have landed (1: the bytes may be
+// here now). -EINTR and -ETIMEDOUT when that takes too long: who waits has a deadline of its own,
+// or many readers of a store that does not answer would wait one after the other.
+static int
+take_off(struct chunk_reader *r, struct chunk_flight *flight, const struct fetch *x)
+{
     lock_take(&r->lock);
+    int rc = 0;
     while (rc >= 0 && overlaps_locked(r, &flight->blob, flight->from, flight->to)) {
         uint64_t now = clock_monotonic_ms();
-        rc = 1;
-        if (now >= deadline_ms)
-            rc = -ETIMEDOUT;
-        else if (options->is_canceled && options->is_canceled(options->argument))
-            rc = -EINTR;
-        else
+        rc = now >= x->deadline_ms ? -ETIMEDOUT : is_canceled(x) ? -EINTR : 1;
+        uint64_t poll = now + CANCEL_POLL_MS;
+        if (rc > 0)
             condition_wait_until(
-                &r->landed, &r->lock, deadline_ms - now < POLL_MS ? deadline_ms : now + POLL_MS);
+                &r->landed, &r->lock, poll < x->deadline_ms ? poll : x->deadline_ms);
     }
     if (rc == 0)
         list_append(&r->flights, &flight->node);
@@ -63,39 +79,54 @@ land(struct chunk_reader *r, struct chunk_flight *flight)
 }
 
 static int
-fetch_remote(struct chunk_reader *r, const struct blob_record *blob, uint64_t offset, size_t n,
-    size_t extra, uint8_t *p, chunk_verify *verify, void *verify_argument, uint64_t deadline_ms,
-    const struct chunk_read_options *options)
+fail_remote(const char *key, const char *why)
+{
+    log_error("chunk.read_failed", "cannot read %s: %s", key, why);
+    return -EIO;
+}
+
+// Reads and verifies. What does not match is asked for once more: a transfer without a checksum of
+// its own may have gone wrong.
+static int
+get_verified(struct chunk_reader *r, const struct fetch *x, const char *key, struct buffer *bytes)
+{
+    struct remote_call call = {
+        .deadline_ms = x->deadline_ms,
+        .is_canceled = x->options->is_canceled,
+        .argument = x->options->argument,
+    };
+    uint64_t length = x->n + x->extra;
+    if (length > x->blob.bytes - x->offset)
+        length = x->blob.bytes - x->offset;
+    for (int attempt = 0; attempt < 2; attempt++) {
+        buffer_clear(bytes);
+        int rc = remote_store_get_blob(r->remote, key, x->offset, length, bytes, &call);
+        if (rc == -ECANCELED)
+            return -EINTR;
+        if (rc < 0)
+            return fail_remote(key, remote_store_error());
+        count(&r->numbers.remote_bytes, bytes->length);
+        if (bytes->length >= x->n && x->verify(x->verify_argument, bytes->data, x->n))
+            return 0;
+        log_error("chunk.corrupt",
+            "%s: the bytes at %llu from the store do not match their checksum", key,
+            (unsigned long long)x->offset);
+    }
+    return -EIO;
+}
+
+static int
+fetch_remote(struct chunk_reader *r, const struct fetch *x)
 {
     BUFFER_AUTO key = {0};
     BUFFER_AUTO bytes = {0};
-    blob_key(r->tenant, blob, &key);
-    struct remote_call call = {
-        .deadline_ms = deadline_ms,
-        .is_canceled = options->is_canceled,
-        .argument = options->argument,
-    };
-    uint64_t length = n + extra;
-    if (length > blob->bytes - offset)
-        length = blob->bytes - offset;
-    int rc = remote_store_get_blob(r->remote, buffer_string(&key), offset, length, &bytes, &call);
-    if (rc == -ECANCELED)
-        return -EINTR;
-    if (rc < 0) {
-        log_error(
-            "chunk.read_failed", "cannot read %s: %s", buffer_string(&key), remote_store_error());
-        return -EIO;
-    }
-    count(&r->numbers.remote_bytes, bytes.length);
-    if (bytes.length < n || !verify(verify_argument, bytes.data, n)) {
-        log_error("chunk.corrupt",
-            "%s: the bytes at %llu from the store do not match their checksum", buffer_string(&key),
-            (unsigned long long)offset);
-        return -EIO;
-    }
-    memcpy(p, bytes.data, n);
+    blob_key(r->tenant, &x->blob, &key);
+    int rc = get_verified(r, x, buffer_string(&key), &bytes);
+    if (rc < 0)
+        return rc;
+    memcpy(x->p, bytes.data, x->n);
     // Keeping is for later readers; this one has what it asked for.
-    rc = local_store_keep(r->local, &blob->hash, offset, bytes.data, bytes.length);
+    rc = local_store_keep(r->local, &x->blob.hash, x->offset, bytes.data, bytes.length);
     if (rc < 0)
         log_warning("chunk.keep_failed", "cannot keep part of %s in hot_cache: %s",
             buffer_string(&key), strerror(-rc));
@@ -104,81 +135,112 @@ fetch_remote(struct chunk_reader *r, const struct blob_record *blob, uint64_t of
 
 // 0, -ENOENT (not here), -EBADMSG (here, but not what it should be), or a read error.
 static int
-read_local(struct chunk_reader *r, const struct blob_record *blob, uint64_t offset, size_t n,
-    uint8_t *p, chunk_verify *verify, void *verify_argument)
+read_local(struct chunk_reader *r, const struct fetch *x)
 {
-    int rc = local_store_read(r->local, &blob->hash, offset, p, n);
-    if (rc == 0 && !verify(verify_argument, p, n))
+    int rc = local_store_read(r->local, &x->blob.hash, x->offset, x->p, x->n);
+    if (rc == 0 && !x->verify(x->verify_argument, x->p, x->n))
         rc = -EBADMSG;
     return rc == -ENODATA ? -EBADMSG : rc;
 }
 
+static bool
+is_in_store(const struct chunk_reader *r, const struct blob_record *blob)
+{
+    return r->remote && (blob->residency & RESIDENCY_REMOTE);
+}
+
 // A whole local copy that does not verify is damage (a partial one simply has a hole there).
 static void
-note_damage(struct chunk_reader *r, const struct blob_record *blob, uint64_t offset, int rc)
+note_damage(struct chunk_reader *r, const struct fetch *x, int rc)
 {
     char hex[65];
-    sha256_to_hex(&blob->hash, hex);
-    bool remote = r->remote && (blob->residency & RESIDENCY_REMOTE);
+    sha256_to_hex(&x->blob.hash, hex);
+    bool remote = is_in_store(r, &x->blob);
     log_error("local_store.corrupt", "hot_cache copy of blob %s at %llu: %s; %s", hex,
-        (unsigned long long)offset, rc == -EBADMSG ? "checksum mismatch" : strerror(-rc),
+        (unsigned long long)x->offset, rc == -EBADMSG ? "checksum mismatch" : strerror(-rc),
         remote ? "reading it from the store" : "there is no other copy");
     if (remote) {
         count(&r->numbers.repaired_frames, 1);
-        local_store_remove(r->local, &blob->hash);
+        local_store_remove(r->local, &x->blob.hash);
     }
 }
 
-// One round: 0, an error, or 1 to look again because another reader has fetched these bytes.
+// From the local copy. When that fails and the blob was only local when the view was made, it may
+// be in the store by now. A whole copy is read twice before it is called damaged: it may have taken
+// the place of a partial one in between.
 static int
-fetch_once(struct chunk_reader *r, const struct blob_record *known, uint64_t offset, size_t n,
-    size_t extra, uint8_t *p, chunk_verify *verify, void *verify_argument, uint64_t deadline_ms,
-    const struct chunk_read_options *options)
+fetch_local(struct chunk_reader *r, struct fetch *x)
 {
-    int rc = read_local(r, known, offset, n, p, verify, verify_argument);
+    int rc = read_local(r, x);
+    if (rc == 0)
+        return 0;
+    struct blob_record now;
+    if (!is_in_store(r, &x->blob) && chunk_map_read_blob(r->map, &x->blob.hash, &now) == 0)
+        x->blob = now;
+    if (rc != -ENOENT && local_store_has(r->local, &x->blob.hash)) {
+        rc = read_local(r, x);
+        if (rc < 0 && rc != -ENOENT)
+            note_damage(r, x, rc);
+    }
+    return rc;
+}
+
+// 1: try again from the beginning.
+static int
+try_fetch(struct chunk_reader *r, struct fetch *x)
+{
+    int rc = fetch_local(r, x);
     if (rc == 0) {
         count(&r->numbers.local_frames, 1);
         return 0;
     }
-    struct blob_record blob = *known;
-    bool released = false;
-    if (!(blob.residency & RESIDENCY_REMOTE))
-        released = chunk_map_read_blob(r->map, &known->hash, &blob) == -ENOENT;
-    if (rc != -ENOENT && local_store_has(r->local, &blob.hash))
-        note_damage(r, &blob, offset, rc);
-    if (!(blob.residency & RESIDENCY_REMOTE) || !r->remote) {
-        count(&r->numbers.failed_reads, 1);
-        return rc == -ENOENT || released ? -ESTALE : -EIO;
-    }
-    if (options->local_only)
+    if (!is_in_store(r, &x->blob))
+        return rc == -ENOENT ? -ESTALE : -EIO;
+    if (x->options->local_only)
         return -EREMOTE;
-    struct chunk_flight flight = {.blob = blob.hash, .from = offset, .to = offset + n + extra};
-    rc = take_off(r, &flight, deadline_ms, options);
+    struct chunk_flight flight = {
+        .blob = x->blob.hash, .from = x->offset, .to = x->offset + x->n + x->extra};
+    rc = take_off(r, &flight, x);
     if (rc == -ETIMEDOUT) {
-        log_error("chunk.read_failed", "the store did not answer in time");
-        return -EIO;
+        BUFFER_AUTO key = {0};
+        blob_key(r->tenant, &x->blob, &key);
+        return fail_remote(buffer_string(&key), "another reader waits for the same bytes too long");
     }
     if (rc != 0)
         return rc;
-    rc = fetch_remote(r, &blob, offset, n, extra, p, verify, verify_argument, deadline_ms, options);
+    // Another flight may have landed since we looked.
+    bool here = read_local(r, x) == 0;
+    if (!here)
+        rc = fetch_remote(r, x);
     land(r, &flight);
-    count(rc == 0 ? &r->numbers.remote_frames : &r->numbers.failed_reads, 1);
+    if (rc == 0)
+        count(here ? &r->numbers.local_frames : &r->numbers.remote_frames, 1);
     return rc;
 }
 
-// The deadline is that of the read, however many others it waits for.
 int
 chunk_fetch(struct chunk_reader *r, const struct blob_record *blob, uint64_t offset, size_t n,
     size_t extra, uint8_t *p, chunk_verify *verify, void *verify_argument,
     const struct chunk_read_options *options)
 {
-    if (offset + n > blob->bytes)
+    if (offset > blob->bytes || n > blob->bytes - offset)
         return -EIO;
-    uint64_t deadline_ms = clock_monotonic_ms() + r->deadline_ms;
+    struct fetch x = {
+        .blob = *blob,
+        .offset = offset,
+        .n = n,
+        .extra = extra,
+        .p = p,
+        .verify = verify,
+        .verify_argument = verify_argument,
+        .options = options,
+        .deadline_ms = clock_monotonic_ms() + r->deadline_ms,
+    };
     int rc;
     do {
-        rc =
-            fetch_once(r, blob, offset, n, extra, p, verify, verify_argument, deadline_ms, options);
-    } while (rc == 1);
+        rc = try_fetch(r, &x);
+    } while (rc > 0);
+    if (rc == -EIO || rc == -ESTALE)
+        count(&r->numbers.failed_reads, 1);
     return rc;
 }

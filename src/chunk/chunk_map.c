@@ -30,17 +30,6 @@ chunk_map_new(struct manifest *m, struct db_id db, uint64_t limit_bytes)
     return map;
 }
 
-static size_t
-view_bytes(const struct chunk_view *v)
-{
-    size_t bytes = sizeof(*v) + v->image_count * sizeof(v->images[0]);
-    for (size_t i = 0; i < v->image_count; i++) {
-        struct blob_index *index = atomic_load(&v->images[i].index);
-        bytes += index ? blob_index_memory(index) : 0;
-    }
-    return bytes;
-}
-
 static void
 free_view(struct chunk_view *v)
 {
@@ -62,8 +51,8 @@ uncache_locked(struct chunk_map *map, struct chunk_view *v)
     hash_table_remove(&map->views, &v->node);
     list_remove(&v->use);
     v->cached = false;
-    size_t bytes = view_bytes(v);
-    map->bytes -= bytes < map->bytes ? bytes : map->bytes;
+    assert(map->bytes >= v->bytes);
+    map->bytes -= v->bytes;
     drop_reference(v);
 }
 
@@ -164,7 +153,8 @@ cache_view_locked(struct chunk_map *map, struct chunk_view *v)
     v->cached = true;
     hash_table_insert(&map->views, &v->node, hash_u64_pair(v->object.v, v->index.v));
     list_append(&map->use, &v->use);
-    map->bytes += view_bytes(v);
+    v->bytes = sizeof(*v) + v->image_count * sizeof(v->images[0]); // no index is loaded yet
+    map->bytes += v->bytes;
     shrink_locked(map);
 }
 
@@ -202,6 +192,18 @@ chunk_map_get(struct chunk_map *map, struct object_id object, struct chunk_index
     return 0;
 }
 
+int
+chunk_map_read_blob(struct chunk_map *map, const struct sha256 *hash, struct blob_record *blob_out)
+{
+    struct manifest_reader *r;
+    int rc = manifest_read_begin(map->manifest, &r);
+    if (rc < 0)
+        return rc;
+    rc = manifest_read_blob(r, map->db, hash, blob_out);
+    manifest_read_end(r);
+    return rc;
+}
+
 static int
 take_index(
     void *argument, struct chunk_index index, struct chunk_id id UNUSED, uint32_t present UNUSED)
@@ -223,18 +225,6 @@ chunk_map_next(struct chunk_map *map, struct object_id object, struct chunk_inde
     rc = manifest_read_object_chunks(r, map->db, object, from, take_index, next_out);
     manifest_read_end(r);
     return rc < 0 ? rc : 0;
-}
-
-int
-chunk_map_read_blob(struct chunk_map *map, const struct sha256 *hash, struct blob_record *blob_out)
-{
-    struct manifest_reader *r;
-    int rc = manifest_read_begin(map->manifest, &r);
-    if (rc < 0)
-        return rc;
-    rc = manifest_read_blob(r, map->db, hash, blob_out);
-    manifest_read_end(r);
-    return rc;
 }
 
 void
@@ -271,6 +261,7 @@ chunk_map_account(struct chunk_map *map, struct chunk_view *view, size_t bytes)
     lock_take(&map->lock);
     if (view->cached) {
         map->bytes += bytes;
+        view->bytes += bytes;
         shrink_locked(map);
     }
     lock_release(&map->lock);

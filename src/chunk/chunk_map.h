@@ -29,7 +29,8 @@ struct chunk_view {
     struct hash_node node;
     struct list_node use;
     atomic_uint references;
-    bool cached; // in the map: protected by the map's lock
+    bool cached;  // in the map: protected by the map's lock
+    size_t bytes; // what the map counts for it: likewise
     struct object_id object;
     struct chunk_index index;
     struct chunk_entry entry;

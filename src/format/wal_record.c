@@ -9,7 +9,7 @@
 //     0  magic "CKPTWALS"     8  version u16, 10 reserved u16, 12 epoch u32
 //    16  volume uuid         32  segment bytes u64   40 start u64   48 prior end u64
 //    56  incompatible features u32 (none known)      60 CRC-32C of bytes 0 .. 59
-//    64  zeros
+//    64  zeros, not looked at
 #define SEGMENT_MAGIC      "CKPTWALS"
 #define WAL_FORMAT_VERSION 1u
 
@@ -36,13 +36,18 @@ wal_segment_header_decode(
         return -EBADMSG;
     if (get_le16(p + 8) != WAL_FORMAT_VERSION || get_le32(p + 56) != 0)
         return -ENOTSUP;
+    if (get_le16(p + 10) != 0)
+        return -EBADMSG;
     h_out->epoch = get_le32(p + 12);
     memcpy(h_out->volume.b, p + 16, 16);
     h_out->segment_bytes = get_le64(p + 32);
     h_out->start.v = get_le64(p + 40);
     h_out->prior_end.v = get_le64(p + 48);
-    if (h_out->segment_bytes <= WAL_SEGMENT_HEADER_BYTES || h_out->segment_bytes > INT64_MAX ||
-        h_out->start.v > (uint64_t)INT64_MAX || h_out->prior_end.v > h_out->start.v)
+    if (h_out->segment_bytes <= WAL_SEGMENT_HEADER_BYTES ||
+        h_out->segment_bytes % WAL_SEGMENT_HEADER_BYTES != 0 ||
+        h_out->segment_bytes > (uint64_t)INT64_MAX / 2 ||
+        h_out->start.v % WAL_SEGMENT_HEADER_BYTES != 0 ||
+        h_out->start.v > (uint64_t)INT64_MAX / 2 || h_out->prior_end.v > h_out->start.v)
         return -EBADMSG;
     return 0;
 }
@@ -69,15 +74,18 @@ wal_record_encode(const struct wal_record_header *h, const uint32_t *piece_crcs,
     put_le16(out + 36, h->payload_page_offset);
     for (uint32_t i = 0; i < pieces; i++)
         put_le32(out + WAL_RECORD_HEADER + 4 * i, piece_crcs[i]);
-    memcpy(out + changes_at, changes, h->changes_length);
+    if (h->changes_length > 0)
+        memcpy(out + changes_at, changes, h->changes_length);
     memset(out + changes_at + h->changes_length, 0, payload_at - changes_at - h->changes_length);
     put_le32(out, crc32c(0, out + 4, changes_at + h->changes_length - 4));
 }
 
 static bool
-header_holds_together(const struct wal_record_header *h)
+header_holds_together(const struct wal_record_header *h, const uint8_t *p)
 {
-    return h->payload_length <= WAL_PAYLOAD_MAX && h->changes_length <= WAL_CHANGES_MAX &&
+    static const uint8_t reserved[WAL_RECORD_HEADER - 38];
+    return memcmp(p + 38, reserved, sizeof(reserved)) == 0 && h->durable.v <= h->lsn.v &&
+           h->payload_length <= WAL_PAYLOAD_MAX && h->changes_length <= WAL_CHANGES_MAX &&
            h->payload_page_offset < PAGE_BYTES &&
            h->length ==
                wal_record_length(h->payload_page_offset, h->changes_length, h->payload_length);
@@ -118,7 +126,7 @@ wal_record_decode(const uint8_t *p, size_t n, struct lsn expected, uint32_t epoc
         .payload_length = get_le32(p + 32),
         .payload_page_offset = get_le16(p + 36),
     };
-    if ((epoch != 0 && h.epoch != epoch) || !header_holds_together(&h) || h.length > n)
+    if ((epoch != 0 && h.epoch != epoch) || !header_holds_together(&h, p) || h.length > n)
         return -ENODATA;
     uint32_t pieces = wal_payload_pieces(h.payload_page_offset, h.payload_length);
     uint32_t covered = wal_record_changes_offset(pieces) + h.changes_length;

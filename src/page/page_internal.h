@@ -30,6 +30,10 @@ struct page_store {
     struct readahead readahead[READAHEAD_SLOTS];
 };
 
+// Reads the bytes of an evicted page back from the log, zeros around them.
+MUST_CHECK int page_store_read_logged(
+    struct page_store *ps, const struct dirty_page *content, uint8_t out[PAGE_BYTES]);
+
 // page_write.c: keeps dirty pages within their share of the memory.
 void page_store_balance_locked(struct page_store *ps);
 

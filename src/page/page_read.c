@@ -162,15 +162,15 @@ copy_page(struct reading *x, const struct view *v, uint32_t from, uint32_t to, u
         memcpy(whole, v->base->data, PAGE_BYTES);
     for (unsigned k = v->layer_count; k-- > 0;) {
         const struct dirty_page *layer = &v->layers[k];
-        if (layer->mask) {
-            page_mask_copy(layer->mask, whole, layer->page->data);
-        } else if (layer->page) {
-            memcpy(whole, layer->page->data, PAGE_BYTES);
-        } else {
-            int rc = wal_read_verified(x->ps->wal, layer->wal_lsn, layer->crc, whole, PAGE_BYTES);
-            if (rc < 0)
-                return rc;
-        }
+        uint8_t logged[PAGE_BYTES];
+        const uint8_t *bytes = layer->page ? layer->page->data : logged;
+        int rc = layer->page ? 0 : page_store_read_logged(x->ps, layer, logged);
+        if (rc < 0)
+            return rc;
+        if (layer->mask)
+            page_mask_copy(layer->mask, whole, bytes);
+        else
+            memcpy(whole, bytes, PAGE_BYTES);
     }
     memcpy(out, whole + from, to - from);
     return 0;

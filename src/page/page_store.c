@@ -105,6 +105,15 @@ page_store_thaw(struct page_store *ps)
     dirty_set_free(gone);
 }
 
+int
+page_store_read_logged(
+    struct page_store *ps, const struct dirty_page *content, uint8_t out[PAGE_BYTES])
+{
+    memset(out, 0, PAGE_BYTES);
+    return wal_read_verified(
+        ps->wal, content->wal_lsn, content->crc, out + content->wal_from, content->wal_bytes);
+}
+
 void
 page_store_numbers_locked(struct page_store *ps, struct page_store_numbers *numbers_out)
 {
@@ -116,6 +125,12 @@ page_store_numbers_locked(struct page_store *ps, struct page_store_numbers *numb
         .clean_bytes = page_cache_bytes(ps->clean),
         .limit_bytes = ps->memory_bytes,
     };
+}
+
+bool
+page_store_is_tight_locked(struct page_store *ps)
+{
+    return dirty_set_resident_bytes(ps->active) > ps->memory_bytes / 4 * 3;
 }
 
 bool

@@ -112,6 +112,8 @@ void page_store_numbers_locked(struct page_store *ps, struct page_store_numbers 
 bool page_store_is_clean_locked(struct page_store *ps);
 // Dirty pages of one object, those that are in both sets twice.
 uint64_t page_store_dirty_pages_locked(struct page_store *ps, struct object_id object);
+// Whether they use up most of it: a fold would help.
+bool page_store_is_tight_locked(struct page_store *ps);
 // Whether dirty pages that cannot be evicted use up the memory: writers should wait for a fold.
 bool page_store_is_full_locked(struct page_store *ps);
 

@@ -99,6 +99,16 @@ page_store_can_put_locked(
     return true;
 }
 
+static struct page_mask *
+copy_mask(const struct page_mask *mask)
+{
+    if (!mask)
+        return NULL;
+    struct page_mask *copy = memory_alloc(sizeof(*copy));
+    *copy = *mask;
+    return copy;
+}
+
 int
 page_store_prefault(
     struct page_store *ps, struct object_id object, const struct page_piece *pieces, size_t count)
@@ -110,11 +120,12 @@ page_store_prefault(
         struct dirty_page found;
         enum dirty_state state = dirty_set_find(ps->active, object, pieces[i].page, &found);
         page_put(found.page);
+        found.mask = NULL; // belongs to the set
         lock_release(ps->lock);
         if (state != DIRTY_PAGE || found.page)
             continue;
         struct page *page = page_new();
-        int rc = wal_read_verified(ps->wal, found.wal_lsn, found.crc, page->data, PAGE_BYTES);
+        int rc = page_store_read_logged(ps, &found, page->data);
         lock_take(ps->lock);
         struct dirty_page now;
         state = dirty_set_find(ps->active, object, pieces[i].page, &now);
@@ -122,7 +133,8 @@ page_store_prefault(
         bool same = state == DIRTY_PAGE && !now.page && now.wal_lsn.v == found.wal_lsn.v;
         if (same && rc == 0) {
             found.page = page_get(page);
-            found.wal_lsn.v = 0; // stays until the write that needs it has merged it
+            found.wal_bytes = 0; // stays until the write that needs it has merged it
+            found.mask = copy_mask(now.mask);
             dirty_set_put(ps->active, object, pieces[i].page, found);
         }
         lock_release(ps->lock);
@@ -203,17 +215,23 @@ merge_piece(struct page_store *ps, struct object_id object, struct page_piece *p
     return merged;
 }
 
+// Notes where in the log the bytes of a piece are, if nothing else went into the page.
 static void
 put_piece(struct page_store *ps, struct object_id object, struct page_piece *piece,
     uint64_t wal_lsn, uint64_t size)
 {
     struct dirty_page content;
-    if (is_whole(piece)) {
-        content = (struct dirty_page){.page = piece->content ? page_get(piece->content) : NULL,
-            .wal_lsn = {wal_lsn},
-            .crc = piece->crc};
-    } else {
+    bool alone = is_whole(piece);
+    if (alone)
+        content = (struct dirty_page){.page = piece->content ? page_get(piece->content) : NULL};
+    else
         content = merge_piece(ps, object, piece, size);
+    alone = alone || content.page == piece->content;
+    if (alone && wal_lsn != 0) {
+        content.wal_lsn.v = wal_lsn;
+        content.crc = piece->crc;
+        content.wal_from = (uint16_t)piece->from;
+        content.wal_bytes = (uint16_t)(piece->to - piece->from);
     }
     dirty_set_put(ps->active, object, piece->page, content);
 }

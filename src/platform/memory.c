@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "platform/memory.h"
 
+#include <malloc.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +14,18 @@ require(void *p)
     if (!p)
         abort();
     return p;
+}
+
+void
+memory_limit_arenas(void)
+{
+    mallopt(M_ARENA_MAX, 2);
+}
+
+void
+memory_trim(void)
+{
+    malloc_trim(0);
 }
 
 void *

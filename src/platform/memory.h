@@ -9,6 +9,11 @@
 
 #include "base/compiler.h"
 
+// Few pools for many threads: memory that one thread frees serves the others. At start, once.
+void memory_limit_arenas(void);
+// Gives what has been freed back to the system, after something large has gone.
+void memory_trim(void);
+
 void *memory_alloc(size_t n);
 void *memory_alloc_zero(size_t n);
 void *memory_realloc(void *p, size_t n);

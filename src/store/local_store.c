@@ -31,6 +31,7 @@ struct local_store {
     struct lock lock; // "local_store": protects everything below
     struct hash_table files;
     struct list_node idle;
+    uint64_t forgotten; // how often a name got another meaning
 };
 
 static char *
@@ -49,7 +50,7 @@ local_store_open(
     struct local_store *s = memory_alloc_zero(sizeof(*s));
     s->ops = ops ? ops : &file_ops_system;
     s->hot_cache = memory_printf("%s/hot_cache/%u", root, db.v);
-    s->scratch = memory_printf("%s/checkpoint_scratch", root);
+    s->scratch = memory_printf("%s/checkpoint_scratch/%u", root, db.v);
     lock_init(&s->lock, "local_store", LOCK_RANK_STORE);
     list_init(&s->idle);
     int rc = path_make_directories(s->hot_cache, 0700);
@@ -144,42 +145,60 @@ open_path(struct local_store *s, const struct sha256 *hash, bool whole, int flag
     return file_open(s->ops, path, flags, 0600);
 }
 
-// The file of a blob, whole if there is one; `make` makes the partial one when there is neither.
-static int
-get_file(struct local_store *s, const struct sha256 *hash, bool make, struct open_file **out)
+static struct open_file *
+take_open_file(struct local_store *s, const struct sha256 *hash, uint64_t *forgotten_out)
 {
     lock_take(&s->lock);
     struct open_file *f = find_locked(s, hash);
     if (f)
         use_locked(f);
+    *forgotten_out = s->forgotten;
     lock_release(&s->lock);
-    *out = f;
-    if (f)
-        return 0;
-    bool whole = true;
-    int fd = open_path(s, hash, true, O_RDONLY);
-    if (fd == -ENOENT) {
-        whole = false;
-        fd = open_path(s, hash, false, O_RDWR | (make ? O_CREAT : 0));
-    }
-    if (fd < 0)
-        return fd;
-    struct open_file *made = memory_alloc_zero(sizeof(*made));
-    made->hash = *hash;
-    made->fd = fd;
-    made->whole = whole;
+    return f;
+}
+
+// Makes an open file known, unless another thread was faster; a user has what is returned. NULL:
+// names changed since `forgotten`, so what was opened may be the wrong file.
+static struct open_file *
+enter_file(struct local_store *s, struct open_file *made, uint64_t forgotten)
+{
     lock_take(&s->lock);
-    f = find_locked(s, hash);
-    if (f) { // another thread was faster
-        file_close(fd);
-        free(made);
-    } else {
+    struct open_file *f = find_locked(s, &made->hash);
+    bool enter = !f && s->forgotten == forgotten;
+    if (enter) {
         f = made;
-        hash_table_insert(&s->files, &f->node, key_of(hash));
+        hash_table_insert(&s->files, &f->node, key_of(&made->hash));
     }
-    use_locked(f);
+    if (f)
+        use_locked(f);
     lock_release(&s->lock);
-    *out = f;
+    if (!enter) {
+        file_close(made->fd);
+        free(made);
+    }
+    return f;
+}
+
+// The file of a blob, whole if there is one; `make` makes the partial one when there is neither.
+static int
+get_file(struct local_store *s, const struct sha256 *hash, bool make, struct open_file **out)
+{
+    uint64_t forgotten;
+    while (!(*out = take_open_file(s, hash, &forgotten))) {
+        bool whole = true;
+        int fd = open_path(s, hash, true, O_RDONLY);
+        if (fd == -ENOENT) {
+            whole = false;
+            fd = open_path(s, hash, false, O_RDWR | (make ? O_CREAT : 0));
+        }
+        if (fd < 0)
+            return fd;
+        struct open_file *made = memory_alloc_zero(sizeof(*made));
+        *made = (struct open_file){.hash = *hash, .fd = fd, .whole = whole};
+        *out = enter_file(s, made, forgotten);
+        if (*out)
+            break;
+    }
     return 0;
 }
 
@@ -188,6 +207,7 @@ static void
 forget_file(struct local_store *s, const struct sha256 *hash)
 {
     lock_take(&s->lock);
+    s->forgotten++;
     struct open_file *f = find_locked(s, hash);
     if (f) {
         hash_table_remove(&s->files, &f->node);

@@ -28,7 +28,7 @@ typedef bool local_store_is_needed(void *argument, const struct sha256 *hash);
 MUST_CHECK int local_store_sweep(
     struct local_store *s, local_store_is_needed *is_needed, void *argument);
 void local_store_close(struct local_store *s); // NULL is fine
-// ROOT/checkpoint_scratch.
+// ROOT/checkpoint_scratch/{db}.
 const char *local_store_scratch(const struct local_store *s);
 
 // Moves a whole, fsynced file into hot_cache under its hash. The name is durable only after

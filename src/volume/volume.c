@@ -275,7 +275,6 @@ volume_close(struct volume *v)
         if (closed < 0)
             rc = closed;
     }
-    log_info("volume.closed", "%s", v->config.source);
     volume_free(v);
     return rc;
 }

@@ -160,7 +160,11 @@ volume_set_attributes(struct volume *v, struct object_id object,
     if ((change->set & VOLUME_SET_SIZE) && change->size > OBJECT_MAX_BYTES)
         return -EFBIG;
     struct set x = {.object = object, .change = change};
-    struct operation op = {.decide = decide_set, .argument = &x};
+    struct operation op = {
+        .decide = decide_set,
+        .argument = &x,
+        .commit_point = (change->set & VOLUME_SET_SIZE) != 0,
+    };
     int rc = volume_operate(v, &op);
     if (rc < 0)
         return rc;

@@ -12,6 +12,10 @@
 #define CHANGES_RESERVE 12288u
 // How long a writer waits for room before it is told ENOSPC.
 #define ROOM_DEADLINE_MS 60000u
+// Changes of names and inodes that may gather in memory before a fold is asked for, and before
+// writers wait for it: so memory does not grow with the number of files.
+#define NAMES_PRESS 32768u
+#define NAMES_MAX   131072u
 
 struct timestamp
 volume_now(void)
@@ -130,6 +134,12 @@ remove_obstacle(struct volume *v, const struct operation *op, struct obstacle *o
 
 // ---- operating ----------------------------------------------------------------------------------
 
+static bool
+is_full_locked(struct volume *v)
+{
+    return page_store_is_full_locked(v->pages) || namespace_set_count(v->names) > NAMES_MAX;
+}
+
 // Dirty pages that cannot leave memory, or a log that is full, are waited for here, before anything
 // is locked or decided.
 static int
@@ -138,11 +148,11 @@ wait_for_room(struct volume *v, uint32_t bytes)
     uint64_t deadline = clock_monotonic_ms() + ROOM_DEADLINE_MS;
     lock_take(&v->lock);
     bool in_time = true;
-    while (in_time && !v->read_only && page_store_is_full_locked(v->pages)) {
+    while (in_time && !v->read_only && is_full_locked(v)) {
         lock_release(&v->lock);
         volume_press(v);
         lock_take(&v->lock);
-        if (!page_store_is_full_locked(v->pages))
+        if (!is_full_locked(v))
             break;
         in_time = condition_wait_until(&v->folded, &v->lock, deadline);
     }
@@ -169,6 +179,7 @@ struct logged {
     struct buffer body;
     uint32_t page_offset;
     uint32_t *crcs;
+    bool tight; // dirty pages fill the memory
 };
 
 static uint32_t
@@ -192,6 +203,7 @@ log_and_apply_locked(
         l->crcs[i] = op->pieces[i].crc;
     for (unsigned i = 0; i < op->count; i++)
         volume_apply_locked(v, &op->changes[i], op->pieces, op->piece_count, payload, size);
+    l->tight = page_store_is_tight_locked(v->pages) || namespace_set_count(v->names) > NAMES_PRESS;
     if (v->oldest_change_ms == 0)
         v->oldest_change_ms = clock_monotonic_ms();
 }
@@ -218,6 +230,10 @@ try_operation(
     if (*logged_out)
         wal_fill(v->wal, &l.slot, l.page_offset, l.body.data, (uint32_t)l.body.length, op->payload,
             op->payload_length, l.crcs);
+    if (*logged_out && op->commit_point)
+        rc = wal_spill(v->wal, &l.slot);
+    if (l.tight)
+        volume_press(v);
     buffer_free(&l.body);
     free(l.crcs);
     if (!blocked && rc != -EAGAIN)

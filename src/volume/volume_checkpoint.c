@@ -67,7 +67,7 @@ fenced(void *argument, const char *host, uint64_t epoch)
 {
     struct volume *v = argument;
     char reason[160];
-    snprintf(reason, sizeof(reason), "fenced: %s took the volume over (epoch %llu)",
+    snprintf(reason, sizeof(reason), "%s took the volume over (epoch %llu)",
         host && host[0] ? host : "another host", (unsigned long long)epoch);
     lock_take(&v->lock);
     bool first = !v->fenced;
@@ -330,6 +330,8 @@ volume_status(struct volume *v, struct volume_status *status_out)
     fill_from_store(v, s);
     if (v->wal)
         fill_from_writer(v, s);
+    else
+        s->store_reachable = true; // as far as a view has asked it
     struct page_store_numbers p;
     uint64_t now = clock_monotonic_ms();
     lock_take(&v->lock);

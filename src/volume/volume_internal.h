@@ -148,6 +148,7 @@ struct operation {
     void *argument;
     struct change changes[OPERATION_CHANGES_MAX];
     unsigned count;
+    bool commit_point;    // programs take it for one: it shall outlive this process
     uint32_t extra_bytes; // of what the changes carry beyond names and inodes
     // The payload of a CHANGE_WRITE.
     const uint8_t *payload;

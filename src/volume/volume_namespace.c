@@ -260,7 +260,7 @@ volume_link(struct volume *v, struct object_id object, struct object_id parent, 
 {
     struct link x = {.object = object, .parent = parent, .name = name};
     int rc = check_name(name);
-    struct operation op = {.decide = decide_link, .argument = &x};
+    struct operation op = {.decide = decide_link, .argument = &x, .commit_point = true};
     if (rc == 0)
         rc = volume_operate(v, &op);
     if (rc < 0)
@@ -328,7 +328,7 @@ unlink_or_rmdir(struct volume *v, struct object_id parent, const char *name, boo
     if (strlen(name) > NAME_BYTES_MAX)
         return -ENAMETOOLONG;
     struct unlink x = {parent, name, directory};
-    struct operation op = {.decide = decide_unlink, .argument = &x};
+    struct operation op = {.decide = decide_unlink, .argument = &x, .commit_point = true};
     return volume_operate(v, &op);
 }
 
@@ -484,7 +484,7 @@ volume_rename(struct volume *v, struct object_id parent, const char *name,
     if (rc < 0)
         return rc;
     struct rename x = {parent, name, new_parent, new_name, flags};
-    struct operation op = {.decide = decide_rename, .argument = &x};
+    struct operation op = {.decide = decide_rename, .argument = &x, .commit_point = true};
     return volume_operate(v, &op);
 }
 

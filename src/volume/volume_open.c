@@ -28,7 +28,9 @@
 
 // How long a mount waits for a predecessor that is on its way out.
 #define PREDECESSOR_WAIT_MS 90000u
-#define CLAIM_ATTEMPTS      5
+// How long one that was killed may take to be gone.
+#define DYING_WAIT_MS  2000u
+#define CLAIM_ATTEMPTS 5
 
 void
 volume_error(struct buffer *error, const char *format, ...)
@@ -121,12 +123,15 @@ take_db_lock(struct volume *v, struct buffer *error)
         volume_error(error, "cannot open %s: %s", path, strerror(-rc));
         return rc;
     }
-    uint64_t deadline = clock_monotonic_ms() + PREDECESSOR_WAIT_MS;
+    uint64_t now = clock_monotonic_ms();
+    uint64_t deadline = now + PREDECESSOR_WAIT_MS;
+    uint64_t patience = now + DYING_WAIT_MS;
     while (flock(v->lock_fd, LOCK_EX | LOCK_NB) < 0) {
         char text[64] = {0};
         ssize_t got = pread(v->lock_fd, text, sizeof(text) - 1, 0);
         bool closing = got > 0 && strstr(text, "closing");
-        if (!closing || clock_monotonic_ms() > deadline) {
+        now = clock_monotonic_ms();
+        if (now > deadline || (!closing && now > patience)) {
             volume_error(error,
                 "%s is in use: process %ld has it mounted from the storage root %s; unmount it "
                 "first",
@@ -199,6 +204,18 @@ wal_directory(const struct volume *v)
     return memory_printf("%s/tenants/%s/%u/wal", v->config.root, v->url.tenant, v->db.v);
 }
 
+static bool
+has_segments(const char *directory)
+{
+    DIR *dir = opendir(directory);
+    bool found = false;
+    for (struct dirent *e; dir && !found && (e = readdir(dir));)
+        found = strncmp(e->d_name, "segment-", 8) == 0;
+    if (dir)
+        closedir(dir);
+    return found;
+}
+
 static int
 open_wal(struct volume *v, const struct db_record *db, struct buffer *error)
 {
@@ -210,6 +227,15 @@ open_wal(struct volume *v, const struct db_record *db, struct buffer *error)
         .volume = db->volume,
         .limit_bytes = v->config.wal_limit_bytes,
     };
+    // The log has a segment from the first open on, and that comes before the first claim.
+    if (rc == 0 && (db->epoch > 0 || db->cut.v > 0) && !has_segments(directory)) {
+        volume_error(error,
+            "the write-ahead log in %s is missing, and with it every change since the last local "
+            "generation. Restore it, or move the storage root %s away to go back to the last "
+            "published generation",
+            directory, v->root);
+        return -EBADMSG;
+    }
     if (rc == 0)
         rc = wal_open(&options, db->cut, volume_replay, v, &v->wal, error);
     if (rc < 0 && error->length == 0)
@@ -238,9 +264,8 @@ sweep(struct volume *v)
 {
     const char *scratch = local_store_scratch(v->local);
     DIR *dir = opendir(scratch);
-    CLEANUP(memory_free_auto) char *prefix = memory_printf("%u-", v->db.v);
     for (struct dirent *e; dir && (e = readdir(dir));) {
-        if (strncmp(e->d_name, prefix, strlen(prefix)) != 0)
+        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
             continue;
         CLEANUP(memory_free_auto) char *path = memory_printf("%s/%s", scratch, e->d_name);
         if (path_remove_tree(path) < 0)
@@ -355,9 +380,19 @@ import_db(struct volume *v, struct db_record *db, struct buffer *error)
 static int
 drop_db(struct volume *v, struct buffer *error)
 {
-    int rc = wal_close(v->wal);
+    // From here on what is left in the root is worthless, however far the removal gets.
+    struct manifest_batch *b = manifest_batch_new(v->db);
+    manifest_batch_db_state(b, DB_STATE_IMPORTING);
+    int rc = manifest_submit(v->manifest, b, NULL);
+    int closed = wal_close(v->wal);
+    if (closed < 0)
+        log_warning("wal.failed", "the log could not be closed: %s", strerror(-closed));
     v->wal = NULL;
     volume_close_layers(v);
+    if (rc < 0) {
+        volume_error(error, "cannot write the manifest in %s: %s", v->root, strerror(-rc));
+        return rc;
+    }
     CLEANUP(memory_free_auto) char *directory = wal_directory(v);
     CLEANUP(memory_free_auto)
     char *cache = memory_printf("%s/hot_cache/%u", v->config.root, v->db.v);

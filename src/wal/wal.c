@@ -2,6 +2,7 @@
 #include "wal/wal.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 
 #include "base/checksum.h"
@@ -13,9 +14,12 @@
 #define SEGMENT_MIN  (4u << 20)
 #define SEGMENT_MAX  (64u << 20)
 #define RING_DEFAULT (16u << 20)
-#define RING_MIN     (8u << 20)
-// What a change of segment can waste of the LSN space.
+#define RING_MIN     (2u * SEGMENT_MIN)
+// What a change of segment can waste of the LSN space. What has been reserved can change segments
+// twice at most, because the ring is not larger than two of them.
 #define GAP_MAX (WAL_RECORD_MAX + WAL_SEGMENT_HEADER_BYTES)
+// After a segment could not be made.
+#define PREPARE_RETRY_MS 1000u
 
 static struct wal_segment *
 newest_segment_locked(const struct wal *w)
@@ -31,6 +35,7 @@ static void
 preparer_run(void *argument)
 {
     struct wal *w = argument;
+    uint64_t retry_at_ms = 0;
     lock_take(&w->lock);
     while (!w->preparer_stopping) {
         bool wanted = (w->spare_wanted || list_is_empty(&w->spares)) &&
@@ -40,13 +45,16 @@ preparer_run(void *argument)
             condition_wait(&w->prepare, &w->lock);
             continue;
         }
+        if (clock_monotonic_ms() < retry_at_ms) {
+            condition_wait_until(&w->prepare, &w->lock, retry_at_ms);
+            continue;
+        }
         uint32_t number = w->next_file_number++;
         w->segment_count++;
         lock_release(&w->lock);
         struct wal_segment *s = NULL;
         int rc = wal_segment_create(w, number, &s);
         lock_take(&w->lock);
-        w->prepare_error = rc;
         if (rc == 0) {
             w->spare_wanted = false;
             list_append(&w->spares, &s->node);
@@ -55,20 +63,28 @@ preparer_run(void *argument)
         }
         // No space, most likely: a release may free a segment meanwhile; try again in a while.
         w->segment_count--;
-        condition_wait_until(&w->prepare, &w->lock, clock_monotonic_ms() + 1000);
+        retry_at_ms = clock_monotonic_ms() + PREPARE_RETRY_MS;
     }
     lock_release(&w->lock);
 }
 
-// Turns segments that nobody needs into spares; collects those that are to be removed.
+// Where the records of a segment end, or may end.
+static uint64_t
+segment_end(const struct wal_segment *s)
+{
+    return s->end.v ? s->end.v : s->start.v + s->bytes;
+}
+
+// Turns segments that nobody needs into spares; collects those that are to be removed. A segment
+// that the flusher is not done with stays, whatever was released.
 static void
 recycle_locked(struct wal *w, struct list_node *removed)
 {
     while (!list_is_empty(&w->live)) {
         struct wal_segment *s = CONTAINER_OF(w->live.next, struct wal_segment, node);
         bool current = s == newest_segment_locked(w);
-        if (s->start.v + s->bytes > w->released.v || s->readers > 0 ||
-            (current && w->append.v < s->start.v + s->bytes))
+        if (s->start.v + s->bytes > w->released.v || segment_end(s) > w->flushed.v ||
+            s->readers > 0 || (current && w->append.v < s->start.v + s->bytes))
             return;
         list_remove(&s->node);
         if (s->bytes != w->segment_bytes || w->segment_count > w->segments_max) {
@@ -99,11 +115,8 @@ has_room_locked(const struct wal *w, uint64_t bytes)
         return false;
     uint64_t usable = 0;
     struct wal_segment *current = newest_segment_locked(w);
-    if (current && w->append.v >= current->start.v) {
-        uint64_t room = current->start.v + current->bytes - w->append.v;
-        if (room > WAL_RECORD_MAX)
-            usable += room - WAL_RECORD_MAX;
-    }
+    if (current && w->append.v + WAL_RECORD_MAX < current->start.v + current->bytes)
+        usable = current->start.v + current->bytes - w->append.v - WAL_RECORD_MAX;
     for (struct list_node *n = w->spares.next; n != &w->spares; n = n->next)
         usable += CONTAINER_OF(n, struct wal_segment, node)->bytes - GAP_MAX;
     return w->reserved + bytes <= usable;
@@ -112,6 +125,7 @@ has_room_locked(const struct wal *w, uint64_t bytes)
 int
 wal_reserve(struct wal *w, uint32_t bytes, uint64_t deadline_ms)
 {
+    assert(bytes <= WAL_RECORD_MAX);
     lock_take(&w->lock);
     int rc = 0;
     while (w->failed == 0 && !has_room_locked(w, bytes)) {
@@ -161,6 +175,7 @@ begin_segment_locked(struct wal *w)
     s->start.v = start;
     s->prior_end = w->last_end;
     s->end.v = 0;
+    s->spilled.v = 0;
     s->header_written = false;
     list_append(&w->live, &s->node);
     w->append.v = start + WAL_SEGMENT_HEADER_BYTES;
@@ -174,8 +189,7 @@ wal_begin(struct wal *w, uint32_t reserved, uint32_t length, struct wal_slot *sl
     assert(length <= reserved && length % WAL_RECORD_ALIGN == 0);
     lock_take(&w->lock);
     struct wal_segment *current = newest_segment_locked(w);
-    if (!current || w->append.v < current->start.v ||
-        w->append.v + length > current->start.v + current->bytes)
+    if (!current || w->append.v + length > current->start.v + current->bytes)
         begin_segment_locked(w);
     slot_out->lsn = w->append;
     slot_out->durable = w->flushed;
@@ -241,8 +255,8 @@ wal_fill(struct wal *w, struct wal_slot *slot, uint32_t payload_page_offset, con
     slot->filled = true;
     bool was_first = w->slots.next == &slot->node;
     list_remove(&slot->node);
-    if (was_first &&
-        (!list_is_empty(&w->waiters) || w->append.v - w->flushed.v > w->ring_bytes / 4))
+    if (was_first && (!list_is_empty(&w->waiters) || w->reserving > 0 ||
+                         w->append.v - w->flushed.v > w->ring_bytes / 4))
         condition_signal(&w->work);
     lock_release(&w->lock);
 }
@@ -269,25 +283,80 @@ find_segment_locked(struct wal *w, uint64_t lsn)
     return NULL;
 }
 
+// More than this is flushed instead.
+#define SPILL_MAX (128u << 10)
+
+// The part of the log that a spill has to write, when it can: it lies in one segment whose header
+// is on disk. (The header of a new segment must not get there before the end of the one before it.)
+static struct wal_segment *
+find_spill_locked(struct wal *w, uint64_t end, uint64_t *from_out)
+{
+    struct wal_segment *s = newest_segment_locked(w);
+    if (!s || !s->header_written || w->flushed.v < s->start.v)
+        return NULL;
+    *from_out = w->flushed.v > s->spilled.v ? w->flushed.v : s->spilled.v;
+    return end - *from_out <= SPILL_MAX ? s : NULL;
+}
+
+int
+wal_spill(struct wal *w, const struct wal_slot *slot)
+{
+    uint64_t end = slot->lsn.v + slot->length;
+    uint64_t from = 0;
+    lock_take(&w->lock);
+    // Records before this one are being copied into the ring by threads that do nothing else.
+    while (wal_filled_locked(w).v < end && w->failed == 0) {
+        lock_release(&w->lock);
+        sched_yield();
+        lock_take(&w->lock);
+    }
+    if (w->failed != 0 || w->flushed.v >= end) {
+        int rc = w->failed != 0 ? -EIO : 0;
+        lock_release(&w->lock);
+        return rc;
+    }
+    struct wal_segment *s = find_spill_locked(w, end, &from);
+    if (!s || from >= end) {
+        lock_release(&w->lock);
+        return s ? 0 : wal_sync_wait(w);
+    }
+    // A copy: the ring may come round while the kernel takes the bytes.
+    CLEANUP(memory_free_auto) uint8_t *bytes = memory_alloc(end - from);
+    copy_from_ring(w, from, bytes, end - from);
+    s->readers++;
+    lock_release(&w->lock);
+    int rc = file_write_at(w->ops, s->fd, bytes, end - from, from - s->start.v);
+    lock_take(&w->lock);
+    s->readers--;
+    if (rc == 0 && s->spilled.v < end)
+        s->spilled.v = end;
+    lock_release(&w->lock);
+    return rc < 0 ? wal_sync_wait(w) : 0;
+}
+
 int
 wal_read(struct wal *w, struct lsn at, void *p, uint32_t n)
 {
     struct list_node removed;
     list_init(&removed);
     lock_take(&w->lock);
-    if (at.v >= w->flushed.v && at.v + n <= w->append.v) {
-        copy_from_ring(w, at.v, p, n);
-        lock_release(&w->lock);
-        return 0;
-    }
-    struct wal_segment *s = find_segment_locked(w, at.v);
-    if (!s || at.v + n > s->start.v + s->bytes) {
+    if (at.v + n > w->append.v) {
         lock_release(&w->lock);
         return -ESTALE;
     }
+    // What is not flushed is in the ring only, what is flushed in the segment only.
+    uint32_t flushed = 0;
+    if (at.v < w->flushed.v)
+        flushed = w->flushed.v - at.v < n ? (uint32_t)(w->flushed.v - at.v) : n;
+    copy_from_ring(w, at.v + flushed, (uint8_t *)p + flushed, n - flushed);
+    struct wal_segment *s = flushed > 0 ? find_segment_locked(w, at.v) : NULL;
+    if (!s || at.v + n > s->start.v + s->bytes) {
+        lock_release(&w->lock);
+        return flushed > 0 ? -ESTALE : 0;
+    }
     s->readers++;
     lock_release(&w->lock);
-    int rc = file_read_exact_at(w->ops, s->fd, p, n, at.v - s->start.v);
+    int rc = file_read_exact_at(w->ops, s->fd, p, flushed, at.v - s->start.v);
     lock_take(&w->lock);
     s->readers--;
     recycle_locked(w, &removed);
@@ -316,6 +385,18 @@ wal_release(struct wal *w, struct lsn cut)
     remove_segments(w, &removed);
 }
 
+static uint64_t
+disk_bytes_locked(const struct wal *w)
+{
+    uint64_t bytes = 0;
+    uint32_t listed = 0;
+    const struct list_node *lists[] = {&w->live, &w->spares};
+    for (size_t i = 0; i < ARRAY_LENGTH(lists); i++)
+        for (struct list_node *n = lists[i]->next; n != lists[i]; n = n->next, listed++)
+            bytes += CONTAINER_OF(n, struct wal_segment, node)->bytes;
+    return bytes + (w->segment_count - listed) * w->segment_bytes; // one may be in the making
+}
+
 void
 wal_numbers(struct wal *w, struct wal_numbers *numbers_out)
 {
@@ -326,7 +407,7 @@ wal_numbers(struct wal *w, struct wal_numbers *numbers_out)
         .released = w->released,
         .retained_bytes = w->append.v > w->released.v ? w->append.v - w->released.v : 0,
         .limit_bytes = w->limit_bytes,
-        .disk_bytes = w->segment_count * w->segment_bytes,
+        .disk_bytes = disk_bytes_locked(w),
         .syncs = w->syncs,
         .flushes = w->flushes,
         .failed = w->failed,
@@ -375,10 +456,12 @@ wal_new(const struct wal_options *options)
     w->segment_bytes = options->segment_bytes
                            ? options->segment_bytes
                            : clamp(options->limit_bytes / 8, SEGMENT_MIN, SEGMENT_MAX);
+    w->segment_bytes = clamp(w->segment_bytes, SEGMENT_MIN, INT64_MAX);
     w->segment_bytes -= w->segment_bytes % WAL_SEGMENT_HEADER_BYTES;
     w->segments_max = (uint32_t)clamp(options->limit_bytes / w->segment_bytes, 3, 1u << 20);
     w->ring_bytes = options->ring_bytes ? options->ring_bytes
                                         : clamp(options->limit_bytes / 4, RING_MIN, RING_DEFAULT);
+    w->ring_bytes = clamp(w->ring_bytes, RING_MIN, 2 * w->segment_bytes);
     w->ring = memory_alloc(w->ring_bytes);
     lock_init(&w->lock, "wal", LOCK_RANK_WAL);
     condition_init(&w->work);
@@ -408,6 +491,19 @@ start_threads(struct wal *w)
     return rc;
 }
 
+// An open log has a file, so that a log without one is a log that was lost.
+static int
+make_first_segment(struct wal *w)
+{
+    struct wal_segment *s;
+    int rc = wal_segment_create(w, w->next_file_number++, &s);
+    if (rc < 0)
+        return rc;
+    w->segment_count++;
+    list_append(&w->spares, &s->node);
+    return 0;
+}
+
 int
 wal_open(const struct wal_options *options, struct lsn cut, wal_replay *replay, void *argument,
     struct wal **wal_out, struct buffer *error)
@@ -415,6 +511,8 @@ wal_open(const struct wal_options *options, struct lsn cut, wal_replay *replay, 
     *wal_out = NULL;
     struct wal *w = wal_new(options);
     int rc = wal_recover(w, cut, replay, argument, error);
+    if (rc == 0 && w->segment_count == 0)
+        rc = make_first_segment(w);
     if (rc == 0)
         rc = start_threads(w);
     if (rc < 0) {
@@ -430,7 +528,7 @@ wal_close(struct wal *w)
 {
     if (!w)
         return 0;
-    int rc = wal_sync_wait(w);
+    int rc = wal_sync_wait(w); // its failure is the log's
     lock_take(&w->lock);
     w->stopping = w->preparer_stopping = true;
     condition_broadcast(&w->work);
@@ -438,6 +536,8 @@ wal_close(struct wal *w)
     lock_release(&w->lock);
     thread_join(&w->flusher);
     thread_join(&w->preparer);
+    if (w->failed != 0)
+        rc = w->failed;
     wal_free(w);
     return rc;
 }

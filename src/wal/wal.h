@@ -4,16 +4,18 @@
 // whole batch durable with one write into preallocated, zero-filled, recycled segments and then
 // answers everybody who waited (group commit). Layout in format/wal_record.h.
 //
-// Life of a record, with the thread that moves it:
-//     reserved   wal_reserve            any thread, may wait: room in ring and segments is kept for
-//     it begun      wal_begin              under the caller's ordering lock: it has an LSN filled
-//     wal_fill               its bytes are in the ring flushed    flusher                it is on
-//     stable storage; waiters are answered released   wal_release            a local generation
-//     holds it; its segment may be recycled
+// Life of a record, with who moves it on:
+//
+//     reserved  wal_reserve: any thread, may wait. Room in ring and segments is kept for it
+//     begun     wal_begin: under the caller's ordering lock. It has an LSN
+//     filled    wal_fill. Its bytes are in the ring
+//     flushed   the flusher. It is on stable storage; who waited is answered
+//     released  wal_release. A local generation holds it; its segment may be recycled
 //
 // Invariants
 //     release <= flushed <= filled <= append; ring holds [flushed, append)
-//     a segment is durable up to its last record before the next segment's header is written
+//     a segment is durable up to its last record before the next segment's header is written, and
+//     the header is durable before the segment's first record is written
 //     LSNs are never used twice: every open begins a new segment
 // After a failed write or flush the log is dead: nothing more is accepted or acknowledged.
 #ifndef CKPTFS_WAL_WAL_H
@@ -36,12 +38,12 @@ struct wal_options {
     const char *directory; // exists
     struct uuid volume;
     uint64_t limit_bytes;   // of all segments together
-    uint64_t segment_bytes; // 0: limit / 8 within 4 MiB and 64 MiB
-    uint64_t ring_bytes;    // 0: 16 MiB or a quarter of the limit
+    uint64_t segment_bytes; // 0: limit / 8 within 4 MiB and 64 MiB; at least 4 MiB
+    uint64_t ring_bytes;    // 0: a quarter of the limit; 8 MiB to two segments
 };
 
 // A replayed record. `payload` holds the bytes of the CHANGE_WRITE among the changes and begins at
-// `payload_lsn` in the log; piece_crcs are its checksums page by page.
+// `payload_lsn` in the log.
 struct wal_replayed {
     struct wal *wal; // for wal_read of earlier records while replaying
     struct lsn lsn;
@@ -100,6 +102,11 @@ typedef void wal_synced(void *argument, int result);
 void wal_sync(struct wal *w, wal_synced *done, void *argument);
 // The same, waiting.
 MUST_CHECK int wal_sync_wait(struct wal *w);
+
+// Hands everything up to the end of this (filled) record to the kernel, without waiting for the
+// disk: it then outlives this process, though not the machine. Meant for changes that programs take
+// for commit points without syncing them (unlink, rename, truncate). -EIO when the log is dead.
+MUST_CHECK int wal_spill(struct wal *w, const struct wal_slot *slot);
 
 // ---- reading back and releasing -----------------------------------------------------------------
 

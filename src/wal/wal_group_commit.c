@@ -12,8 +12,8 @@
 // What nobody waits for is flushed after this long, so that an idle volume is clean.
 #define IDLE_FLUSH_MS 1000u
 
-static struct lsn
-filled_locked(const struct wal *w)
+struct lsn
+wal_filled_locked(const struct wal *w)
 {
     if (list_is_empty(&w->slots))
         return w->append;
@@ -37,34 +37,43 @@ flush_segment_locked(struct wal *w)
     return NULL;
 }
 
+// The header is durable before any record of the segment is written. Else a power loss in the first
+// write could leave records without it, and the next process, which would know neither their epoch
+// nor their LSNs, might give both out again.
+static int
+write_header(struct wal *w, struct wal_segment *s)
+{
+    uint8_t header[WAL_SEGMENT_HEADER_BYTES];
+    struct wal_segment_header h = {
+        .volume = w->volume,
+        .epoch = w->epoch,
+        .segment_bytes = s->bytes,
+        .start = s->start,
+        .prior_end = s->prior_end,
+    };
+    wal_segment_header_encode(&h, header);
+    return file_write_durable_at(w->ops, s->fd, header, sizeof(header), 0);
+}
+
 // Writes ring bytes [from, to) to the segment, after its header when that is not there yet.
 static int
 write_batch(struct wal *w, struct wal_segment *s, uint64_t from, uint64_t to)
 {
-    uint8_t header[WAL_SEGMENT_HEADER_BYTES];
-    struct iovec iov[3];
-    int count = 0;
-    uint64_t offset = from - s->start.v;
     if (!s->header_written) {
-        struct wal_segment_header h = {
-            .volume = w->volume,
-            .epoch = w->epoch,
-            .segment_bytes = s->bytes,
-            .start = s->start,
-            .prior_end = s->prior_end,
-        };
-        assert(offset == WAL_SEGMENT_HEADER_BYTES);
-        wal_segment_header_encode(&h, header);
-        iov[count++] = (struct iovec){header, sizeof(header)};
-        offset = 0;
+        assert(from == s->start.v + WAL_SEGMENT_HEADER_BYTES);
+        int rc = write_header(w, s);
+        if (rc < 0)
+            return rc;
     }
+    struct iovec iov[2];
+    int count = 0;
     size_t at = from % w->ring_bytes;
     size_t n = to - from;
     size_t first = w->ring_bytes - at < n ? w->ring_bytes - at : n;
     iov[count++] = (struct iovec){w->ring + at, first};
     if (n > first)
         iov[count++] = (struct iovec){w->ring, n - first};
-    return file_writev_durable_at(w->ops, s->fd, iov, count, offset);
+    return file_writev_durable_at(w->ops, s->fd, iov, count, from - s->start.v);
 }
 
 static void
@@ -108,7 +117,7 @@ answer_waiters_locked(struct wal *w)
 static bool
 flush_once_locked(struct wal *w)
 {
-    struct lsn filled = filled_locked(w);
+    struct lsn filled = wal_filled_locked(w);
     if (w->failed != 0 || filled.v <= w->flushed.v)
         return false;
     struct wal_segment *s = flush_segment_locked(w);

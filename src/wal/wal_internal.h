@@ -17,6 +17,7 @@ struct wal_segment {
     struct lsn start;
     struct lsn prior_end;
     struct lsn end;      // of its last record, once the next segment has begun
+    struct lsn spilled;  // handed to the kernel below this, without a flush
     bool header_written; // flusher
     unsigned readers;    // wal_read in progress: not to be recycled
 };
@@ -58,7 +59,6 @@ struct wal {
     struct list_node spares;
     uint32_t segment_count; // files that exist or are being made
     uint32_t next_file_number;
-    int prepare_error;
 
     uint64_t syncs;
     uint64_t flushes;
@@ -68,7 +68,6 @@ struct wal {
 
     struct thread flusher;
     struct thread preparer;
-    bool threads_started;
 };
 
 // wal_segment.c
@@ -85,6 +84,8 @@ MUST_CHECK int wal_recover(
     struct wal *w, struct lsn cut, wal_replay *replay, void *argument, struct buffer *error);
 
 // wal_group_commit.c
+// Everything below this has been filled.
+struct lsn wal_filled_locked(const struct wal *w);
 void wal_flusher_run(void *argument);
 
 #endif

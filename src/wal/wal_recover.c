@@ -1,21 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 // Recovery: which segments hold what, and the replay of the records from the cut on.
 //
-// Segments whose range lies below the cut hold nothing that is needed: they become spares. The
-// others are walked in order of their start. Inside a segment records follow each other until one
-// is not valid. Three cases:
+// A segment's header is durable before its first record is written. Segments whose range lies below
+// the cut hold nothing that is needed: they become spares. The others are walked in order of their
+// start. Inside a segment records follow each other until one is not valid. Three cases:
 //   1. The next segment says that its predecessor ended exactly here: go on there.
 //   2. There is a next segment, but it says that its predecessor went on: what lies between was
 //      durable before the next segment's header was written, and is damaged. Refuse.
 //   3. There is no next segment. If a valid record further on in this segment says that this place
 //      had been durable: damaged, refuse. Else this is the torn or clean end of the log.
-// A segment whose header is damaged but whose records say that they were durable is case 2 as well.
+// A segment whose header is damaged, but that holds a valid record from the cut on, is damaged too.
+//
+// Nothing is changed on disk before everything has been found to be in order. What was replayed is
+// synced before the log goes on: after the death of a process it may be in the kernel's cache only,
+// and the next segment will say that it was durable.
 #include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/mman.h>
+#include <string.h>
 
 #include "platform/log.h"
 #include "platform/memory.h"
@@ -30,28 +34,36 @@ struct recovery {
     uint32_t newest_epoch;
     uint64_t highest_end; // one past the highest LSN of any segment
     uint64_t replayed;
+    struct list_node unneeded; // files to be removed when all is well
 };
 
-// Calls `found` for each offset of a mapped segment where a valid record with its own LSN lies.
-// Segments are mapped while they are scanned: they are read once, in order.
-static const uint8_t *
-map_segment(const struct wal_segment *s)
+// The bytes of a segment, to be freed. Read, not mapped: a bad sector is an error then, and not the
+// end of the process.
+static int
+read_segment(const struct recovery *r, const struct wal_segment *s, uint8_t **bytes_out)
 {
-    void *p = mmap(NULL, s->bytes, PROT_READ, MAP_SHARED, s->fd, 0);
-    return p == MAP_FAILED ? NULL : p;
+    *bytes_out = memory_alloc(s->bytes);
+    int rc = file_read_exact_at(r->w->ops, s->fd, *bytes_out, s->bytes, 0);
+    if (rc == 0)
+        return 0;
+    CLEANUP(memory_free_auto) char *path = wal_segment_path(r->w, s->file_number);
+    log_error("wal.recovery_failed", "cannot read %s: %s", path, strerror(-rc));
+    free(*bytes_out);
+    *bytes_out = NULL;
+    return rc;
 }
 
 // Whether a valid record at or behind `from` says that the place `from` was durable.
 static bool
-was_durable(const struct wal_segment *s, const uint8_t *map, struct lsn start, uint64_t from)
+was_durable(const struct wal_segment *s, const uint8_t *map, uint32_t epoch, uint64_t from)
 {
     struct wal_record_header h;
     for (uint64_t at = from; at + WAL_RECORD_HEADER <= s->bytes; at += WAL_RECORD_ALIGN) {
-        struct lsn lsn = {start.v + at};
+        struct lsn lsn = {s->start.v + at};
         if (get_le64(map + at + 8) != lsn.v)
             continue;
-        if (wal_record_decode(map + at, s->bytes - at, lsn, 0, &h) == 0 &&
-            h.durable.v > start.v + from)
+        if (wal_record_decode(map + at, s->bytes - at, lsn, epoch, &h) == 0 &&
+            h.durable.v > s->start.v + from)
             return true;
     }
     return false;
@@ -72,25 +84,25 @@ damaged(struct recovery *r, const struct wal_segment *s, uint64_t lsn, const cha
     return -EBADMSG;
 }
 
-// A segment whose header does not decode: free to use, unless it held acknowledged records.
+// A segment whose header does not decode: free to use (a new one, or one whose new header was
+// torn), unless it holds records that lie behind the cut.
 static int
-check_headerless(struct recovery *r, struct wal_segment *s)
+check_headerless(struct recovery *r, const struct wal_segment *s)
 {
-    const uint8_t *map = map_segment(s);
-    if (!map)
-        return -errno;
-    struct wal_record_header h;
-    uint64_t claimed = get_le64(map + WAL_SEGMENT_HEADER_BYTES + 8);
-    int rc = 0;
-    if (claimed >= WAL_SEGMENT_HEADER_BYTES && claimed > r->cut.v &&
-        claimed < (uint64_t)INT64_MAX - s->bytes &&
-        wal_record_decode(map + WAL_SEGMENT_HEADER_BYTES, s->bytes - WAL_SEGMENT_HEADER_BYTES,
-            (struct lsn){claimed}, 0, &h) == 0) {
-        struct lsn start = {claimed - WAL_SEGMENT_HEADER_BYTES};
-        if (was_durable(s, map, start, WAL_SEGMENT_HEADER_BYTES))
-            rc = damaged(r, s, start.v, "a segment header does not match its checksum");
+    uint8_t *bytes;
+    int rc = read_segment(r, s, &bytes);
+    if (rc < 0)
+        return rc;
+    for (uint64_t at = WAL_SEGMENT_HEADER_BYTES; rc == 0 && at + WAL_RECORD_HEADER <= s->bytes;
+         at += WAL_RECORD_ALIGN) {
+        struct wal_record_header h;
+        struct lsn lsn = {get_le64(bytes + at + 8)};
+        bool possible = lsn.v >= at && (lsn.v - at) % WAL_SEGMENT_HEADER_BYTES == 0 &&
+                        lsn.v >= r->cut.v && lsn.v <= (uint64_t)INT64_MAX;
+        if (possible && wal_record_decode(bytes + at, s->bytes - at, lsn, 0, &h) == 0)
+            rc = damaged(r, s, lsn.v - at, "a segment's header does not match its checksum");
     }
-    munmap((void *)map, s->bytes);
+    free(bytes);
     return rc;
 }
 
@@ -104,73 +116,86 @@ insert_by_start(struct list_node *list, struct wal_segment *s)
     list_append(at, &s->node);
 }
 
+// Reads and judges the header. 0 with `h_out` (all zero when there is none and none is missed).
+static int
+load_header(struct recovery *r, const struct wal_segment *s, struct wal_segment_header *h_out)
+{
+    *h_out = (struct wal_segment_header){0};
+    if (s->bytes <= WAL_SEGMENT_HEADER_BYTES + WAL_RECORD_HEADER)
+        return 0; // the process died while it was being made
+    uint8_t header[WAL_SEGMENT_HEADER_BYTES];
+    int rc = file_read_exact_at(r->w->ops, s->fd, header, sizeof(header), 0);
+    if (rc < 0)
+        return rc;
+    rc = wal_segment_header_decode(header, h_out);
+    if (rc == -ENOTSUP) {
+        CLEANUP(memory_free_auto) char *path = wal_segment_path(r->w, s->file_number);
+        buffer_clear(r->error);
+        buffer_printf(r->error, "%s was written by a newer version of ckptfs", path);
+        return rc;
+    }
+    if (rc == -EBADMSG) {
+        *h_out = (struct wal_segment_header){0};
+        return check_headerless(r, s);
+    }
+    if (h_out->segment_bytes > s->bytes && uuid_equal(&h_out->volume, &r->w->volume) &&
+        h_out->start.v + h_out->segment_bytes > r->cut.v)
+        return damaged(r, s, h_out->start.v + s->bytes, "the file is shorter than it was made");
+    return 0;
+}
+
 static int
 load_segment(struct recovery *r, uint32_t file_number)
 {
     struct wal *w = r->w;
     CLEANUP(memory_free_auto) char *path = wal_segment_path(w, file_number);
     int fd = file_open(w->ops, path, O_RDWR, 0);
-    if (fd < 0)
+    if (fd < 0) {
+        log_error("wal.recovery_failed", "cannot open %s: %s", path, strerror(-fd));
         return fd;
-    uint64_t bytes;
+    }
+    uint64_t bytes = 0;
     int rc = file_size(fd, &bytes);
-    if (rc < 0) {
-        file_close(fd);
-        return rc;
-    }
     struct wal_segment *s = wal_segment_new(fd, file_number, bytes);
-    uint8_t header[WAL_SEGMENT_HEADER_BYTES];
     struct wal_segment_header h = {0};
-    rc = bytes > WAL_SEGMENT_HEADER_BYTES + WAL_RECORD_HEADER ? 0 : -ENODATA;
     if (rc == 0)
-        rc = file_read_exact_at(w->ops, fd, header, sizeof(header), 0);
-    if (rc == 0)
-        rc = wal_segment_header_decode(header, &h);
-    if (rc == -ENOTSUP) {
-        buffer_clear(r->error);
-        buffer_printf(r->error, "%s was written by a newer version of ckptfs", path);
+        rc = load_header(r, s, &h);
+    if (rc < 0) {
         wal_segment_free(s);
         return rc;
-    }
-    if (rc == -EBADMSG)
-        rc = check_headerless(r, s);
-    if (rc < 0 && rc != -ENODATA) {
-        wal_segment_free(s);
-        return rc;
-    }
-    bool usable = h.segment_bytes > 0 && uuid_equal(&h.volume, &w->volume);
-    if (usable && h.segment_bytes > bytes) {
-        rc = h.start.v + h.segment_bytes <= r->cut.v
-                 ? 0
-                 : damaged(r, s, h.start.v + bytes, "the file is shorter than it was made");
-        if (rc < 0) {
-            wal_segment_free(s);
-            return rc;
-        }
-        usable = false;
-    }
-    if (usable) {
-        if (h.epoch > r->newest_epoch)
-            r->newest_epoch = h.epoch;
-        if (h.start.v + h.segment_bytes > r->highest_end)
-            r->highest_end = h.start.v + h.segment_bytes;
     }
     if (file_number >= w->next_file_number)
         w->next_file_number = file_number + 1;
-    if (usable && h.start.v + h.segment_bytes > r->cut.v) {
+    // Whoever wrote it: what is left of its records must not carry the epoch of new ones.
+    if (h.epoch > r->newest_epoch)
+        r->newest_epoch = h.epoch;
+    uint64_t end = h.start.v + h.segment_bytes;
+    bool ours = h.segment_bytes > 0 && uuid_equal(&h.volume, &w->volume);
+    if (ours && end > r->highest_end)
+        r->highest_end = end;
+    if (ours && end > r->cut.v) {
         s->start = h.start;
         s->prior_end = h.prior_end;
         s->bytes = h.segment_bytes;
         s->header_written = true;
         insert_by_start(&w->live, s);
         w->segment_count++;
-    } else if (bytes == w->segment_bytes) {
-        list_append(&w->spares, &s->node);
-        w->segment_count++;
     } else {
-        wal_segment_remove(w, s);
+        list_append(bytes == w->segment_bytes ? &w->spares : &r->unneeded, &s->node);
     }
     return 0;
+}
+
+static bool
+is_segment_name(const char *name, uint32_t *file_number_out)
+{
+    static const char prefix[] = "segment-";
+    char again[32];
+    if (strncmp(name, prefix, strlen(prefix)) != 0)
+        return false;
+    *file_number_out = (uint32_t)strtoul(name + strlen(prefix), NULL, 16);
+    snprintf(again, sizeof(again), "%s%08x", prefix, *file_number_out);
+    return strcmp(name, again) == 0;
 }
 
 static int
@@ -181,9 +206,8 @@ load_segments(struct recovery *r)
         return -errno;
     int rc = 0;
     for (struct dirent *e; rc == 0 && (e = readdir(dir));) {
-        unsigned number;
-        int used = 0;
-        if (sscanf(e->d_name, "segment-%8x%n", &number, &used) == 1 && e->d_name[used] == 0)
+        uint32_t number;
+        if (is_segment_name(e->d_name, &number))
             rc = load_segment(r, number);
     }
     closedir(dir);
@@ -207,28 +231,31 @@ replay_record(struct recovery *r, const uint8_t *p, const struct wal_record_head
         .payload_page_offset = h->payload_page_offset,
     };
     r->replayed++;
+    r->w->append = r->w->flushed = record.end; // what may be read back meanwhile
     return r->replay(r->argument, &record);
 }
 
 // Replays the records of one segment. *end_out is where the first byte that is not a valid record
-// lies.
+// lies. What is damaged below the cut is not needed: the records go on at the cut.
 static int
-replay_segment(struct recovery *r, struct wal_segment *s, const uint8_t *map, uint64_t *end_out)
+replay_segment(struct recovery *r, struct wal_segment *s, const uint8_t *map, uint32_t epoch,
+    uint64_t *end_out)
 {
-    struct wal_segment_header header;
-    int rc = wal_segment_header_decode(map, &header);
-    if (rc < 0)
-        return rc;
     uint64_t at = WAL_SEGMENT_HEADER_BYTES;
+    uint64_t cut = r->cut.v > s->start.v ? r->cut.v - s->start.v : 0;
     struct wal_record_header h;
-    while (wal_record_decode(
-               map + at, s->bytes - at, (struct lsn){s->start.v + at}, header.epoch, &h) == 0) {
-        if (s->start.v + at >= r->cut.v) {
-            rc = replay_record(r, map + at, &h);
+    for (;;) {
+        struct lsn lsn = {s->start.v + at};
+        if (wal_record_decode(map + at, s->bytes - at, lsn, epoch, &h) == 0) {
+            int rc = at >= cut ? replay_record(r, map + at, &h) : 0;
             if (rc < 0)
                 return rc;
+            at += h.length;
+        } else if (at < cut && cut < s->bytes) {
+            at = cut;
+        } else {
+            break;
         }
-        at += h.length;
     }
     *end_out = at;
     return 0;
@@ -237,12 +264,15 @@ replay_segment(struct recovery *r, struct wal_segment *s, const uint8_t *map, ui
 static int
 walk_segment(struct recovery *r, struct wal_segment *s)
 {
-    const uint8_t *map = map_segment(s);
-    if (!map)
-        return -errno;
-    madvise((void *)map, s->bytes, MADV_SEQUENTIAL);
+    uint8_t *map;
+    struct wal_segment_header header;
+    int rc = read_segment(r, s, &map);
+    if (rc < 0)
+        return rc;
     uint64_t end = 0;
-    int rc = replay_segment(r, s, map, &end);
+    rc = wal_segment_header_decode(map, &header);
+    if (rc == 0)
+        rc = replay_segment(r, s, map, header.epoch, &end);
     s->end.v = s->start.v + end;
     struct wal_segment *next =
         s->node.next == &r->w->live ? NULL : CONTAINER_OF(s->node.next, struct wal_segment, node);
@@ -251,9 +281,9 @@ walk_segment(struct recovery *r, struct wal_segment *s)
             next->prior_end.v > s->end.v ? "records that a later segment builds on do not match "
                                            "their checksums"
                                          : "the next segment does not continue this one");
-    if (rc == 0 && !next && was_durable(s, map, s->start, end))
+    if (rc == 0 && !next && was_durable(s, map, header.epoch, end))
         rc = damaged(r, s, s->end.v, "a record does not match its checksum although later ones do");
-    munmap((void *)map, s->bytes);
+    free(map);
     return rc;
 }
 
@@ -269,6 +299,70 @@ check_beginning(struct recovery *r)
     return 0;
 }
 
+// A segment in which the cut lies, but nothing behind it, is not needed: with it a log whose limit
+// was lowered would keep a segment of the old size.
+static void
+drop_finished_segments(struct recovery *r)
+{
+    struct wal *w = r->w;
+    LIST_FOR_EACH(&w->live, n)
+    {
+        struct wal_segment *s = CONTAINER_OF(n, struct wal_segment, node);
+        if (s->end.v > r->cut.v)
+            continue;
+        list_remove(n);
+        w->segment_count--;
+        s->header_written = false;
+        list_append(s->bytes == w->segment_bytes ? &w->spares : &r->unneeded, n);
+    }
+}
+
+// Everything is in order: syncs what was replayed, and lets go of files that are of no use.
+static int
+settle(struct recovery *r)
+{
+    struct wal *w = r->w;
+    drop_finished_segments(r);
+    LIST_FOR_EACH(&w->live, n)
+    {
+        struct wal_segment *s = CONTAINER_OF(n, struct wal_segment, node);
+        int rc = w->ops->fdatasync(s->fd);
+        if (rc < 0) {
+            CLEANUP(memory_free_auto) char *path = wal_segment_path(w, s->file_number);
+            log_error("wal.recovery_failed", "cannot sync %s: %s", path, strerror(-rc));
+            return rc;
+        }
+    }
+    LIST_FOR_EACH(&w->spares, n)
+    {
+        if (w->segment_count < w->segments_max) {
+            w->segment_count++;
+            continue;
+        }
+        list_remove(n);
+        list_append(&r->unneeded, n);
+    }
+    for (struct list_node *n; (n = list_take_first(&r->unneeded));)
+        wal_segment_remove(w, CONTAINER_OF(n, struct wal_segment, node));
+    return 0;
+}
+
+static int
+recover(struct recovery *r, uint64_t *end_out)
+{
+    int rc = load_segments(r);
+    if (rc == 0)
+        rc = check_beginning(r);
+    *end_out = r->cut.v;
+    for (struct list_node *n = r->w->live.next; rc == 0 && n != &r->w->live; n = n->next) {
+        struct wal_segment *s = CONTAINER_OF(n, struct wal_segment, node);
+        rc = walk_segment(r, s);
+        if (s->end.v > *end_out)
+            *end_out = s->end.v;
+    }
+    return rc == 0 ? settle(r) : rc;
+}
+
 int
 wal_recover(struct wal *w, struct lsn cut, wal_replay *replay, void *argument, struct buffer *error)
 {
@@ -280,16 +374,11 @@ wal_recover(struct wal *w, struct lsn cut, wal_replay *replay, void *argument, s
         .error = error,
         .highest_end = cut.v,
     };
-    int rc = load_segments(&r);
-    if (rc == 0)
-        rc = check_beginning(&r);
-    uint64_t end = cut.v;
-    for (struct list_node *n = w->live.next; rc == 0 && n != &w->live; n = n->next) {
-        struct wal_segment *s = CONTAINER_OF(n, struct wal_segment, node);
-        rc = walk_segment(&r, s);
-        if (s->end.v > end)
-            end = s->end.v;
-    }
+    list_init(&r.unneeded);
+    uint64_t end;
+    int rc = recover(&r, &end);
+    for (struct list_node *n; (n = list_take_first(&r.unneeded));)
+        wal_segment_free(CONTAINER_OF(n, struct wal_segment, node));
     if (rc < 0)
         return rc;
     // LSNs are never used twice: go on above everything that any segment may have held.

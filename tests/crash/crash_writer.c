@@ -7,7 +7,8 @@
 //         and what an fsync has acknowledged; the kernel keeps it when the process dies.
 //     crash_writer check DIR BASE PROGRESS SEED strict|cached
 //         strict (the mount does not cache writes): DIR must be BASE plus exactly the first k
-//         operations for some k from the acknowledged one to the last one begun.
+//         operations for some k from the acknowledged one to the last one begun, and perhaps a
+//         part of the next.
 //         cached (the kernel's write-back cache is on): what was acknowledged must be there; bytes
 //         written later may be there or not.
 #define _GNU_SOURCE
@@ -26,6 +27,7 @@
 
 #define FILES       4
 #define FILE_LIMIT  (1u << 20)
+#define PAGE_BYTES  4096u
 #define WRITE_LIMIT 40000u
 
 struct progress {
@@ -230,8 +232,17 @@ write_content(int fd, const struct operation *op, uint64_t n)
     static uint8_t bytes[FILE_LIMIT];
     for (uint32_t i = 0; i < op->length; i++)
         bytes[i] = content_byte(op->seed, i);
-    if (op->length > 0 && pwrite(fd, bytes, op->length, (off_t)op->offset) != (ssize_t)op->length)
+    if (op->length == 0)
+        return;
+    errno = 0;
+    ssize_t written = pwrite(fd, bytes, op->length, (off_t)op->offset);
+    if (written < 0)
         die("write", n);
+    if (written != (ssize_t)op->length) {
+        fprintf(stderr, "operation %" PRIu64 ": %zd of %u bytes at %u were written\n", n, written,
+            op->length, op->offset);
+        exit(3);
+    }
 }
 
 static void
@@ -311,17 +322,39 @@ same_files(const struct model_file *a, const struct model_file *b)
     return true;
 }
 
-// The state in the middle of operation `op`: a file that was made for it, still empty.
+// A state in the middle of operation `op`: the file was made for it, or a part of a write is there;
+// the kernel may hand a write over in several pieces, which end at page boundaries.
 static bool
-same_but_made(struct model_file *model, const struct model_file *found, const struct operation *op)
+same_in_the_middle(
+    struct model_file *model, const struct model_file *found, const struct operation *op)
 {
     struct model_file *f = &model[op->file];
-    if (op->kind == OP_FSYNC || f->exists)
+    struct operation whole = *op;
+    if (op->kind == OP_FSYNC)
         return false;
-    f->exists = true;
-    f->size = 0;
-    bool same = same_files(model, found);
-    f->exists = false;
+    struct model_file *before = new_files();
+    memcpy(before, f, sizeof(*f));
+    bool same = false;
+    if (!f->exists) {
+        f->exists = true;
+        f->size = 0;
+        same = same_files(model, found);
+    }
+    if (op->kind == OP_APPEND)
+        whole.offset = f->size;
+    bool writes = op->kind == OP_WRITE ||
+                  (op->kind == OP_APPEND && whole.offset + whole.length <= FILE_LIMIT);
+    whole.kind = OP_WRITE;
+    for (uint32_t end = (whole.offset / PAGE_BYTES + 1) * PAGE_BYTES;
+         writes && !same && end < whole.offset + whole.length; end += PAGE_BYTES) {
+        struct operation part = whole;
+        part.length = end - whole.offset;
+        memcpy(f, before, sizeof(*f));
+        apply(model, &part);
+        same = same_files(model, found);
+    }
+    memcpy(f, before, sizeof(*f));
+    free(before);
     return same;
 }
 
@@ -347,7 +380,7 @@ check_strict(struct model_file *model, const struct model_file *found,
     for (uint64_t n = 0;; n++) {
         if (n > 0) {
             struct operation op = decide(seed, n);
-            if (n > from && same_but_made(model, found, &op)) {
+            if (n > from && same_in_the_middle(model, found, &op)) {
                 printf("operation %" PRIu64 " in the middle, %" PRIu64 " to %" PRIu64 " allowed\n",
                     n, from, to);
                 return 0;

@@ -182,6 +182,13 @@ fail() { # TEXT...
     exit 1
 }
 
+# A failure after which the test can go on to see more: it fails in the end.
+COMPLAINTS=0
+complain() { # TEXT...
+    COMPLAINTS=$((COMPLAINTS + 1))
+    echo "$TEST_NAME: FAILED: $*"
+}
+
 assert_equal() { # EXPECTED ACTUAL WHAT
     [ "$1" = "$2" ] || fail "$3: expected '$1', found '$2'"
 }
@@ -219,6 +226,22 @@ need_helper() { # NAME [FOLDER]: a C program of the test suite
     [ -x "$path" ] || fail "$path was not built: configure did not find its library (libsqlite3-dev, librocksdb-dev)"
 }
 
+# Starts a program that may die by a signal as a background job: SPAWN_PID is the program, SPAWN_JOB
+# the job to wait for, whose exit status is the program's. The shell between the two keeps this one
+# from reporting each such death. The output is appended to OUT.
+spawn() { # OUT COMMAND...
+    local out=$1
+    shift
+    rm -f "$WORK/spawn.pid"
+    # shellcheck disable=SC2016 # for the shell between
+    sh -c '"$@" & echo $! >"$0.new"; mv "$0.new" "$0"; wait $!' "$WORK/spawn.pid" "$@" \
+        >>"$out" 2>&1 </dev/null &
+    SPAWN_JOB=$!
+    wait_for 10 "the start of $1" test -s "$WORK/spawn.pid"
+    SPAWN_PID=$(cat "$WORK/spawn.pid")
+    remember_process "$SPAWN_PID"
+}
+
 # Writes a process down for the watching process, in case it leaves the session.
 remember_process() { process_stamp "$1" >>"$WORK/pids" || :; }
 remember_directory() { echo "$1" >>"$WORK/remove"; }
@@ -239,6 +262,7 @@ test_ended() {
     local status=$1 name log
     trap - EXIT ERR
     set +e
+    [ "$COMPLAINTS" -eq 0 ] || status=1
     if [ "$status" -ne 0 ]; then
         show_core
         # A daemon's log lines are in its .out as well.
@@ -270,7 +294,7 @@ set -E
 # ---- volumes ------------------------------------------------------------------------------------
 # A volume handle is a name. Two handles may share a source: two storage roots of one volume.
 
-declare -A V_SOURCE V_STORE V_ROOT V_MNT V_LOG V_PID V_OPTIONS V_DIRECTORY
+declare -A V_SOURCE V_STORE V_ROOT V_MNT V_LOG V_PID V_JOB V_OPTIONS V_DIRECTORY
 MOUNT_ENVIRONMENT=() # NAME=VALUE words for the next daemon only
 
 if [ -z "$TEST_PLAIN" ]; then
@@ -341,15 +365,17 @@ join_options() { # all non-empty arguments, with commas
     echo "$all"
 }
 
-# Starts the daemon in the foreground of a background job; V_PID is its own pid.
+# Starts the daemon in the foreground of a background job: V_PID is the daemon, V_JOB the job, whose
+# exit status is the daemon's.
 volume_start() { # NAME [OPTIONS]
     local name=$1 options
     options=$(join_options "root=${V_ROOT[$name]},log_file=${V_LOG[$name]}" "${V_OPTIONS[$name]}" "${2:-}")
     mkdir -p "${V_ROOT[$name]}"
-    env "${MOUNT_ENVIRONMENT[@]}" "$CKPTFS" -f -o "$options" "${V_SOURCE[$name]}" \
-        "${V_MNT[$name]}" >"$WORK/$name.out" 2>&1 </dev/null &
-    V_PID[$name]=$!
-    remember_process "$!"
+    : >"$WORK/$name.out"
+    spawn "$WORK/$name.out" env "${MOUNT_ENVIRONMENT[@]}" "$CKPTFS" -f -o "$options" \
+        "${V_SOURCE[$name]}" "${V_MNT[$name]}"
+    V_JOB[$name]=$SPAWN_JOB
+    V_PID[$name]=$SPAWN_PID
     MOUNT_ENVIRONMENT=()
 }
 
@@ -363,6 +389,7 @@ volume_mount() { # NAME [OPTIONS]
         MOUNT_ENVIRONMENT=()
         sleep 1000 &
         V_PID[$name]=$!
+        V_JOB[$name]=$!
         mkdir -p "${V_ROOT[$name]}"
         return 0
     fi
@@ -370,7 +397,7 @@ volume_mount() { # NAME [OPTIONS]
     wait_for 60 "the mount of ${V_SOURCE[$name]}" volume_is_up_or_dead "$name"
     if ! is_mounted "$name"; then
         status=0
-        wait "${V_PID[$name]}" || status=$?
+        wait "${V_JOB[$name]}" || status=$?
         cat "$WORK/$name.out"
         fail "the daemon of ${V_SOURCE[$name]} ended with $status before it had mounted"
     fi
@@ -386,7 +413,7 @@ volume_mount_refused() { # NAME OPTIONS REGEX
     if is_mounted "$name"; then
         fail "a mount with '$2' was to be refused and was not"
     fi
-    wait "${V_PID[$name]}" || status=$?
+    wait "${V_JOB[$name]}" || status=$?
     V_PID["$name"]=""
     [ "$status" -ne 0 ] || fail "the refused mount ended with exit status 0"
     [ "$status" -lt 126 ] || fail "the refused mount ended with status $status: a signal or no program"
@@ -401,7 +428,7 @@ volume_assert_alive() { # NAME
     [ -n "$TEST_PLAIN" ] && return 0
     is_running "${V_PID[$1]}" || {
         local status=0
-        wait "${V_PID[$1]}" || status=$?
+        wait "${V_JOB[$1]}" || status=$?
         fail "the daemon of $1 is gone, exit status $status"
     }
 }
@@ -418,7 +445,7 @@ volume_detach() { # NAME: takes away what a dead daemon left
 volume_kill9() { # NAME
     volume_assert_alive "$1"
     kill -KILL "${V_PID[$1]}"
-    wait "${V_PID[$1]}" 2>/dev/null || :
+    wait "${V_JOB[$1]}" 2>/dev/null || :
     V_PID["$1"]=""
     [ -n "$TEST_PLAIN" ] || volume_detach "$1"
 }
@@ -431,7 +458,7 @@ volume_crashed() { # NAME SECONDS WHAT
         return 0
     fi
     wait_for "$2" "$3" volume_is_gone "$1"
-    wait "${V_PID[$1]}" || status=$?
+    wait "${V_JOB[$1]}" || status=$?
     V_PID["$1"]=""
     volume_detach "$1"
     [ "$status" -eq 137 ] || fail "$3: the daemon ended with $status, not by SIGKILL"
@@ -451,7 +478,7 @@ volume_unmount() { # NAME: cleanly; the daemon must end with 0
     volume_assert_alive "$name"
     wait_for 20 "umount ${V_MNT[$name]} ($(cat "$WORK/umount.out" 2>/dev/null))" volume_unmount_once "$name"
     wait_for 90 "the end of the daemon after umount" volume_is_gone "$name"
-    wait "${V_PID[$name]}" || status=$?
+    wait "${V_JOB[$name]}" || status=$?
     V_PID["$name"]=""
     [ "$status" -eq 0 ] || fail "the daemon ended with $status after a clean unmount"
 }
@@ -494,6 +521,11 @@ tree_digest() { # DIRECTORY
 
 resident_kib() { # PID
     awk '/^VmRSS:/ { print $2 }' "/proc/$1/status"
+}
+
+# Without the pages of mapped files (LMDB's), which the kernel takes back when it wants to.
+own_memory_kib() { # PID
+    awk '/^Rss(Anon|Shmem):/ { kib += $2 } END { print kib + 0 }' "/proc/$1/status"
 }
 
 drop_kernel_caches() {

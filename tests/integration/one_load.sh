@@ -6,6 +6,7 @@
 STREAM=one
 SLOTS=16
 LOAD=
+LOAD_JOB=
 LOAD_STATUS=0
 
 db_init() { db_load_bulk 1; }
@@ -14,14 +15,16 @@ db_stop() { :; }
 db_crash() { :; }
 
 db_load_start() {
-    "$HELPERS/$LOADER" load "$DB" $STREAM "$ACKS/$STREAM" 2000 $SLOTS 0 >"$WORK/load.out" 2>&1 &
-    LOAD=$!
+    : >"$WORK/load.out"
+    spawn "$WORK/load.out" "$HELPERS/$LOADER" load "$DB" $STREAM "$ACKS/$STREAM" 2000 $SLOTS 0
+    LOAD=$SPAWN_PID
+    LOAD_JOB=$SPAWN_JOB
 }
 
 db_load_stop() {
     LOAD_STATUS=0
     kill -TERM "$LOAD" 2>/dev/null || :
-    wait "$LOAD" 2>/dev/null || LOAD_STATUS=$?
+    wait "$LOAD_JOB" 2>/dev/null || LOAD_STATUS=$?
 }
 
 db_load_healthy() {

@@ -8,6 +8,7 @@ PG_BIN=${PG_BIN:-$(find /usr/lib/postgresql -maxdepth 2 -name bin 2>/dev/null | 
 [ -x "$PG_BIN/postgres" ] || fail "PostgreSQL's programs are missing; install the package postgresql"
 PG_USER=postgres
 PG_PID=
+PG_JOB=
 # Socket paths are at most 107 bytes long: not below a work directory that may be deep.
 PG_SOCKET=$(mktemp -d /tmp/ckptfs-pg.XXXXXX)
 remember_directory "$PG_SOCKET"
@@ -66,9 +67,9 @@ pg_answers() {
 }
 
 pg_start() {
-    "${AS_POSTGRES[@]}" "$PG_BIN/postgres" -D "$PG_DATA" >>"$WORK/postgres.out" 2>&1 </dev/null &
-    PG_PID=$!
-    remember_process "$PG_PID"
+    spawn "$WORK/postgres.out" "${AS_POSTGRES[@]}" "$PG_BIN/postgres" -D "$PG_DATA"
+    PG_PID=$SPAWN_PID
+    PG_JOB=$SPAWN_JOB
     wait_for 60 "PostgreSQL to accept connections" pg_answers
     is_running "$PG_PID" || {
         tail -n 20 "$WORK/postgres.out"
@@ -80,7 +81,7 @@ pg_stop() { # cleanly, with a last checkpoint of PostgreSQL's own
     local status=0
     kill -INT "$PG_PID"
     wait_for 60 "PostgreSQL to stop" pg_is_gone
-    wait "$PG_PID" || status=$?
+    wait "$PG_JOB" || status=$?
     PG_PID=
     [ $status -eq 0 ] || {
         tail -n 20 "$WORK/postgres.out"
@@ -96,7 +97,7 @@ pg_crash() {
     [ -n "$PG_PID" ] || return 0
     children=$(pgrep -P "$PG_PID" || :)
     kill -KILL "$PG_PID" 2>/dev/null || :
-    wait "$PG_PID" 2>/dev/null || :
+    wait "$PG_JOB" 2>/dev/null || :
     for pid in $children; do
         kill -KILL "$pid" 2>/dev/null || :
     done

@@ -21,6 +21,11 @@ check_generations() { # NAME
     for generation in $(published_generations "$name"); do
         rm -rf "${V_ROOT[$view]}"
         volume_mount "$view" "ro,at=$generation"
+        if [ ! -d "${V_MNT[$view]}/d" ]; then
+            note "generation $generation: before the directory was made"
+            volume_unmount "$view"
+            continue
+        fi
         rounds=$("$HELPERS/cut_writer" check "${V_MNT[$view]}/d") || {
             echo "$rounds"
             fail "generation $generation is not an atomic cut"

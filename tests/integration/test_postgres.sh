@@ -12,6 +12,7 @@ CLIENTS=4
 SLOTS=16
 RUN=0
 BENCH=
+BENCH_JOB=
 BENCH_STATUS=0
 
 cat >"$WORK/pg/load.sql" <<'SQL'
@@ -59,10 +60,12 @@ db_crash() { pg_crash; }
 
 start_pgbench() { # LIMIT-OPTION PARTS
     RUN=$((RUN + 1))
+    : >"$WORK/load.out"
     # shellcheck disable=SC2086
-    "${AS_POSTGRES[@]}" "$PG_BIN/pgbench" -n $1 -c $CLIENTS -j 2 -f "$WORK/pg/load.sql" -D run=$RUN \
-        -D n=0 -D "parts=$2" -l --log-prefix="$WORK/pg/log.$RUN" >"$WORK/load.out" 2>&1 &
-    BENCH=$!
+    spawn "$WORK/load.out" "${AS_POSTGRES[@]}" "$PG_BIN/pgbench" -n $1 -c $CLIENTS -j 2 -f "$WORK/pg/load.sql" -D run=$RUN \
+        -D n=0 -D "parts=$2" -l --log-prefix="$WORK/pg/log.$RUN"
+    BENCH=$SPAWN_PID
+    BENCH_JOB=$SPAWN_JOB
 }
 
 db_load_start() { start_pgbench "-T 60" 20; }
@@ -76,7 +79,7 @@ db_load_stop() {
         # A server whose file system is gone must not keep its clients waiting.
         pg_crash
     fi
-    wait "$BENCH" || BENCH_STATUS=$?
+    wait "$BENCH_JOB" || BENCH_STATUS=$?
     local mark
     for mark in "$WORK"/*.mark; do
         [ -f "$mark" ] || continue
@@ -92,7 +95,7 @@ db_load_healthy() {
 
 db_load_bulk() { # BYTES
     start_pgbench "-t $(($1 / CLIENTS / 131072 + 1))" 4096
-    wait "$BENCH" || fail "pgbench failed: $(tail -n 5 "$WORK/load.out")"
+    wait "$BENCH_JOB" || fail "pgbench failed: $(tail -n 5 "$WORK/load.out")"
 }
 
 # From pgbench's logs: client transaction latency_us script epoch_s epoch_us

@@ -12,6 +12,7 @@ need_helper sqlite_load
 MODES="wal delete truncate mmap"
 SLOTS=16
 LOADS=()
+JOBS=()
 
 db_init() { db_ids >/dev/null; }
 db_start() { :; }
@@ -20,11 +21,13 @@ db_crash() { :; }
 
 db_load_start() {
     local mode
-    LOADS=()
+    LOADS=() JOBS=()
     for mode in $MODES; do
-        "$HELPERS/sqlite_load" load "$DB/$mode.db" "$mode" "$mode" "$ACKS/$mode" 2000 $SLOTS 0 \
-            >"$WORK/load-$mode.out" 2>&1 &
-        LOADS+=("$!")
+        : >"$WORK/load-$mode.out"
+        spawn "$WORK/load-$mode.out" "$HELPERS/sqlite_load" load "$DB/$mode.db" "$mode" "$mode" \
+            "$ACKS/$mode" 2000 $SLOTS 0
+        LOADS+=("$SPAWN_PID")
+        JOBS+=("$SPAWN_JOB")
     done
 }
 
@@ -34,10 +37,10 @@ db_load_stop() {
     for pid in "${LOADS[@]}"; do
         kill -TERM "$pid" 2>/dev/null || :
     done
-    for pid in "${LOADS[@]}"; do
+    for pid in "${JOBS[@]}"; do
         wait "$pid" || LOADS_FAILED=$((LOADS_FAILED + 1))
-    done 2>/dev/null
-    LOADS=()
+    done
+    LOADS=() JOBS=()
 }
 
 db_load_healthy() {

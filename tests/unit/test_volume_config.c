@@ -25,7 +25,7 @@ START_TEST(defaults_are_those_of_the_manual)
     volume_config_init(&c);
     ck_assert_uint_eq(c.checkpoint_interval_ms, 60000);
     ck_assert_uint_eq(c.wal_limit_bytes, UINT64_C(1) << 30);
-    ck_assert_uint_eq(c.page_cache_bytes, UINT64_C(256) << 20);
+    ck_assert_uint_eq(c.page_cache_bytes, UINT64_C(64) << 20);
     ck_assert_uint_eq(c.upload_threads, 4);
     ck_assert_uint_eq(c.lease_ttl_ms, 60000);
     ck_assert_uint_eq(c.read_deadline_ms, 30000);
@@ -185,7 +185,7 @@ START_TEST(help_has_one_line_an_option)
     ck_assert_uint_eq(lines, volume_config_count);
     for (size_t i = 0; i < volume_config_count; i++)
         ck_assert_ptr_nonnull(strstr(buffer_string(&help), volume_config_table[i].name));
-    ck_assert_ptr_nonnull(strstr(buffer_string(&help), "(default 256M)"));
+    ck_assert_ptr_nonnull(strstr(buffer_string(&help), "(default 64M)"));
 }
 END_TEST
 

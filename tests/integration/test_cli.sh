@@ -1,0 +1,222 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# The command lines of ckptfs and ckptctl: help, errors and exit codes, mounting and its end in every
+# way, the control ABI, and the kernel's caches.
+set -u
+export LC_ALL=C
+build=${TEST_TOP_BUILDDIR:-$PWD}
+CKPTFS=${CKPTFS:-$build/ckptfs}
+CKPTCTL=${CKPTCTL:-$build/ckptctl}
+helpers=$build/tests/integration
+work=$(mktemp -d "${TMPDIR:-/var/tmp}/ckptfs-cli.XXXXXX") || exit 1
+mnt=$work/mnt
+store=file://$work/store/acme
+common=root=$work/root,checkpoint_interval=0,log_file=$work/log
+failures=0
+mkdir "$mnt" "$work/store"
+chmod 755 "$work"
+
+fail() {
+    echo "FAILED: $*"
+    failures=$((failures + 1))
+}
+
+# The daemons that serve this test's mounts, by what they run and what they were given.
+daemons() {
+    local p
+    for p in /proc/[0-9]*; do
+        [ "$(readlink "$p/exe" 2>/dev/null)" = "$(readlink -f "$CKPTFS")" ] || continue
+        tr '\0' ' ' <"$p/cmdline" 2>/dev/null | grep -qF "$work" && echo "${p#/proc/}"
+    done
+}
+
+unmount() {
+    if [ "$(id -u)" = 0 ]; then umount "$@"; else fusermount3 -u "$@"; fi
+}
+
+finish() {
+    local p
+    for p in $(daemons); do
+        kill -KILL "$p"
+    done
+    while unmount -l "$mnt" 2>/dev/null || fusermount3 -uz "$mnt" 2>/dev/null; do :; done
+    rm -rf "$work"
+}
+trap finish EXIT
+trap 'exit 1' INT TERM HUP
+
+# Until the condition holds; 30 seconds at most.
+await() {
+    local n=0
+    until "$@"; do
+        n=$((n + 1))
+        if [ $n -gt 600 ]; then
+            fail "this did not come: $*"
+            return 1
+        fi
+        sleep 0.05
+    done
+}
+no_daemons() { [ -z "$(daemons)" ]; }
+is_mounted() { grep -q " $mnt fuse.ckptfs " /proc/self/mounts; }
+is_not_mounted() { ! is_mounted; }
+
+# expect STATUS TEXT COMMAND...: the exit code, and what the output contains.
+expect() {
+    local status=$1 text=$2 output got
+    shift 2
+    output=$("$@" 2>&1 </dev/null)
+    got=$?
+    [ $got = "$status" ] || fail "exit code $got, not $status: $* ($output)"
+    case $output in
+        *"$text"*) ;;
+        *) fail "no '$text' in the output of: $* ($output)" ;;
+    esac
+}
+
+end_mount() {
+    unmount "$mnt" || fail "umount"
+    await no_daemons
+}
+
+# ---- command lines ------------------------------------------------------------------------------
+
+expect 0 "Usage: ckptfs" "$CKPTFS" --help
+expect 0 "wal_limit=SIZE" "$CKPTFS" -h
+expect 0 "libfuse" "$CKPTFS" --version
+expect 1 "SOURCE and MOUNTPOINT" "$CKPTFS"
+expect 1 "SOURCE and MOUNTPOINT" "$CKPTFS" "$store"
+expect 1 "too many arguments" "$CKPTFS" "$store" "$mnt" more
+expect 1 "option nonsense is not known" "$CKPTFS" -o nonsense "$store" "$mnt"
+expect 1 "option wal_limit: '1K' is not right; give a size" "$CKPTFS" -o wal_limit=1K "$store" "$mnt"
+expect 1 "option root needs a value" "$CKPTFS" -o root "$store" "$mnt"
+expect 1 "option at: '0'" "$CKPTFS" -o at=0 "$store" "$mnt"
+expect 1 "unknown switch" "$CKPTFS" --nonsense "$store" "$mnt"
+expect 1 "unknown switch" "$CKPTFS" "$store" "$mnt" -o
+
+expect 1 "Usage: ckptctl" "$CKPTCTL"
+expect 0 "ckptctl status" "$CKPTCTL" --help
+expect 0 "ckptctl 0" "$CKPTCTL" --version
+expect 1 "unknown command nonsense" "$CKPTCTL" nonsense
+for command in create status checkpoint; do
+    expect 0 "Usage: ckptctl $command" "$CKPTCTL" $command --help
+    expect 1 "give one" "$CKPTCTL" $command
+    expect 1 "give one" "$CKPTCTL" $command a b
+    expect 1 "unknown switch" "$CKPTCTL" $command --nonsense a
+done
+expect 1 "option nonsense is not known" "$CKPTCTL" create -o nonsense "$store"
+expect 2 "not on a ckptfs" "$CKPTCTL" status "$work"
+expect 2 "not on a ckptfs" "$CKPTCTL" checkpoint "$work"
+expect 2 "$work/nothing: No such file" "$CKPTCTL" status "$work/nothing"
+
+# ---- mounts that cannot be ----------------------------------------------------------------------
+
+expect 2 "acme" "$CKPTFS" -o "$common" "$store" "$mnt"
+expect 2 "ckptfs: " "$CKPTFS" -f -o "$common" "$store" "$mnt"
+expect 2 "ckptfs: " "$CKPTFS" -o "$common" nonsense://x/y "$mnt"
+expect 2 "make the directory first" "$CKPTFS" -o "$common,create" "$store" "$work/nothing"
+: >"$work/file"
+expect 2 "not a directory" "$CKPTFS" -o "$common,create" "$store" "$work/file"
+expect 2 "log file $work/nothing/log" "$CKPTFS" -o "root=$work/root,log_file=$work/nothing/log" \
+    "$store" "$mnt"
+is_mounted && fail "a mount is left"
+no_daemons || fail "a daemon is left"
+
+expect 0 "" "$CKPTCTL" create -o "root=$work/root" "$store"
+expect 2 "acme" "$CKPTCTL" create -o "root=$work/root" "$store"
+
+# ---- a mount ------------------------------------------------------------------------------------
+
+(cd "$work" && expect 0 "" "$CKPTFS" "$store" mnt -o "rw,$common,noauto,user,nofail,_netdev,x-a.b=c")
+is_mounted || fail "not mounted when ckptfs is back"
+grep -qF "$store $mnt fuse.ckptfs rw," /proc/self/mounts || fail "the mount table: $(cat /proc/self/mounts)"
+echo one >"$mnt/file" || fail "write"
+expect 2 "ckptfs: " "$CKPTFS" -o "$common" "$store" "$mnt"
+[ "$(cat "$mnt/file")" = one ] || fail "the first mount suffers from the second"
+
+expect 0 "source         $store" "$CKPTCTL" status "$mnt"
+expect 0 "read-write" "$CKPTCTL" status "$mnt/file"
+expect 0 "\"tenant\":\"acme\"" "$CKPTCTL" status --json "$mnt"
+expect 0 "is published" "$CKPTCTL" checkpoint "$mnt"
+expect 0 "is recorded locally" "$CKPTCTL" checkpoint --local "$mnt/file"
+expect 0 "ticket" "$CKPTCTL" checkpoint --no-wait "$mnt"
+expect 0 "\"published_generation\":" "$CKPTCTL" checkpoint --json "$mnt"
+[ -z "$("$CKPTCTL" checkpoint -q "$mnt" 2>&1)" ] || fail "checkpoint -q is not quiet"
+
+"$helpers/ioctl_check" owner "$mnt" || fail "the ABI on the mountpoint"
+"$helpers/ioctl_check" owner "$mnt/file" || fail "the ABI on a file"
+"$helpers/ioctl_check" foreign "$work" || fail "the ABI elsewhere"
+"$helpers/ioctl_check" storm "$mnt" || fail "interrupted requests"
+if [ "$(id -u)" = 0 ]; then
+    chmod 755 "$mnt"
+    # From a place that anybody may execute.
+    cp "$helpers/ioctl_check" "$work/ioctl_check"
+    setpriv --reuid 12345 --regid 12345 --clear-groups "$work/ioctl_check" stranger "$mnt" ||
+        fail "the ABI for strangers"
+    chown 12345 "$mnt"
+    setpriv --reuid 12345 --regid 12345 --clear-groups "$work/ioctl_check" owner "$mnt" ||
+        fail "the ABI for the owner"
+    chown 0 "$mnt"
+fi
+mkdir "$mnt/cache"
+chmod 777 "$mnt/cache"
+"$helpers/kernel_cache_check" "$mnt/cache" || fail "the kernel's caches"
+end_mount
+
+# ---- other options ------------------------------------------------------------------------------
+
+expect 0 "" "$CKPTFS" -s -o "$common,no_writeback,fsname=a\\,b" "$store" "$mnt"
+grep -qF "a,b $mnt fuse.ckptfs" /proc/self/mounts || fail "fsname with a comma"
+rm -rf "$mnt/cache"
+mkdir "$mnt/cache"
+chmod 777 "$mnt/cache"
+"$helpers/kernel_cache_check" "$mnt/cache" || fail "the kernel's caches, without write-back"
+rm -rf "$mnt/cache"
+echo two >"$mnt/file"
+end_mount
+
+expect 0 "" "$CKPTFS" -o "$common,ro" "$store" "$mnt"
+[ "$(cat "$mnt/file")" = two ] || fail "the file is not what it was"
+(echo three >"$mnt/file") 2>/dev/null && fail "a read-only mount was written to"
+expect 0 "read-only" "$CKPTCTL" status "$mnt"
+end_mount
+
+# ---- how a mount ends ---------------------------------------------------------------------------
+
+"$CKPTFS" -f -o "$common" "$store" "$mnt" 2>"$work/stderr" &
+daemon=$!
+await is_mounted
+await test -e "$mnt/file"
+echo signal >"$mnt/file"
+kill -TERM $daemon
+wait $daemon || fail "SIGTERM: exit code $?"
+is_mounted && fail "SIGTERM leaves the mount"
+grep -q '"event":"mount.ready"' "$work/stderr" || fail "the log is not on stderr with -f"
+grep -qv '^{.*}$' "$work/stderr" && fail "not only JSON on stderr: $(cat "$work/stderr")"
+
+expect 0 "" "$CKPTFS" -o "$common" "$store" "$mnt"
+[ "$(cat "$mnt/file")" = signal ] || fail "what was written before SIGTERM is lost"
+exec 9>"$mnt/busy"
+echo busy >&9
+unmount "$mnt" 2>/dev/null && fail "a busy mount was unmounted"
+kill -TERM "$(daemons)"
+await no_daemons
+is_mounted && fail "SIGTERM leaves the busy mount"
+exec 9>&-
+
+expect 0 "" "$CKPTFS" -o "$common" "$store" "$mnt"
+[ "$(cat "$mnt/busy")" = busy ] || fail "what was written to the busy mount is lost"
+echo durable >"$mnt/file"
+sync "$mnt/file"
+kill -KILL "$(daemons)"
+await no_daemons
+cat "$mnt/busy" >/dev/null 2>&1
+expect 0 "" "$CKPTFS" -o "$common" "$store" "$mnt"
+grep -q '"event":"mount.dead_mount_removed"' "$work/log" || fail "the dead mount is not in the log"
+[ "$(grep -c " $mnt fuse.ckptfs " /proc/self/mounts)" = 1 ] || fail "the dead mount is still there"
+[ "$(cat "$mnt/file")" = durable ] || fail "what was synced before SIGKILL is lost"
+end_mount
+await is_not_mounted
+
+[ $failures = 0 ] || echo "$failures failures"
+[ $failures = 0 ]

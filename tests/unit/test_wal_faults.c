@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: Apache-2.0
+// Failing writes, torn writes, power losses: nothing is acknowledged that is not there afterwards.
+#include "unit.h"
+
+#include "file_faults.h"
+#include "wal_model.h"
+
+#define THREADS 4
+
+struct worker {
+    struct thread thread;
+    struct journal *journal;
+    struct wal *wal;
+    uint64_t first_id;
+    uint64_t records;
+    uint64_t seed;
+    bool releases;
+    int result;
+};
+
+static void
+work(void *argument)
+{
+    struct worker *x = argument;
+    for (uint64_t i = 0; i < x->records && x->result == 0; i++) {
+        size_t index;
+        x->result = journal_append(x->journal, x->wal, x->first_id + i, MODEL_PATIENCE_MS, &index);
+        if (x->result == 0 && model_random(&x->seed) % 3 == 0)
+            x->result = journal_sync(x->journal, x->wal);
+        if (x->releases && x->result == 0 && model_random(&x->seed) % 20 == 0) {
+            lock_take(&x->journal->lock);
+            size_t acknowledged = x->journal->acknowledged;
+            lock_release(&x->journal->lock);
+            journal_release(x->journal, x->wal, acknowledged);
+        }
+    }
+}
+
+// Runs the threads; whether the log died of it.
+static bool
+run_workers(struct journal *j, struct wal *w, uint64_t records, bool release, uint64_t seed)
+{
+    struct worker x[THREADS];
+    bool died = false;
+    for (uint64_t i = 0; i < THREADS; i++) {
+        x[i] = (struct worker){.journal = j,
+            .wal = w,
+            .first_id = j->next_id,
+            .records = records,
+            .releases = release,
+            .seed = hash_u64(seed + i)};
+        j->next_id += records;
+        ck_assert_int_eq(thread_start(&x[i].thread, "work", work, &x[i]), 0);
+    }
+    for (int i = 0; i < THREADS; i++) {
+        thread_join(&x[i].thread);
+        died = died || x[i].result != 0;
+        ck_assert(x[i].result == 0 || x[i].result == -EIO || x[i].result == -EROFS);
+    }
+    return died;
+}
+
+static void
+check_dead(struct wal *w, int error)
+{
+    struct wal_numbers n;
+    wal_numbers(w, &n);
+    ck_assert_int_eq(n.failed, error);
+    ck_assert_int_eq(wal_sync_wait(w), -EIO);
+    ck_assert_int_eq(wal_reserve(w, 100, clock_monotonic_ms() + MODEL_PATIENCE_MS), -EROFS);
+}
+
+static void
+fail_every_write_once(uint32_t torn_of_1000)
+{
+    char *directory = unit_directory_new();
+    struct wal_options options = model_options(directory, &file_ops_faulty, 64 * MIB);
+    struct journal j;
+    journal_init(&j, 20000);
+    for (uint64_t round = 0; round < 25; round++) {
+        struct wal *w = journal_open(&j, &options);
+        pthread_mutex_lock(&file_faults.mutex);
+        file_faults.fail_at = file_faults.durable + 1 + round;
+        file_faults.error = round % 2 ? -EIO : -ENOSPC;
+        file_faults.torn_bytes = (uint32_t)(torn_of_1000 * faults_random(60));
+        int error = file_faults.error;
+        pthread_mutex_unlock(&file_faults.mutex);
+        ck_assert(run_workers(&j, w, 400, false, round));
+        check_dead(w, error);
+        ck_assert_int_eq(wal_close(w), error);
+        ck_assert_uint_eq(file_faults.durable, file_faults.fail_at); // nothing was tried after it
+        faults_restart();
+        if (round % 5 == 4)
+            j.first = j.acknowledged;
+    }
+    ck_assert_int_eq(wal_close(journal_open(&j, &options)), 0);
+    journal_destroy(&j);
+    unit_directory_remove(directory);
+}
+
+START_TEST(a_failed_write_kills_the_log)
+{
+    fail_every_write_once(0);
+}
+END_TEST
+
+START_TEST(a_torn_write_kills_the_log)
+{
+    fail_every_write_once(1000);
+}
+END_TEST
+
+START_TEST(short_and_interrupted_writes_go_on)
+{
+    char *directory = unit_directory_new();
+    struct wal_options options = model_options(directory, &file_ops_faulty, 64 * MIB);
+    struct journal j;
+    journal_init(&j, 20000);
+    file_faults.short_writes = true;
+    for (uint64_t round = 0; round < 3; round++) {
+        struct wal *w = journal_open(&j, &options);
+        ck_assert(!run_workers(&j, w, 100, false, round));
+        ck_assert_int_eq(wal_close(w), 0);
+        j.acknowledged = j.count;
+    }
+    ck_assert_int_eq(wal_close(journal_open(&j, &options)), 0);
+    journal_destroy(&j);
+    unit_directory_remove(directory);
+}
+END_TEST
+
+// The n-th durable write is in flight when the process dies, or the machine.
+static void
+crash_again_and_again(uint64_t rounds, uint64_t limit_bytes, uint32_t largest, bool power_always)
+{
+    char *directory = unit_directory_new();
+    struct wal_options options = model_options(directory, &file_ops_faulty, limit_bytes);
+    struct journal j;
+    journal_init(&j, largest);
+    file_faults.track = true;
+    file_faults.error = -EIO;
+    for (uint64_t round = 0; round < rounds; round++) {
+        struct wal *w = journal_open(&j, &options);
+        struct wal_numbers n;
+        wal_numbers(w, &n);
+        if (n.retained_bytes > limit_bytes / 3)
+            journal_release(&j, w, j.count);
+        faults_die_after(faults_random(4) ? faults_random(6) : faults_random(60));
+        ck_assert(run_workers(&j, w, 1000, true, round));
+        check_dead(w, -EIO);
+        ck_assert_int_lt(wal_close(w), 0);
+        if (power_always || faults_random(2))
+            faults_lose_power(directory);
+        faults_restart();
+        // Now and then the machine dies right after a recovery.
+        if (faults_random(3) == 0) {
+            ck_assert_int_eq(wal_close(journal_open(&j, &options)), 0);
+            faults_lose_power(directory);
+        }
+    }
+    ck_assert_int_eq(wal_close(journal_open(&j, &options)), 0);
+    faults_end();
+    journal_destroy(&j);
+    unit_directory_remove(directory);
+}
+
+START_TEST(acknowledged_records_survive_power_loss)
+{
+    crash_again_and_again(60, 64 * MIB, 9000, true);
+}
+END_TEST
+
+START_TEST(a_prefix_survives_when_segments_change)
+{
+    crash_again_and_again(40, 16 * MIB, 700000, true);
+}
+END_TEST
+
+START_TEST(kills_and_power_losses_mix)
+{
+    file_faults.seed = 1000;
+    crash_again_and_again(80, 16 * MIB, 60000, false);
+}
+END_TEST
+
+// What recovery showed must not vanish in a later power loss, though it was never synced.
+START_TEST(what_was_recovered_is_made_durable)
+{
+    char *directory = unit_directory_new();
+    struct wal_options options = model_options(directory, &file_ops_faulty, 64 * MIB);
+    struct journal j;
+    journal_init(&j, 9000);
+    file_faults.track = true;
+    for (uint64_t round = 0; round < 20; round++) {
+        struct wal *w = journal_open(&j, &options);
+        if (round % 4 == 3)
+            journal_release(&j, w, j.count);
+        journal_append_many(&j, w, 5);
+        ck_assert_int_eq(journal_sync(&j, w), 0);
+        journal_append_many(&j, w, 5);
+        faults_die_after(0);
+        ck_assert_int_eq(journal_sync(&j, w), -EIO);
+        ck_assert_int_lt(wal_close(w), 0);
+        faults_restart();
+        w = journal_open(&j, &options); // acknowledges what it finds
+        if (round % 2) {
+            journal_append_many(&j, w, 1);
+            ck_assert_int_eq(journal_sync(&j, w), 0);
+        }
+        ck_assert_int_eq(wal_close(w), 0);
+        faults_lose_power(directory);
+    }
+    ck_assert_int_eq(wal_close(journal_open(&j, &options)), 0);
+    faults_end();
+    journal_destroy(&j);
+    unit_directory_remove(directory);
+}
+END_TEST
+
+START_TEST(a_recovery_that_cannot_read_or_sync_fails)
+{
+    char *directory = unit_directory_new();
+    struct wal_options options = model_options(directory, &file_ops_faulty, 16 * MIB);
+    struct journal j;
+    journal_init(&j, 9000);
+    struct wal *w = journal_open(&j, &options);
+    journal_append_many(&j, w, 20);
+    ck_assert_int_eq(wal_close(w), 0);
+    BUFFER_AUTO error = {0};
+    j.acknowledged = j.count;
+    file_faults.read_error = -EIO;
+    j.next = 0;
+    ck_assert_int_eq(wal_open(&options, (struct lsn){0}, journal_replay, &j, &w, &error), -EIO);
+    file_faults.read_error = 0;
+    file_faults.sync_error = -EIO;
+    j.next = 0;
+    ck_assert_int_eq(wal_open(&options, (struct lsn){0}, journal_replay, &j, &w, &error), -EIO);
+    file_faults.sync_error = 0;
+    ck_assert_int_eq(wal_close(journal_open(&j, &options)), 0);
+    journal_destroy(&j);
+    unit_directory_remove(directory);
+}
+END_TEST
+
+int
+main(void)
+{
+    Suite *s = suite_create("wal_faults");
+#define ADD(test) unit_add(s, #test, test, 240)
+    ADD(a_failed_write_kills_the_log);
+    ADD(a_torn_write_kills_the_log);
+    ADD(short_and_interrupted_writes_go_on);
+    ADD(acknowledged_records_survive_power_loss);
+    ADD(a_prefix_survives_when_segments_change);
+    ADD(kills_and_power_losses_mix);
+    ADD(what_was_recovered_is_made_durable);
+    ADD(a_recovery_that_cannot_read_or_sync_fails);
+#undef ADD
+    return unit_run(s);
+}
