@@ -104,12 +104,57 @@ START_TEST(writers_wait_while_folds_fail_and_go_on_when_they_do_not)
 }
 END_TEST
 
+// ---- chains -------------------------------------------------------------------------------------
+
+// A page here and there of one large chunk, each published.
+static void
+publish_pages(struct volume_world *w, struct object_id object, uint64_t count)
+{
+    for (uint64_t i = 0; i < count; i++) {
+        volume_world_fill(w->v, object, i * 7 % 2000 * PAGE_BYTES, PAGE_BYTES, i + 100);
+        volume_world_publish(w->v);
+    }
+}
+
+static void
+expect_pages(struct volume_world *w, struct object_id object, uint64_t count)
+{
+    for (uint64_t i = 0; i < count; i++)
+        volume_world_expect(w->v, object, i * 7 % 2000 * PAGE_BYTES, PAGE_BYTES, i + 100);
+    volume_world_expect(w->v, object, 2000 * PAGE_BYTES, 100 * PAGE_BYTES, 1);
+}
+
+START_TEST(chains_of_deltas_stay_short_also_when_the_base_is_not_on_this_host)
+{
+    struct volume_world w;
+    volume_world_new(&w);
+    volume_world_open(&w);
+    struct object_id a = volume_world_make_file(w.v, "a");
+    volume_world_fill(w.v, a, 0, 2100 * PAGE_BYTES, 1);
+    volume_world_publish(w.v);
+    struct volume_status status;
+    publish_pages(&w, a, 40);
+    volume_status(w.v, &status);
+    ck_assert_uint_le(status.deltas, 8);
+    expect_pages(&w, a, 40);
+    volume_world_close(&w);
+    volume_world_lose_root(&w);
+    volume_world_open(&w);
+    publish_pages(&w, a, 80);
+    volume_status(w.v, &status);
+    ck_assert_uint_le(status.deltas, 16);
+    expect_pages(&w, a, 80);
+    volume_world_free(&w);
+}
+END_TEST
+
 int
 main(void)
 {
     Suite *s = suite_create("volume_checkpoint");
 #define ADD(test) unit_add(s, #test, test, 120)
     ADD(a_checkpoint_after_a_failed_one_holds_what_came_between);
+    ADD(chains_of_deltas_stay_short_also_when_the_base_is_not_on_this_host);
     ADD(writers_wait_while_folds_fail_and_go_on_when_they_do_not);
 #undef ADD
     return unit_run(s);
