@@ -299,30 +299,11 @@ check_beginning(struct recovery *r)
     return 0;
 }
 
-// A segment in which the cut lies, but nothing behind it, is not needed: with it a log whose limit
-// was lowered would keep a segment of the old size.
-static void
-drop_finished_segments(struct recovery *r)
-{
-    struct wal *w = r->w;
-    LIST_FOR_EACH(&w->live, n)
-    {
-        struct wal_segment *s = CONTAINER_OF(n, struct wal_segment, node);
-        if (s->end.v > r->cut.v)
-            continue;
-        list_remove(n);
-        w->segment_count--;
-        s->header_written = false;
-        list_append(s->bytes == w->segment_bytes ? &w->spares : &r->unneeded, n);
-    }
-}
-
 // Everything is in order: syncs what was replayed, and lets go of files that are of no use.
 static int
 settle(struct recovery *r)
 {
     struct wal *w = r->w;
-    drop_finished_segments(r);
     LIST_FOR_EACH(&w->live, n)
     {
         struct wal_segment *s = CONTAINER_OF(n, struct wal_segment, node);
