@@ -31,6 +31,7 @@ struct checkpoint {
     bool publish_due;       // as soon as the back-off allows
     bool publish_now;       // somebody waits
     bool check_due;         // look who wrote to the chain
+    int fold_error;         // of the last fold
     uint64_t fold_pause_ms; // no fold before: the last one failed
     bool stopping;
     uint64_t next_timer_ms;

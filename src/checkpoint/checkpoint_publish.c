@@ -278,14 +278,19 @@ finish_job(struct checkpoint *c, struct generation published)
 {
     lock_take(&c->lock);
     uint64_t id = c->job.generation.v <= published.v ? c->job.id : 0;
-    if (id != 0)
-        c->job.id = 0;
     lock_release(&c->lock);
     if (id == 0)
         return 0;
     struct manifest_batch *b = manifest_batch_new(c->options.db);
     manifest_batch_remove_job(b, id);
-    return manifest_submit(c->options.manifest, b, NULL);
+    int rc = manifest_submit(c->options.manifest, b, NULL);
+    // Only now may a fold begin a job with a new id: two unfinished ones exclude each other. One
+    // that began meanwhile goes on under this id.
+    lock_take(&c->lock);
+    if (rc == 0 && c->job.id == id && c->job.generation.v <= published.v)
+        c->job.id = 0;
+    lock_release(&c->lock);
+    return rc;
 }
 
 static int

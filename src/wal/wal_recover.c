@@ -122,7 +122,7 @@ load_header(struct recovery *r, const struct wal_segment *s, struct wal_segment_
 {
     *h_out = (struct wal_segment_header){0};
     if (s->bytes <= WAL_SEGMENT_HEADER_BYTES + WAL_RECORD_HEADER)
-        return 0; // the process died while it was being made
+        return damaged(r, s, r->cut.v, "the file is shorter than any segment is made");
     uint8_t header[WAL_SEGMENT_HEADER_BYTES];
     int rc = file_read_exact_at(r->w->ops, s->fd, header, sizeof(header), 0);
     if (rc < 0)

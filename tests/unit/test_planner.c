@@ -24,7 +24,9 @@ static struct chunk_action
 plan_one(const struct plan_chunk *chunk, const struct plan_policy *policy)
 {
     struct checkpoint_plan plan;
-    checkpoint_planner_plan(chunk, 1, policy, &plan);
+    struct plan_chunk changed = *chunk;
+    changed.changed = true;
+    checkpoint_planner_plan(&changed, 1, policy, &plan);
     struct chunk_action a = {0};
     if (plan.count > 0) {
         ck_assert_uint_eq(plan.count, 1);
@@ -46,7 +48,7 @@ static const struct plan_delta waiting_deltas[] = {
 
 #define OLD_CHUNK                                                                                  \
     .object = {7}, .index = {3}, .pages = CHUNK_PAGES, .exists = true, .local = true,              \
-    .base_bytes = 64 * MIB
+    .changed = true, .base_bytes = 64 * MIB
 
 START_TEST(each_rule_gives_its_action)
 {
@@ -196,6 +198,7 @@ random_chunks(struct plan_chunk *chunks, struct plan_delta (*deltas)[DELTAS], ui
         c->partial = pick(seed, 4) == 0;
         c->exists = pick(seed, 5) > 0;
         c->local = c->exists && pick(seed, 2);
+        c->changed = true;
         c->base_bytes = c->exists ? pick(seed, 64 * MIB) : 0;
         c->delta_count = c->exists ? pick(seed, DELTAS + 1) : 0;
         c->deltas = deltas[i];
