@@ -295,7 +295,7 @@ find_spill_locked(struct wal *w, uint64_t end, uint64_t *from_out)
     if (!s || !s->header_written || w->flushed.v < s->start.v)
         return NULL;
     *from_out = w->flushed.v > s->spilled.v ? w->flushed.v : s->spilled.v;
-    return end - *from_out <= SPILL_MAX ? s : NULL;
+    return *from_out >= end || end - *from_out <= SPILL_MAX ? s : NULL;
 }
 
 int

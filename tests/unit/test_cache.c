@@ -212,6 +212,8 @@ change_inode(struct namespace_set *s, uint64_t o, uint64_t stamp, bool delete)
     }
     namespace_set_apply(s, &c);
     names_model.inodes[o] = (struct slot){delete ? LAYER_DELETED : LAYER_PUT, stamp};
+    if (delete) // the attributes go along
+        memset(names_model.xattrs[o], 0, sizeof(names_model.xattrs[o]));
 }
 
 static void
@@ -400,8 +402,9 @@ START_TEST(a_namespace_set_is_what_the_model_is)
             case 1:
                 change_dirent(s, o, pick(&seed, COOKIES), stamp, delete);
                 break;
-            default:
-                change_xattr(s, o, pick(&seed, NAMES), stamp, delete);
+            default: // an object that is gone gets no attributes
+                if (names_model.inodes[o].state != LAYER_DELETED)
+                    change_xattr(s, o, pick(&seed, NAMES), stamp, delete);
             }
             if (stamp % 20 == 1) {
                 check_names(s);

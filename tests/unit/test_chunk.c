@@ -177,7 +177,7 @@ START_TEST(no_chunk_is_a_hole)
         chunk_reader_run(w.reader, OBJECT, (struct page_no){CHUNK_PAGES + 9}, NULL, &hole, &count),
         0);
     ck_assert(hole);
-    ck_assert_uint_eq(count, CHUNK_PAGES - 9);
+    ck_assert_uint_eq(count, UINT64_MAX - (CHUNK_PAGES + 9));
     ck_assert_uint_eq(world_gets(&w), 0);
     world_destroy(&w);
 }

@@ -247,7 +247,8 @@ frozen_page(
         *mask = *found.mask;
     if (found.page)
         memcpy(data, found.page->data, PAGE_BYTES);
-    else if (wal_read_verified(b->wal, found.wal_lsn, found.crc, data, PAGE_BYTES) != 0)
+    else if (wal_read_verified(
+                 b->wal, found.wal_lsn, found.crc, data + found.wal_from, found.wal_bytes) != 0)
         abort();
     page_put(found.page);
     return result;
