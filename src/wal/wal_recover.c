@@ -299,7 +299,8 @@ check_beginning(struct recovery *r)
     return 0;
 }
 
-// Everything is in order: syncs what was replayed, and lets go of files that are of no use.
+// Everything is in order: syncs what was replayed, lets go of files that are of no use, and makes
+// the names of the others durable.
 static int
 settle(struct recovery *r)
 {
@@ -325,7 +326,11 @@ settle(struct recovery *r)
     }
     for (struct list_node *n; (n = list_take_first(&r->unneeded));)
         wal_segment_remove(w, CONTAINER_OF(n, struct wal_segment, node));
-    return 0;
+    // A process that died while it made a segment leaves a file whose name is not durable yet.
+    int rc = file_sync_directory(w->ops, w->directory);
+    if (rc < 0)
+        log_error("wal.recovery_failed", "cannot sync %s: %s", w->directory, strerror(-rc));
+    return rc;
 }
 
 static int

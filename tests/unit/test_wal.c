@@ -75,6 +75,7 @@ struct appender {
     uint64_t first_id;
     uint64_t records;
     int acknowledgements; // descriptor, or -1
+    bool spills;          // instead of syncing, now and then
     int result;
 };
 
@@ -85,8 +86,11 @@ append_and_sync(void *argument)
     for (uint64_t i = 0; i < a->records && a->result == 0; i++) {
         size_t index;
         uint64_t id = a->first_id + i;
-        a->result = journal_append(a->journal, a->wal, id, MODEL_PATIENCE_MS, &index);
-        if (a->result == 0)
+        struct wal_slot slot;
+        a->result = journal_append_slot(a->journal, a->wal, id, MODEL_PATIENCE_MS, &index, &slot);
+        if (a->result == 0 && a->spills && i % 8 != 0)
+            a->result = wal_spill(a->wal, &slot);
+        else if (a->result == 0)
             a->result = journal_sync(a->journal, a->wal);
         if (a->acknowledgements >= 0 && a->result == 0 &&
             write(a->acknowledgements, &id, sizeof(id)) != sizeof(id))
@@ -194,7 +198,8 @@ ignore_replay_into(
 }
 
 static void
-run_child(const struct wal_options *options, struct killed k, struct lsn cut, int acknowledgements)
+run_child(const struct wal_options *options, struct killed k, struct lsn cut, int acknowledgements,
+    bool spills)
 {
     struct wal *w;
     struct journal j;
@@ -210,7 +215,8 @@ run_child(const struct wal_options *options, struct killed k, struct lsn cut, in
             .wal = w,
             .first_id = i << 32 | same.next[i],
             .records = UINT32_MAX,
-            .acknowledgements = acknowledgements};
+            .acknowledgements = acknowledgements,
+            .spills = spills};
         if (thread_start(&a[i].thread, "append", append_and_sync, &a[i]) < 0)
             _exit(1);
     }
@@ -219,7 +225,8 @@ run_child(const struct wal_options *options, struct killed k, struct lsn cut, in
     _exit(2);
 }
 
-START_TEST(acknowledged_records_survive_kill)
+static void
+kill_again_and_again(bool spills)
 {
     char *directory = unit_directory_new();
     struct wal_options options = model_options(directory, NULL, 64 * MIB);
@@ -233,7 +240,7 @@ START_TEST(acknowledged_records_survive_kill)
         pid_t child = fork();
         if (child == 0) {
             close(ends[0]);
-            run_child(&options, k, cut, ends[1]);
+            run_child(&options, k, cut, ends[1], spills);
         }
         close(ends[1]);
         uint64_t seen[THREADS];
@@ -262,6 +269,17 @@ START_TEST(acknowledged_records_survive_kill)
         ck_assert_int_eq(wal_close(w), 0);
     }
     unit_directory_remove(directory);
+}
+
+START_TEST(acknowledged_records_survive_kill)
+{
+    kill_again_and_again(false);
+}
+END_TEST
+
+START_TEST(spilled_records_survive_kill)
+{
+    kill_again_and_again(true);
 }
 END_TEST
 
@@ -679,6 +697,7 @@ main(void)
     ADD(one_flush_answers_many_syncs);
     ADD(a_sync_with_nothing_new_is_answered_at_once);
     ADD(acknowledged_records_survive_kill);
+    ADD(spilled_records_survive_kill);
     ADD(segments_are_recycled_within_the_limit);
     ADD(writers_under_pressure_get_on);
     ADD(reservations_are_given_back);

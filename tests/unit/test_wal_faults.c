@@ -19,20 +19,31 @@ struct worker {
 };
 
 static void
+release_acknowledged(struct journal *j, struct wal *w)
+{
+    (void)!journal_sync(j, w); // a dead log shows at the next append
+    lock_take(&j->lock);
+    size_t acknowledged = j->acknowledged;
+    lock_release(&j->lock);
+    journal_release(j, w, acknowledged);
+}
+
+static void
 work(void *argument)
 {
     struct worker *x = argument;
     for (uint64_t i = 0; i < x->records && x->result == 0; i++) {
         size_t index;
-        x->result = journal_append(x->journal, x->wal, x->first_id + i, MODEL_PATIENCE_MS, &index);
+        struct wal_slot slot;
+        while ((x->result = journal_append_slot(
+                    x->journal, x->wal, x->first_id + i, 50, &index, &slot)) == -ENOSPC)
+            release_acknowledged(x->journal, x->wal);
+        if (x->result == 0 && model_random(&x->seed) % 4 == 0)
+            x->result = wal_spill(x->wal, &slot);
         if (x->result == 0 && model_random(&x->seed) % 3 == 0)
             x->result = journal_sync(x->journal, x->wal);
-        if (x->releases && x->result == 0 && model_random(&x->seed) % 20 == 0) {
-            lock_take(&x->journal->lock);
-            size_t acknowledged = x->journal->acknowledged;
-            lock_release(&x->journal->lock);
-            journal_release(x->journal, x->wal, acknowledged);
-        }
+        if (x->releases && x->result == 0 && model_random(&x->seed) % 20 == 0)
+            release_acknowledged(x->journal, x->wal);
     }
 }
 

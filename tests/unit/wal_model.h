@@ -145,7 +145,7 @@ struct journal {
     size_t capacity;
     size_t acknowledged; // entries below are
     size_t first;        // the first that lies at or behind the cut
-    struct lsn released; // by wal_release
+    struct lsn released; // the highest cut that was ever given
     size_t next;         // while it replays: which comes next
     uint64_t next_id;
     uint32_t largest;
@@ -168,10 +168,10 @@ journal_destroy(struct journal *j)
 }
 
 // Appends record `id` after all that the journal has. The error of wal_reserve, or 0 with the
-// record's number in the journal.
+// record's number in the journal; `slot_out` is good for wal_spill.
 static inline int
-journal_append(
-    struct journal *j, struct wal *w, uint64_t id, uint64_t patience_ms, size_t *index_out)
+journal_append_slot(struct journal *j, struct wal *w, uint64_t id, uint64_t patience_ms,
+    size_t *index_out, struct wal_slot *slot_out)
 {
     struct model_record r;
     model_record_make(&r, id, j->largest);
@@ -192,9 +192,18 @@ journal_append(
         *index_out = j->count++;
         lock_release(&j->lock);
         model_record_fill(w, &slot, &r);
+        *slot_out = slot;
     }
     model_record_free(&r);
     return rc;
+}
+
+static inline int
+journal_append(
+    struct journal *j, struct wal *w, uint64_t id, uint64_t patience_ms, size_t *index_out)
+{
+    struct wal_slot slot;
+    return journal_append_slot(j, w, id, patience_ms, index_out, &slot);
 }
 
 // Syncs; what was acknowledged is noted.
@@ -257,7 +266,8 @@ journal_open(struct journal *j, const struct wal_options *options)
     BUFFER_AUTO error = {0};
     struct wal *w;
     j->next = j->first;
-    int rc = wal_open(options, journal_cut(j), journal_replay, j, &w, &error);
+    j->released = journal_cut(j); // a cut never goes back
+    int rc = wal_open(options, j->released, journal_replay, j, &w, &error);
     ck_assert_msg(rc == 0, "wal_open: %d %s", rc, buffer_string(&error));
     ck_assert_uint_ge(j->next, j->acknowledged);
     j->count = j->acknowledged = j->next;
