@@ -280,7 +280,8 @@ gather_object(struct gather *g, struct object_id object)
     dirty_set_walk(g->cut->pages, object, 0, UINT64_MAX, note_page, &list);
     rc = note_holes(g, &list);
     note_restage(g, &list);
-    qsort(list.indexes, list.count, sizeof(uint64_t), compare_u64);
+    if (list.count > 0)
+        qsort(list.indexes, list.count, sizeof(uint64_t), compare_u64);
     for (size_t i = 0; rc == 0 && i < list.count; i++)
         if (i == 0 || list.indexes[i] != list.indexes[i - 1])
             rc = gather_chunk(g, list.indexes[i]);

@@ -91,7 +91,7 @@ static int
 note_delta(void *argument, const struct change *c)
 {
     struct search *s = argument;
-    if (c->kind != CHANGE_PUT_DELTA || !is_wasted(s, &c->delta.where))
+    if (c->kind != CHANGE_PUT_DELTA || s->out->count == 0 || !is_wasted(s, &c->delta.where))
         return 0;
     struct restage_chunk key = {.id = c->delta.chunk};
     struct restage_chunk *found =
@@ -109,7 +109,8 @@ drop_others(struct checkpoint_restage *out)
         if (out->chunks[i].base || out->chunks[i].deltas)
             out->chunks[kept++] = out->chunks[i];
     out->count = kept;
-    qsort(out->chunks, out->count, sizeof(*out->chunks), compare_places);
+    if (kept > 0)
+        qsort(out->chunks, out->count, sizeof(*out->chunks), compare_places);
 }
 
 int
@@ -122,7 +123,8 @@ checkpoint_find_restage(struct manifest_reader *r, struct db_id db, struct gener
     if (rc == 0 && s.pack_count > 0) {
         qsort(s.packs, s.pack_count, sizeof(*s.packs), compare_hashes);
         rc = manifest_export_unpublished(r, db, note_chunk, &s);
-        qsort(out->chunks, out->count, sizeof(*out->chunks), compare_ids);
+        if (out->count > 0)
+            qsort(out->chunks, out->count, sizeof(*out->chunks), compare_ids);
         if (rc == 0)
             rc = manifest_export_unpublished(r, db, note_delta, &s);
         drop_others(out);
