@@ -157,7 +157,8 @@ void
 fs_reply_result(fuse_req_t req, int result)
 {
     // A reply fails only when the connection is gone; there is nobody left to tell.
-    fuse_reply_err(req, -result);
+    // What is damaged is an input/output error to the application; the log tells more.
+    fuse_reply_err(req, result == -EBADMSG ? EIO : -result);
 }
 
 static struct timespec

@@ -96,6 +96,9 @@ void checkpoint_press(struct checkpoint *c);
 // writer).
 void checkpoint_check_owner(struct checkpoint *c);
 
+// What the last fold failed with; 0 when it went well.
+int checkpoint_fold_error(struct checkpoint *c);
+
 enum checkpoint_request_flags {
     CHECKPOINT_REQUEST_PUBLISH = 1 << 0,
     CHECKPOINT_REQUEST_SYNC_KERNEL = 1 << 1,

@@ -303,13 +303,9 @@ static int
 record(struct fold *f)
 {
     struct checkpoint *c = f->c;
-    checkpoint_set_fold_phase(c, CHECKPOINT_PHASE_RECORDING);
-    int rc = adopt(f);
-    if (rc < 0)
-        return rc;
     struct manifest_batch *b = manifest_batch_new(c->options.db);
     // Chunks before inodes go: deleting an inode takes its chunks along.
-    rc = add_chunks(f, b);
+    int rc = add_chunks(f, b);
     if (rc < 0) {
         manifest_batch_free(b);
         return rc;
@@ -326,31 +322,18 @@ record(struct fold *f)
 
 // ---- after that ---------------------------------------------------------------------------------
 
-static bool
-is_being_uploaded(struct checkpoint *c, const struct sha256 *hash)
-{
-    lock_take(&c->lock);
-    bool busy = c->publishing.v == UINT64_MAX;
-    for (size_t i = 0; !busy && i < c->upload_count; i++)
-        busy = sha256_equal(&c->uploads[i].blob.hash, hash);
-    lock_release(&c->lock);
-    return busy;
-}
-
 // Blobs that publication is uploading at this moment must stay until it is done: they go at the
 // beginning of a later fold.
 static void
-remove_released(struct fold *f)
+remove_or_defer(struct checkpoint *c, const struct sha256 *hash)
 {
-    struct checkpoint *c = f->c;
-    size_t n = c->unlink_later_count + f->released.count;
-    c->unlink_later = memory_realloc(c->unlink_later, n * sizeof(*c->unlink_later));
-    for (size_t i = 0; i < f->released.count; i++) {
-        if (is_being_uploaded(c, &f->released.blobs[i]))
-            c->unlink_later[c->unlink_later_count++] = f->released.blobs[i];
-        else
-            local_store_remove(c->options.local, &f->released.blobs[i]);
+    if (!checkpoint_is_uploading(c, hash)) {
+        local_store_remove(c->options.local, hash);
+        return;
     }
+    size_t n = c->unlink_later_count + 1;
+    c->unlink_later = memory_realloc(c->unlink_later, n * sizeof(*c->unlink_later));
+    c->unlink_later[c->unlink_later_count++] = *hash;
 }
 
 // Only this thread makes blobs, so what the manifest does not need now it cannot come to need
@@ -358,20 +341,21 @@ remove_released(struct fold *f)
 static void
 remove_deferred(struct checkpoint *c)
 {
-    lock_take(&c->lock);
-    bool busy = c->publishing.v > 0;
-    lock_release(&c->lock);
     struct manifest_reader *r;
-    if (busy || c->unlink_later_count == 0 || manifest_read_begin(c->options.manifest, &r) < 0)
+    if (c->unlink_later_count == 0 || manifest_read_begin(c->options.manifest, &r) < 0)
         return;
-    for (size_t i = 0; i < c->unlink_later_count; i++) {
+    struct sha256 *hashes = c->unlink_later;
+    size_t count = c->unlink_later_count;
+    c->unlink_later = NULL;
+    c->unlink_later_count = 0;
+    for (size_t i = 0; i < count; i++) {
         struct blob_record blob;
-        int rc = manifest_read_blob(r, c->options.db, &c->unlink_later[i], &blob);
+        int rc = manifest_read_blob(r, c->options.db, &hashes[i], &blob);
         if (rc == -ENOENT || (rc == 0 && blob.references == 0))
-            local_store_remove(c->options.local, &c->unlink_later[i]);
+            remove_or_defer(c, &hashes[i]);
     }
     manifest_read_end(r);
-    c->unlink_later_count = 0;
+    free(hashes);
 }
 
 // The order matters: first nobody can find the old state, then the frozen layer that hid it goes,
@@ -385,7 +369,26 @@ let_go(struct fold *f)
     c->options.host.thaw(c->options.host.argument);
     memory_trim();
     wal_release(c->options.wal, f->cut.lsn);
-    remove_released(f);
+    for (size_t i = 0; i < f->released.count; i++)
+        remove_or_defer(c, &f->released.blobs[i]);
+}
+
+// The next attempt may make other blobs. What may have been committed after all stays: the mount
+// knows.
+static void
+abandon_blobs(struct fold *f, int rc)
+{
+    struct checkpoint *c = f->c;
+    struct manifest_reader *r;
+    if (rc == -EIO || manifest_read_begin(c->options.manifest, &r) < 0)
+        return;
+    for (size_t i = 0; i < f->staging.blob_count; i++) {
+        const struct sha256 *hash = &f->staging.blobs[i].record.hash;
+        struct blob_record blob;
+        if (manifest_read_blob(r, c->options.db, hash, &blob) == -ENOENT)
+            remove_or_defer(c, hash);
+    }
+    manifest_read_end(r);
 }
 
 static int
@@ -394,10 +397,16 @@ fold_cut(struct fold *f)
     int rc = plan(f);
     if (rc == 0)
         rc = stage(f);
-    if (rc == 0)
-        rc = record(f);
     if (rc < 0)
         return rc;
+    checkpoint_set_fold_phase(f->c, CHECKPOINT_PHASE_RECORDING);
+    rc = adopt(f);
+    if (rc == 0)
+        rc = record(f);
+    if (rc < 0) {
+        abandon_blobs(f, rc);
+        return rc;
+    }
     struct log_event e;
     begin_event(f, &e, "checkpoint.recorded");
     log_u64(&e, "generation", f->generation.v);

@@ -19,6 +19,7 @@ struct gather {
     // Where a chunk's deltas begin; turned into pointers at the end, when the array stays.
     size_t *delta_start;
     struct generation publishing;
+    struct checkpoint_restage restage;
 
     struct object_id object; // the one being looked at
     uint64_t size;
@@ -77,6 +78,15 @@ count_hole_pages(const struct gather *g, uint64_t first, uint64_t end)
     return n;
 }
 
+static bool
+touches_hole(const struct gather *g, uint64_t first, uint64_t end)
+{
+    for (size_t i = 0; i < g->hole_count; i++)
+        if (g->holes[i].first < end && first < g->holes[i].end)
+            return true;
+    return false;
+}
+
 // ---- what is there ------------------------------------------------------------------------------
 
 static int
@@ -109,6 +119,7 @@ look_up_chunk(struct gather *g, struct plan_chunk *chunk)
         return rc;
     chunk->exists = true;
     chunk->base_bytes = entry.base.length;
+    chunk->present_pages = entry.present_pages;
     size_t before = g->delta_count;
     rc = manifest_read_deltas(g->reader, g->c->options.db, entry.id, add_delta, g);
     // add_delta may have moved the arrays' ends, not `chunk`.
@@ -127,11 +138,18 @@ gather_chunk(struct gather *g, uint64_t index)
     struct page_count written = {0};
     dirty_set_walk(g->cut->pages, g->object, first, end, count_page, &written);
     struct plan_chunk *chunk = add_chunk(g, index);
-    chunk->append_only = g->append_only;
     chunk->pages = (uint32_t)(end - first);
     chunk->dirty_pages = written.pages;
     chunk->partial = written.partial;
     chunk->hole_pages = count_hole_pages(g, first, end);
+    chunk->append_only = g->append_only && written.pages > 0;
+    chunk->changed = written.pages > 0 || touches_hole(g, first, first + CHUNK_PAGES);
+    const struct restage_chunk *again =
+        checkpoint_restage_from(&g->restage, g->object, chunk->index);
+    if (again && again->object.v == g->object.v && again->index.v == index) {
+        chunk->restage_base = again->base;
+        chunk->restage_deltas = again->deltas;
+    }
     return look_up_chunk(g, chunk);
 }
 
@@ -194,6 +212,16 @@ note_holes(struct gather *g, struct index_list *list)
     return 0;
 }
 
+static void
+note_restage(struct gather *g, struct index_list *list)
+{
+    const struct restage_chunk *c =
+        checkpoint_restage_from(&g->restage, g->object, (struct chunk_index){0});
+    const struct restage_chunk *end = g->restage.chunks + g->restage.count;
+    for (; c && c < end && c->object.v == g->object.v; c++)
+        note_index(list, c->index.v);
+}
+
 static int
 compare_u64(const void *a, const void *b)
 {
@@ -251,6 +279,7 @@ gather_object(struct gather *g, struct object_id object)
     struct index_list list = {0};
     dirty_set_walk(g->cut->pages, object, 0, UINT64_MAX, note_page, &list);
     rc = note_holes(g, &list);
+    note_restage(g, &list);
     qsort(list.indexes, list.count, sizeof(uint64_t), compare_u64);
     for (size_t i = 0; rc == 0 && i < list.count; i++)
         if (i == 0 || list.indexes[i] != list.indexes[i - 1])
@@ -259,23 +288,55 @@ gather_object(struct gather *g, struct object_id object)
     return rc;
 }
 
-// Whether all images are on this host; asked only where it matters, outside the read transaction.
+// Which images are on this host; asked outside the read transaction. The plan's deltas and the
+// view's images have the same order.
 static int
 look_up_residency(struct gather *g)
 {
+    struct local_store *local = g->c->options.local;
     for (size_t i = 0; i < g->in->count; i++) {
         struct plan_chunk *chunk = &g->in->chunks[i];
-        chunk->deltas = g->in->deltas + g->delta_start[i];
+        struct plan_delta *deltas = g->in->deltas + g->delta_start[i];
+        chunk->deltas = deltas;
         if (!chunk->exists)
             continue;
         struct chunk_view *view;
         int rc = chunk_map_get(g->c->options.map, chunk->object, chunk->index, &view);
         if (rc < 0)
             return rc;
-        chunk->local = view && chunk_reader_is_local(g->c->options.reader, view);
+        chunk->local = view != NULL;
+        for (size_t k = 0; view && k < view->image_count; k++) {
+            bool here = local_store_has(local, &view->images[k].where.blob);
+            chunk->local = chunk->local && here;
+            if (k < chunk->delta_count)
+                deltas[k].local = here;
+        }
         chunk_view_put(g->c->options.map, view);
     }
     return 0;
+}
+
+// All objects with changes, and those with images to be staged again, in order.
+static struct object_id *
+merge_objects(struct gather *g, size_t *count_out)
+{
+    size_t dirty_count;
+    struct object_id *dirty = dirty_set_objects(g->cut->pages, &dirty_count);
+    const struct checkpoint_restage *again = &g->restage;
+    struct object_id *all = memory_alloc((dirty_count + again->count) * sizeof(*all));
+    size_t count = 0;
+    for (size_t i = 0, k = 0; i < dirty_count || k < again->count;) {
+        struct object_id next;
+        if (k == again->count || (i < dirty_count && dirty[i].v <= again->chunks[k].object.v))
+            next = dirty[i++];
+        else
+            next = again->chunks[k++].object;
+        if (count == 0 || all[count - 1].v != next.v)
+            all[count++] = next;
+    }
+    free(dirty);
+    *count_out = count;
+    return all;
 }
 
 int
@@ -290,11 +351,13 @@ checkpoint_gather(
     int rc = manifest_read_begin(c->options.manifest, &g.reader);
     if (rc < 0)
         return rc;
+    rc = checkpoint_find_restage(g.reader, c->options.db, g.publishing, &g.restage);
     size_t count;
-    struct object_id *objects = dirty_set_objects(cut->pages, &count);
+    struct object_id *objects = merge_objects(&g, &count);
     for (size_t i = 0; rc == 0 && i < count; i++)
         rc = gather_object(&g, objects[i]);
     free(objects);
+    free(g.restage.chunks);
     manifest_read_end(g.reader);
     if (rc == 0)
         rc = look_up_residency(&g);

@@ -31,17 +31,17 @@ struct checkpoint {
     bool publish_due;       // as soon as the back-off allows
     bool publish_now;       // somebody waits
     bool check_due;         // look who wrote to the chain
+    int fold_error;         // of the last fold
     uint64_t fold_pause_ms; // no fold before: the last one failed
     bool stopping;
     uint64_t next_timer_ms;
     uint64_t retry_publish_ms; // not before
     uint64_t publish_backoff_ms;
     // Images with a generation up to this are being published: not to be merged into others.
+    // UINT64_MAX while it is not known yet which.
     struct generation publishing;
-    // What that publication uploads; its own array. Until it is staged (publishing is the highest
-    // number) it may be any blob.
-    const struct remote_upload *uploads;
-    size_t upload_count;
+    struct sha256 *uploading; // the blobs of that publication, sorted
+    size_t uploading_count;
     bool claimed;
     struct checkpoint_numbers numbers;
 
@@ -62,6 +62,24 @@ struct checkpoint_input {
 MUST_CHECK int checkpoint_gather(
     struct checkpoint *c, const struct checkpoint_cut *cut, struct checkpoint_input *input_out);
 void checkpoint_input_free(struct checkpoint_input *input);
+
+// checkpoint_restage.c: chunks with live images in unpublished packs that are mostly dead.
+struct restage_chunk {
+    struct object_id object;
+    struct chunk_index index;
+    struct chunk_id id;
+    bool base;   // the base lies there
+    bool deltas; // some delta does
+};
+struct checkpoint_restage {
+    struct restage_chunk *chunks; // in order of object and index; to be freed
+    size_t count;
+};
+MUST_CHECK int checkpoint_find_restage(struct manifest_reader *r, struct db_id db,
+    struct generation publishing, struct checkpoint_restage *restage_out);
+// The first of them at or behind this place, or NULL; those that follow are next in the array.
+const struct restage_chunk *checkpoint_restage_from(
+    const struct checkpoint_restage *restage, struct object_id object, struct chunk_index index);
 
 // checkpoint_stage.c: the images of a plan as blob files in a scratch directory.
 struct staged_image {
@@ -113,6 +131,9 @@ void checkpoint_look_at_chain(struct checkpoint *c);
 
 // For calls to the store: whether checkpoint_stop has been called. `argument`: the checkpoint.
 bool checkpoint_is_canceled(void *argument);
+
+// checkpoint_publish.c: whether publication needs the local copy of the blob.
+bool checkpoint_is_uploading(struct checkpoint *c, const struct sha256 *hash);
 
 void checkpoint_set_fold_phase(struct checkpoint *c, enum checkpoint_phase phase);
 void checkpoint_set_publish_phase(struct checkpoint *c, enum checkpoint_phase phase);

@@ -35,7 +35,7 @@ deltas_to_merge(const struct plan_chunk *c, const struct plan_policy *policy, ui
         *bytes += c->deltas[merge++].bytes;
     // Beyond that, only what is about as large as what is being written anyway: each page is then
     // rewritten a logarithmic number of times.
-    while (c->local && merge < c->delta_count &&
+    while (merge < c->delta_count && c->deltas[merge].local &&
            c->delta_count - merge >= policy->delta_chain_max &&
            c->deltas[merge].bytes <= 2 * *bytes)
         *bytes += c->deltas[merge++].bytes;
@@ -52,7 +52,7 @@ wants_base(const struct plan_chunk *c, const struct plan_policy *policy)
         return true; // needs nothing of what is there
     if (!c->local)
         return false;
-    if (!policy->enable_chunk_deltas || 2 * (uint64_t)known > c->pages)
+    if (c->restage_base || !policy->enable_chunk_deltas || 2 * (uint64_t)known > c->pages)
         return true;
     if (c->append_only && c->pages == CHUNK_PAGES)
         return true;
@@ -70,15 +70,20 @@ plan_chunk(const struct plan_chunk *c, const struct plan_policy *policy, struct 
         a->kind = CHUNK_ACTION_DROP_CHUNK;
         return c->exists;
     }
+    if (!c->changed && !(c->restage_base && c->local) && !c->restage_deltas)
+        return false;
     if (wants_base(c, policy)) {
         bool seal = c->append_only && c->pages == CHUNK_PAGES;
         a->kind = seal ? CHUNK_ACTION_SEAL_AS_BASE : CHUNK_ACTION_CREATE_BASE;
-        a->estimated_bytes = image_bytes(c->pages, 0);
+        uint32_t pages = c->present_pages + c->dirty_pages;
+        a->estimated_bytes = image_bytes(pages < c->pages ? pages : c->pages, 0);
     } else {
         uint64_t merged = image_bytes(c->dirty_pages, c->hole_pages);
         a->merge_count = deltas_to_merge(c, policy, &merged);
         a->kind = a->merge_count > 0 ? CHUNK_ACTION_MERGE_DELTAS : CHUNK_ACTION_CREATE_DELTA;
         a->estimated_bytes = merged;
+        if (!c->changed && a->merge_count == 0)
+            return false;
     }
     a->pack = a->estimated_bytes < policy->pack_threshold_bytes;
     return true;

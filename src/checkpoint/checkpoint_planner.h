@@ -13,6 +13,9 @@
 //                          uploaded); deltas that are, only when the chain gets long, and then
 //                          those of similar size first, so that the work stays logarithmic
 //
+// Live images in unpublished packs that are mostly dead are written again: a base as a new base,
+// deltas merged, with what has changed.
+//
 // A base that would need pages that are not on this host is never planned: a delta needs none.
 #ifndef CKPTFS_CHECKPOINT_CHECKPOINT_PLANNER_H
 #define CKPTFS_CHECKPOINT_CHECKPOINT_PLANNER_H
@@ -36,21 +39,26 @@ enum chunk_action_kind {
 struct plan_delta {
     uint64_t bytes;
     bool mergeable; // not in the store and not on its way there
+    bool local;     // there is a whole copy on this host
 };
 
 // One chunk that changed.
 struct plan_chunk {
     struct object_id object;
     struct chunk_index index;
-    bool append_only;     // the object's source variant, detected or given
-    uint32_t pages;       // of the object in this chunk, up to its end at the cut
-    uint32_t dirty_pages; // among them
-    uint32_t hole_pages;  // among them: discarded and not written again
-    bool partial;         // some dirty pages are patches
-    bool exists;          // the manifest has the chunk
-    bool local;           // all its images have whole copies on this host
-    uint64_t base_bytes;  // of the base's image
-    size_t delta_count;   // newest first
+    bool changed;     // holes behind its end are a change too; else it is here to be staged again
+    bool append_only; // the object's source variant, detected or given
+    uint32_t pages;   // of the object in this chunk, up to its end at the cut
+    uint32_t dirty_pages;   // among them
+    uint32_t hole_pages;    // among them: discarded and not written again
+    bool partial;           // some dirty pages are patches
+    bool exists;            // the manifest has the chunk
+    bool local;             // all its images have whole copies on this host
+    bool restage_base;      // its base lies in a pack that should go, and so
+    bool restage_deltas;    // does one of its deltas; a chunk may be here for that alone
+    uint32_t present_pages; // that are no holes as of now; an upper bound
+    uint64_t base_bytes;    // of the base's image
+    size_t delta_count;     // newest first
     const struct plan_delta *deltas;
 };
 

@@ -43,14 +43,58 @@ read_db(struct checkpoint *c, struct db_record *db_out)
     return rc;
 }
 
+// Nothing may be merged or removed while it is not known which images a publication names.
 static void
-set_publishing(struct checkpoint *c, uint64_t generation)
+begin_publishing(struct checkpoint *c)
 {
     lock_take(&c->lock);
-    c->publishing.v = generation;
-    c->uploads = NULL;
-    c->upload_count = 0;
+    c->publishing.v = UINT64_MAX;
     lock_release(&c->lock);
+}
+
+static int
+compare_hashes(const void *a, const void *b)
+{
+    return memcmp(a, b, sizeof(struct sha256));
+}
+
+// From here on it is known what the publication needs.
+static void
+set_uploading(struct checkpoint *c, struct generation generation,
+    const struct remote_upload *uploads, size_t count)
+{
+    struct sha256 *hashes = memory_alloc(count * sizeof(*hashes));
+    for (size_t i = 0; i < count; i++)
+        hashes[i] = uploads[i].blob.hash;
+    qsort(hashes, count, sizeof(*hashes), compare_hashes);
+    lock_take(&c->lock);
+    c->publishing = generation;
+    c->uploading = hashes;
+    c->uploading_count = count;
+    lock_release(&c->lock);
+}
+
+static void
+end_publishing(struct checkpoint *c)
+{
+    lock_take(&c->lock);
+    struct sha256 *hashes = c->uploading;
+    c->publishing.v = 0;
+    c->uploading = NULL;
+    c->uploading_count = 0;
+    lock_release(&c->lock);
+    free(hashes);
+}
+
+bool
+checkpoint_is_uploading(struct checkpoint *c, const struct sha256 *hash)
+{
+    lock_take(&c->lock);
+    bool needed = c->publishing.v == UINT64_MAX ||
+                  (c->uploading_count > 0 && bsearch(hash, c->uploading, c->uploading_count,
+                                                 sizeof(*hash), compare_hashes));
+    lock_release(&c->lock);
+    return needed;
 }
 
 // ---- ownership ----------------------------------------------------------------------------------
@@ -234,14 +278,19 @@ finish_job(struct checkpoint *c, struct generation published)
 {
     lock_take(&c->lock);
     uint64_t id = c->job.generation.v <= published.v ? c->job.id : 0;
-    if (id != 0)
-        c->job.id = 0;
     lock_release(&c->lock);
     if (id == 0)
         return 0;
     struct manifest_batch *b = manifest_batch_new(c->options.db);
     manifest_batch_remove_job(b, id);
-    return manifest_submit(c->options.manifest, b, NULL);
+    int rc = manifest_submit(c->options.manifest, b, NULL);
+    // Only now may a fold begin a job with a new id: two unfinished ones exclude each other. One
+    // that began meanwhile goes on under this id.
+    lock_take(&c->lock);
+    if (rc == 0 && c->job.id == id && c->job.generation.v <= published.v)
+        c->job.id = 0;
+    lock_release(&c->lock);
+    return rc;
 }
 
 static int
@@ -310,18 +359,13 @@ publish_steps(struct publication *p)
         rc = read_db(c, &p->db);
     if (rc < 0 || p->db.local.v == p->db.published.v)
         return rc;
-    // Nothing may be merged while it is not known which images this publication names.
-    set_publishing(c, UINT64_MAX);
+    begin_publishing(c);
     struct uuid id = choose_checkpoint_id(p);
     rc = remote_manifest_stage_generation(&c->options.place, c->options.manifest, c->options.db,
         &id, &p->staged, &p->uploads, &p->upload_count);
     if (rc < 0)
         return rc == -EALREADY ? 0 : rc;
-    lock_take(&c->lock);
-    c->publishing = p->staged.header.generation;
-    c->uploads = p->uploads;
-    c->upload_count = p->upload_count;
-    lock_release(&c->lock);
+    set_uploading(c, p->staged.header.generation, p->uploads, p->upload_count);
     rc = upload(p);
     if (rc == 0)
         rc = create_record(p);
@@ -350,7 +394,7 @@ checkpoint_publish(struct checkpoint *c, struct generation *generation_out)
     if (rc == 0)
         rc = publish_steps(&p);
     bool published = rc == 0 && p.staged.path;
-    set_publishing(c, 0);
+    end_publishing(c);
     if (published)
         clean_up(&p);
     if (rc < 0 && rc != -ECANCELED && p.error == 0)

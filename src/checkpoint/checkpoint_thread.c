@@ -189,6 +189,7 @@ fold_once(struct checkpoint *c, bool timer)
         c->publish_due = true;
     if (rc < 0 && rc != -ESTALE)
         c->pressed = true; // the frozen set is still there: again, after a pause
+    c->fold_error = rc < 0 ? rc : 0;
     c->fold_pause_ms = rc < 0 ? clock_monotonic_ms() + FOLD_RETRY_MS : 0;
     lock_release(&c->lock);
     if (rc == 1)
@@ -307,6 +308,15 @@ checkpoint_press(struct checkpoint *c)
         condition_signal(&c->fold_work);
     }
     lock_release(&c->lock);
+}
+
+int
+checkpoint_fold_error(struct checkpoint *c)
+{
+    lock_take(&c->lock);
+    int error = c->fold_error;
+    lock_release(&c->lock);
+    return error;
 }
 
 void

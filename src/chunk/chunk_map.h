@@ -52,13 +52,13 @@ MUST_CHECK int chunk_map_next(struct chunk_map *map, struct object_id object,
     struct chunk_index index, struct chunk_index *next_out);
 void chunk_view_put(struct chunk_map *map, struct chunk_view *view); // NULL is fine
 
+// A blob's record as it is now: a view's own may be from before its publication. -ENOENT: released.
+MUST_CHECK int chunk_map_read_blob(
+    struct chunk_map *map, const struct sha256 *hash, struct blob_record *blob_out);
+
 // The manifest's entry for the chunk has changed, or all of the object's.
 void chunk_map_invalidate(struct chunk_map *map, struct object_id object, struct chunk_index index);
 void chunk_map_invalidate_all(struct chunk_map *map);
-
-// What the manifest says of a blob now; what a view says of it may be older.
-MUST_CHECK int chunk_map_read_blob(
-    struct chunk_map *map, const struct sha256 *hash, struct blob_record *blob_out);
 
 // Tells the map that a view's indexes grew by this much.
 void chunk_map_account(struct chunk_map *map, struct chunk_view *view, size_t bytes);

@@ -46,15 +46,6 @@ chunk_reader_numbers(struct chunk_reader *r, struct chunk_reader_numbers *number
         to[i] = __atomic_load_n(&from[i], __ATOMIC_RELAXED);
 }
 
-bool
-chunk_reader_is_local(struct chunk_reader *r, const struct chunk_view *view)
-{
-    for (size_t i = 0; i < view->image_count; i++)
-        if (!local_store_has(r->local, &view->images[i].where.blob))
-            return false;
-    return true;
-}
-
 // ---- indexes ------------------------------------------------------------------------------------
 
 struct index_check {

@@ -60,9 +60,6 @@ MUST_CHECK int chunk_reader_run(struct chunk_reader *r, struct object_id object,
 MUST_CHECK int chunk_reader_frame(struct chunk_reader *r, struct chunk_view *view, size_t image,
     uint32_t frame, const struct chunk_read_options *options, uint8_t out[BLOB_FRAME_BYTES]);
 
-// Whether all images of the view have whole copies in LocalStore.
-bool chunk_reader_is_local(struct chunk_reader *r, const struct chunk_view *view);
-
 struct chunk_reader_numbers {
     uint64_t local_frames, remote_frames, remote_bytes, repaired_frames, failed_reads;
 };

@@ -122,8 +122,11 @@ apply_put_blob(struct apply *a, const struct blob_record *put)
         return rc;
     // A blob stays under the key that it was given first: it may be on its way into the store. What
     // the chain says is another matter.
-    if (rc == 0 && !(a->batch->residency & RESIDENCY_REMOTE))
-        return 0;
+    if (rc == 0 && !(a->batch->residency & RESIDENCY_REMOTE)) {
+        blob = old;
+        blob.residency |= a->batch->residency;
+        return blob.residency == old.residency ? 0 : blob_store(a, &old, &blob);
+    }
     blob.residency = rc == 0 ? old.residency : a->batch->residency;
     blob.references = rc == 0 ? old.references : 0;
     blob.live_bytes = rc == 0 ? old.live_bytes : 0;
@@ -143,19 +146,20 @@ apply_blob_remote(struct apply *a, const struct sha256 *hash)
     return blob_store(a, &old, &blob);
 }
 
-// Nothing needs the local file any more, whether or not the record stays for GC. Each db has files
-// of its own, so what other dbs have does not matter.
+// Nobody needs the local copies any more (each db has its own). What is in the store stays known.
 static int
 release_blob(struct apply *a, const struct sha256 *hash)
 {
-    struct blob_record blob;
-    int rc = manifest_load_blob(a->txn, a->db.id, hash, &blob);
+    struct blob_record old;
+    int rc = manifest_load_blob(a->txn, a->db.id, hash, &old);
     if (rc < 0)
         return rc == -ENOENT ? 0 : rc;
-    if (blob.references > 0)
+    if (old.references > 0)
         return 0;
     buffer_append(&a->batch->released, hash, sizeof(*hash));
-    return blob.residency & RESIDENCY_REMOTE ? 0 : blob_store(a, &blob, NULL);
+    struct blob_record blob = old;
+    blob.residency &= ~RESIDENCY_LOCAL;
+    return blob_store(a, &old, blob.residency & RESIDENCY_REMOTE ? &blob : NULL);
 }
 
 int

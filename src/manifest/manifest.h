@@ -199,13 +199,12 @@ void manifest_batch_free(struct manifest_batch *b); // NULL is fine; submitting 
 //   of the object is removed. PUT_DELTA raises the entry's generation, if it is the newest; one
 //   that is not above the base's generation is refused (-EINVAL).
 // - DELETE_CHUNK removes the chunk's deltas too; DELETE_INODE removes xattrs and chunks too.
-// - PUT_BLOB leaves an existing blob's references and residency alone; what its key is made of
-//   changes only when the batch's residency has REMOTE (imports), because whoever uploads a blob
-//   takes the key from its record.
-// - A blob whose references reach 0: its hash is reported by manifest_submit, so that the caller
-// can
-//   unlink the local file. If it is only local its record is removed; if it is in the store the
-//   record stays with references 0 for GC.
+// - PUT_BLOB leaves an existing blob's references alone; one that is only remote becomes local too
+//   (not in imports); what its key is made of changes only when the batch's residency has REMOTE
+//   (imports), because whoever uploads a blob takes the key from its record.
+// - A blob whose references reach 0 is not needed on this host any more: its hash is reported by
+//   manifest_submit, so that the caller can unlink the db's copies. If it is only local its record
+//   is removed; if it is in the store the record stays with references 0 for GC, only remote.
 // `unpublished`: note the keys in `unpublished_index` under generation `generation`.
 void manifest_batch_change(struct manifest_batch *b, const struct change *change, bool unpublished,
     struct generation generation);
@@ -245,8 +244,7 @@ struct manifest_released {
 void manifest_released_free(struct manifest_released *released);
 
 // Queues the batch and waits until it is committed and durable, or has failed as a whole. Frees the
-// batch in every case. `released_out` may be NULL when the batch cannot release anything; a hash
-// that another db of the root still knows is not reported. Any thread. -ENOENT: no such db.
+// batch in every case. `released_out` may be NULL. Any thread. -ENOENT: no such db.
 // -EINVAL, -EEXIST: refused, see above. -ENOSPC, -EDQUOT, -EFBIG: no room; later batches may
 // succeed. -EIO: a flush failed; what is on the disk is in doubt and all later batches fail
 // likewise. An error fails only this batch, not others that wait with it, unless it is the disk's.

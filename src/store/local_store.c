@@ -303,7 +303,8 @@ local_store_sweep(struct local_store *s, local_store_is_needed *is_needed, void 
     int removed = 0;
     for (struct dirent *e; (e = readdir(dir));) {
         struct sha256 hash;
-        if (sha256_from_hex(e->d_name, &hash) < 0 || strcmp(e->d_name + 64, ".blob") != 0 ||
+        if (sha256_from_hex(e->d_name, &hash) < 0 ||
+            (strcmp(e->d_name + 64, ".blob") != 0 && strcmp(e->d_name + 64, ".part") != 0) ||
             is_needed(argument, &hash))
             continue;
         local_store_remove(s, &hash);

@@ -23,7 +23,7 @@ struct local_store;
 // db may sweep it.
 MUST_CHECK int local_store_open(
     const struct file_ops *ops, const char *root, struct db_id db, struct local_store **store_out);
-// Removes whole copies that `is_needed` does not know. Returns how many went, or -errno.
+// Removes copies that `is_needed` does not know. Returns how many went, or -errno.
 typedef bool local_store_is_needed(void *argument, const struct sha256 *hash);
 MUST_CHECK int local_store_sweep(
     struct local_store *s, local_store_is_needed *is_needed, void *argument);

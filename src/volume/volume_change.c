@@ -12,6 +12,8 @@
 #define CHANGES_RESERVE 12288u
 // How long a writer waits for room before it is told ENOSPC.
 #define ROOM_DEADLINE_MS 60000u
+#define ROOM_HOPELESS_MS 3000u // when folds fail for want of space
+#define ROOM_SLICE_MS    1000u
 // Changes of names and inodes that may gather in memory before a fold is asked for, and before
 // writers wait for it: so memory does not grow with the number of files.
 #define NAMES_PRESS 32768u
@@ -143,9 +145,8 @@ is_full_locked(struct volume *v)
 // Dirty pages that cannot leave memory, or a log that is full, are waited for here, before anything
 // is locked or decided.
 static int
-wait_for_room(struct volume *v, uint32_t bytes)
+wait_for_memory(struct volume *v, uint64_t deadline)
 {
-    uint64_t deadline = clock_monotonic_ms() + ROOM_DEADLINE_MS;
     lock_take(&v->lock);
     bool in_time = true;
     while (in_time && !v->read_only && is_full_locked(v)) {
@@ -158,11 +159,28 @@ wait_for_room(struct volume *v, uint32_t bytes)
     }
     bool read_only = v->read_only;
     lock_release(&v->lock);
-    if (read_only)
-        return -EROFS;
-    if (!in_time)
-        return -ENOSPC;
-    return wal_reserve(v->wal, bytes, deadline);
+    return read_only ? -EROFS : in_time ? 0 : -ENOSPC;
+}
+
+// Waits a slice at a time: a disk that is full shows by folds that fail, and then there is nothing
+// to wait for.
+static int
+wait_for_room(struct volume *v, uint32_t bytes)
+{
+    uint64_t began = clock_monotonic_ms();
+    for (;;) {
+        uint64_t slice = clock_monotonic_ms() + ROOM_SLICE_MS;
+        int rc = wait_for_memory(v, slice);
+        if (rc == 0)
+            rc = wal_reserve(v->wal, bytes, slice);
+        if (rc != -ENOSPC)
+            return rc;
+        uint64_t waited = clock_monotonic_ms() - began;
+        bool hopeless = v->checkpoint && checkpoint_fold_error(v->checkpoint) == -ENOSPC;
+        if (waited >= (hopeless ? ROOM_HOPELESS_MS : ROOM_DEADLINE_MS))
+            return -ENOSPC;
+        volume_press(v);
+    }
 }
 
 static uint32_t

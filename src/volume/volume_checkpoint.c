@@ -67,7 +67,7 @@ fenced(void *argument, const char *host, uint64_t epoch)
 {
     struct volume *v = argument;
     char reason[160];
-    snprintf(reason, sizeof(reason), "%s took the volume over (epoch %llu)",
+    snprintf(reason, sizeof(reason), "%s took the volume over (epoch %llu) and fenced this writer",
         host && host[0] ? host : "another host", (unsigned long long)epoch);
     lock_take(&v->lock);
     bool first = !v->fenced;

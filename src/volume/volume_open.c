@@ -254,7 +254,7 @@ is_needed(void *argument, const struct sha256 *hash)
         return true;
     int rc = manifest_read_blob(r, v->db, hash, &blob);
     manifest_read_end(r);
-    return rc != -ENOENT;
+    return rc < 0 ? rc != -ENOENT : blob.references > 0;
 }
 
 // What a process that died left behind: staging directories, and blobs whose transaction never

@@ -75,10 +75,8 @@ segment_end(const struct wal_segment *s)
     return s->end.v ? s->end.v : s->start.v + s->bytes;
 }
 
-// Turns segments that nobody needs into spares; collects those that are to be removed. A segment
-// that the flusher is not done with stays, whatever was released.
-static void
-recycle_locked(struct wal *w, struct list_node *removed)
+void
+wal_recycle_locked(struct wal *w, struct list_node *removed)
 {
     while (!list_is_empty(&w->live)) {
         struct wal_segment *s = CONTAINER_OF(w->live.next, struct wal_segment, node);
@@ -99,8 +97,8 @@ recycle_locked(struct wal *w, struct list_node *removed)
     }
 }
 
-static void
-remove_segments(struct wal *w, struct list_node *removed)
+void
+wal_remove_segments(struct wal *w, struct list_node *removed)
 {
     for (struct list_node *n; (n = list_take_first(removed));)
         wal_segment_remove(w, CONTAINER_OF(n, struct wal_segment, node));
@@ -330,7 +328,11 @@ wal_spill(struct wal *w, const struct wal_slot *slot)
     s->readers--;
     if (rc == 0 && s->spilled.v < end)
         s->spilled.v = end;
+    struct list_node removed;
+    list_init(&removed);
+    wal_recycle_locked(w, &removed);
     lock_release(&w->lock);
+    wal_remove_segments(w, &removed);
     return rc < 0 ? wal_sync_wait(w) : 0;
 }
 
@@ -359,9 +361,9 @@ wal_read(struct wal *w, struct lsn at, void *p, uint32_t n)
     int rc = file_read_exact_at(w->ops, s->fd, p, flushed, at.v - s->start.v);
     lock_take(&w->lock);
     s->readers--;
-    recycle_locked(w, &removed);
+    wal_recycle_locked(w, &removed);
     lock_release(&w->lock);
-    remove_segments(w, &removed);
+    wal_remove_segments(w, &removed);
     return rc;
 }
 
@@ -380,9 +382,9 @@ wal_release(struct wal *w, struct lsn cut)
     lock_take(&w->lock);
     if (cut.v > w->released.v)
         w->released = cut;
-    recycle_locked(w, &removed);
+    wal_recycle_locked(w, &removed);
     lock_release(&w->lock);
-    remove_segments(w, &removed);
+    wal_remove_segments(w, &removed);
 }
 
 static uint64_t

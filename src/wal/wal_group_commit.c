@@ -113,6 +113,20 @@ answer_waiters_locked(struct wal *w)
     lock_take(&w->lock);
 }
 
+// What had been released before it was flushed.
+static void
+recycle_locked(struct wal *w)
+{
+    struct list_node removed;
+    list_init(&removed);
+    wal_recycle_locked(w, &removed);
+    if (list_is_empty(&removed))
+        return;
+    lock_release(&w->lock);
+    wal_remove_segments(w, &removed);
+    lock_take(&w->lock);
+}
+
 // One batch. False when there was nothing to write.
 static bool
 flush_once_locked(struct wal *w)
@@ -135,6 +149,7 @@ flush_once_locked(struct wal *w)
     }
     s->header_written = true;
     w->flushed.v = to;
+    recycle_locked(w);
     if (w->reserving > 0)
         condition_broadcast(&w->room);
     return true;

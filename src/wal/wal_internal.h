@@ -78,6 +78,12 @@ char *wal_segment_path(const struct wal *w, uint32_t file_number);
 MUST_CHECK int wal_segment_create(struct wal *w, uint32_t file_number, struct wal_segment **out);
 void wal_segment_remove(struct wal *w, struct wal_segment *s);
 
+// wal.c: turns segments that nobody needs into spares; collects those that are to be removed, which
+// is done without the lock. A segment that the flusher is not done with stays, whatever was
+// released: it goes after the flush.
+void wal_recycle_locked(struct wal *w, struct list_node *removed);
+void wal_remove_segments(struct wal *w, struct list_node *removed);
+
 // wal_recover.c: fills live and spares, replays, sets append = flushed = the beginning of a segment
 // that does not exist yet, and the epoch.
 MUST_CHECK int wal_recover(

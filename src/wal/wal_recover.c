@@ -122,7 +122,7 @@ load_header(struct recovery *r, const struct wal_segment *s, struct wal_segment_
 {
     *h_out = (struct wal_segment_header){0};
     if (s->bytes <= WAL_SEGMENT_HEADER_BYTES + WAL_RECORD_HEADER)
-        return 0; // the process died while it was being made
+        return damaged(r, s, r->cut.v, "the file is shorter than any segment is made");
     uint8_t header[WAL_SEGMENT_HEADER_BYTES];
     int rc = file_read_exact_at(r->w->ops, s->fd, header, sizeof(header), 0);
     if (rc < 0)
@@ -299,31 +299,12 @@ check_beginning(struct recovery *r)
     return 0;
 }
 
-// A segment in which the cut lies, but nothing behind it, is not needed: with it a log whose limit
-// was lowered would keep a segment of the old size.
-static void
-drop_finished_segments(struct recovery *r)
-{
-    struct wal *w = r->w;
-    LIST_FOR_EACH(&w->live, n)
-    {
-        struct wal_segment *s = CONTAINER_OF(n, struct wal_segment, node);
-        if (s->end.v > r->cut.v)
-            continue;
-        list_remove(n);
-        w->segment_count--;
-        s->header_written = false;
-        list_append(s->bytes == w->segment_bytes ? &w->spares : &r->unneeded, n);
-    }
-}
-
 // Everything is in order: syncs what was replayed, lets go of files that are of no use, and makes
 // the names of the others durable.
 static int
 settle(struct recovery *r)
 {
     struct wal *w = r->w;
-    drop_finished_segments(r);
     LIST_FOR_EACH(&w->live, n)
     {
         struct wal_segment *s = CONTAINER_OF(n, struct wal_segment, node);

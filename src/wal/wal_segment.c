@@ -52,8 +52,9 @@ int
 wal_segment_create(struct wal *w, uint32_t file_number, struct wal_segment **out)
 {
     *out = NULL;
-    CLEANUP(memory_free_auto) char *path = wal_segment_path(w, file_number);
-    int fd = file_open(w->ops, path, O_RDWR | O_CREAT | O_EXCL, 0600);
+    CLEANUP(memory_free_auto) char *name = wal_segment_path(w, file_number);
+    CLEANUP(memory_free_auto) char *path = memory_printf("%s/new", w->directory);
+    int fd = file_open(w->ops, path, O_RDWR | O_CREAT | O_TRUNC, 0600);
     if (fd < 0) {
         log_error("wal.segment_failed", "cannot create %s: %s", path, strerror(-fd));
         return fd;
@@ -63,6 +64,9 @@ wal_segment_create(struct wal *w, uint32_t file_number, struct wal_segment **out
         rc = 0;
     if (rc == 0)
         rc = fill_with_zeros(w, fd);
+    // The name comes last: a segment is never shorter than it was made.
+    if (rc == 0)
+        rc = w->ops->rename(path, name);
     if (rc == 0)
         rc = file_sync_directory(w->ops, w->directory);
     if (rc < 0) {

@@ -409,7 +409,7 @@ volume_mount_refused() { # NAME OPTIONS REGEX
     local name=$1 status=0
     [ -z "$TEST_PLAIN" ] || return 0
     volume_start "$name" "$2"
-    wait_for 60 "the daemon's refusal" volume_is_up_or_dead "$name"
+    wait_for 100 "the daemon's refusal" volume_is_up_or_dead "$name"
     if is_mounted "$name"; then
         fail "a mount with '$2' was to be refused and was not"
     fi

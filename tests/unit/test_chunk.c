@@ -447,10 +447,6 @@ START_TEST(local_only_reads_never_ask_the_store)
     ck_assert_uint_eq(world_gets(&w), 0);
     ck_assert_int_eq(read_pages(&w, c, 0, 500, NULL), 0);
     ck_assert_int_eq(read_pages(&w, c, 0, 500, &options), 0);
-    struct chunk_view *view;
-    ck_assert_int_eq(chunk_map_get(w.map, OBJECT, (struct chunk_index){0}, &view), 0);
-    ck_assert(!chunk_reader_is_local(w.reader, view));
-    chunk_view_put(w.map, view);
     chunk_model_free(c);
     world_destroy(&w);
 }

@@ -319,12 +319,12 @@ START_TEST(a_new_base_removes_older_deltas)
 }
 END_TEST
 
-START_TEST(files_of_blobs_without_references_are_released)
+START_TEST(blobs_without_references_are_released)
 {
     struct fixture f = fixture_new(0);
     struct blob_record blob;
     const uint64_t one[] = {1};
-    const uint64_t both[] = {3, 2};
+    const uint64_t three_and_two[] = {3, 2};
     make_files(&f, 1);
     SUBMIT(&f, 0, sample_blob(1, 1000), sample_blob(2, 1000), sample_chunk(5, 2, 0, 4, 1, 100));
     // Replaced, and wanted again later in the same batch: stays.
@@ -334,25 +334,31 @@ START_TEST(files_of_blobs_without_references_are_released)
     ck_assert_int_eq(read_blob(&f, 1, &blob), -ENOENT);
     ck_assert_int_eq(read_blob(&f, 2, &blob), 0);
     ck_assert_uint_eq(blob.references, 2);
-    // The record of one that is in the store stays for GC; deltas count like bases.
+    // One that is in the store stays for GC; deltas count like bases.
     struct change remote = sample_blob(2, 1000);
     struct manifest_batch *b = manifest_batch_new(f.db);
     manifest_batch_blob_remote(b, &remote.blob.hash);
     ck_assert_int_eq(manifest_submit(f.manifest, b, NULL), 0);
     SUBMIT(&f, 0, sample_blob(3, 1000), sample_delta(5, 8, 3, 0, 10), sample_delta(5, 9, 3, 0, 10));
-    SUBMIT_RELEASING(&f, both, sample_delete_inode(2), sample_delete_dirent(1, 20, ""),
+    SUBMIT_RELEASING(&f, three_and_two, sample_delete_inode(2), sample_delete_dirent(1, 20, ""),
         sample_inode(1, DIR_MODE, 2, 0));
     ck_assert_int_eq(read_blob(&f, 2, &blob), 0);
     ck_assert(blob.references == 0 && blob.live_bytes == 0);
-    ck_assert_int_eq(blob.residency, RESIDENCY_LOCAL | RESIDENCY_REMOTE);
+    ck_assert_int_eq(blob.residency, RESIDENCY_REMOTE);
     struct db_totals totals = read_totals(&f);
     ck_assert(totals.chunks == 0 && totals.deltas == 0 && totals.blobs == 1);
     ck_assert(totals.unpublished_blobs == 0 && totals.unpublished_bytes == 0);
+    // The same bytes made again: a local copy is there once more, and nothing is to be uploaded.
+    make_files(&f, 1);
+    SUBMIT(&f, 0, sample_blob(2, 1000), sample_chunk(7, 2, 0, 9, 2, 100));
+    ck_assert_int_eq(read_blob(&f, 2, &blob), 0);
+    ck_assert_int_eq(blob.residency, RESIDENCY_LOCAL | RESIDENCY_REMOTE);
+    ck_assert_uint_eq(read_totals(&f).unpublished_blobs, 0);
     fixture_free(&f);
 }
 END_TEST
 
-START_TEST(dbs_release_their_own_files)
+START_TEST(each_db_releases_its_own_blobs)
 {
     struct fixture a = fixture_new(0);
     struct fixture b = {.manifest = a.manifest, .db = fixture_create_db(&a, 2)};
@@ -362,6 +368,7 @@ START_TEST(dbs_release_their_own_files)
     SUBMIT(&a, 0, sample_blob(1, 1000), sample_chunk(5, 2, 0, 4, 1, 100));
     SUBMIT(&b, 0, sample_blob(1, 1000), sample_chunk(5, 2, 0, 4, 1, 100));
     SUBMIT_RELEASING(&a, one, sample_delete_chunk(2, 0));
+    ck_assert_int_eq(manifest_check(b.manifest, b.db), 0);
     SUBMIT_RELEASING(&b, one, sample_delete_chunk(2, 0));
     ck_assert_int_eq(manifest_check(b.manifest, b.db), 0);
     fixture_free(&a);
@@ -644,8 +651,8 @@ main(void)
     ADD(orphans_are_found_without_a_scan);
     ADD(references_follow_the_chunks);
     ADD(a_new_base_removes_older_deltas);
-    ADD(files_of_blobs_without_references_are_released);
-    ADD(dbs_release_their_own_files);
+    ADD(blobs_without_references_are_released);
+    ADD(each_db_releases_its_own_blobs);
     ADD(refused_batches_change_nothing);
     ADD(blobs_keep_the_key_they_were_given);
     ADD(a_place_of_an_object_has_one_chunk);

@@ -24,7 +24,9 @@ static struct chunk_action
 plan_one(const struct plan_chunk *chunk, const struct plan_policy *policy)
 {
     struct checkpoint_plan plan;
-    checkpoint_planner_plan(chunk, 1, policy, &plan);
+    struct plan_chunk changed = *chunk;
+    changed.changed = true;
+    checkpoint_planner_plan(&changed, 1, policy, &plan);
     struct chunk_action a = {0};
     if (plan.count > 0) {
         ck_assert_uint_eq(plan.count, 1);
@@ -46,7 +48,7 @@ static const struct plan_delta waiting_deltas[] = {
 
 #define OLD_CHUNK                                                                                  \
     .object = {7}, .index = {3}, .pages = CHUNK_PAGES, .exists = true, .local = true,              \
-    .base_bytes = 64 * MIB
+    .changed = true, .base_bytes = 64 * MIB
 
 START_TEST(each_rule_gives_its_action)
 {
@@ -144,8 +146,8 @@ END_TEST
 
 START_TEST(a_long_chain_is_merged_from_its_newest_end)
 {
-    struct plan_delta deltas[] = {{200000, false}, {300000, false}, {50000, false},
-        {5 * MIB, false}, {100000, false}, {100000, false}};
+    struct plan_delta deltas[] = {{200000, false, true}, {300000, false, true},
+        {50000, false, true}, {5 * MIB, false, true}, {100000, false, true}, {100000, false, true}};
     struct plan_chunk chunk = {
         OLD_CHUNK, .dirty_pages = 50, .delta_count = ARRAY_LENGTH(deltas), .deltas = deltas};
     struct chunk_action a = plan_one(&chunk, &plan_policy_default);
@@ -156,6 +158,8 @@ START_TEST(a_long_chain_is_merged_from_its_newest_end)
     a = plan_one(&chunk, &plan_policy_default);
     ck_assert_int_eq(a.kind, CHUNK_ACTION_CREATE_DELTA);
     chunk.local = false;
+    for (size_t i = 0; i < ARRAY_LENGTH(deltas); i++)
+        deltas[i].local = false;
     deltas[0].bytes = 1;
     a = plan_one(&chunk, &plan_policy_default);
     ck_assert_int_eq(a.kind, CHUNK_ACTION_CREATE_DELTA);
@@ -194,13 +198,15 @@ random_chunks(struct plan_chunk *chunks, struct plan_delta (*deltas)[DELTAS], ui
         c->partial = pick(seed, 4) == 0;
         c->exists = pick(seed, 5) > 0;
         c->local = c->exists && pick(seed, 2);
+        c->changed = true;
         c->base_bytes = c->exists ? pick(seed, 64 * MIB) : 0;
         c->delta_count = c->exists ? pick(seed, DELTAS + 1) : 0;
         c->deltas = deltas[i];
         bool mergeable = pick(seed, 2);
         for (size_t k = 0; k < c->delta_count; k++) {
             mergeable = mergeable && pick(seed, 3);
-            deltas[i][k] = (struct plan_delta){1 + pick(seed, 4 * MIB), mergeable};
+            deltas[i][k] =
+                (struct plan_delta){1 + pick(seed, 4 * MIB), mergeable, mergeable || c->local};
         }
     }
 }
@@ -345,8 +351,8 @@ churn(struct churned *x, uint64_t rounds, uint32_t per_round, uint64_t publish_e
             dirty[page / 8] |= (uint8_t)(1u << page % 8);
         }
         for (size_t i = 0; i < x->count; i++)
-            deltas[i] = (struct plan_delta){
-                bytes_of_pages(x->deltas[i].page_count), x->deltas[i].mergeable};
+            deltas[i] = (struct plan_delta){bytes_of_pages(x->deltas[i].page_count),
+                x->deltas[i].mergeable, x->deltas[i].mergeable || local};
         struct chunk_action a = plan_one(&chunk, &plan_policy_default);
         ck_assert(local || a.kind != CHUNK_ACTION_CREATE_BASE);
         bool published = round % publish_every == 0;

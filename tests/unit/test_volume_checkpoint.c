@@ -104,12 +104,128 @@ START_TEST(writers_wait_while_folds_fail_and_go_on_when_they_do_not)
 }
 END_TEST
 
+// ---- chains -------------------------------------------------------------------------------------
+
+// A page here and there of one large chunk, each published.
+static void
+publish_pages(struct volume_world *w, struct object_id object, uint64_t count)
+{
+    for (uint64_t i = 0; i < count; i++) {
+        volume_world_fill(w->v, object, i * 7 % 2000 * PAGE_BYTES, PAGE_BYTES, i + 100);
+        volume_world_publish(w->v);
+    }
+}
+
+static void
+expect_pages(struct volume_world *w, struct object_id object, uint64_t count)
+{
+    for (uint64_t i = 0; i < count; i++)
+        volume_world_expect(w->v, object, i * 7 % 2000 * PAGE_BYTES, PAGE_BYTES, i + 100);
+    volume_world_expect(w->v, object, 2000 * PAGE_BYTES, 100 * PAGE_BYTES, 1);
+}
+
+START_TEST(chains_of_deltas_stay_short_also_when_the_base_is_not_on_this_host)
+{
+    struct volume_world w;
+    volume_world_new(&w);
+    volume_world_open(&w);
+    struct object_id a = volume_world_make_file(w.v, "a");
+    volume_world_fill(w.v, a, 0, 2100 * PAGE_BYTES, 1);
+    volume_world_publish(w.v);
+    struct volume_status status;
+    publish_pages(&w, a, 40);
+    volume_status(w.v, &status);
+    ck_assert_uint_le(status.deltas, 8);
+    expect_pages(&w, a, 40);
+    volume_world_close(&w);
+    volume_world_lose_root(&w);
+    volume_world_open(&w);
+    publish_pages(&w, a, 80);
+    volume_status(w.v, &status);
+    ck_assert_uint_le(status.deltas, 16);
+    expect_pages(&w, a, 80);
+    volume_world_free(&w);
+}
+END_TEST
+
+// ---- holes --------------------------------------------------------------------------------------
+
+static void
+set_size(struct volume *v, struct object_id object, uint64_t size)
+{
+    struct volume_set_attributes set = {.set = VOLUME_SET_SIZE, .size = size};
+    struct volume_attributes a;
+    ck_assert_int_eq(volume_set_attributes(v, object, &set, &a), 0);
+}
+
+static void
+expect_zeros(struct volume *v, struct object_id object, uint64_t offset, size_t n)
+{
+    CLEANUP(memory_free_auto) uint8_t *got = memory_alloc(n);
+    memset(got, 1, n);
+    ck_assert_int_eq(volume_read(v, object, offset, n, got, NULL), (int64_t)n);
+    for (size_t i = 0; i < n; i++)
+        if (got[i] != 0)
+            ck_abort_msg("byte %zu is not zero", i);
+}
+
+START_TEST(what_was_cut_off_is_zero_when_the_file_grows_again)
+{
+    struct volume_world w;
+    volume_world_new(&w);
+    volume_world_open(&w);
+    struct object_id a = volume_world_make_file(w.v, "a");
+    for (int round = 0; round < 2; round++) {
+        volume_world_fill(w.v, a, 0, 40 * PAGE_BYTES, 1);
+        volume_world_fold(w.v);
+        set_size(w.v, a, 10 * PAGE_BYTES);
+        if (round == 0)
+            volume_world_fold(w.v);
+        set_size(w.v, a, 60 * PAGE_BYTES);
+        expect_zeros(w.v, a, 10 * PAGE_BYTES, 50 * PAGE_BYTES);
+        volume_world_fold(w.v);
+        expect_zeros(w.v, a, 10 * PAGE_BYTES, 50 * PAGE_BYTES);
+        volume_world_close(&w);
+        volume_world_open(&w);
+        expect_zeros(w.v, a, 10 * PAGE_BYTES, 50 * PAGE_BYTES);
+        volume_world_expect(w.v, a, 0, 10 * PAGE_BYTES, 1);
+    }
+    volume_world_free(&w);
+}
+END_TEST
+
+START_TEST(seeking_in_a_file_of_exabytes_ends)
+{
+    struct volume_world w;
+    volume_world_new(&w);
+    volume_world_open(&w);
+    struct object_id a = volume_world_make_file(w.v, "a");
+    uint64_t far = (uint64_t)1 << 61;
+    volume_world_fill(w.v, a, far, 100, 1);
+    set_size(w.v, a, OBJECT_MAX_BYTES);
+    for (int round = 0; round < 2; round++) {
+        ck_assert_int_eq(volume_seek(w.v, a, 5, SEEK_DATA), (int64_t)far);
+        ck_assert_int_eq(volume_seek(w.v, a, far, SEEK_HOLE), (int64_t)far + PAGE_BYTES);
+        ck_assert_int_eq(volume_seek(w.v, a, far + PAGE_BYTES, SEEK_DATA), -ENXIO);
+        volume_world_fold(w.v);
+    }
+    // The same with a hole that was made.
+    set_size(w.v, a, 0);
+    set_size(w.v, a, OBJECT_MAX_BYTES);
+    ck_assert_int_eq(volume_seek(w.v, a, 0, SEEK_DATA), -ENXIO);
+    volume_world_free(&w);
+}
+END_TEST
+
 int
 main(void)
 {
     Suite *s = suite_create("volume_checkpoint");
 #define ADD(test) unit_add(s, #test, test, 120)
     ADD(a_checkpoint_after_a_failed_one_holds_what_came_between);
+    ADD(chains_of_deltas_stay_short_also_when_the_base_is_not_on_this_host);
+    ADD(what_was_cut_off_is_zero_when_the_file_grows_again);
+    ADD(seeking_in_a_file_of_exabytes_ends);
     ADD(writers_wait_while_folds_fail_and_go_on_when_they_do_not);
 #undef ADD
     return unit_run(s);
