@@ -328,7 +328,11 @@ wal_spill(struct wal *w, const struct wal_slot *slot)
     s->readers--;
     if (rc == 0 && s->spilled.v < end)
         s->spilled.v = end;
+    struct list_node removed;
+    list_init(&removed);
+    wal_recycle_locked(w, &removed);
     lock_release(&w->lock);
+    wal_remove_segments(w, &removed);
     return rc < 0 ? wal_sync_wait(w) : 0;
 }
 
