@@ -26,7 +26,7 @@ struct page_store {
     struct dirty_set *active;
     struct dirty_set *frozen;
     bool thawing;     // the frozen set is being read without the lock
-    uint64_t version; // of the local generation: what was read below it may be cached as clean
+    uint64_t version; // goes up when layers move: what was read before must not be cached after
     struct readahead readahead[READAHEAD_SLOTS];
 };
 

@@ -82,8 +82,10 @@ refresh_clean_object(struct page_store *ps, struct object_id object)
 
 // Order matters. Readers that began before the version went up must not cache what they read (it is
 // of the old generation); until the frozen set goes, it hides whatever the clean cache still has;
-// and when it goes the clean cache has been refreshed. Eviction only changes a frozen set in
-// page_store_balance_locked, which leaves it alone while `thawing`.
+// and when it goes the clean cache has been refreshed. Readers that found the frozen set meanwhile
+// hold places in the log that may be released from then on: for them the version goes up once more.
+// Eviction only changes a frozen set in page_store_balance_locked, which leaves it alone while
+// `thawing`.
 void
 page_store_thaw(struct page_store *ps)
 {
@@ -100,6 +102,7 @@ page_store_thaw(struct page_store *ps)
     struct dirty_set *gone = ps->frozen;
     ps->frozen = NULL;
     ps->thawing = false;
+    ps->version++;
     page_store_balance_locked(ps);
     lock_release(ps->lock);
     dirty_set_free(gone);

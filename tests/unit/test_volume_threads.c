@@ -86,6 +86,9 @@ read_pages(void *argument)
         uint64_t first = r / 128 % FILE_PAGES;
         int64_t got =
             volume_read(x->shared->w.v, file, first * PAGE_BYTES, count * PAGE_BYTES, pages, NULL);
+        if (got < 0 || got % PAGE_BYTES != 0)
+            fprintf(stderr, "a read of %zu pages from %" PRIu64 " on gave %" PRId64 "\n", count,
+                first, got);
         MUST(got >= 0 && got % PAGE_BYTES == 0);
         for (int64_t at = 0; at < got; at += PAGE_BYTES)
             MUST(memcmp(pages + at, pages + at + 8, PAGE_BYTES - 8) == 0);
