@@ -14,6 +14,7 @@
 #include "platform/file.h"
 #include "platform/lock.h"
 #include "platform/log.h"
+#include "platform/mapped_file.h"
 #include "platform/memory.h"
 
 #define TABLES_MAX    40u
@@ -21,6 +22,9 @@
 #define FILE_MODE     0600
 #define PROBE_BYTES   (1u << 20)
 #define MAP_BYTES_MIN (64u << 10)
+// How much of all mapped files may be resident, and how many entries may be looked at in between.
+#define RESIDENT_BYTES_MAX (32u << 20)
+#define TRIM_INTERVAL      512u
 
 struct lmdb_txn {
     struct lmdb_env *env;
@@ -38,6 +42,7 @@ struct lmdb_env {
     MDB_dbi tables[TABLES_MAX];
     atomic_bool failed;
     atomic_bool unmapped; // the map is gone: nothing can be read either
+    atomic_uint looked;   // entries
 
     struct lock lock;       // protects the following; held while the map moves
     struct condition quiet; // readers or writing went to zero while somebody wants to move the map
@@ -434,6 +439,17 @@ lmdb_write_commit(struct lmdb_txn *txn)
 
 // ---- entries ------------------------------------------------------------------------------------
 
+// What has been read stays mapped, so walking over a large manifest would make the process as large
+// as its file. The caller has a transaction: the map does not move.
+static void
+note_look(struct lmdb_env *env)
+{
+    int fd;
+    unsigned n = atomic_fetch_add_explicit(&env->looked, 1, memory_order_relaxed);
+    if (UNLIKELY((n + 1) % TRIM_INTERVAL == 0) && mdb_env_get_fd(env->mdb, &fd) == 0)
+        mapped_file_trim(fd, RESIDENT_BYTES_MAX);
+}
+
 static MDB_val
 val_of(const void *p, size_t n)
 {
@@ -446,6 +462,7 @@ lmdb_get(struct lmdb_txn *txn, unsigned table, const void *key, size_t key_lengt
 {
     MDB_val k = val_of(key, key_length);
     MDB_val v = {0};
+    note_look(txn->env);
     int rc = mdb_get(txn->mdb, txn->env->tables[table], &k, &v);
     *value_out = (struct lmdb_value){v.mv_data, v.mv_size};
     return rc == MDB_NOTFOUND ? -ENOENT : entry_error_of(txn->env, rc, "reading an entry");
@@ -457,6 +474,7 @@ lmdb_put(struct lmdb_txn *txn, unsigned table, const void *key, size_t key_lengt
 {
     MDB_val k = val_of(key, key_length);
     MDB_val v = val_of(value, value_length);
+    note_look(txn->env);
     int rc = mdb_put(txn->mdb, txn->env->tables[table], &k, &v, 0);
     return entry_error_of(txn->env, rc, "writing an entry");
 }
@@ -505,6 +523,7 @@ cursor_move(struct lmdb_cursor *cursor, MDB_cursor_op op, MDB_val key, struct lm
     struct lmdb_value *value_out)
 {
     MDB_val value = {0};
+    note_look(cursor->txn->env);
     int rc = mdb_cursor_get(cursor->mdb, &key, &value, op);
     if (rc != 0)
         return entry_error_of(cursor->txn->env, rc, "moving a cursor");

@@ -4,6 +4,7 @@
 
 #include "base/hash_table.h"
 #include "page/page_internal.h"
+#include "platform/log.h"
 #include "platform/memory.h"
 
 // How often a read begins anew when the layers moved under it before it gives up: each time a whole
@@ -249,6 +250,10 @@ page_store_read(struct page_store *ps, struct object_id object, uint64_t offset,
         if (!moved)
             break;
     }
+    if (rc == -ESTALE)
+        log_error("page_store.read_failed",
+            "object %llu at %llu: what holds these bytes has been let go",
+            (unsigned long long)object.v, (unsigned long long)offset);
     free(x.views);
     return rc == -ESTALE ? -EIO : rc;
 }

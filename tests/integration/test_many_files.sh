@@ -13,9 +13,9 @@ declare -A RSS
 measure() { # NAME STEP COUNT
     local kib
     drop_kernel_caches
-    kib=$(own_memory_kib "${V_PID[$1]}")
+    kib=$(resident_kib "${V_PID[$1]}")
     RSS[$2-$3]=$kib
-    note "$2: the daemon has $((kib / 1024)) MiB, $(($(resident_kib "${V_PID[$1]}") / 1024)) MiB with mapped files"
+    note "$2: the daemon has $((kib / 1024)) MiB, $(($(own_memory_kib "${V_PID[$1]}") / 1024)) MiB without mapped files"
 }
 
 run_count() { # COUNT

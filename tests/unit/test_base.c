@@ -1,12 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "unit.h"
 
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include "base/bytes.h"
 #include "base/checksum.h"
 #include "base/hash_table.h"
 #include "base/json_writer.h"
 #include "base/list.h"
 #include "base/tree.h"
+#include "platform/mapped_file.h"
+#include "platform/memory.h"
 
 START_TEST(crc32c_known_answers)
 {
@@ -146,6 +152,54 @@ START_TEST(json_output_always_parses)
 }
 END_TEST
 
+static uint64_t
+resident_bytes(const void *p, size_t n)
+{
+    char name[64];
+    char line[256];
+    unsigned long from, to, kib;
+    uint64_t bytes = 0;
+    bool inside = false;
+    snprintf(name, sizeof(name), "/proc/%d/smaps", (int)getpid());
+    FILE *smaps = fopen(name, "re");
+    ck_assert_ptr_nonnull(smaps);
+    while (fgets(line, sizeof(line), smaps)) {
+        if (sscanf(line, "%lx-%lx ", &from, &to) == 2)
+            inside = from >= (uintptr_t)p && to <= (uintptr_t)p + n;
+        if (inside && sscanf(line, "Rss: %lu kB", &kib) == 1)
+            bytes += kib << 10;
+    }
+    fclose(smaps);
+    return bytes;
+}
+
+START_TEST(a_mapped_file_can_be_read_without_staying)
+{
+    enum { BYTES = 8 << 20 };
+    char *directory = unit_directory_new();
+    CLEANUP(memory_free_auto) char *path = memory_printf("%s/mapped", directory);
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    ck_assert_int_ge(fd, 0);
+    uint8_t *bytes = memory_alloc(BYTES);
+    for (size_t i = 0; i < BYTES; i++)
+        bytes[i] = (uint8_t)(i / 4096 + i);
+    ck_assert_int_eq(write(fd, bytes, BYTES), BYTES);
+    uint8_t *map = mmap(NULL, BYTES, PROT_READ, MAP_SHARED, fd, 0);
+    ck_assert_ptr_ne(map, MAP_FAILED);
+    ck_assert_int_eq(memcmp(map, bytes, BYTES), 0);
+    ck_assert_uint_eq(resident_bytes(map, BYTES), BYTES);
+    mapped_file_trim(fd, (uint64_t)1 << 40);
+    ck_assert_uint_eq(resident_bytes(map, BYTES), BYTES);
+    mapped_file_trim(fd, BYTES / 2);
+    ck_assert_uint_eq(resident_bytes(map, BYTES), 0);
+    ck_assert_int_eq(memcmp(map, bytes, BYTES), 0);
+    munmap(map, BYTES);
+    close(fd);
+    free(bytes);
+    unit_directory_remove(directory);
+}
+END_TEST
+
 START_TEST(file_replace_keeps_old_or_new)
 {
     char *directory = unit_directory_new();
@@ -175,6 +229,8 @@ main(void)
     unit_add(s, "byte_reader_never_reads_past_the_end", byte_reader_never_reads_past_the_end, 10);
     unit_add(s, "containers_hold_what_was_put", containers_hold_what_was_put, 10);
     unit_add(s, "json_output_always_parses", json_output_always_parses, 10);
+    unit_add(s, "a_mapped_file_can_be_read_without_staying",
+        a_mapped_file_can_be_read_without_staying, 10);
     unit_add(s, "file_replace_keeps_old_or_new", file_replace_keeps_old_or_new, 10);
     return unit_run(s);
 }
