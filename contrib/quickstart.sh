@@ -54,14 +54,15 @@ status_of() { "$ckptctl" status --json "$mountpoint" | jq -r "$1"; }
 
 # ---- PostgreSQL ---------------------------------------------------------------------------------
 
-as_postgres() {
+as_postgres() ( # in a directory that the user postgres may enter
+    cd "$work/pg" || exit
     if [ "$(id -u)" -eq 0 ]; then
         setpriv --reuid=postgres --regid=postgres --init-groups env "HOME=$work/pg" \
             "PGHOST=$work/pg" PGDATABASE=postgres "$@"
     else
         env "PGHOST=$work/pg" PGDATABASE=postgres "$@"
     fi
-}
+)
 sql() { as_postgres "$pg_bin/psql" -X -q -A -t -v ON_ERROR_STOP=1 -c "$1"; }
 postgres_answers() { as_postgres "$pg_bin/pg_isready" -q; }
 # The first line of postmaster.pid is the server's process.
