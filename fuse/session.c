@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // How a session ends:
 // - The file system is unmounted (umount, fusermount3 -u): the kernel has handed over everything;
-//   libfuse's loop sees the end of the connection and returns.
-// - SIGTERM, SIGINT, SIGHUP: the control thread unmounts while the loop still serves. When the
-//   mount is busy, it makes the kernel hand over what it caches and stops the loop; the mount is
+//   workers see the end of the connection and end.
+// - SIGTERM, SIGINT, SIGHUP: the control thread unmounts while the workers still serve. When the
+//   mount is busy, it makes the kernel hand over what it caches and stops the workers; the mount is
 //   detached, and who still uses it gets ENOTCONN.
 // - The process that started us is gone before the mount is up: as a signal.
 #define _GNU_SOURCE
@@ -11,7 +11,6 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,11 +21,12 @@
 #include "fuse/device.h"
 #include "fuse/fs_ops.h"
 #include "fuse/mount.h"
+#include "fuse/workers.h"
 #include "platform/file.h"
 #include "platform/log.h"
 #include "platform/thread.h"
 
-// How often the main thread is told again to leave libfuse's loop, which can miss a signal.
+// How often the workers are told again to end: one in read(2) can miss a signal.
 #define STOP_RETRY_MS 100
 
 struct session {
@@ -36,9 +36,9 @@ struct session {
     struct volume *volume;
     struct fs fs;
     struct fuse_session *fuse;
-    pthread_t main_thread;
+    struct workers *workers;
     int signals;  // eventfd: a signal has come
-    int finished; // eventfd: the loop has returned
+    int finished; // eventfd: the workers have ended
 };
 
 // ---- libfuse's messages -------------------------------------------------------------------------
@@ -139,14 +139,13 @@ ignore_signal(int number UNUSED)
 {
 }
 
-// Until the loop has returned.
+// Until the workers have ended.
 static void
 stop_loop(struct session *s)
 {
     struct pollfd finished = {.fd = s->finished, .events = POLLIN};
-    fuse_session_exit(s->fuse);
     do
-        pthread_kill(s->main_thread, SIGUSR1);
+        workers_stop(s->workers);
     while (poll(&finished, 1, STOP_RETRY_MS) <= 0);
 }
 
@@ -213,30 +212,13 @@ take_signals(struct session *s)
     struct sigaction note = {.sa_handler = note_signal, .sa_flags = SA_RESTART};
     for (size_t i = 0; i < ARRAY_LENGTH(ending); i++)
         sigaction(ending[i], &note, NULL);
-    // Without SA_RESTART: it is there to interrupt what the main thread waits in.
+    // Without SA_RESTART: it is there to interrupt what a worker waits in.
     struct sigaction interrupt = {.sa_handler = ignore_signal};
     sigaction(SIGUSR1, &interrupt, NULL);
     return 0;
 }
 
 // ---- serving ------------------------------------------------------------------------------------
-
-static int
-run_loop(struct session *s)
-{
-    unsigned threads = (unsigned)s->options->config.fuse_threads;
-    if (threads == 1)
-        return fuse_session_loop(s->fuse);
-    struct fuse_loop_config *config = fuse_loop_cfg_create();
-    if (!config)
-        return -ENOMEM;
-    fuse_loop_cfg_set_clone_fd(config, 1);
-    fuse_loop_cfg_set_max_threads(config, threads);
-    fuse_loop_cfg_set_idle_threads(config, threads);
-    int rc = fuse_session_loop_mt(s->fuse, config);
-    fuse_loop_cfg_destroy(config);
-    return rc;
-}
 
 // From the mount to its end.
 static int
@@ -251,7 +233,7 @@ serve(struct session *s, struct buffer *error)
     rc = mount_volume(s, error);
     if (rc != 0)
         return rc;
-    s->main_thread = pthread_self();
+    s->workers = workers_new(s->fuse, (unsigned)s->options->config.fuse_threads);
     rc = seeker_start(&s->fs.seeker, s->fuse);
     if (rc == 0)
         rc = thread_start(&control_thread, "control", control, s);
@@ -259,10 +241,11 @@ serve(struct session *s, struct buffer *error)
         seeker_stop(&s->fs.seeker);
         buffer_printf(error, "start %s: cannot start a thread: %s", s->mount.path, strerror(-rc));
         fuse_session_unmount(s->fuse);
+        workers_free(s->workers);
         fuse_session_destroy(s->fuse);
         return rc;
     }
-    int loop_result = run_loop(s);
+    int loop_result = workers_run(s->workers);
     if (loop_result < 0)
         log_error("fuse.loop_failed", "%s: %s", s->mount.path, strerror(-loop_result));
     mount_end_serving(&s->mount);
@@ -274,6 +257,7 @@ serve(struct session *s, struct buffer *error)
         abort();
     thread_join(&control_thread);
     mount_wait_idle(&s->mount);
+    workers_free(s->workers);
     fuse_session_destroy(s->fuse);
     return 0;
 }

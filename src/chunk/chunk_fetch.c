@@ -5,6 +5,7 @@
 #include "chunk/chunk_internal.h"
 #include "platform/clock.h"
 #include "platform/log.h"
+#include "platform/thread.h"
 #include "store/blob_key.h"
 
 // How often a reader that waits for another one's fetch asks whether it has been cancelled.
@@ -237,6 +238,7 @@ chunk_fetch(struct chunk_reader *r, const struct blob_record *blob, uint64_t off
         .deadline_ms = clock_monotonic_ms() + r->deadline_ms,
     };
     int rc;
+    thread_will_wait();
     do {
         rc = try_fetch(r, &x);
     } while (rc > 0);

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "platform/thread.h"
+
 static void
 require(int rc)
 {
@@ -119,6 +121,7 @@ retake(struct lock *l)
 void
 condition_wait(struct condition *c, struct lock *l)
 {
+    thread_will_wait();
     __atomic_store_n(&l->held, false, __ATOMIC_RELAXED);
     require(pthread_cond_wait(&c->cond, &l->mutex));
     retake(l);
@@ -129,6 +132,7 @@ condition_wait_until(struct condition *c, struct lock *l, uint64_t deadline_ms)
 {
     struct timespec at = {
         .tv_sec = (time_t)(deadline_ms / 1000), .tv_nsec = (long)(deadline_ms % 1000) * 1000000};
+    thread_will_wait();
     __atomic_store_n(&l->held, false, __ATOMIC_RELAXED);
     int rc = pthread_cond_timedwait(&c->cond, &l->mutex, &at);
     retake(l);

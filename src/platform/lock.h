@@ -25,6 +25,7 @@ enum lock_rank {
     LOCK_RANK_STORE = 90,       // stores: connections, credentials, limits
     LOCK_RANK_FUSE = 95,        // fuse: requests answered later, tickets, seeks, the mount
     LOCK_RANK_PLATFORM = 100,   // log, memory pools
+    LOCK_RANK_WORKERS = 110,    // workers: roles; taken by who is about to wait, whatever it holds
 };
 
 struct lock {

@@ -49,3 +49,20 @@ thread_join(struct thread *t)
     if (pthread_join(t->id, NULL) != 0)
         abort();
 }
+
+static __thread thread_wait_hook *wait_hook;
+static __thread void *wait_hook_argument;
+
+void
+thread_set_wait_hook(thread_wait_hook *hook, void *argument)
+{
+    wait_hook = hook;
+    wait_hook_argument = argument;
+}
+
+void
+thread_will_wait(void)
+{
+    if (wait_hook)
+        wait_hook(wait_hook_argument);
+}

@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: Apache-2.0
+#define _GNU_SOURCE
+#include "fuse/workers.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/list.h"
+#include "fuse/fs_ops.h"
+#include "platform/clock.h"
+#include "platform/lock.h"
+#include "platform/log.h"
+#include "platform/memory.h"
+#include "platform/thread.h"
+
+// How long a request may keep a role, and how long the watchdog goes on looking when nothing
+// happens.
+#define WATCH_MS     10u
+#define WATCH_ROUNDS 100u
+
+struct worker {
+    struct list_node node;
+    struct workers *pool;
+    struct thread thread;
+    atomic_bool serving;    // has the role; its thread, or the watchdog, takes it away
+    atomic_uint requests;   // odd while one is handled
+    unsigned requests_seen; // by the watchdog
+};
+
+struct workers {
+    struct fuse_session *session;
+    unsigned threads_max;
+    unsigned serving_max;
+    atomic_bool watching; // the watchdog looks every WATCH_MS
+    struct thread watchdog;
+
+    struct lock lock; // "workers": protects what follows
+    struct condition role_free;
+    struct condition watch;
+    struct condition ended;
+    struct list_node all;
+    unsigned serving;
+    unsigned idle;
+    unsigned threads; // that have not ended
+    bool stopping;
+    int error;
+};
+
+struct workers *
+workers_new(struct fuse_session *session, unsigned threads_max)
+{
+    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    struct workers *w = memory_alloc_zero(sizeof(*w));
+    w->session = session;
+    w->threads_max = threads_max;
+    w->serving_max = processors > 2 ? (unsigned)processors : 2;
+    if (w->serving_max > threads_max)
+        w->serving_max = threads_max;
+    lock_init(&w->lock, "workers", LOCK_RANK_WORKERS);
+    condition_init(&w->role_free);
+    condition_init(&w->watch);
+    condition_init(&w->ended);
+    list_init(&w->all);
+    return w;
+}
+
+void
+workers_free(struct workers *w)
+{
+    condition_destroy(&w->role_free);
+    condition_destroy(&w->watch);
+    condition_destroy(&w->ended);
+    lock_destroy(&w->lock);
+    free(w);
+}
+
+// ---- roles --------------------------------------------------------------------------------------
+
+static int start_worker_locked(struct workers *w);
+
+// The role that its last thread has given up goes to a thread that waits for one, or a new one.
+static void
+pass_role(struct workers *w)
+{
+    lock_take(&w->lock);
+    w->serving--;
+    if (w->idle > 0)
+        condition_signal(&w->role_free);
+    else if (!w->stopping && w->threads < w->threads_max)
+        (void)start_worker_locked(w); // without one, the role is taken by who comes back first
+    lock_release(&w->lock);
+}
+
+static void
+give_up_role(void *argument)
+{
+    struct worker *x = argument;
+    bool serving = true;
+    if (atomic_compare_exchange_strong(&x->serving, &serving, false))
+        pass_role(x->pool);
+}
+
+// False when it is time to end.
+static bool
+take_role(struct worker *x)
+{
+    struct workers *w = x->pool;
+    lock_take(&w->lock);
+    w->idle++;
+    while (!w->stopping && w->serving >= w->serving_max)
+        condition_wait(&w->role_free, &w->lock);
+    w->idle--;
+    bool go_on = !w->stopping;
+    if (go_on) {
+        w->serving++;
+        atomic_store(&x->serving, true);
+    }
+    lock_release(&w->lock);
+    return go_on;
+}
+
+// ---- serving ------------------------------------------------------------------------------------
+
+static void
+wake_watchdog(struct workers *w)
+{
+    lock_take(&w->lock);
+    atomic_store(&w->watching, true);
+    condition_signal(&w->watch);
+    lock_release(&w->lock);
+}
+
+static void
+end_all(struct workers *w, int error)
+{
+    lock_take(&w->lock);
+    w->stopping = true;
+    if (w->error == 0)
+        w->error = error;
+    condition_broadcast(&w->role_free);
+    condition_signal(&w->watch);
+    lock_release(&w->lock);
+}
+
+static void
+handle(struct worker *x, const struct fuse_buf *request)
+{
+    struct workers *w = x->pool;
+    atomic_fetch_add_explicit(&x->requests, 1, memory_order_relaxed);
+    if (UNLIKELY(!atomic_load_explicit(&w->watching, memory_order_relaxed)))
+        wake_watchdog(w);
+    fuse_session_process_buf(w->session, request);
+    atomic_fetch_add_explicit(&x->requests, 1, memory_order_relaxed);
+}
+
+static void
+serve(struct worker *x, struct fuse_buf *request)
+{
+    struct workers *w = x->pool;
+    while (atomic_load_explicit(&x->serving, memory_order_relaxed)) {
+        int n = fuse_session_exited(w->session) ? 0 : fuse_session_receive_buf(w->session, request);
+        if (n == -EINTR || n == -EAGAIN)
+            continue;
+        if (n <= 0) {
+            end_all(w, n);
+            return;
+        }
+        handle(x, request);
+    }
+}
+
+static void
+run_worker(void *argument)
+{
+    struct worker *x = argument;
+    struct workers *w = x->pool;
+    struct fuse_buf request = {.mem = NULL};
+    sigset_t interrupt;
+    sigemptyset(&interrupt);
+    sigaddset(&interrupt, SIGUSR1);
+    pthread_sigmask(SIG_UNBLOCK, &interrupt, NULL);
+    thread_set_wait_hook(give_up_role, x);
+    while (take_role(x))
+        serve(x, &request);
+    thread_set_wait_hook(NULL, NULL);
+    free(request.mem);
+    lock_take(&w->lock);
+    w->threads--;
+    condition_signal(&w->ended);
+    lock_release(&w->lock);
+}
+
+static int
+start_worker_locked(struct workers *w)
+{
+    struct worker *x = memory_alloc_zero(sizeof(*x));
+    x->pool = w;
+    int rc = thread_start(&x->thread, "fuse", run_worker, x);
+    if (rc < 0) {
+        log_warning("fuse.no_thread", "cannot start a thread: %s", strerror(-rc));
+        free(x);
+        return rc;
+    }
+    list_append(&w->all, &x->node);
+    w->threads++;
+    return 0;
+}
+
+// ---- the watchdog -------------------------------------------------------------------------------
+
+// Whether anything has happened since the last look. Takes the roles of those that have been busy
+// with the same request since then.
+static bool
+look_locked(struct workers *w, unsigned *stuck_out)
+{
+    bool moved = false;
+    *stuck_out = 0;
+    LIST_FOR_EACH(&w->all, n)
+    {
+        struct worker *x = CONTAINER_OF(n, struct worker, node);
+        unsigned requests = atomic_load_explicit(&x->requests, memory_order_relaxed);
+        bool serving = true;
+        if (requests != x->requests_seen)
+            moved = true;
+        else if (requests % 2 == 1 && atomic_compare_exchange_strong(&x->serving, &serving, false))
+            ++*stuck_out;
+        x->requests_seen = requests;
+        moved = moved || requests % 2 == 1;
+    }
+    return moved;
+}
+
+static void
+run_watchdog(void *argument)
+{
+    struct workers *w = argument;
+    unsigned quiet = 0;
+    lock_take(&w->lock);
+    while (!w->stopping) {
+        unsigned stuck;
+        quiet = look_locked(w, &stuck) ? 0 : quiet + 1;
+        lock_release(&w->lock);
+        while (stuck-- > 0)
+            pass_role(w);
+        lock_take(&w->lock);
+        if (w->stopping)
+            break;
+        if (quiet < WATCH_ROUNDS) {
+            condition_wait_until(&w->watch, &w->lock, clock_monotonic_ms() + WATCH_MS);
+            continue;
+        }
+        atomic_store(&w->watching, false);
+        while (!w->stopping && !atomic_load(&w->watching))
+            condition_wait(&w->watch, &w->lock);
+        quiet = 0;
+    }
+    lock_release(&w->lock);
+}
+
+// ---- beginning and end --------------------------------------------------------------------------
+
+static void
+join_all(struct workers *w)
+{
+    while (!list_is_empty(&w->all)) {
+        struct worker *x = CONTAINER_OF(list_take_first(&w->all), struct worker, node);
+        thread_join(&x->thread);
+        free(x);
+    }
+}
+
+int
+workers_run(struct workers *w)
+{
+    int rc = thread_start(&w->watchdog, "fuse-watch", run_watchdog, w);
+    if (rc < 0)
+        return rc;
+    lock_take(&w->lock);
+    for (unsigned i = 0; i < w->serving_max && rc == 0; i++)
+        rc = start_worker_locked(w);
+    if (w->threads == 0)
+        w->error = rc;
+    while (w->threads > 0)
+        condition_wait(&w->ended, &w->lock);
+    w->stopping = true;
+    condition_signal(&w->watch);
+    lock_release(&w->lock);
+    thread_join(&w->watchdog);
+    join_all(w);
+    return w->error;
+}
+
+void
+workers_stop(struct workers *w)
+{
+    fuse_session_exit(w->session);
+    lock_take(&w->lock);
+    LIST_FOR_EACH(&w->all, n)
+    {
+        struct worker *x = CONTAINER_OF(n, struct worker, node);
+        if (atomic_load(&x->serving))
+            pthread_kill(x->thread.id, SIGUSR1);
+    }
+    lock_release(&w->lock);
+}

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+// The threads that read requests from the kernel and handle them.
+//
+// Few threads read at a time: each request wakes a thread, and with many of them waiting in read(2)
+// the kernel wakes the one that has slept longest, whose caches are cold. A thread that reads
+// handles its request itself and reads on. When it is about to wait for something (see
+// thread_will_wait) it gives its role to another thread first, so that waiting requests never keep
+// others from being served; a watchdog takes the role from a thread that has been busy with one
+// request for WATCH_MS for any other reason.
+//
+// States of a thread: serving (reads and handles; at most `serving_max`), away (handles a request
+// without the role, until the request is done), idle (waits for a role). away -> serving when a
+// role is free, else idle.
+#ifndef CKPTFS_FUSE_WORKERS_H
+#define CKPTFS_FUSE_WORKERS_H
+
+#include "base/compiler.h"
+
+struct fuse_session;
+struct workers;
+
+// `threads_max`: how many there may be in all, those that are away included.
+struct workers *workers_new(struct fuse_session *session, unsigned threads_max);
+void workers_free(struct workers *w);
+// Serves until the connection ends or workers_stop is called; returns when no thread is left.
+// 0 or -errno, what ended it.
+MUST_CHECK int workers_run(struct workers *w);
+// From another thread: asks all threads to end once their requests are done. Does not wait; threads
+// in read(2) can miss the signal that gets them out, so call it again until workers_run has
+// returned. SIGUSR1 must have a handler.
+void workers_stop(struct workers *w);
+
+#endif
