@@ -53,33 +53,47 @@ fault_store_of(struct remote_store *s)
 
 // ---- the script ---------------------------------------------------------------------------------
 
+struct script {
+    uint64_t slow_ms;
+    bool outage;
+};
+
+static void
+read_script(const struct fault_store *fs, struct script *script_out)
+{
+    BUFFER_AUTO text = {0};
+    *script_out = (struct script){0};
+    if (!fs->script || file_read_whole(fs->script, SCRIPT_MAX_BYTES, &text) < 0)
+        return;
+    buffer_string(&text);
+    char *rest = (char *)text.data;
+    for (char *line; (line = strsep(&rest, "\n"));) {
+        if (strcmp(line, "outage") == 0)
+            script_out->outage = true;
+        if (strncmp(line, "slow ", 5) == 0)
+            script_out->slow_ms = strtoull(line + 5, NULL, 10);
+    }
+}
+
+// A call that waits sees at once when the script changes.
 static int
 obey_script(
     struct fault_store *fs, const char *verb, const char *key, const struct remote_call *call)
 {
-    BUFFER_AUTO text = {0};
-    if (!fs->script || file_read_whole(fs->script, SCRIPT_MAX_BYTES, &text) < 0)
-        return 0;
-    buffer_string(&text);
-    char *rest = (char *)text.data;
-    uint64_t slow_ms = 0;
-    bool outage = false;
-    for (char *line; (line = strsep(&rest, "\n"));) {
-        if (strcmp(line, "outage") == 0)
-            outage = true;
-        if (strncmp(line, "slow ", 5) == 0)
-            slow_ms = strtoull(line + 5, NULL, 10);
-    }
-    for (uint64_t end = clock_monotonic_ms() + slow_ms; slow_ms > 0;) {
+    struct script script;
+    uint64_t began = clock_monotonic_ms();
+    for (;;) {
+        read_script(fs, &script);
+        uint64_t waited = clock_monotonic_ms() - began;
+        if (waited >= script.slow_ms)
+            break;
         int rc = store_check_call(call, verb, key);
         if (rc < 0)
             return rc;
-        uint64_t now = clock_monotonic_ms();
-        if (now >= end)
-            break;
-        clock_sleep_ms(end - now < SLEEP_SLICE_MS ? end - now : SLEEP_SLICE_MS);
+        uint64_t left = script.slow_ms - waited;
+        clock_sleep_ms(left < SLEEP_SLICE_MS ? left : SLEEP_SLICE_MS);
     }
-    if (outage)
+    if (script.outage)
         return store_fail(-EAGAIN, "%s %s: outage by CKPTFS_STORE_FAULTS", verb, key);
     return 0;
 }
