@@ -170,6 +170,7 @@ begin_segment_locked(struct wal *w)
         start = old->start.v + old->bytes;
     if (old)
         old->end = w->last_end;
+    s->epoch = w->epoch;
     s->start.v = start;
     s->prior_end = w->last_end;
     s->end.v = 0;
@@ -187,9 +188,12 @@ wal_begin(struct wal *w, uint32_t reserved, uint32_t length, struct wal_slot *sl
     assert(length <= reserved && length % WAL_RECORD_ALIGN == 0);
     lock_take(&w->lock);
     struct wal_segment *current = newest_segment_locked(w);
-    if (!current || w->append.v + length > current->start.v + current->bytes)
+    if (!current || w->append.v + length > current->start.v + current->bytes) {
         begin_segment_locked(w);
+        current = newest_segment_locked(w);
+    }
     slot_out->lsn = w->append;
+    slot_out->epoch = current->epoch;
     slot_out->durable = w->flushed;
     slot_out->length = length;
     slot_out->filled = false;
@@ -229,7 +233,7 @@ wal_fill(struct wal *w, struct wal_slot *slot, uint32_t payload_page_offset, con
     struct wal_record_header h = {
         .lsn = slot->lsn,
         .durable = slot->durable,
-        .epoch = w->epoch,
+        .epoch = slot->epoch,
         .length = slot->length,
         .changes_length = changes_length,
         .payload_length = payload_length,
@@ -438,6 +442,7 @@ wal_free(struct wal *w)
 {
     free_segments(&w->live);
     free_segments(&w->spares);
+    file_close(w->mark_fd);
     condition_destroy(&w->work);
     condition_destroy(&w->prepare);
     condition_destroy(&w->room);
@@ -453,6 +458,7 @@ wal_new(const struct wal_options *options)
     struct wal *w = memory_alloc_zero(sizeof(*w));
     w->ops = options->ops ? options->ops : &file_ops_system;
     w->directory = memory_string(options->directory);
+    w->mark_fd = -1;
     w->volume = options->volume;
     w->limit_bytes = options->limit_bytes;
     w->segment_bytes = options->segment_bytes
@@ -525,6 +531,17 @@ wal_open(const struct wal_options *options, struct lsn cut, wal_replay *replay, 
     return 0;
 }
 
+// The last batch of a log that was closed is vouched for as well.
+static void
+mark_end(struct wal *w)
+{
+    const struct wal_segment *newest = newest_segment_locked(w);
+    int rc = newest ? wal_mark_advance(w, newest, w->last_end) : 0;
+    if (rc < 0)
+        log_warning("wal.mark_failed", "cannot write the mark of the log in %s: %s", w->directory,
+            strerror(-rc));
+}
+
 int
 wal_close(struct wal *w)
 {
@@ -540,6 +557,8 @@ wal_close(struct wal *w)
     thread_join(&w->preparer);
     if (w->failed != 0)
         rc = w->failed;
+    else
+        mark_end(w);
     wal_free(w);
     return rc;
 }

@@ -15,8 +15,9 @@
 // Invariants
 //     release <= flushed <= filled <= append; ring holds [flushed, append)
 //     a segment is durable up to its last record before the next segment's header is written, and
-//     the header is durable before the segment's first record is written
-//     LSNs are never used twice: every open begins a new segment
+//     the header is durable before the mark names the segment, and that before its first record is
+//     written
+//     the LSN of a record that was acknowledged or recovered is never used again
 // After a failed write or flush the log is dead: nothing more is accepted or acknowledged.
 #ifndef CKPTFS_WAL_WAL_H
 #define CKPTFS_WAL_WAL_H
@@ -79,6 +80,7 @@ struct wal_slot {
     struct list_node node;
     struct lsn lsn;
     struct lsn durable;
+    uint32_t epoch;
     uint32_t length;
     bool filled;
 };

@@ -293,7 +293,7 @@ START_TEST(a_newer_version_is_refused)
     char *path = path_of_segment(&f, 0);
     uint8_t header[WAL_SEGMENT_HEADER_BYTES];
     read_at(path, 0, header, sizeof(header));
-    put_le16(header + 8, 2);
+    put_le16(header + 8, 3);
     put_le32(header + 60, crc32c(0, header, 60));
     write_at(path, 0, header, sizeof(header));
     journal_open_fails(&f.journal, &f.options, -ENOTSUP);
