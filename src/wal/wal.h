@@ -69,9 +69,13 @@ int wal_close(struct wal *w);
 // ---- appending ----------------------------------------------------------------------------------
 
 // Keeps room for one record of up to `bytes`. Waits for flushes and releases until `deadline_ms`
-// (monotonic). 0; -ENOSPC when there was no room until then; -EROFS when the log is dead. Hold no
-// locks.
+// (monotonic); nobody who came later is served before. 0; -ENOSPC when there was no room until
+// then; -EROFS when the log is dead. Hold no locks.
 MUST_CHECK int wal_reserve(struct wal *w, uint32_t bytes, uint64_t deadline_ms);
+// The same for a caller that comes again when it got -ENOSPC: `turn`, 0 at first, keeps its place
+// among those who wait.
+MUST_CHECK int wal_reserve_in_turn(
+    struct wal *w, uint32_t bytes, uint64_t deadline_ms, uint64_t *turn);
 // Gives back a reservation that was not used.
 void wal_unreserve(struct wal *w, uint32_t bytes);
 
@@ -132,7 +136,7 @@ struct wal_numbers {
     uint64_t syncs;      // answered
     uint64_t flushes;    // durable writes
     int failed;          // 0 or the errno the log died of
-    bool waiting;        // somebody waits for room
+    unsigned waiting;    // threads that wait for room
 };
 void wal_numbers(struct wal *w, struct wal_numbers *numbers_out);
 

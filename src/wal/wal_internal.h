@@ -51,11 +51,13 @@ struct wal {
     struct lsn append;
     struct lsn flushed;
     struct lsn released;
-    struct lsn last_end;      // of the newest record; what the next segment's prior_end says
-    struct list_node slots;   // begun, not filled, in order of LSN
-    struct list_node waiters; // in order of target
-    uint64_t reserved;        // bytes promised by wal_reserve
-    unsigned reserving;       // threads that wait for room
+    struct lsn last_end;        // of the newest record; what the next segment's prior_end says
+    struct list_node slots;     // begun, not filled, in order of LSN
+    struct list_node waiters;   // in order of target
+    uint64_t reserved;          // bytes promised by wal_reserve
+    unsigned reserving;         // threads that wait for room
+    struct list_node reservers; // the same, in order of their turns
+    uint64_t turns;             // given out
     bool spare_wanted;
 
     struct list_node live;
@@ -94,6 +96,10 @@ MUST_CHECK int wal_mark_load(struct wal *w, enum wal_mark_state *state_out);
 MUST_CHECK int wal_mark_create(struct wal *w);
 // Says durably that segment `s`, the newest, has been begun, and that the log goes on to `end`.
 MUST_CHECK int wal_mark_advance(struct wal *w, const struct wal_segment *s, struct lsn end);
+
+// wal_room.c
+// The segment that is being appended to, or NULL.
+struct wal_segment *wal_newest_locked(const struct wal *w);
 
 // wal.c: turns segments that nobody needs into spares; collects those that are to be removed, which
 // is done without the lock. A segment that the flusher is not done with stays, whatever was
