@@ -407,7 +407,8 @@ check_beginning(struct recovery *r)
         return 0;
     struct wal_segment *first = CONTAINER_OF(r->w->live.next, struct wal_segment, node);
     if (first->start.v > r->cut.v && first->prior_end.v > r->cut.v)
-        return damaged(r, first, r->cut.v, "the segment before this one is missing");
+        return damaged(
+            r, first, r->cut.v, "the segment file before this one is missing or is none any more");
     return 0;
 }
 
@@ -509,8 +510,8 @@ recover(struct recovery *r, uint64_t *end_out)
     return rc == 0 ? settle(r) : rc;
 }
 
-// The log goes on where it ends, in the newest segment; if there is none, in one above everything
-// that any segment may have held.
+// The log goes on where it ends, in the newest segment; if there is none, or it has not the present
+// size, in one above everything that any segment may have held.
 static void
 go_on(struct recovery *r, uint64_t end)
 {
@@ -520,7 +521,7 @@ go_on(struct recovery *r, uint64_t end)
     w->epoch = r->newest_epoch + 1;
     w->append.v =
         (next + WAL_SEGMENT_HEADER_BYTES - 1) / WAL_SEGMENT_HEADER_BYTES * WAL_SEGMENT_HEADER_BYTES;
-    if (newest && newest->end.v % WAL_RECORD_ALIGN == 0) {
+    if (newest && newest->bytes == w->segment_bytes && end % WAL_RECORD_ALIGN == 0) {
         w->append = newest->end;
         newest->end.v = 0;
     }
