@@ -51,7 +51,9 @@ share_job(struct fold *f)
 // ---- planned ------------------------------------------------------------------------------------
 
 // The generation number and the checkpoint id are durable before anything carries them, so that
-// neither is ever used twice.
+// neither is ever used twice. An attempt that failed before its generation was handed to the
+// manifest leaves nothing that carries the number but staged files, which are gone with it: the
+// next attempt takes it, as long as it is the newest.
 static int
 begin_job(struct fold *f)
 {
@@ -65,7 +67,9 @@ begin_job(struct fold *f)
     manifest_read_end(r);
     if (rc < 0)
         return rc;
-    f->generation = db.next;
+    bool again = c->unused.v > 0 && c->unused.v + 1 == db.next.v;
+    f->generation = again ? c->unused : db.next;
+    c->unused.v = 0;
     f->counters = f->cut.counters;
     f->counters.next_chunk = db.counters.next_chunk > 0 ? db.counters.next_chunk : 1;
     lock_take(&c->lock);
@@ -83,9 +87,11 @@ begin_job(struct fold *f)
     manifest_batch_next_generation(b, (struct generation){f->generation.v + 1});
     manifest_batch_put_job(b, &f->job);
     rc = manifest_submit(c->options.manifest, b, NULL);
-    if (rc == 0)
-        share_job(f);
-    return rc;
+    if (rc < 0)
+        return rc;
+    c->unused = f->generation;
+    share_job(f);
+    return 0;
 }
 
 static int
@@ -401,8 +407,10 @@ fold_cut(struct fold *f)
         return rc;
     checkpoint_set_fold_phase(f->c, CHECKPOINT_PHASE_RECORDING);
     rc = adopt(f);
-    if (rc == 0)
+    if (rc == 0) {
+        f->c->unused.v = 0; // it may be recorded even if that fails
         rc = record(f);
+    }
     if (rc < 0) {
         abandon_blobs(f, rc);
         return rc;

@@ -45,6 +45,10 @@ struct checkpoint {
     bool claimed;
     struct checkpoint_numbers numbers;
 
+    // A generation number that is durably taken and that nothing carries: the attempts to which it
+    // was given failed before anything was recorded with it. 0: none. Fold thread only.
+    struct generation unused;
+
     // Blobs that a fold let go of while they were being published. Fold thread only.
     struct sha256 *unlink_later;
     size_t unlink_later_count;

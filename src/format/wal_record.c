@@ -10,21 +10,31 @@
 //    16  volume uuid         32  segment bytes u64   40 start u64   48 prior end u64
 //    56  incompatible features u32 (none known)      60 CRC-32C of bytes 0 .. 59
 //    64  zeros, not looked at
-#define SEGMENT_MAGIC      "CKPTWALS"
-#define WAL_FORMAT_VERSION 1u
+#define SEGMENT_MAGIC        "CKPTWALS"
+#define SEGMENT_VERSION_BARE 1u // there was no mark
+#define SEGMENT_VERSION      2u
 
 void
 wal_segment_header_encode(const struct wal_segment_header *h, uint8_t out[WAL_SEGMENT_HEADER_BYTES])
 {
     memset(out, 0, WAL_SEGMENT_HEADER_BYTES);
     memcpy(out, SEGMENT_MAGIC, 8);
-    put_le16(out + 8, WAL_FORMAT_VERSION);
+    put_le16(out + 8, h->has_mark ? SEGMENT_VERSION : SEGMENT_VERSION_BARE);
     put_le32(out + 12, h->epoch);
     memcpy(out + 16, h->volume.b, 16);
     put_le64(out + 32, h->segment_bytes);
     put_le64(out + 40, h->start.v);
     put_le64(out + 48, h->prior_end.v);
     put_le32(out + 60, crc32c(0, out, 60));
+}
+
+// Whether the bounds of a segment can be those of one.
+static bool
+is_segment_range(uint64_t start, uint64_t bytes)
+{
+    return bytes > WAL_SEGMENT_HEADER_BYTES && bytes % WAL_SEGMENT_HEADER_BYTES == 0 &&
+           bytes <= (uint64_t)INT64_MAX / 2 && start % WAL_SEGMENT_HEADER_BYTES == 0 &&
+           start <= (uint64_t)INT64_MAX / 2;
 }
 
 int
@@ -34,21 +44,77 @@ wal_segment_header_decode(
     *h_out = (struct wal_segment_header){0};
     if (memcmp(p, SEGMENT_MAGIC, 8) != 0 || get_le32(p + 60) != crc32c(0, p, 60))
         return -EBADMSG;
-    if (get_le16(p + 8) != WAL_FORMAT_VERSION || get_le32(p + 56) != 0)
+    uint16_t version = get_le16(p + 8);
+    if (version > SEGMENT_VERSION || get_le32(p + 56) != 0)
         return -ENOTSUP;
-    if (get_le16(p + 10) != 0)
+    if (version < SEGMENT_VERSION_BARE || get_le16(p + 10) != 0)
         return -EBADMSG;
+    h_out->has_mark = version == SEGMENT_VERSION;
     h_out->epoch = get_le32(p + 12);
     memcpy(h_out->volume.b, p + 16, 16);
     h_out->segment_bytes = get_le64(p + 32);
     h_out->start.v = get_le64(p + 40);
     h_out->prior_end.v = get_le64(p + 48);
-    if (h_out->segment_bytes <= WAL_SEGMENT_HEADER_BYTES ||
-        h_out->segment_bytes % WAL_SEGMENT_HEADER_BYTES != 0 ||
-        h_out->segment_bytes > (uint64_t)INT64_MAX / 2 ||
-        h_out->start.v % WAL_SEGMENT_HEADER_BYTES != 0 ||
-        h_out->start.v > (uint64_t)INT64_MAX / 2 || h_out->prior_end.v > h_out->start.v)
+    if (!is_segment_range(h_out->start.v, h_out->segment_bytes) ||
+        h_out->prior_end.v > h_out->start.v)
         return -EBADMSG;
+    return 0;
+}
+
+// Mark slot:
+//     0  magic "CKPTWALM"     8  version u16, 10 reserved u16, 12 epoch u32
+//    16  volume uuid         32  sequence u64         40 start u64   48 segment bytes u64
+//    56  end u64             64  file number u32      68 incompatible features u32 (none known)
+//    72  CRC-32C of bytes 0 .. 71                     76 zeros, not looked at
+#define MARK_MAGIC   "CKPTWALM"
+#define MARK_VERSION 1u
+
+void
+wal_mark_encode(const struct wal_mark *m, uint8_t out[WAL_MARK_SLOT_BYTES])
+{
+    memset(out, 0, WAL_MARK_SLOT_BYTES);
+    memcpy(out, MARK_MAGIC, 8);
+    put_le16(out + 8, MARK_VERSION);
+    put_le32(out + 12, m->epoch);
+    memcpy(out + 16, m->volume.b, 16);
+    put_le64(out + 32, m->sequence);
+    put_le64(out + 40, m->start.v);
+    put_le64(out + 48, m->segment_bytes);
+    put_le64(out + 56, m->end.v);
+    put_le32(out + 64, m->file_number);
+    put_le32(out + 72, crc32c(0, out, 72));
+}
+
+static bool
+mark_holds_together(const struct wal_mark *m)
+{
+    if (m->segment_bytes == 0)
+        return m->start.v == 0 && m->end.v == 0 && m->epoch == 0 && m->file_number == 0;
+    return is_segment_range(m->start.v, m->segment_bytes) &&
+           m->end.v >= m->start.v + WAL_SEGMENT_HEADER_BYTES &&
+           m->end.v <= m->start.v + m->segment_bytes;
+}
+
+int
+wal_mark_decode(const uint8_t p[WAL_MARK_SLOT_BYTES], struct wal_mark *m_out)
+{
+    *m_out = (struct wal_mark){0};
+    if (memcmp(p, MARK_MAGIC, 8) != 0 || get_le32(p + 72) != crc32c(0, p, 72))
+        return -EBADMSG;
+    if (get_le16(p + 8) != MARK_VERSION || get_le32(p + 68) != 0)
+        return -ENOTSUP;
+    struct wal_mark m = {
+        .sequence = get_le64(p + 32),
+        .epoch = get_le32(p + 12),
+        .file_number = get_le32(p + 64),
+        .segment_bytes = get_le64(p + 48),
+        .start = {get_le64(p + 40)},
+        .end = {get_le64(p + 56)},
+    };
+    memcpy(m.volume.b, p + 16, 16);
+    if (get_le16(p + 10) != 0 || !mark_holds_together(&m))
+        return -EBADMSG;
+    *m_out = m;
     return 0;
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The bytes of the WAL: segment headers and records. Pure. Little-endian; prose in doc/format.md.
+// The bytes of the WAL: segment headers, records and the mark. Pure. Little-endian; prose in
+// doc/format.md.
 //
 // A segment is a preallocated file. Its first 4 KiB are the segment header, which says at which LSN
 // the file begins; the byte at LSN p of the segment lies at p - start_lsn in the file. Records
@@ -23,6 +24,8 @@
 #ifndef CKPTFS_FORMAT_WAL_RECORD_H
 #define CKPTFS_FORMAT_WAL_RECORD_H
 
+#include <stdbool.h>
+
 #include "base/bytes.h"
 #include "base/compiler.h"
 #include "base/types.h"
@@ -39,7 +42,8 @@
 
 struct wal_segment_header {
     struct uuid volume;
-    uint32_t epoch; // of the process that wrote it: one higher at each open
+    bool has_mark;  // the log had a mark when it was written (version 2)
+    uint32_t epoch; // above that of all segments that were there at the open
     uint64_t segment_bytes;
     struct lsn start;
     struct lsn prior_end; // where the records of the segment before it end
@@ -50,6 +54,28 @@ void wal_segment_header_encode(
 // -EBADMSG, or -ENOTSUP for a newer version.
 MUST_CHECK int wal_segment_header_decode(
     const uint8_t p[WAL_SEGMENT_HEADER_BYTES], struct wal_segment_header *h_out);
+
+// What is known for good about how far the log goes, kept in a file beside the segments, so that a
+// newest segment that is gone and damage at the end of a closed log are noticed. Two slots, written
+// in turn; each one is a whole statement, and none becomes false later.
+#define WAL_MARK_SLOT_BYTES 4096u
+#define WAL_MARK_SLOTS      2u
+#define WAL_MARK_BYTES      (WAL_MARK_SLOT_BYTES * WAL_MARK_SLOTS)
+
+struct wal_mark {
+    struct uuid volume;
+    uint64_t sequence;
+    // Of the newest segment that has been begun; all 0 when there has been none.
+    uint32_t epoch;
+    uint32_t file_number;
+    uint64_t segment_bytes;
+    struct lsn start;
+    struct lsn end; // all below it was on stable storage
+};
+
+void wal_mark_encode(const struct wal_mark *m, uint8_t out[WAL_MARK_SLOT_BYTES]);
+// -EBADMSG, or -ENOTSUP for a newer version.
+MUST_CHECK int wal_mark_decode(const uint8_t p[WAL_MARK_SLOT_BYTES], struct wal_mark *m_out);
 
 struct wal_record_header {
     struct lsn lsn;

@@ -168,11 +168,12 @@ static int
 wait_for_room(struct volume *v, uint32_t bytes)
 {
     uint64_t began = clock_monotonic_ms();
+    uint64_t turn = 0;
     for (;;) {
         uint64_t slice = clock_monotonic_ms() + ROOM_SLICE_MS;
         int rc = wait_for_memory(v, slice);
         if (rc == 0)
-            rc = wal_reserve(v->wal, bytes, slice);
+            rc = wal_reserve_in_turn(v->wal, bytes, slice, &turn);
         if (rc != -ENOSPC)
             return rc;
         uint64_t waited = clock_monotonic_ms() - began;

@@ -15,19 +15,8 @@
 #define SEGMENT_MAX  (64u << 20)
 #define RING_DEFAULT (16u << 20)
 #define RING_MIN     (2u * SEGMENT_MIN)
-// What a change of segment can waste of the LSN space. What has been reserved can change segments
-// twice at most, because the ring is not larger than two of them.
-#define GAP_MAX (WAL_RECORD_MAX + WAL_SEGMENT_HEADER_BYTES)
 // After a segment could not be made.
 #define PREPARE_RETRY_MS 1000u
-
-static struct wal_segment *
-newest_segment_locked(const struct wal *w)
-{
-    if (list_is_empty(&w->live))
-        return NULL;
-    return CONTAINER_OF(w->live.previous, struct wal_segment, node);
-}
 
 // ---- segments: spare ones are made ahead of need ------------------------------------------------
 
@@ -80,7 +69,7 @@ wal_recycle_locked(struct wal *w, struct list_node *removed)
 {
     while (!list_is_empty(&w->live)) {
         struct wal_segment *s = CONTAINER_OF(w->live.next, struct wal_segment, node);
-        bool current = s == newest_segment_locked(w);
+        bool current = s == wal_newest_locked(w);
         if (s->start.v + s->bytes > w->released.v || segment_end(s) > w->flushed.v ||
             s->readers > 0 || (current && w->append.v < s->start.v + s->bytes))
             return;
@@ -104,64 +93,12 @@ wal_remove_segments(struct wal *w, struct list_node *removed)
         wal_segment_remove(w, CONTAINER_OF(n, struct wal_segment, node));
 }
 
-// ---- room ---------------------------------------------------------------------------------------
-
-static bool
-has_room_locked(const struct wal *w, uint64_t bytes)
-{
-    if (w->append.v - w->flushed.v + w->reserved + bytes + 2 * GAP_MAX > w->ring_bytes)
-        return false;
-    uint64_t usable = 0;
-    struct wal_segment *current = newest_segment_locked(w);
-    if (current && w->append.v + WAL_RECORD_MAX < current->start.v + current->bytes)
-        usable = current->start.v + current->bytes - w->append.v - WAL_RECORD_MAX;
-    for (struct list_node *n = w->spares.next; n != &w->spares; n = n->next)
-        usable += CONTAINER_OF(n, struct wal_segment, node)->bytes - GAP_MAX;
-    return w->reserved + bytes <= usable;
-}
-
-int
-wal_reserve(struct wal *w, uint32_t bytes, uint64_t deadline_ms)
-{
-    assert(bytes <= WAL_RECORD_MAX);
-    lock_take(&w->lock);
-    int rc = 0;
-    while (w->failed == 0 && !has_room_locked(w, bytes)) {
-        w->spare_wanted = true;
-        condition_signal(&w->prepare);
-        condition_signal(&w->work);
-        w->reserving++;
-        bool in_time = condition_wait_until(&w->room, &w->lock, deadline_ms);
-        w->reserving--;
-        if (!in_time && !has_room_locked(w, bytes)) {
-            rc = -ENOSPC;
-            break;
-        }
-    }
-    if (w->failed != 0)
-        rc = -EROFS;
-    if (rc == 0)
-        w->reserved += bytes;
-    lock_release(&w->lock);
-    return rc;
-}
-
-void
-wal_unreserve(struct wal *w, uint32_t bytes)
-{
-    lock_take(&w->lock);
-    assert(w->reserved >= bytes);
-    w->reserved -= bytes;
-    condition_broadcast(&w->room);
-    lock_release(&w->lock);
-}
-
 // ---- appending ----------------------------------------------------------------------------------
 
 static void
 begin_segment_locked(struct wal *w)
 {
-    struct wal_segment *old = newest_segment_locked(w);
+    struct wal_segment *old = wal_newest_locked(w);
     struct list_node *n = list_take_first(&w->spares);
     assert(n); // has_room_locked counted it
     struct wal_segment *s = CONTAINER_OF(n, struct wal_segment, node);
@@ -170,6 +107,7 @@ begin_segment_locked(struct wal *w)
         start = old->start.v + old->bytes;
     if (old)
         old->end = w->last_end;
+    s->epoch = w->epoch;
     s->start.v = start;
     s->prior_end = w->last_end;
     s->end.v = 0;
@@ -186,10 +124,13 @@ wal_begin(struct wal *w, uint32_t reserved, uint32_t length, struct wal_slot *sl
 {
     assert(length <= reserved && length % WAL_RECORD_ALIGN == 0);
     lock_take(&w->lock);
-    struct wal_segment *current = newest_segment_locked(w);
-    if (!current || w->append.v + length > current->start.v + current->bytes)
+    struct wal_segment *current = wal_newest_locked(w);
+    if (!current || w->append.v + length > current->start.v + current->bytes) {
         begin_segment_locked(w);
+        current = wal_newest_locked(w);
+    }
     slot_out->lsn = w->append;
+    slot_out->epoch = current->epoch;
     slot_out->durable = w->flushed;
     slot_out->length = length;
     slot_out->filled = false;
@@ -229,7 +170,7 @@ wal_fill(struct wal *w, struct wal_slot *slot, uint32_t payload_page_offset, con
     struct wal_record_header h = {
         .lsn = slot->lsn,
         .durable = slot->durable,
-        .epoch = w->epoch,
+        .epoch = slot->epoch,
         .length = slot->length,
         .changes_length = changes_length,
         .payload_length = payload_length,
@@ -289,7 +230,7 @@ find_segment_locked(struct wal *w, uint64_t lsn)
 static struct wal_segment *
 find_spill_locked(struct wal *w, uint64_t end, uint64_t *from_out)
 {
-    struct wal_segment *s = newest_segment_locked(w);
+    struct wal_segment *s = wal_newest_locked(w);
     if (!s || !s->header_written || w->flushed.v < s->start.v)
         return NULL;
     *from_out = w->flushed.v > s->spilled.v ? w->flushed.v : s->spilled.v;
@@ -413,7 +354,7 @@ wal_numbers(struct wal *w, struct wal_numbers *numbers_out)
         .syncs = w->syncs,
         .flushes = w->flushes,
         .failed = w->failed,
-        .waiting = w->reserving > 0,
+        .waiting = w->reserving,
     };
     lock_release(&w->lock);
 }
@@ -438,6 +379,7 @@ wal_free(struct wal *w)
 {
     free_segments(&w->live);
     free_segments(&w->spares);
+    file_close(w->mark_fd);
     condition_destroy(&w->work);
     condition_destroy(&w->prepare);
     condition_destroy(&w->room);
@@ -453,6 +395,7 @@ wal_new(const struct wal_options *options)
     struct wal *w = memory_alloc_zero(sizeof(*w));
     w->ops = options->ops ? options->ops : &file_ops_system;
     w->directory = memory_string(options->directory);
+    w->mark_fd = -1;
     w->volume = options->volume;
     w->limit_bytes = options->limit_bytes;
     w->segment_bytes = options->segment_bytes
@@ -471,6 +414,7 @@ wal_new(const struct wal_options *options)
     condition_init(&w->room);
     list_init(&w->slots);
     list_init(&w->waiters);
+    list_init(&w->reservers);
     list_init(&w->live);
     list_init(&w->spares);
     return w;
@@ -525,6 +469,17 @@ wal_open(const struct wal_options *options, struct lsn cut, wal_replay *replay, 
     return 0;
 }
 
+// The last batch of a log that was closed is vouched for as well.
+static void
+mark_end(struct wal *w)
+{
+    const struct wal_segment *newest = wal_newest_locked(w);
+    int rc = newest ? wal_mark_advance(w, newest, w->last_end) : 0;
+    if (rc < 0)
+        log_warning("wal.mark_failed", "cannot write the mark of the log in %s: %s", w->directory,
+            strerror(-rc));
+}
+
 int
 wal_close(struct wal *w)
 {
@@ -540,6 +495,8 @@ wal_close(struct wal *w)
     thread_join(&w->preparer);
     if (w->failed != 0)
         rc = w->failed;
+    else
+        mark_end(w);
     wal_free(w);
     return rc;
 }

@@ -15,8 +15,9 @@
 // Invariants
 //     release <= flushed <= filled <= append; ring holds [flushed, append)
 //     a segment is durable up to its last record before the next segment's header is written, and
-//     the header is durable before the segment's first record is written
-//     LSNs are never used twice: every open begins a new segment
+//     the header is durable before the mark names the segment, and that before its first record is
+//     written
+//     the LSN of a record that was acknowledged or recovered is never used again
 // After a failed write or flush the log is dead: nothing more is accepted or acknowledged.
 #ifndef CKPTFS_WAL_WAL_H
 #define CKPTFS_WAL_WAL_H
@@ -68,9 +69,13 @@ int wal_close(struct wal *w);
 // ---- appending ----------------------------------------------------------------------------------
 
 // Keeps room for one record of up to `bytes`. Waits for flushes and releases until `deadline_ms`
-// (monotonic). 0; -ENOSPC when there was no room until then; -EROFS when the log is dead. Hold no
-// locks.
+// (monotonic); nobody who came later is served before. 0; -ENOSPC when there was no room until
+// then; -EROFS when the log is dead. Hold no locks.
 MUST_CHECK int wal_reserve(struct wal *w, uint32_t bytes, uint64_t deadline_ms);
+// The same for a caller that comes again when it got -ENOSPC: `turn`, 0 at first, keeps its place
+// among those who wait.
+MUST_CHECK int wal_reserve_in_turn(
+    struct wal *w, uint32_t bytes, uint64_t deadline_ms, uint64_t *turn);
 // Gives back a reservation that was not used.
 void wal_unreserve(struct wal *w, uint32_t bytes);
 
@@ -79,6 +84,7 @@ struct wal_slot {
     struct list_node node;
     struct lsn lsn;
     struct lsn durable;
+    uint32_t epoch;
     uint32_t length;
     bool filled;
 };
@@ -130,7 +136,7 @@ struct wal_numbers {
     uint64_t syncs;      // answered
     uint64_t flushes;    // durable writes
     int failed;          // 0 or the errno the log died of
-    bool waiting;        // somebody waits for room
+    unsigned waiting;    // threads that wait for room
 };
 void wal_numbers(struct wal *w, struct wal_numbers *numbers_out);
 

@@ -46,7 +46,8 @@ write_header(struct wal *w, struct wal_segment *s)
     uint8_t header[WAL_SEGMENT_HEADER_BYTES];
     struct wal_segment_header h = {
         .volume = w->volume,
-        .epoch = w->epoch,
+        .has_mark = true,
+        .epoch = s->epoch,
         .segment_bytes = s->bytes,
         .start = s->start,
         .prior_end = s->prior_end,
@@ -55,13 +56,16 @@ write_header(struct wal *w, struct wal_segment *s)
     return file_write_durable_at(w->ops, s->fd, header, sizeof(header), 0);
 }
 
-// Writes ring bytes [from, to) to the segment, after its header when that is not there yet.
+// Writes ring bytes [from, to) to the segment, after its header and the mark when that is not there
+// yet.
 static int
 write_batch(struct wal *w, struct wal_segment *s, uint64_t from, uint64_t to)
 {
     if (!s->header_written) {
         assert(from == s->start.v + WAL_SEGMENT_HEADER_BYTES);
         int rc = write_header(w, s);
+        if (rc == 0)
+            rc = wal_mark_advance(w, s, (struct lsn){from});
         if (rc < 0)
             return rc;
     }

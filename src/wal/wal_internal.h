@@ -14,6 +14,7 @@ struct wal_segment {
     int fd;
     uint32_t file_number;
     uint64_t bytes;
+    uint32_t epoch; // in its header and its records
     struct lsn start;
     struct lsn prior_end;
     struct lsn end;      // of its last record, once the next segment has begun
@@ -33,10 +34,12 @@ struct wal {
     const struct file_ops *ops;
     char *directory;
     struct uuid volume;
-    uint32_t epoch;
+    uint32_t epoch; // of the segments that are begun from now on
     uint64_t limit_bytes;
     uint64_t segment_bytes;
     uint32_t segments_max;
+    int mark_fd;
+    struct wal_mark mark; // as it was written last. The flusher's, while it runs
 
     struct lock lock;         // "wal": protects everything below
     struct condition work;    // flusher: something to write, or stop
@@ -48,11 +51,13 @@ struct wal {
     struct lsn append;
     struct lsn flushed;
     struct lsn released;
-    struct lsn last_end;      // of the newest record; what the next segment's prior_end says
-    struct list_node slots;   // begun, not filled, in order of LSN
-    struct list_node waiters; // in order of target
-    uint64_t reserved;        // bytes promised by wal_reserve
-    unsigned reserving;       // threads that wait for room
+    struct lsn last_end;        // of the newest record; what the next segment's prior_end says
+    struct list_node slots;     // begun, not filled, in order of LSN
+    struct list_node waiters;   // in order of target
+    uint64_t reserved;          // bytes promised by wal_reserve
+    unsigned reserving;         // threads that wait for room
+    struct list_node reservers; // the same, in order of their turns
+    uint64_t turns;             // given out
     bool spare_wanted;
 
     struct list_node live;
@@ -78,14 +83,32 @@ char *wal_segment_path(const struct wal *w, uint32_t file_number);
 MUST_CHECK int wal_segment_create(struct wal *w, uint32_t file_number, struct wal_segment **out);
 void wal_segment_remove(struct wal *w, struct wal_segment *s);
 
+// wal_mark.c
+enum wal_mark_state {
+    WAL_MARK_MISSING, // or it is another volume's
+    WAL_MARK_FOUND,   // and put into w->mark
+    WAL_MARK_WAIVED,  // an operator wants the segments taken as they are
+};
+char *wal_mark_path(const struct wal *w);
+// -EBADMSG when it is damaged, -ENOTSUP when it is of a newer version. Changes nothing.
+MUST_CHECK int wal_mark_load(struct wal *w, enum wal_mark_state *state_out);
+// Puts a durable mark that says nothing in place of what is there.
+MUST_CHECK int wal_mark_create(struct wal *w);
+// Says durably that segment `s`, the newest, has been begun, and that the log goes on to `end`.
+MUST_CHECK int wal_mark_advance(struct wal *w, const struct wal_segment *s, struct lsn end);
+
+// wal_room.c
+// The segment that is being appended to, or NULL.
+struct wal_segment *wal_newest_locked(const struct wal *w);
+
 // wal.c: turns segments that nobody needs into spares; collects those that are to be removed, which
 // is done without the lock. A segment that the flusher is not done with stays, whatever was
 // released: it goes after the flush.
 void wal_recycle_locked(struct wal *w, struct list_node *removed);
 void wal_remove_segments(struct wal *w, struct list_node *removed);
 
-// wal_recover.c: fills live and spares, replays, sets append = flushed = the beginning of a segment
-// that does not exist yet, and the epoch.
+// wal_recover.c: fills live and spares, replays, sets append = flushed = the place where the log
+// goes on, the epoch and the mark.
 MUST_CHECK int wal_recover(
     struct wal *w, struct lsn cut, wal_replay *replay, void *argument, struct buffer *error);
 

@@ -10,16 +10,19 @@
 //   3. There is no next segment. If a valid record further on in this segment says that this place
 //      had been durable: damaged, refuse. Else this is the torn or clean end of the log.
 // A segment whose header is damaged, but that holds a valid record from the cut on, is damaged too.
+// And the mark must not know of a newer segment, or of a later end, than was found.
 //
-// Nothing is changed on disk before everything has been found to be in order. What was replayed is
-// synced before the log goes on: after the death of a process it may be in the kernel's cache only,
-// and the next segment will say that it was durable.
+// Nothing is changed on disk before everything has been found to be in order. Then what a torn
+// write left behind the end is overwritten, so that it can never pass for a record, since the log
+// goes on there. What was replayed is synced before that: after the death of a process it may be in
+// the kernel's cache only, and later records will say that it was durable.
 #include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "platform/log.h"
 #include "platform/memory.h"
@@ -31,8 +34,11 @@ struct recovery {
     wal_replay *replay;
     void *argument;
     struct buffer *error;
+    enum wal_mark_state mark;
+    bool has_mark; // as segments of ours say
     uint32_t newest_epoch;
     uint64_t highest_end; // one past the highest LSN of any segment
+    uint64_t torn_end;    // where what was torn ends behind the end of the log
     uint64_t replayed;
     struct list_node unneeded; // files to be removed when all is well
 };
@@ -53,15 +59,27 @@ read_segment(const struct recovery *r, const struct wal_segment *s, uint8_t **by
     return rc;
 }
 
-// Whether a valid record at or behind `from` says that the place `from` was durable.
+static struct wal_segment *
+newest_segment(const struct recovery *r)
+{
+    if (list_is_empty(&r->w->live))
+        return NULL;
+    return CONTAINER_OF(r->w->live.previous, struct wal_segment, node);
+}
+
+// Looks at what lies behind the last record: whether a valid record there says that the place
+// `from` was durable, and where that ends what might be taken for records.
 static bool
-was_durable(const struct wal_segment *s, const uint8_t *map, uint32_t epoch, uint64_t from)
+was_durable(const struct wal_segment *s, const uint8_t *map, uint32_t epoch, uint64_t from,
+    uint64_t *torn_end_out)
 {
     struct wal_record_header h;
+    *torn_end_out = from;
     for (uint64_t at = from; at + WAL_RECORD_HEADER <= s->bytes; at += WAL_RECORD_ALIGN) {
         struct lsn lsn = {s->start.v + at};
         if (get_le64(map + at + 8) != lsn.v)
             continue;
+        *torn_end_out = at + WAL_RECORD_HEADER;
         if (wal_record_decode(map + at, s->bytes - at, lsn, epoch, &h) == 0 &&
             h.durable.v > s->start.v + from)
             return true;
@@ -83,6 +101,100 @@ damaged(struct recovery *r, const struct wal_segment *s, uint64_t lsn, const cha
     log_error("wal.damaged", "%s", buffer_string(r->error));
     return -EBADMSG;
 }
+
+// ---- the mark -----------------------------------------------------------------------------------
+
+// A segment file does not hold what the mark says it held.
+static int
+contradicted(struct recovery *r, const char *how)
+{
+    const struct wal_mark *m = &r->w->mark;
+    CLEANUP(memory_free_auto) char *mark = wal_mark_path(r->w);
+    CLEANUP(memory_free_auto) char *path = wal_segment_path(r->w, m->file_number);
+    buffer_clear(r->error);
+    buffer_printf(r->error,
+        "the write-ahead log is damaged: %s %s; it held the log from LSN %" PRIu64 " to %" PRIu64
+        " at least, so acknowledged changes would be lost. Nothing was changed. Restore the file; "
+        "or move the storage root away to go back to the last published generation; or, to go on "
+        "with what is left, write the word accept into %s",
+        path, how, m->start.v, m->end.v, mark);
+    log_error("wal.damaged", "%s", buffer_string(r->error));
+    return -EBADMSG;
+}
+
+static int
+without_mark(struct recovery *r, const char *how)
+{
+    CLEANUP(memory_free_auto) char *mark = wal_mark_path(r->w);
+    buffer_clear(r->error);
+    buffer_printf(r->error,
+        "the write-ahead log is damaged: %s %s, so it cannot be told whether the newest segment is "
+        "there. Nothing was changed. Restore the file; or move the storage root away to go back to "
+        "the last published generation; or, if no segment file was lost, write the word accept "
+        "into it",
+        mark, how);
+    log_error("wal.damaged", "%s", buffer_string(r->error));
+    return -EBADMSG;
+}
+
+static int
+newer_version(struct recovery *r, const char *path)
+{
+    buffer_clear(r->error);
+    buffer_printf(r->error, "%s was written by a newer version of ckptfs", path);
+    return -ENOTSUP;
+}
+
+static int
+load_mark(struct recovery *r)
+{
+    struct wal *w = r->w;
+    CLEANUP(memory_free_auto) char *path = wal_mark_path(w);
+    int rc = wal_mark_load(w, &r->mark);
+    if (rc == -EBADMSG)
+        return without_mark(r, "does not hold together");
+    if (rc == -ENOTSUP)
+        return newer_version(r, path);
+    if (r->mark == WAL_MARK_WAIVED)
+        log_warning("wal.mark_waived", "%s: the segments are taken as they are", path);
+    if (w->mark.epoch > r->newest_epoch)
+        r->newest_epoch = w->mark.epoch;
+    if (w->mark.segment_bytes > 0)
+        w->next_file_number = w->mark.file_number + 1;
+    return rc;
+}
+
+static bool
+mark_is_needed(const struct recovery *r)
+{
+    const struct wal_mark *m = &r->w->mark;
+    return m->segment_bytes > 0 && m->start.v + m->segment_bytes > r->cut.v;
+}
+
+// Before the walk: the newest segment that was begun must be there, or a newer one.
+static int
+check_newest(struct recovery *r)
+{
+    if (r->mark == WAL_MARK_MISSING && r->has_mark)
+        return without_mark(r, "is missing");
+    const struct wal_segment *newest = newest_segment(r);
+    if (!mark_is_needed(r) || (newest && newest->start.v >= r->w->mark.start.v))
+        return 0;
+    CLEANUP(memory_free_auto) char *path = wal_segment_path(r->w, r->w->mark.file_number);
+    return contradicted(
+        r, access(path, F_OK) < 0 ? "is missing" : "has lost its header and its records");
+}
+
+// After the walk.
+static int
+check_end(struct recovery *r, uint64_t end)
+{
+    return mark_is_needed(r) && end < r->w->mark.end.v
+               ? contradicted(r, "has records that do not match their checksums")
+               : 0;
+}
+
+// ---- segments -----------------------------------------------------------------------------------
 
 // A segment whose header does not decode: free to use (a new one, or one whose new header was
 // torn), unless it holds records that lie behind the cut.
@@ -130,9 +242,7 @@ load_header(struct recovery *r, const struct wal_segment *s, struct wal_segment_
     rc = wal_segment_header_decode(header, h_out);
     if (rc == -ENOTSUP) {
         CLEANUP(memory_free_auto) char *path = wal_segment_path(r->w, s->file_number);
-        buffer_clear(r->error);
-        buffer_printf(r->error, "%s was written by a newer version of ckptfs", path);
-        return rc;
+        return newer_version(r, path);
     }
     if (rc == -EBADMSG) {
         *h_out = (struct wal_segment_header){0};
@@ -173,7 +283,9 @@ load_segment(struct recovery *r, uint32_t file_number)
     bool ours = h.segment_bytes > 0 && uuid_equal(&h.volume, &w->volume);
     if (ours && end > r->highest_end)
         r->highest_end = end;
+    r->has_mark = r->has_mark || (ours && h.has_mark);
     if (ours && end > r->cut.v) {
+        s->epoch = h.epoch;
         s->start = h.start;
         s->prior_end = h.prior_end;
         s->bytes = h.segment_bytes;
@@ -281,7 +393,7 @@ walk_segment(struct recovery *r, struct wal_segment *s)
             next->prior_end.v > s->end.v ? "records that a later segment builds on do not match "
                                            "their checksums"
                                          : "the next segment does not continue this one");
-    if (rc == 0 && !next && was_durable(s, map, header.epoch, end))
+    if (rc == 0 && !next && was_durable(s, map, header.epoch, end, &r->torn_end))
         rc = damaged(r, s, s->end.v, "a record does not match its checksum although later ones do");
     free(map);
     return rc;
@@ -295,16 +407,59 @@ check_beginning(struct recovery *r)
         return 0;
     struct wal_segment *first = CONTAINER_OF(r->w->live.next, struct wal_segment, node);
     if (first->start.v > r->cut.v && first->prior_end.v > r->cut.v)
-        return damaged(r, first, r->cut.v, "the segment before this one is missing");
+        return damaged(
+            r, first, r->cut.v, "the segment file before this one is missing or is none any more");
     return 0;
 }
 
-// Everything is in order: syncs what was replayed, lets go of files that are of no use, and makes
-// the names of the others durable.
+// ---- everything is in order ---------------------------------------------------------------------
+
+// What is left of a torn write would be of the epoch and in the place of new records.
+static int
+clear_torn(struct recovery *r)
+{
+    const struct wal_segment *s = newest_segment(r);
+    uint64_t at = s ? s->end.v - s->start.v : 0;
+    int rc = 0;
+    if (s && r->torn_end > at) {
+        CLEANUP(memory_free_auto) uint8_t *zeros = memory_alloc_zero(r->torn_end - at);
+        rc = file_write_at(r->w->ops, s->fd, zeros, r->torn_end - at, at);
+    }
+    if (rc < 0) {
+        CLEANUP(memory_free_auto) char *path = wal_segment_path(r->w, s->file_number);
+        log_error("wal.recovery_failed", "cannot clear the end of %s: %s", path, strerror(-rc));
+    }
+    return rc;
+}
+
+// What has been recovered will be built upon.
+static int
+settle_mark(struct recovery *r)
+{
+    struct wal *w = r->w;
+    const struct wal_segment *newest = newest_segment(r);
+    if (w->mark_fd < 0) {
+        int rc = wal_mark_create(w);
+        if (rc < 0)
+            return rc;
+    }
+    int rc = newest ? wal_mark_advance(w, newest, newest->end) : 0;
+    if (rc < 0) {
+        CLEANUP(memory_free_auto) char *path = wal_mark_path(w);
+        log_error("wal.recovery_failed", "cannot write %s: %s", path, strerror(-rc));
+    }
+    return rc;
+}
+
+// Syncs what was replayed, lets go of files that are of no use, and makes the names of the others
+// durable.
 static int
 settle(struct recovery *r)
 {
     struct wal *w = r->w;
+    int cleared = clear_torn(r);
+    if (cleared < 0)
+        return cleared;
     LIST_FOR_EACH(&w->live, n)
     {
         struct wal_segment *s = CONTAINER_OF(n, struct wal_segment, node);
@@ -330,15 +485,19 @@ settle(struct recovery *r)
     int rc = file_sync_directory(w->ops, w->directory);
     if (rc < 0)
         log_error("wal.recovery_failed", "cannot sync %s: %s", w->directory, strerror(-rc));
-    return rc;
+    return rc == 0 ? settle_mark(r) : rc;
 }
 
 static int
 recover(struct recovery *r, uint64_t *end_out)
 {
-    int rc = load_segments(r);
+    int rc = load_mark(r);
+    if (rc == 0)
+        rc = load_segments(r);
     if (rc == 0)
         rc = check_beginning(r);
+    if (rc == 0)
+        rc = check_newest(r);
     *end_out = r->cut.v;
     for (struct list_node *n = r->w->live.next; rc == 0 && n != &r->w->live; n = n->next) {
         struct wal_segment *s = CONTAINER_OF(n, struct wal_segment, node);
@@ -346,7 +505,29 @@ recover(struct recovery *r, uint64_t *end_out)
         if (s->end.v > *end_out)
             *end_out = s->end.v;
     }
+    if (rc == 0)
+        rc = check_end(r, *end_out);
     return rc == 0 ? settle(r) : rc;
+}
+
+// The log goes on where it ends, in the newest segment; if there is none, or it has not the present
+// size, in one above everything that any segment may have held.
+static void
+go_on(struct recovery *r, uint64_t end)
+{
+    struct wal *w = r->w;
+    struct wal_segment *newest = newest_segment(r);
+    uint64_t next = r->highest_end > end ? r->highest_end : end;
+    w->epoch = r->newest_epoch + 1;
+    w->append.v =
+        (next + WAL_SEGMENT_HEADER_BYTES - 1) / WAL_SEGMENT_HEADER_BYTES * WAL_SEGMENT_HEADER_BYTES;
+    if (newest && newest->bytes == w->segment_bytes && end % WAL_RECORD_ALIGN == 0) {
+        w->append = newest->end;
+        newest->end.v = 0;
+    }
+    w->flushed = w->append;
+    w->released = r->cut;
+    w->last_end.v = end;
 }
 
 int
@@ -367,13 +548,7 @@ wal_recover(struct wal *w, struct lsn cut, wal_replay *replay, void *argument, s
         wal_segment_free(CONTAINER_OF(n, struct wal_segment, node));
     if (rc < 0)
         return rc;
-    // LSNs are never used twice: go on above everything that any segment may have held.
-    w->epoch = r.newest_epoch + 1;
-    uint64_t next = r.highest_end > end ? r.highest_end : end;
-    w->append.v = w->flushed.v =
-        (next + WAL_SEGMENT_HEADER_BYTES - 1) / WAL_SEGMENT_HEADER_BYTES * WAL_SEGMENT_HEADER_BYTES;
-    w->released = cut;
-    w->last_end.v = end;
+    go_on(&r, end);
     struct log_event e;
     log_begin(&e, LOG_LEVEL_INFO, "wal.recovered");
     log_u64(&e, "cut", cut.v);

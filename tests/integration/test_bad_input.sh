@@ -8,6 +8,7 @@ TEST_NEEDS_S3=1
 
 need_helper file_tool
 TOOL=$HELPERS/file_tool
+MAY_LOSE_NAMES=
 
 make_content() { # DIRECTORY
     local i
@@ -47,8 +48,10 @@ damage() { # KIND FILE
 }
 
 # Every file that can be read has the right bytes; reading may fail, but not otherwise than by EIO.
+# MAY_LOSE_NAMES: nor by ENOENT, where the damage is in something without checksums.
 never_wrong() { # NAME REFERENCE: prints how many files could not be read
-    local file status unreadable=0 seen=0
+    local file status unreadable=0 seen=0 errors='Input/output error'
+    [ -z "$MAY_LOSE_NAMES" ] || errors="$errors|No such file"
     while read -r file; do
         status=0
         cmp "$2/$file" "${V_MNT[$1]}/$file" >"$WORK/cmp.txt" 2>&1 || status=$?
@@ -60,7 +63,7 @@ never_wrong() { # NAME REFERENCE: prints how many files could not be read
                 ;;
             *)
                 unreadable=$((unreadable + 1))
-                grep -qE 'Input/output error|No such file' "$WORK/cmp.txt" || {
+                grep -qE "$errors" "$WORK/cmp.txt" || {
                     echo "not EIO: $(cat "$WORK/cmp.txt")"
                     return 1
                 }
@@ -149,7 +152,9 @@ damage_in_the_root() {
     step "damage to the LMDB file"
     for kind in garbled-head garbled-middle garbled-tail halved emptied random longer removed; do
         damage $kind "$lmdb"
+        MAY_LOSE_NAMES=yes
         try_mount v checkpoint_interval=0,takeover "$WORK/reference" "LMDB file $kind"
+        MAY_LOSE_NAMES=
         note "$kind: $TRIED"
         restore "${V_ROOT[v]}"
         restore "${V_DIRECTORY[v]}"
@@ -166,11 +171,46 @@ damage_in_the_root() {
     expect_all_there v checkpoint_interval=0,takeover "the volume after the damage was undone"
 }
 
+wal_digest() { # NAME: of the files of its log
+    find "${V_ROOT[$1]}" -path '*/wal/*' -type f -print0 | sort -z | xargs -0 sha256sum
+}
+
+# One damage: refused, with a text that names a file and says what to do, and nothing is changed; or
+# everything is there.
+try_wal() { # KIND FILE
+    wal_digest w >"$WORK/wal.before"
+    try_mount w "$WAL_OPTIONS" "$WORK/reference-w" "WAL $2 $1"
+    note "$1: $TRIED"
+    case $TRIED in
+        "mounted: $WAL_FILES files right, 0 refused") ;;
+        refused*)
+            grep -q "write-ahead log.*/wal/[ms]" "$WORK/w.out" || complain "WAL $2 $1: the text names no file"
+            grep -q "Restore" "$WORK/w.out" || complain "WAL $2 $1: the text does not say what to do"
+            wal_digest w >"$WORK/wal.after"
+            cmp -s "$WORK/wal.before" "$WORK/wal.after" || complain "WAL $2 $1: a refused log was changed"
+            ;;
+        *) complain "WAL $2 $1: acknowledged changes were dropped: $TRIED" ;;
+    esac
+}
+
+restore_w() {
+    restore "${V_ROOT[w]}"
+    restore "${V_DIRECTORY[w]}"
+}
+
+expect_refused() { # KIND FILE
+    [[ $TRIED == refused* ]] || complain "WAL $2 $1: not noticed"
+}
+
 damage_in_the_wal() {
-    local segment end i kind
+    local segments newest first mark size end i kind
+    WAL_OPTIONS=checkpoint_interval=0,wal_limit=64M
+    WAL_FILES=201
     step "damage to the WAL"
     volume_new w file
-    volume_mount w create,checkpoint_interval=0
+    volume_mount w "create,$WAL_OPTIONS"
+    head -c 12000000 /dev/urandom >"${V_MNT[w]}/large"
+    sync "${V_MNT[w]}/large"
     for ((i = 0; i < 200; i++)); do
         "$TOOL" write-sync "${V_MNT[w]}/f$i"
     done
@@ -178,43 +218,66 @@ damage_in_the_wal() {
     volume_kill9 w
     keep "${V_ROOT[w]}"
     keep "${V_DIRECTORY[w]}"
-    segment=$(find "${V_ROOT[w]}" -type f -path '*/wal/*' -printf '%T@ %p\n' | sort -n | tail -n 1 | cut -d' ' -f2)
-    [ -n "$segment" ] || fail "no WAL segment below ${V_ROOT[w]}"
-    end=$("$TOOL" data-end "$segment")
-    note "${segment##*/}: $(stat -c %s "$segment") bytes, data up to $end"
+    mapfile -t segments < <(find "${V_ROOT[w]}" -type f -path '*/wal/segment-*' -printf '%T@ %p\n' | sort -n | cut -d' ' -f2)
+    [ "${#segments[@]}" -ge 2 ] || fail "only ${#segments[@]} WAL segments below ${V_ROOT[w]}"
+    newest=${segments[-1]}
+    first=$(grep -lF CKPTWALS "${segments[@]}" | grep -vF "$newest" | head -n 1)
+    mark=$(find "${V_ROOT[w]}" -type f -path '*/wal/mark')
+    if [ -z "$first" ] || [ -z "$mark" ]; then
+        fail "no WAL segment before $newest, or no mark"
+    fi
+    end=$("$TOOL" data-end "$newest")
+    size=$(stat -c %s "$newest")
+    note "${newest##*/}: $size bytes, data up to $end"
 
-    head -c 3000 /dev/urandom | dd of="$segment" bs=1 seek="$end" conv=notrunc status=none
-    volume_mount w checkpoint_interval=0
-    assert_equal "200 files right, 0 refused" "$(never_wrong w "$WORK/reference-w")" \
+    head -c 3000 /dev/urandom | dd of="$newest" bs=1 seek="$end" conv=notrunc status=none
+    volume_mount w "$WAL_OPTIONS"
+    assert_equal "$WAL_FILES files right, 0 refused" "$(never_wrong w "$WORK/reference-w")" \
         "the volume with garbage behind the end of its WAL"
     note "garbage behind the end: everything is there"
     volume_kill9 w
-    for kind in middle near-head head halved emptied removed; do
-        restore "${V_ROOT[w]}"
-        restore "${V_DIRECTORY[w]}"
-        : >"${V_LOG[w]}"
+    step "damage to the newest WAL segment, ${newest##*/}"
+    for kind in middle near-head garbled-head halved emptied removed random zeroed longer; do
+        restore_w
         case $kind in
-            middle) "$TOOL" garble "$segment" $((end / 2)) 24 ;;
-            near-head) "$TOOL" garble "$segment" 5000 24 ;;
-            head) "$TOOL" garble "$segment" 0 64 ;;
-            halved) truncate -s $((end / 2)) "$segment" ;;
-            *) damage $kind "$segment" ;;
+            middle) "$TOOL" garble "$newest" $((end / 2)) 24 ;;
+            near-head) "$TOOL" garble "$newest" 5000 24 ;;
+            halved) truncate -s $((end / 2)) "$newest" ;;
+            zeroed) dd if=/dev/zero of="$newest" bs=64K count=$((size / 65536)) conv=notrunc status=none ;;
+            *) damage $kind "$newest" ;;
         esac
-        try_mount w checkpoint_interval=0 "$WORK/reference-w" "WAL $kind"
-        note "$kind: $TRIED"
-        case $TRIED in
-            refused* | "mounted: 200 files right, 0 refused") ;;
-            # A known limit (doc/recovery.md): the newest segment file leaves no trace elsewhere, so a
-            # log that lost it whole looks like one that ended before it.
-            mounted*) [ "$kind" = removed ] && note "removed: not noticed while a spare is left" && continue ;;&
-            *) grep -qE '"level": *"(warning|error)"' "${V_LOG[w]}" ||
-                complain "WAL $kind: acknowledged changes were dropped without a word in the log" ;;
-        esac
+        try_wal $kind "$newest"
+        [ $kind = longer ] || expect_refused $kind "$newest"
     done
-    restore "${V_ROOT[w]}"
-    restore "${V_DIRECTORY[w]}"
-    volume_mount w checkpoint_interval=0
-    assert_equal "200 files right, 0 refused" "$(never_wrong w "$WORK/reference-w")" \
+    step "damage to an older WAL segment, ${first##*/}"
+    for kind in garbled-head garbled-middle halved emptied removed random longer; do
+        restore_w
+        damage $kind "$first"
+        try_wal $kind "$first"
+        [ $kind = longer ] || expect_refused $kind "$first"
+    done
+    step "damage to the mark of the WAL"
+    for kind in garbled-head garbled-middle garbled-tail halved emptied removed random longer; do
+        restore_w
+        damage $kind "$mark"
+        try_wal $kind "$mark"
+        [[ $kind == garbled-* ]] || expect_refused $kind "$mark"
+    done
+    restore_w
+    rm "$mark" "$newest"
+    try_wal removed "$mark"
+    expect_refused "removed with the newest segment" "$mark"
+    echo accept >"$mark"
+    volume_mount w "$WAL_OPTIONS"
+    [ ! -e "${V_MNT[w]}/f199" ] || complain "what was in the lost segment is there"
+    "$TOOL" write-sync "${V_MNT[w]}/goes-on"
+    note "accepted: it goes on with what is left"
+    volume_kill9 w
+
+    step "damage to the WAL undone: everything is there"
+    restore_w
+    volume_mount w "$WAL_OPTIONS"
+    assert_equal "$WAL_FILES files right, 0 refused" "$(never_wrong w "$WORK/reference-w")" \
         "the volume after the damage to its WAL was undone"
     volume_unmount w
 }
@@ -302,6 +365,7 @@ full_disk() {
         mv "$WORK/piece" "$WORK/full.acked/$i"
         i=$((i + 1))
     done
+    [ $i -ge 20 ] || complain "only $i MB fit on a disk of 96 MiB"
     note "$i MB were taken; then: $(tail -n 1 "$WORK/dd.out" 2>/dev/null)"
     volume_assert_alive full
     if [ $i -lt 400 ]; then

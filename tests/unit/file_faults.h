@@ -184,16 +184,24 @@ faulty_sync(int fd)
     return rc;
 }
 
+static inline void
+remember_name(const char *path)
+{
+    struct lost_name *n = memory_alloc(sizeof(*n));
+    *n = (struct lost_name){file_faults.names, memory_string(path)};
+    file_faults.names = n;
+}
+
 static int
 faulty_open(const char *path, int flags, mode_t mode)
 {
     pthread_mutex_lock(&file_faults.mutex);
+    // What was there before is read when something is written.
+    if ((flags & O_ACCMODE) == O_WRONLY)
+        flags = (flags & ~O_ACCMODE) | O_RDWR;
     int fd = file_faults.dead ? -EIO : file_ops_system.open(path, flags, mode);
-    if (fd >= 0 && file_faults.track && (flags & O_CREAT)) {
-        struct lost_name *n = memory_alloc(sizeof(*n));
-        *n = (struct lost_name){file_faults.names, memory_string(path)};
-        file_faults.names = n;
-    }
+    if (fd >= 0 && file_faults.track && (flags & O_CREAT))
+        remember_name(path);
     pthread_mutex_unlock(&file_faults.mutex);
     return fd;
 }
@@ -228,7 +236,13 @@ faulty_unlink(const char *path)
 static int
 faulty_rename(const char *from, const char *to)
 {
-    return file_ops_system.rename(from, to);
+    pthread_mutex_lock(&file_faults.mutex);
+    bool is_new = access(to, F_OK) < 0;
+    int rc = file_faults.dead ? -EIO : file_ops_system.rename(from, to);
+    if (rc == 0 && file_faults.track && is_new)
+        remember_name(to);
+    pthread_mutex_unlock(&file_faults.mutex);
+    return rc;
 }
 
 static int

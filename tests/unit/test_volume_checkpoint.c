@@ -61,6 +61,28 @@ START_TEST(a_checkpoint_after_a_failed_one_holds_what_came_between)
 }
 END_TEST
 
+START_TEST(attempts_that_fail_use_up_no_generations)
+{
+    struct volume_world w;
+    volume_world_new(&w);
+    volume_world_open(&w);
+    struct object_id a = volume_world_make_file(w.v, "a");
+    struct generation generation;
+    uint64_t before = volume_world_publish(w.v).v;
+    for (uint64_t round = 1; round <= 2; round++) {
+        volume_world_fill(w.v, a, 0, 100000, round);
+        block_scratch(&w);
+        for (int i = 0; i < 5; i++)
+            ck_assert_int_lt(volume_world_checkpoint(w.v, 0, &generation), 0);
+        unblock_scratch(&w);
+        ck_assert_uint_eq(volume_world_publish(w.v).v, before + round);
+    }
+    volume_world_expect(w.v, a, 0, 100000, 2);
+    ck_assert_int_eq(volume_world_try_close(&w), 0);
+    volume_world_free(&w);
+}
+END_TEST
+
 struct writer {
     struct volume *v;
     struct object_id object;
@@ -226,6 +248,7 @@ main(void)
     ADD(chains_of_deltas_stay_short_also_when_the_base_is_not_on_this_host);
     ADD(what_was_cut_off_is_zero_when_the_file_grows_again);
     ADD(seeking_in_a_file_of_exabytes_ends);
+    ADD(attempts_that_fail_use_up_no_generations);
     ADD(writers_wait_while_folds_fail_and_go_on_when_they_do_not);
 #undef ADD
     return unit_run(s);

@@ -11,13 +11,13 @@
 #define THREADS 8
 
 static void
-count_files(const char *directory, size_t *count_out)
+count_segments(const char *directory, size_t *count_out)
 {
     DIR *dir = opendir(directory);
     ck_assert_ptr_nonnull(dir);
     *count_out = 0;
     for (struct dirent *e; (e = readdir(dir));)
-        *count_out += e->d_name[0] != '.';
+        *count_out += strncmp(e->d_name, "segment-", 8) == 0;
     closedir(dir);
 }
 
@@ -310,7 +310,7 @@ START_TEST(segments_are_recycled_within_the_limit)
     }
     ck_assert_int_eq(wal_close(w), 0);
     size_t files;
-    count_files(directory, &files);
+    count_segments(directory, &files);
     ck_assert_uint_le(files, 4);
     j.acknowledged = j.count;
     ck_assert_int_eq(wal_close(journal_open(&j, &options)), 0);
@@ -496,7 +496,7 @@ START_TEST(a_full_disk_is_enospc_until_there_is_space)
     set_no_space(false);
     journal_append_many(&j, w, 10);
     ck_assert_int_eq(wal_close(w), 0);
-    count_files(directory, &files);
+    count_segments(directory, &files);
     ck_assert_uint_le(files, 4);
     j.acknowledged = j.count;
     ck_assert_int_eq(wal_close(journal_open(&j, &options)), 0);
@@ -535,7 +535,7 @@ START_TEST(a_changed_limit_changes_the_segments)
     ck_assert_uint_le(n.disk_bytes, 16 * MIB);
     ck_assert_int_eq(wal_close(w), 0);
     size_t files;
-    count_files(directory, &files);
+    count_segments(directory, &files);
     ck_assert_uint_le(files, 4);
     journal_destroy(&j);
     unit_directory_remove(directory);

@@ -155,7 +155,7 @@ START_TEST(a_missing_segment_is_damage)
     struct fixture f;
     fixture_init(&f, 200000);
     fixture_fill(&f, 4 * SEGMENT);
-    for (uint64_t i = 0; i < 3; i++) {
+    for (uint64_t i = 0; i < 5; i++) {
         char *path = path_of_segment(&f, i * SEGMENT);
         CLEANUP(memory_free_auto) char *aside = memory_printf("%s/aside", f.directory);
         ck_assert_int_eq(rename(path, aside), 0);
@@ -293,7 +293,7 @@ START_TEST(a_newer_version_is_refused)
     char *path = path_of_segment(&f, 0);
     uint8_t header[WAL_SEGMENT_HEADER_BYTES];
     read_at(path, 0, header, sizeof(header));
-    put_le16(header + 8, 2);
+    put_le16(header + 8, 3);
     put_le32(header + 60, crc32c(0, header, 60));
     write_at(path, 0, header, sizeof(header));
     journal_open_fails(&f.journal, &f.options, -ENOTSUP);
@@ -337,7 +337,7 @@ START_TEST(records_of_a_torn_first_write_never_replay)
         f.options.ops = &file_ops_faulty;
         file_faults.track = true;
         file_faults.seed = 100 * seed;
-        if (seed % 2) // a recycled segment instead of a new one
+        if (seed % 2) // in a segment that has records
             fixture_fill(&f, 100000);
         f.journal.first = f.journal.acknowledged = f.journal.count;
         struct wal *w = journal_open(&f.journal, &f.options);
@@ -349,7 +349,7 @@ START_TEST(records_of_a_torn_first_write_never_replay)
         size_t index;
         for (uint64_t id = 1; id <= 30; id++)
             ck_assert_int_eq(journal_append(&f.journal, w, id, MODEL_PATIENCE_MS, &index), 0);
-        faults_die_after(seed / 2 % 2); // the header, or the records
+        faults_die_after(seed / 2 % 3); // the header, the mark, or the records
         int synced = journal_sync(&f.journal, w);
         ck_assert_int_eq(wal_close(w), synced);
         faults_lose_power(f.directory);

@@ -112,6 +112,7 @@ START_TEST(segment_headers_decode_as_encoded)
     ck_assert_uint_eq(h.segment_bytes, sample_header.segment_bytes);
     ck_assert_uint_eq(h.start.v, sample_header.start.v);
     ck_assert_uint_eq(h.prior_end.v, sample_header.prior_end.v);
+    ck_assert(!h.has_mark);
     for (int i = 0; i < 64 * 8; i++) {
         p[i / 8] ^= (uint8_t)(1u << i % 8);
         ck_assert_int_eq(wal_segment_header_decode(p, &h), -EBADMSG);
@@ -136,8 +137,10 @@ START_TEST(impossible_segment_headers_are_refused)
 {
     uint8_t p[WAL_SEGMENT_HEADER_BYTES];
     wal_segment_header_encode(&sample_header, p);
+    ck_assert_int_eq(decode_resealed(p, 8, 0, 2), -EBADMSG);
     ck_assert_int_eq(decode_resealed(p, 8, 1, 2), 0);
-    ck_assert_int_eq(decode_resealed(p, 8, 2, 2), -ENOTSUP);
+    ck_assert_int_eq(decode_resealed(p, 8, 2, 2), 0);
+    ck_assert_int_eq(decode_resealed(p, 8, 3, 2), -ENOTSUP);
     ck_assert_int_eq(decode_resealed(p, 56, 1, 4), -ENOTSUP);
     ck_assert_int_eq(decode_resealed(p, 10, 1, 2), -EBADMSG);
     ck_assert_int_eq(decode_resealed(p, 32, 4096, 8), -EBADMSG);
@@ -146,6 +149,94 @@ START_TEST(impossible_segment_headers_are_refused)
     ck_assert_int_eq(decode_resealed(p, 40, 8, 8), -EBADMSG);
     ck_assert_int_eq(decode_resealed(p, 40, UINT64_MAX - 4095, 8), -EBADMSG);
     ck_assert_int_eq(decode_resealed(p, 48, (3ull << 40) + 8, 8), -EBADMSG);
+}
+END_TEST
+
+static const struct wal_mark sample_mark = {
+    .volume = {{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}},
+    .sequence = 0x1122334455667788,
+    .epoch = 0x01020304,
+    .file_number = 0x0a0b0c0d,
+    .segment_bytes = 8 << 20,
+    .start = {3ull << 40},
+    .end = {(3ull << 40) + 12345 * 8},
+};
+
+static bool
+marks_equal(const struct wal_mark *a, const struct wal_mark *b)
+{
+    return uuid_equal(&a->volume, &b->volume) && a->sequence == b->sequence &&
+           a->epoch == b->epoch && a->file_number == b->file_number &&
+           a->segment_bytes == b->segment_bytes && a->start.v == b->start.v && a->end.v == b->end.v;
+}
+
+START_TEST(marks_decode_as_encoded)
+{
+    uint8_t p[WAL_MARK_SLOT_BYTES];
+    struct wal_mark m;
+    wal_mark_encode(&sample_mark, p);
+    ck_assert_int_eq(wal_mark_decode(p, &m), 0);
+    ck_assert(marks_equal(&m, &sample_mark));
+    for (int i = 0; i < 76 * 8; i++) {
+        p[i / 8] ^= (uint8_t)(1u << i % 8);
+        ck_assert_int_eq(wal_mark_decode(p, &m), -EBADMSG);
+        p[i / 8] ^= (uint8_t)(1u << i % 8);
+    }
+    struct wal_mark none = {.volume = sample_mark.volume, .sequence = 5};
+    wal_mark_encode(&none, p);
+    ck_assert_int_eq(wal_mark_decode(p, &m), 0);
+    ck_assert(marks_equal(&m, &none));
+    memset(p, 0, sizeof(p));
+    ck_assert_int_eq(wal_mark_decode(p, &m), -EBADMSG);
+}
+END_TEST
+
+static int
+decode_mark_resealed(size_t at, uint64_t value, size_t bytes)
+{
+    uint8_t p[WAL_MARK_SLOT_BYTES];
+    struct wal_mark m;
+    wal_mark_encode(&sample_mark, p);
+    for (size_t i = 0; i < bytes; i++)
+        p[at + i] = (uint8_t)(value >> 8 * i);
+    put_le32(p + 72, crc32c(0, p, 72));
+    return wal_mark_decode(p, &m);
+}
+
+START_TEST(impossible_marks_are_refused)
+{
+    uint64_t start = 3ull << 40;
+    ck_assert_int_eq(decode_mark_resealed(8, 1, 2), 0);
+    ck_assert_int_eq(decode_mark_resealed(8, 2, 2), -ENOTSUP);
+    ck_assert_int_eq(decode_mark_resealed(68, 1, 4), -ENOTSUP);
+    ck_assert_int_eq(decode_mark_resealed(10, 1, 2), -EBADMSG);
+    ck_assert_int_eq(decode_mark_resealed(40, start + 8, 8), -EBADMSG);
+    ck_assert_int_eq(decode_mark_resealed(40, UINT64_MAX - 4095, 8), -EBADMSG);
+    ck_assert_int_eq(decode_mark_resealed(48, 0, 8), -EBADMSG);
+    ck_assert_int_eq(decode_mark_resealed(48, 4096, 8), -EBADMSG);
+    ck_assert_int_eq(decode_mark_resealed(48, UINT64_MAX - 4095, 8), -EBADMSG);
+    ck_assert_int_eq(decode_mark_resealed(56, start + 4096, 8), 0);
+    ck_assert_int_eq(decode_mark_resealed(56, start + 4095, 8), -EBADMSG);
+    ck_assert_int_eq(decode_mark_resealed(56, start + (8 << 20), 8), 0);
+    ck_assert_int_eq(decode_mark_resealed(56, start + (8 << 20) + 1, 8), -EBADMSG);
+}
+END_TEST
+
+START_TEST(format_2_has_not_changed)
+{
+    BUFFER_AUTO bytes = {0};
+    BUFFER_AUTO golden = {0};
+    uint8_t p[WAL_SEGMENT_HEADER_BYTES];
+    struct wal_segment_header h = sample_header;
+    h.has_mark = true;
+    wal_segment_header_encode(&h, p);
+    buffer_append(&bytes, p, 64);
+    uint8_t slot[WAL_MARK_SLOT_BYTES];
+    wal_mark_encode(&sample_mark, slot);
+    buffer_append(&bytes, slot, 96);
+    golden_load("wal-2.hex", &bytes, &golden);
+    ck_assert_uint_eq(golden.length, bytes.length);
+    ck_assert_mem_eq(golden.data, bytes.data, bytes.length);
 }
 END_TEST
 
@@ -186,6 +277,9 @@ main(void)
     ADD(segment_headers_decode_as_encoded);
     ADD(impossible_segment_headers_are_refused);
     ADD(format_has_not_changed);
+    ADD(marks_decode_as_encoded);
+    ADD(impossible_marks_are_refused);
+    ADD(format_2_has_not_changed);
 #undef ADD
     return unit_run(s);
 }

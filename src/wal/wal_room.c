@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+// Room in the ring and in the segments is given out in the order in which it was asked for, so that
+// a large record does not wait while small ones pass it.
+#include <assert.h>
+#include <errno.h>
+
+#include "wal/wal_internal.h"
+
+// What a change of segment can waste of the LSN space. What has been reserved can change segments
+// twice at most, because the ring is not larger than two of them.
+#define GAP_MAX (WAL_RECORD_MAX + WAL_SEGMENT_HEADER_BYTES)
+
+// Somebody who waits; on its stack.
+struct reserver {
+    struct list_node node; // in w->reservers
+    uint64_t turn;
+};
+
+struct wal_segment *
+wal_newest_locked(const struct wal *w)
+{
+    if (list_is_empty(&w->live))
+        return NULL;
+    return CONTAINER_OF(w->live.previous, struct wal_segment, node);
+}
+
+static bool
+has_room_locked(const struct wal *w, uint64_t bytes)
+{
+    if (w->append.v - w->flushed.v + w->reserved + bytes + 2 * GAP_MAX > w->ring_bytes)
+        return false;
+    uint64_t usable = 0;
+    struct wal_segment *current = wal_newest_locked(w);
+    if (current && w->append.v + WAL_RECORD_MAX < current->start.v + current->bytes)
+        usable = current->start.v + current->bytes - w->append.v - WAL_RECORD_MAX;
+    for (struct list_node *n = w->spares.next; n != &w->spares; n = n->next)
+        usable += CONTAINER_OF(n, struct wal_segment, node)->bytes - GAP_MAX;
+    return w->reserved + bytes <= usable;
+}
+
+static bool
+may_go_locked(const struct wal *w, const struct reserver *x, uint64_t bytes)
+{
+    return w->reservers.next == &x->node && has_room_locked(w, bytes);
+}
+
+// In order of turns: who comes again takes its old place.
+static void
+queue_locked(struct wal *w, struct reserver *x)
+{
+    struct list_node *at = &w->reservers;
+    while (at->previous != &w->reservers &&
+           CONTAINER_OF(at->previous, struct reserver, node)->turn > x->turn)
+        at = at->previous;
+    list_append(at, &x->node);
+}
+
+static int
+wait_locked(struct wal *w, struct reserver *x, uint64_t bytes, uint64_t deadline_ms)
+{
+    int rc = 0;
+    queue_locked(w, x);
+    while (rc == 0 && w->failed == 0 && !may_go_locked(w, x, bytes)) {
+        w->spare_wanted = true;
+        condition_signal(&w->prepare);
+        condition_signal(&w->work);
+        w->reserving++;
+        bool in_time = condition_wait_until(&w->room, &w->lock, deadline_ms);
+        w->reserving--;
+        if (!in_time && !may_go_locked(w, x, bytes))
+            rc = -ENOSPC;
+    }
+    list_remove(&x->node);
+    condition_broadcast(&w->room); // the next one's turn
+    return rc;
+}
+
+int
+wal_reserve_in_turn(struct wal *w, uint32_t bytes, uint64_t deadline_ms, uint64_t *turn)
+{
+    assert(bytes <= WAL_RECORD_MAX);
+    lock_take(&w->lock);
+    int rc = 0;
+    if (w->failed == 0 && !(list_is_empty(&w->reservers) && has_room_locked(w, bytes))) {
+        if (*turn == 0)
+            *turn = ++w->turns;
+        struct reserver x = {.turn = *turn};
+        rc = wait_locked(w, &x, bytes, deadline_ms);
+    }
+    if (w->failed != 0)
+        rc = -EROFS;
+    if (rc == 0)
+        w->reserved += bytes;
+    lock_release(&w->lock);
+    return rc;
+}
+
+int
+wal_reserve(struct wal *w, uint32_t bytes, uint64_t deadline_ms)
+{
+    uint64_t turn = 0;
+    return wal_reserve_in_turn(w, bytes, deadline_ms, &turn);
+}
+
+void
+wal_unreserve(struct wal *w, uint32_t bytes)
+{
+    lock_take(&w->lock);
+    assert(w->reserved >= bytes);
+    w->reserved -= bytes;
+    condition_broadcast(&w->room);
+    lock_release(&w->lock);
+}
