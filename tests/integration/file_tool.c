@@ -173,20 +173,31 @@ print_xattrs(const char *path)
 }
 
 // What chattr sets. Devices and fifos have none, and opening them is not harmless.
-static void
-print_flags(const char *path, const struct stat *st)
+static int
+flags_of(const char *path, const struct stat *st)
 {
     int flags = 0;
     if (!S_ISREG(st->st_mode) && !S_ISDIR(st->st_mode))
-        return;
+        return 0;
     int fd = open(path, O_RDONLY);
     if (fd < 0)
         die("open %s", path);
-    if (ioctl(fd, FS_IOC_GETFLAGS, &flags) == 0)
-        flags &= FS_IMMUTABLE_FL | FS_APPEND_FL | FS_NODUMP_FL | FS_NOATIME_FL;
+    if (ioctl(fd, FS_IOC_GETFLAGS, &flags) != 0)
+        flags = 0;
+    close(fd);
+    return flags & (FS_IMMUTABLE_FL | FS_APPEND_FL | FS_NODUMP_FL | FS_NOATIME_FL);
+}
+
+// The kernel's write-back cache for FUSE does not know that setting flags changes the ctime: it
+// shows when the kernel asks anew.
+static void
+print_flags_or_ctime(const char *path, const struct stat *st)
+{
+    int flags = flags_of(path, st);
     if (flags)
         printf(" flags=%#x", (unsigned)flags);
-    close(fd);
+    else
+        printf(" ctime=%lld.%09ld", (long long)st->st_ctim.tv_sec, st->st_ctim.tv_nsec);
 }
 
 // Directories are shown without their size, link count of 1 or more and atime: these are free.
@@ -198,7 +209,7 @@ digest(const char *path, const char *shown)
         die("lstat %s", path);
     printf("%s %06o %u:%u mtime=%lld.%09ld ino=%llu", shown, st.st_mode, st.st_uid, st.st_gid,
         (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec, (unsigned long long)st.st_ino);
-    printf(" ctime=%lld.%09ld", (long long)st.st_ctim.tv_sec, st.st_ctim.tv_nsec);
+    print_flags_or_ctime(path, &st);
     if (!S_ISDIR(st.st_mode))
         printf(" links=%ju size=%jd", (uintmax_t)st.st_nlink, (intmax_t)st.st_size);
     if (S_ISREG(st.st_mode))
@@ -213,7 +224,6 @@ digest(const char *path, const char *shown)
         printf(" -> %.*s", (int)n, target);
     }
     print_xattrs(path);
-    print_flags(path, &st);
     putchar('\n');
     if (!S_ISDIR(st.st_mode))
         return;
