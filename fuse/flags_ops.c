@@ -107,14 +107,14 @@ get_flags(fuse_req_t req, fuse_ino_t ino, unsigned command)
         fuse_reply_ioctl(req, 0, &flags, sizeof(flags));
 }
 
-// The command numbers of flags and generations say "long", but programs and kernels pass an int;
-// the kernel copies as much as the number says.
+// The command numbers of flags and generations say "long", but programs pass an int. The kernel
+// copies in what the number says, and out as much as is replied: never more than an int.
 bool
 fs_flags_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned command, const void *in, size_t in_size,
     size_t out_size)
 {
     uint32_t flags = 0;
-    long generation = INODE_GENERATION;
+    const uint32_t generation = INODE_GENERATION;
     bool get = command == FS_IOC_GETFLAGS || command == FS_IOC_FSGETXATTR;
     size_t needed = command == FS_IOC_FSGETXATTR || command == FS_IOC_FSSETXATTR
                         ? sizeof(struct fsxattr)

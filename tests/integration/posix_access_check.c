@@ -591,7 +591,10 @@ flags(void)
     close(fd);
     CHECK(opens("flags/immutable", O_RDWR) && chmod("flags/immutable", 0640) == 0);
     CHECK(set_flags("flags/immutable", FS_IMMUTABLE_FL) == 0);
+    // The number of this command says that the result is a long; all programs give it an int.
     fd = open("flags/plain", O_RDWR);
+    int version[2] = {0, 0x5a5a5a5a};
+    CHECK(ioctl(fd, FS_IOC_GETVERSION, version) == 0 && version[1] == 0x5a5a5a5a);
     int unknown = FS_NOCOMP_FL | 0x40000000;
     CHECK(ioctl(fd, FS_IOC_SETFLAGS, &unknown) == -1 && errno == EOPNOTSUPP);
     close(fd);
