@@ -11,12 +11,31 @@
 #include <unistd.h>
 
 static __thread bool kills_suid;
-static __thread bool killpriv_offered; // the request is INIT and offers FUSE_HANDLE_KILLPRIV_V2
+static __thread bool clears_sgid;
+static __thread bool is_nameless;
+static __thread uint32_t offered; // of WANTED, when the request is INIT
+
+#define WANTED (FUSE_HANDLE_KILLPRIV_V2 | FUSE_SETXATTR_EXT)
+
+// The extended form of a SETXATTR request is so much longer.
+#define SETXATTR_EXT_BYTES (sizeof(struct fuse_setxattr_in) - FUSE_COMPAT_SETXATTR_IN_SIZE)
 
 bool
 device_request_kills_suid(void)
 {
     return kills_suid;
+}
+
+bool
+device_request_clears_sgid(void)
+{
+    return clears_sgid;
+}
+
+bool
+device_request_is_nameless(void)
+{
+    return is_nameless;
 }
 
 // The argument of the request, when it is there as a whole.
@@ -35,7 +54,8 @@ note_request(const uint8_t *request, size_t length)
     struct {
         uint32_t major, minor, max_readahead, flags;
     } init_in;
-    kills_suid = killpriv_offered = false;
+    kills_suid = clears_sgid = is_nameless = false;
+    offered = 0;
     if (length < sizeof(header))
         return;
     memcpy(&header, request, sizeof(header));
@@ -46,44 +66,85 @@ note_request(const uint8_t *request, size_t length)
     else if (header.opcode == FUSE_CREATE && ARGUMENT_OF(request, length, &create_in))
         kills_suid = (create_in.open_flags & FUSE_OPEN_KILL_SUIDGID) != 0;
     else if (header.opcode == FUSE_INIT && ARGUMENT_OF(request, length, &init_in))
-        killpriv_offered = (init_in.flags & FUSE_HANDLE_KILLPRIV_V2) != 0;
+        offered = init_in.flags & WANTED;
+}
+
+// Takes the extension out of a SETXATTR request; its new length.
+static size_t
+shorten_setxattr(uint8_t *request, size_t length)
+{
+    struct fuse_setxattr_in in;
+    struct fuse_in_header header;
+    if (!ARGUMENT_OF(request, length, &in))
+        return length;
+    clears_sgid = (in.setxattr_flags & FUSE_SETXATTR_ACL_KILL_SGID) != 0;
+    const size_t kept = sizeof(header) + FUSE_COMPAT_SETXATTR_IN_SIZE;
+    memmove(
+        request + kept, request + kept + SETXATTR_EXT_BYTES, length - kept - SETXATTR_EXT_BYTES);
+    length -= SETXATTR_EXT_BYTES;
+    memcpy(&header, request, sizeof(header));
+    header.len = (uint32_t)length;
+    memcpy(request, &header, sizeof(header));
+    return length;
+}
+
+// Gives a request the form that libfuse knows; its new length.
+static size_t
+adapt_request(const struct fs *fs, uint8_t *request, size_t length)
+{
+    struct fuse_in_header header;
+    if (length < sizeof(header))
+        return length;
+    memcpy(&header, request, sizeof(header));
+    if (header.opcode == FUSE_SETXATTR && fs->long_setxattr)
+        return shorten_setxattr(request, length);
+    if (header.opcode == FUSE_TMPFILE) {
+        is_nameless = true;
+        header.opcode = FUSE_CREATE;
+        memcpy(request, &header, sizeof(header));
+    }
+    return length;
 }
 
 static ssize_t
-read_request(int fd, void *buffer, size_t size, void *userdata UNUSED)
+read_request(int fd, void *buffer, size_t size, void *userdata)
 {
     ssize_t n = read(fd, buffer, size);
     int error = errno;
-    if (n > 0)
+    if (n > 0) {
         note_request(buffer, (size_t)n);
+        n = (ssize_t)adapt_request(userdata, buffer, (size_t)n);
+    }
     errno = error;
     return n;
 }
 
-// The answer to INIT: a header and a fuse_init_out. Accepts the offer.
+// The answer to INIT: a header and a fuse_init_out. Accepts the offers.
 static void
-accept_killpriv(struct fs *fs, struct iovec *iov, int count)
+accept_offers(struct fs *fs, struct iovec *iov, int count)
 {
     struct fuse_out_header header;
     uint32_t flags;
     const size_t at = offsetof(struct fuse_init_out, flags);
-    killpriv_offered = false;
+    const uint32_t accepted = offered;
+    offered = 0;
     if (count != 2 || iov[0].iov_len != sizeof(header) || iov[1].iov_len < at + sizeof(flags))
         return;
     memcpy(&header, iov[0].iov_base, sizeof(header));
     if (header.error != 0)
         return;
     memcpy(&flags, (uint8_t *)iov[1].iov_base + at, sizeof(flags));
-    flags |= FUSE_HANDLE_KILLPRIV_V2;
+    flags |= accepted;
     memcpy((uint8_t *)iov[1].iov_base + at, &flags, sizeof(flags));
-    fs->told_to_kill_suid = true;
+    fs->told_to_kill_suid = (accepted & FUSE_HANDLE_KILLPRIV_V2) != 0;
+    fs->long_setxattr = (accepted & FUSE_SETXATTR_EXT) != 0;
 }
 
 static ssize_t
 write_reply(int fd, struct iovec *iov, int count, void *userdata)
 {
-    if (UNLIKELY(killpriv_offered))
-        accept_killpriv(userdata, iov, count);
+    if (UNLIKELY(offered != 0))
+        accept_offers(userdata, iov, count);
     return writev(fd, iov, count);
 }
 

@@ -1,8 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// The part of the FUSE protocol that libfuse 3.14 does not pass on: FUSE_HANDLE_KILLPRIV_V2. With
-// it the kernel says in each request whether suid and sgid bits are to be cleared, and remembers
-// that a file has none; without it, every write(2) asks for the attribute security.capability
-// first, which costs a round trip to the daemon.
+// The parts of the FUSE protocol that libfuse 3.14 does not pass on.
+//
+// FUSE_HANDLE_KILLPRIV_V2: the kernel says in each request whether suid and sgid bits are to be
+// cleared, and remembers that a file has none; without it, every write(2) asks for the attribute
+// security.capability first, which costs a round trip to the daemon.
+//
+// FUSE_SETXATTR_EXT: the kernel says whether setting an access list clears sgid. libfuse gets the
+// request in its shorter form.
+//
+// FUSE_TMPFILE (O_TMPFILE): has the form of FUSE_CREATE, and libfuse gets it as such.
 #ifndef CKPTFS_FUSE_DEVICE_H
 #define CKPTFS_FUSE_DEVICE_H
 
@@ -18,5 +24,9 @@ MUST_CHECK int device_attach(struct fuse_session *session);
 // Whether the WRITE, OPEN or CREATE request that the calling thread has read last asks for suid and
 // sgid to be cleared. For handlers, before they return.
 bool device_request_kills_suid(void);
+// Whether the SETXATTR request asks for sgid to be cleared along with an access list.
+bool device_request_clears_sgid(void);
+// Whether the CREATE request is to make a file without a name.
+bool device_request_is_nameless(void);
 
 #endif

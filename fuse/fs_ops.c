@@ -32,10 +32,11 @@ apply_settings(const struct fs_settings *settings, struct fuse_conn_info *conn)
     // new mtime is no reason to drop cached pages. No POSIX_LOCKS and FLOCK_LOCKS: one host has the
     // volume, the kernel's own locks are enough. No HANDLE_KILLPRIV: it makes the daemon clear
     // suid bits on every write without being told who writes; device.h has its second version.
+    // DONT_MASK: a default access list takes the place of the umask.
     unsigned want = FUSE_CAP_ASYNC_READ | FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_IOCTL_DIR |
                     FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_ASYNC_DIO |
                     FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_CACHE_SYMLINKS |
-                    FUSE_CAP_EXPLICIT_INVAL_DATA;
+                    FUSE_CAP_EXPLICIT_INVAL_DATA | FUSE_CAP_DONT_MASK | FUSE_CAP_POSIX_ACL;
     if (settings->writeback)
         want |= FUSE_CAP_WRITEBACK_CACHE;
     conn->want = want & conn->capable;
@@ -46,6 +47,7 @@ init(void *userdata, struct fuse_conn_info *conn)
 {
     struct fs *fs = userdata;
     apply_settings(&fs->settings, conn);
+    fs->has_access_lists = (conn->want & FUSE_CAP_POSIX_ACL) != 0;
     if (fs->settings.writeback && !(conn->want & FUSE_CAP_WRITEBACK_CACHE)) {
         log_warning("fuse.no_writeback", "the kernel has no write-back cache for FUSE");
         fs->settings.writeback = false;
@@ -60,7 +62,8 @@ init(void *userdata, struct fuse_conn_info *conn)
 }
 
 // flush, access, getlk, setlk, flock and copy_file_range are left out on purpose: the kernel asks
-// for them once and does the work itself from then on.
+// for them once and does the work itself from then on. Files without names (O_TMPFILE) come as
+// `create`; see device.h.
 const struct fuse_lowlevel_ops fs_operations = {
     .init = init,
     .lookup = fs_lookup,

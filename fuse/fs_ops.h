@@ -29,6 +29,8 @@ struct fs {
     struct fs_settings settings;
     struct volume *volume;
     bool told_to_kill_suid; // the kernel says when suid bits are to be cleared; see device.h
+    bool long_setxattr;     // SETXATTR requests come in their extended form
+    bool has_access_lists;  // the kernel checks permissions by POSIX access lists
     struct tickets tickets;
     struct seeker seeker;
     struct lock lock;      // protects `deferred`
@@ -115,6 +117,9 @@ void fs_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t 
     struct fuse_file_info *fi);
 void fs_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, struct fuse_file_info *fi);
 
+// The ioctls of chattr and lsattr. False when the command is another one.
+bool fs_flags_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned command, const void *in,
+    size_t in_size, size_t out_size);
 void fs_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned command, void *argument,
     struct fuse_file_info *fi, unsigned flags, const void *in, size_t in_size, size_t out_size);
 

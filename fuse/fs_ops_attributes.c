@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 
+#include "format/access_list.h"
+#include "fuse/device.h"
 #include "fuse/fs_ops.h"
 
 void
@@ -53,6 +56,21 @@ translate_set(int to_set)
     return set;
 }
 
+// Nothing to set: the kernel takes suid bits away from a file that is about to change in a way that
+// has no place for it in its request (fallocate), and leaves the bits to us. Not for root: then it
+// is about capabilities, which the kernel has removed.
+static int
+set_nothing(fuse_req_t req, fuse_ino_t ino, struct volume_attributes *attributes_out)
+{
+    struct fs *fs = fs_of(req);
+    struct volume_set_attributes kill = {.set = VOLUME_SET_KILL_SUIDGID};
+    int rc = volume_get_attributes(fs->volume, object_of(ino), attributes_out);
+    if (rc == 0 && fs->told_to_kill_suid && fuse_req_ctx(req)->uid != 0 &&
+        S_ISREG(attributes_out->inode.mode) && (attributes_out->inode.mode & (S_ISUID | S_ISGID)))
+        rc = volume_set_attributes(fs->volume, object_of(ino), &kill, attributes_out);
+    return rc;
+}
+
 void
 fs_setattr(
     fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, struct fuse_file_info *fi UNUSED)
@@ -72,7 +90,7 @@ fs_setattr(
     if ((change.set & VOLUME_SET_SIZE) && st->st_size < 0)
         rc = -EINVAL;
     else if (change.set == 0)
-        rc = volume_get_attributes(fs_of(req)->volume, object_of(ino), &attributes);
+        rc = set_nothing(req, ino, &attributes);
     else
         rc = volume_set_attributes(fs_of(req)->volume, object_of(ino), &change, &attributes);
     if (rc == 0)
@@ -106,23 +124,36 @@ fs_statfs(fuse_req_t req, fuse_ino_t ino UNUSED)
 
 // ---- extended attributes ------------------------------------------------------------------------
 
-// Access lists would be kept but not enforced (the kernel checks permissions by mode), so they are
-// refused.
 static bool
-is_supported(const char *name)
+is_access_list(const char *name)
 {
-    return strncmp(name, "system.posix_acl_", strlen("system.posix_acl_")) != 0;
+    return strcmp(name, XATTR_ACCESS_LIST) == 0 || strcmp(name, XATTR_DEFAULT_ACCESS_LIST) == 0;
+}
+
+// Access lists are refused when the kernel would not enforce them. The kernel decides who may use
+// which of the other namespaces, but sends on what it does not know.
+static int
+check_name(const struct fs *fs, const char *name)
+{
+    static const char *const namespaces[] = {"user.", "trusted.", "security."};
+    for (size_t i = 0; i < ARRAY_LENGTH(namespaces); i++)
+        if (strncmp(name, namespaces[i], strlen(namespaces[i])) == 0)
+            return name[strlen(namespaces[i])] != '\0' ? 0 : -EINVAL;
+    return is_access_list(name) && fs->has_access_lists ? 0 : -EOPNOTSUPP;
 }
 
 void
 fs_setxattr(
     fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags)
 {
-    if (is_supported(name))
-        fs_reply_result(
-            req, volume_set_xattr(fs_of(req)->volume, object_of(ino), name, value, size, flags));
-    else
-        fs_reply_result(req, -EOPNOTSUPP);
+    struct fs *fs = fs_of(req);
+    int rc = check_name(fs, name);
+    if (rc == 0 && is_access_list(name))
+        rc = volume_set_access_list(
+            fs->volume, object_of(ino), name, value, size, device_request_clears_sgid());
+    else if (rc == 0)
+        rc = volume_set_xattr(fs->volume, object_of(ino), name, value, size, flags);
+    fs_reply_result(req, rc);
 }
 
 // The value, or its size when the caller asks for that with `size` 0.
@@ -143,10 +174,24 @@ void
 fs_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 {
     BUFFER_AUTO value = {0};
-    int rc = -EOPNOTSUPP;
-    if (is_supported(name))
+    int rc = check_name(fs_of(req), name);
+    if (rc == 0)
         rc = volume_get_xattr(fs_of(req)->volume, object_of(ino), name, &value);
     reply_value(req, rc, &value, size);
+}
+
+// The names in the trusted namespace are for root.
+static void
+remove_trusted(struct buffer *names)
+{
+    BUFFER_AUTO all = {0};
+    buffer_append(&all, names->data, names->length);
+    buffer_clear(names);
+    for (size_t at = 0; at < all.length; at += strlen((char *)all.data + at) + 1) {
+        const char *name = (char *)all.data + at;
+        if (strncmp(name, "trusted.", strlen("trusted.")) != 0)
+            buffer_append(names, name, strlen(name) + 1);
+    }
 }
 
 void
@@ -154,14 +199,16 @@ fs_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 {
     BUFFER_AUTO names = {0};
     int rc = volume_list_xattrs(fs_of(req)->volume, object_of(ino), &names);
+    if (rc == 0 && fuse_req_ctx(req)->uid != 0)
+        remove_trusted(&names);
     reply_value(req, rc, &names, size);
 }
 
 void
 fs_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
 {
-    if (is_supported(name))
-        fs_reply_result(req, volume_remove_xattr(fs_of(req)->volume, object_of(ino), name));
-    else
-        fs_reply_result(req, -EOPNOTSUPP);
+    int rc = check_name(fs_of(req), name);
+    if (rc == 0)
+        rc = volume_remove_xattr(fs_of(req)->volume, object_of(ino), name);
+    fs_reply_result(req, rc);
 }

@@ -10,6 +10,8 @@
 #include "fuse/fs_ops.h"
 #include "platform/memory.h"
 
+#define XATTR_CAPABILITY "security.capability"
+
 // ---- open and close -----------------------------------------------------------------------------
 
 // With FUSE_CAP_ATOMIC_O_TRUNC the open itself truncates. A kernel that does not say when to clear
@@ -22,9 +24,14 @@ open_kills_suid(fuse_req_t req)
     return fuse_req_ctx(req)->uid != 0;
 }
 
+// Clears suid as told, and the capabilities of a program, which the kernel leaves to the daemon
+// here (elsewhere it removes the attribute itself).
 static int
 truncate_at_open(fuse_req_t req, struct object_id object)
 {
+    int rc = volume_remove_xattr(fs_of(req)->volume, object, XATTR_CAPABILITY);
+    if (rc < 0 && rc != -ENODATA)
+        return rc;
     struct volume_set_attributes change = {.set = VOLUME_SET_SIZE, .size = 0};
     struct volume_attributes attributes;
     if (open_kills_suid(req))
@@ -50,7 +57,11 @@ static int
 open_object(fuse_req_t req, struct object_id object, bool truncate, struct fuse_file_info *fi)
 {
     struct fs *fs = fs_of(req);
-    int rc = volume_object_opened(fs->volume, object);
+    int rc = 0;
+    if (is_writer(fi) || truncate)
+        rc = volume_check_writable(fs->volume, object, (fi->flags & O_APPEND) != 0, truncate);
+    if (rc == 0)
+        rc = volume_object_opened(fs->volume, object);
     if (rc != 0)
         return rc;
     if (is_writer(fi))
@@ -86,29 +97,41 @@ find_file(struct fs *fs, struct object_id parent, const char *name,
     return rc == 0 && !S_ISREG(attributes_out->inode.mode) ? -EEXIST : rc;
 }
 
+// A file without a name; one that exists already, without O_EXCL; a new one.
+static int
+create_object(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
+    struct fuse_file_info *fi, struct volume_attributes *attributes_out)
+{
+    struct fs *fs = fs_of(req);
+    const struct fuse_ctx *c = fuse_req_ctx(req);
+    struct volume_caller caller = {.uid = c->uid, .gid = c->gid, .umask = c->umask};
+    bool nameless = device_request_is_nameless();
+    int rc = volume_make(fs->volume, object_of(parent), nameless ? NULL : name,
+        (mode & ~(mode_t)S_IFMT) | S_IFREG, 0, NULL, &caller, attributes_out);
+    // A new file is empty already, and may be written however it was made.
+    bool exists = rc == -EEXIST;
+    if (exists && !(fi->flags & O_EXCL))
+        rc = find_file(fs, object_of(parent), name, attributes_out);
+    bool truncate = exists && (fi->flags & O_TRUNC);
+    if (rc == 0)
+        rc = open_object(req, attributes_out->object, truncate, fi);
+    if (rc == 0 && truncate)
+        attributes_out->inode.size = 0;
+    return rc;
+}
+
 void
 fs_create(
     fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
 {
     struct fs *fs = fs_of(req);
-    const struct fuse_ctx *c = fuse_req_ctx(req);
-    struct volume_caller caller = {.uid = c->uid, .gid = c->gid, .umask = c->umask};
     struct volume_attributes attributes;
     struct fuse_entry_param entry;
-    int rc = volume_make(fs->volume, object_of(parent), name, (mode & ~(mode_t)S_IFMT) | S_IFREG, 0,
-        NULL, &caller, &attributes);
-    // A new file is empty already.
-    bool truncate = rc == -EEXIST && (fi->flags & O_TRUNC);
-    if (rc == -EEXIST && !(fi->flags & O_EXCL))
-        rc = find_file(fs, object_of(parent), name, &attributes);
-    if (rc == 0)
-        rc = open_object(req, attributes.object, truncate, fi);
+    int rc = create_object(req, parent, name, mode, fi, &attributes);
     if (rc != 0) {
         fs_reply_result(req, rc);
         return;
     }
-    if (truncate)
-        attributes.inode.size = 0;
     fs_fill_entry(&attributes, &entry);
     if (fuse_reply_create(req, &entry, fi) == -ENOENT) {
         close_object(fs, attributes.object, fi);
@@ -132,9 +155,10 @@ is_interrupted(void *req)
 }
 
 void
-fs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi UNUSED)
+fs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
 {
-    struct volume_read_context context = {.is_canceled = is_interrupted, .argument = req};
+    struct volume_read_context context = {
+        .is_canceled = is_interrupted, .argument = req, .keep_atime = (fi->flags & O_NOATIME) != 0};
     uint8_t *data = fs_scratch(size);
     int64_t n = offset < 0 ? -EINVAL
                            : volume_read(fs_of(req)->volume, object_of(ino), (uint64_t)offset, size,
@@ -146,13 +170,13 @@ fs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_f
 }
 
 // The kernel's write-back comes later and with the open flags of any opener: it is never an append,
-// never O_SYNC (the kernel sends FSYNC), never the moment to clear suid, and the kernel keeps the
-// times.
+// never O_SYNC (the kernel sends FSYNC), never the moment to clear suid. With the write-back cache
+// the kernel keeps the times; without it, this is what was stored through a mapping.
 static unsigned
 write_flags(fuse_req_t req, const struct fuse_file_info *fi)
 {
     if (fi->writepage)
-        return VOLUME_WRITE_KEEP_TIMES;
+        return fs_of(req)->settings.writeback ? VOLUME_WRITE_KEEP_TIMES : 0;
     unsigned flags = device_request_kills_suid() ? VOLUME_WRITE_KILL_SUIDGID : 0;
     if ((fi->flags & O_APPEND) && !fs_of(req)->settings.writeback)
         flags |= VOLUME_WRITE_APPEND;

@@ -80,6 +80,8 @@ visit(void *argument, const char *name, size_t name_length, uint64_t offset,
 static void
 list(fuse_req_t req, fuse_ino_t ino, size_t size, uint64_t offset, bool plus)
 {
+    if (offset == 0)
+        volume_directory_accessed(fs_of(req)->volume, object_of(ino));
     struct listing l = {.req = req, .out = fs_scratch(size), .size = size, .plus = plus};
     bool room = true;
     if (offset < OFFSET_DOT)

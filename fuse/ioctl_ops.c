@@ -231,7 +231,7 @@ check_status(const struct ckptfs_status *in)
 }
 
 void
-fs_ioctl(fuse_req_t req, fuse_ino_t ino UNUSED, unsigned command, void *argument UNUSED,
+fs_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned command, void *argument UNUSED,
     struct fuse_file_info *fi UNUSED, unsigned flags UNUSED, const void *in, size_t in_size,
     size_t out_size)
 {
@@ -240,6 +240,8 @@ fs_ioctl(fuse_req_t req, fuse_ino_t ino UNUSED, unsigned command, void *argument
         struct ckptfs_status status;
     } u;
     size_t size = command == CKPTFS_IOC_CHECKPOINT ? sizeof(u.checkpoint) : sizeof(u.status);
+    if (fs_flags_ioctl(req, ino, command, in, in_size, out_size))
+        return;
     if (command != CKPTFS_IOC_CHECKPOINT && command != CKPTFS_IOC_STATUS) {
         fs_reply_result(req, -ENOTTY);
         return;

@@ -15,6 +15,7 @@ enum mount_option_type {
     OPTION_IGNORE, // for mount(8), or what is done anyway
     OPTION_PASS,   // for mount(2)
     OPTION_FLAG,
+    OPTION_FLAG_PASS, // both
     OPTION_NUMBER,
     OPTION_TEXT,
 };
@@ -50,8 +51,8 @@ static const struct mount_option mount_options[] = {
     {"exec", OPTION_PASS, 0, NULL},
     {"noexec", OPTION_PASS, 0, NULL},
     {"atime", OPTION_PASS, 0, NULL},
-    {"noatime", OPTION_PASS, 0, NULL},
-    {"nodiratime", OPTION_PASS, 0, NULL},
+    {"noatime", OPTION_FLAG_PASS, IN(no_atime), "reading does not change access times"},
+    {"nodiratime", OPTION_FLAG_PASS, IN(no_directory_atime), "nor listing those of directories"},
     {"context=", OPTION_PASS, 0, NULL},
     {"fscontext=", OPTION_PASS, 0, NULL},
     {"defcontext=", OPTION_PASS, 0, NULL},
@@ -120,6 +121,10 @@ take_mount_option(
         return 0;
     case OPTION_PASS:
         options_append(&options->kernel, option);
+        return 0;
+    case OPTION_FLAG_PASS:
+        options_append(&options->kernel, option);
+        *(bool *)field = true;
         return 0;
     case OPTION_FLAG:
         *(bool *)field = true;

@@ -21,6 +21,8 @@ struct options {
     bool version;
     bool allow_other;
     bool sync;
+    bool no_atime;
+    bool no_directory_atime;
     uint64_t max_read;
     uint64_t max_readahead;
     uint64_t max_background;

@@ -267,7 +267,9 @@ open_volume(struct session *s, struct buffer *error)
 {
     struct volume_host host = {.argument = &s->mount,
         .sync_kernel = mount_sync_kernel,
-        .keeps_times = s->options->config.writeback};
+        .keeps_times = s->options->config.writeback,
+        .no_atime = s->options->no_atime,
+        .no_directory_atime = s->options->no_directory_atime};
     int rc = volume_open(&s->options->config, &host, &s->volume, error);
     if (rc != 0 && error->length == 0)
         buffer_printf(error, "open %s: %s", s->options->config.source, strerror(-rc));

@@ -26,13 +26,20 @@ enum source_variant {
     SOURCE_VARIANT_RANDOM = 2, // libsql-style
 };
 
+// Flags of an inode (chattr), with the values of FS_*_FL in <linux/fs.h>.
+#define INODE_IMMUTABLE   0x10u
+#define INODE_APPEND_ONLY 0x20u
+#define INODE_NO_DUMP     0x40u
+#define INODE_NO_ATIME    0x80u
+#define INODE_FLAGS       (INODE_IMMUTABLE | INODE_APPEND_ONLY | INODE_NO_DUMP | INODE_NO_ATIME)
+
 struct inode_record {
     uint32_t mode; // file type and permissions as in st_mode
     uint32_t uid;
     uint32_t gid;
     uint32_t nlink; // 0: an orphan, kept only while the kernel still refers to it
     uint32_t rdev;
-    uint32_t flags; // FS_*_FL bits that are kept (chattr)
+    uint32_t flags; // INODE_*
     uint64_t size;  // bytes; of a directory: how many entries it has
     struct timestamp atime;
     struct timestamp mtime;

@@ -25,6 +25,14 @@ clock_wall(void)
     return t;
 }
 
+struct timespec
+clock_wall_coarse(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME_COARSE, &t);
+    return t;
+}
+
 uint64_t
 clock_wall_ms(void)
 {

@@ -25,6 +25,9 @@ struct volume_host {
     // The host stamps the times of files itself (the kernel's write-back cache does): changes of
     // data and size leave them alone unless they bring times along.
     bool keeps_times;
+    // Mounted so: reading leaves access times alone, of everything or of directories.
+    bool no_atime;
+    bool no_directory_atime;
 };
 
 // ---- life ---------------------------------------------------------------------------------------
@@ -78,6 +81,7 @@ enum volume_set {
     VOLUME_SET_ATIME_NOW = 1 << 7,
     VOLUME_SET_MTIME_NOW = 1 << 8,
     VOLUME_SET_KILL_SUIDGID = 1 << 9, // clear suid, and sgid when group-executable
+    VOLUME_SET_FLAGS = 1 << 10,       // stands alone
 };
 
 struct volume_set_attributes {
@@ -85,14 +89,18 @@ struct volume_set_attributes {
     uint32_t mode, uid, gid;
     uint64_t size;
     struct timestamp atime, mtime, ctime;
+    uint32_t flags; // INODE_*
 };
 
+// -EPERM where INODE_IMMUTABLE and INODE_APPEND_ONLY forbid it, as in all that follows. -EOPNOTSUPP
+// for flags that are not kept.
 MUST_CHECK int volume_set_attributes(struct volume *v, struct object_id object,
     const struct volume_set_attributes *change, struct volume_attributes *attributes_out);
 
 // Makes a file, directory, symbolic link (`target`), fifo, socket or device node by the type in
-// `mode` (the umask has been applied by the kernel or is applied by the caller of this function).
-// setgid directories hand down their group. -EEXIST when the name is taken.
+// `mode`. A directory's default access list decides permissions; without one the caller's umask
+// does. setgid directories hand down their group. -EEXIST when the name is taken. Without a name
+// (NULL) a file that is in no directory: it goes when nobody has it open, unless it is linked.
 MUST_CHECK int volume_make(struct volume *v, struct object_id parent, const char *name,
     uint32_t mode, uint32_t rdev, const char *target, const struct volume_caller *caller,
     struct volume_attributes *attributes_out);
@@ -118,6 +126,9 @@ MUST_CHECK int volume_read_directory(struct volume *v, struct object_id director
 // The kernel opened / closed / forgot the object. An object without names goes when it is neither
 // open nor known to the kernel any more.
 MUST_CHECK int volume_object_opened(struct volume *v, struct object_id object);
+// Whether the object's flags let it be opened for writing: 0 or -EPERM.
+MUST_CHECK int volume_check_writable(
+    struct volume *v, struct object_id object, bool append, bool truncate);
 void volume_object_closed(struct volume *v, struct object_id object);
 void volume_object_forgotten(struct volume *v, struct object_id object);
 
@@ -129,6 +140,11 @@ MUST_CHECK int volume_get_xattr(
     struct volume *v, struct object_id object, const char *name, struct buffer *out);
 MUST_CHECK int volume_list_xattrs(struct volume *v, struct object_id object, struct buffer *out);
 MUST_CHECK int volume_remove_xattr(struct volume *v, struct object_id object, const char *name);
+// Sets one of the two attributes of access lists (format/access_list.h), and the mode to what the
+// access list says; a list that says no more than the mode is not kept. -EINVAL when the value is
+// no list, -EACCES for a default list of what is no directory.
+MUST_CHECK int volume_set_access_list(struct volume *v, struct object_id object, const char *name,
+    const void *value, size_t size, bool clear_sgid);
 
 struct volume_space {
     uint64_t block_bytes;
@@ -142,7 +158,13 @@ MUST_CHECK int volume_space(struct volume *v, struct volume_space *space_out);
 struct volume_read_context {
     bool (*is_canceled)(void *argument); // polled while waiting for the store; may be NULL
     void *argument;
+    bool keep_atime; // O_NOATIME
 };
+
+// A directory is being read: its access time changes as with the mount option relatime. volume_read
+// and volume_read_link see to that themselves. The new time is kept in memory while the object is
+// open and becomes part of it at the last close, or with its next change.
+void volume_directory_accessed(struct volume *v, struct object_id directory);
 
 // Up to `length` bytes at `offset` into `out`; the count, 0 at the end of the file.
 MUST_CHECK int64_t volume_read(struct volume *v, struct object_id object, uint64_t offset,

@@ -7,6 +7,8 @@
 #include <sys/stat.h>
 #include <sys/xattr.h>
 
+#include "format/access_list.h"
+#include "platform/clock.h"
 #include "platform/memory.h"
 #include "volume/volume_internal.h"
 
@@ -90,7 +92,37 @@ struct set {
     struct object_id object;
     const struct volume_set_attributes *change;
     struct inode_record inode;
+    struct buffer list; // access list that follows the mode
 };
+
+// With the write-back cache the kernel hands over times when it likes, also those of before the
+// flags were set: they come without anything else, and are not later than the flags' ctime.
+static bool
+are_late_times(const struct inode_record *inode, const struct volume_set_attributes *a)
+{
+    if (!(a->set & VOLUME_SET_CTIME) || (a->set & ~(unsigned)(VOLUME_SET_MTIME | VOLUME_SET_CTIME)))
+        return false;
+    const struct timestamp *t = &a->ctime, *set = &inode->ctime;
+    return t->seconds < set->seconds ||
+           (t->seconds == set->seconds && t->nanoseconds <= set->nanoseconds);
+}
+
+// What is append-only may be touched: its times set to the present one.
+static int
+check_flags(const struct inode_record *inode, const struct volume_set_attributes *a)
+{
+    if (!is_fixed(inode) || a->set == VOLUME_SET_FLAGS || are_late_times(inode, a))
+        return 0;
+    unsigned allowed = 0;
+    if (inode->flags & INODE_APPEND_ONLY)
+        allowed = VOLUME_SET_ATIME_NOW | VOLUME_SET_MTIME_NOW | VOLUME_SET_CTIME;
+    if ((a->set & VOLUME_SET_CTIME) && a->mtime.seconds == a->ctime.seconds &&
+        a->mtime.nanoseconds == a->ctime.nanoseconds)
+        allowed |= VOLUME_SET_MTIME;
+    if (inode->flags & INODE_IMMUTABLE)
+        allowed = 0;
+    return a->set & ~allowed ? -EPERM : 0;
+}
 
 static void
 kill_suidgid(struct inode_record *inode)
@@ -115,6 +147,26 @@ set_times(struct inode_record *inode, const struct volume_set_attributes *a, str
 }
 
 static int
+set_mode(struct view *view, struct operation *op, struct set *x)
+{
+    x->inode.mode = (x->inode.mode & S_IFMT) | (x->change->mode & 07777u);
+    int rc = acl_follow_mode(view, x->object, x->inode.mode, &x->list);
+    if (rc == 0 && x->list.length > 0)
+        op->changes[op->count++] =
+            change_put_xattr(x->object, XATTR_ACCESS_LIST, x->list.data, x->list.length);
+    return rc;
+}
+
+// By the precise clock: the times that the kernel has made of what came before are not later.
+static void
+set_flags(struct inode_record *inode, uint32_t flags)
+{
+    struct timespec now = clock_wall();
+    inode->flags = flags;
+    inode->ctime = (struct timestamp){.seconds = now.tv_sec, .nanoseconds = (uint32_t)now.tv_nsec};
+}
+
+static int
 decide_set(struct view *view, struct operation *op)
 {
     struct set *x = op->argument;
@@ -124,6 +176,16 @@ decide_set(struct view *view, struct operation *op)
         return rc;
     struct inode_record *inode = &x->inode;
     struct timestamp now = volume_now();
+    struct timestamp flagged = inode->ctime;
+    bool late = is_fixed(inode) && are_late_times(inode, a);
+    rc = check_flags(inode, a);
+    if (rc < 0)
+        return rc;
+    if (a->set == VOLUME_SET_FLAGS) {
+        set_flags(inode, a->flags);
+        op->changes[op->count++] = change_put_inode(x->object, inode);
+        return 0;
+    }
     if (a->set & VOLUME_SET_SIZE) {
         if (!S_ISREG(inode->mode))
             return S_ISDIR(inode->mode) ? -EISDIR : -EINVAL;
@@ -140,7 +202,9 @@ decide_set(struct view *view, struct operation *op)
         inode->size = a->size;
     }
     if (a->set & VOLUME_SET_MODE)
-        inode->mode = (inode->mode & S_IFMT) | (a->mode & 07777u);
+        rc = set_mode(view, op, x);
+    if (rc < 0)
+        return rc;
     if (a->set & VOLUME_SET_UID)
         inode->uid = a->uid;
     if (a->set & VOLUME_SET_GID)
@@ -149,6 +213,10 @@ decide_set(struct view *view, struct operation *op)
         kill_suidgid(inode);
     if (!view->volume->host.keeps_times || (a->set & ~(unsigned)VOLUME_SET_SIZE) != 0)
         set_times(inode, a, now);
+    if (late)
+        inode->ctime = flagged;
+    if (a->set & (VOLUME_SET_ATIME | VOLUME_SET_ATIME_NOW))
+        volume_forget_atime_locked(view->volume, x->object);
     op->changes[op->count++] = change_put_inode(x->object, inode);
     return 0;
 }
@@ -159,6 +227,8 @@ volume_set_attributes(struct volume *v, struct object_id object,
 {
     if ((change->set & VOLUME_SET_SIZE) && change->size > OBJECT_MAX_BYTES)
         return -EFBIG;
+    if ((change->set & VOLUME_SET_FLAGS) && (change->flags & ~INODE_FLAGS))
+        return -EOPNOTSUPP;
     struct set x = {.object = object, .change = change};
     struct operation op = {
         .decide = decide_set,
@@ -166,10 +236,37 @@ volume_set_attributes(struct volume *v, struct object_id object,
         .commit_point = (change->set & VOLUME_SET_SIZE) != 0,
     };
     int rc = volume_operate(v, &op);
+    buffer_free(&x.list);
     if (rc < 0)
         return rc;
     x.inode.link_target = NULL;
     return volume_fill_attributes(v, object, &x.inode, attributes_out);
+}
+
+struct check_writable {
+    struct object_id object;
+    bool append;
+    bool truncate;
+};
+
+static int
+check_writable(struct view *view, void *argument)
+{
+    const struct check_writable *x = argument;
+    struct inode_record inode;
+    int rc = view_inode(view, x->object, &inode);
+    if (rc < 0)
+        return rc;
+    if (inode.flags & INODE_IMMUTABLE)
+        return -EPERM;
+    return (inode.flags & INODE_APPEND_ONLY) && (!x->append || x->truncate) ? -EPERM : 0;
+}
+
+int
+volume_check_writable(struct volume *v, struct object_id object, bool append, bool truncate)
+{
+    struct check_writable x = {object, append, truncate};
+    return volume_look(v, check_writable, &x);
 }
 
 // ---- extended attributes ------------------------------------------------------------------------
@@ -192,6 +289,8 @@ decide_set_xattr(struct view *view, struct operation *op)
     int rc = view_inode(view, x->object, &inode);
     if (rc < 0)
         return rc;
+    if (is_fixed(&inode))
+        return -EPERM;
     rc = view_xattr(view, x->object, x->name, &old);
     if (rc < 0 && rc != -ENOENT)
         return rc;
@@ -199,16 +298,8 @@ decide_set_xattr(struct view *view, struct operation *op)
         return -EEXIST;
     if (rc == -ENOENT && (x->flags & XATTR_REPLACE))
         return -ENODATA;
-    struct change c = {.kind = CHANGE_PUT_XATTR};
-    c.xattr = (struct xattr_record){
-        .object = x->object,
-        .name_length = (uint8_t)strlen(x->name),
-        .name = x->name,
-        .value_length = (uint32_t)x->size,
-        .value = x->value,
-    };
     inode.ctime = volume_now();
-    op->changes[op->count++] = c;
+    op->changes[op->count++] = change_put_xattr(x->object, x->name, x->value, x->size);
     op->changes[op->count++] = change_put_inode(x->object, &inode);
     return 0;
 }
@@ -244,6 +335,8 @@ decide_remove_xattr(struct view *view, struct operation *op)
     int rc = view_inode(view, x->object, &inode);
     if (rc < 0)
         return rc;
+    if (is_fixed(&inode))
+        return -EPERM;
     rc = view_xattr(view, x->object, x->name, &old);
     if (rc < 0)
         return rc == -ENOENT ? -ENODATA : rc;

@@ -22,7 +22,7 @@
 struct timestamp
 volume_now(void)
 {
-    struct timespec t = clock_wall();
+    struct timespec t = clock_wall_coarse();
     return (struct timestamp){.seconds = t.tv_sec, .nanoseconds = (uint32_t)t.tv_nsec};
 }
 
@@ -165,10 +165,14 @@ wait_for_memory(struct volume *v, uint64_t deadline)
 // Waits a slice at a time: a disk that is full shows by folds that fail, and then there is nothing
 // to wait for.
 static int
-wait_for_room(struct volume *v, uint32_t bytes)
+wait_for_room(struct volume *v, uint32_t bytes, bool optional)
 {
     uint64_t began = clock_monotonic_ms();
     uint64_t turn = 0;
+    if (optional) {
+        int rc = wait_for_memory(v, began);
+        return rc == 0 ? wal_reserve(v->wal, bytes, began) : rc;
+    }
     for (;;) {
         uint64_t slice = clock_monotonic_ms() + ROOM_SLICE_MS;
         int rc = wait_for_memory(v, slice);
@@ -276,7 +280,7 @@ volume_operate(struct volume *v, struct operation *op)
 {
     uint32_t reserved = WAL_RECORD_HEADER + CHANGES_RESERVE + op->extra_bytes + op->payload_length +
                         4 * (uint32_t)op->piece_count + 64;
-    int rc = wait_for_room(v, wal_align(reserved));
+    int rc = wait_for_room(v, wal_align(reserved), op->optional);
     if (rc < 0)
         return rc;
     struct view view;

@@ -38,6 +38,8 @@ volume_read(struct volume *v, struct object_id object, uint64_t offset, size_t l
     int rc = volume_look(v, find_file, &x);
     if (rc < 0)
         return rc;
+    if (length > 0 && (!context || !context->keep_atime))
+        volume_accessed(v, object, &x.inode);
     if (offset >= x.inode.size)
         return 0;
     if (length > x.inode.size - offset)
@@ -167,11 +169,15 @@ decide_allocate(struct view *view, struct operation *op)
     int rc = find_file(view, &f);
     if (rc < 0)
         return rc;
+    if ((f.inode.flags & INODE_IMMUTABLE) ||
+        ((f.inode.flags & INODE_APPEND_ONLY) && (x->mode & ~FALLOC_FL_KEEP_SIZE)))
+        return -EPERM;
     uint64_t end = x->offset + x->length;
     if ((x->mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) && x->offset < f.inode.size) {
         struct change c = {.kind = CHANGE_DISCARD, .object = x->object};
         c.offset = x->offset;
-        c.length = (end < f.inode.size ? end : f.inode.size) - x->offset;
+        // To the end: the last page, too, goes as a whole.
+        c.length = end < f.inode.size ? x->length : UINT64_MAX;
         op->changes[op->count++] = c;
     }
     bool grows = !(x->mode & FALLOC_FL_KEEP_SIZE) && end > f.inode.size;
@@ -183,6 +189,25 @@ decide_allocate(struct view *view, struct operation *op)
         f.inode.mtime = f.inode.ctime = volume_now();
     op->changes[op->count++] = change_put_inode(x->object, &f.inode);
     return 0;
+}
+
+// Nothing is set aside for what is allocated, but what cannot fit is refused: how far the object
+// would reach beyond its end.
+static int
+check_space(struct volume *v, struct object_id object, uint64_t offset, uint64_t end)
+{
+    struct find_file x = {.object = object};
+    struct statvfs s;
+    int rc = volume_look(v, find_file, &x);
+    if (rc < 0)
+        return rc;
+    uint64_t from = offset > x.inode.size ? offset : x.inode.size;
+    if (end <= from)
+        return 0;
+    if (statvfs(v->root, &s) < 0)
+        return -errno;
+    uint64_t scale = s.f_frsize ? s.f_frsize : PAGE_BYTES;
+    return (end - from) / scale >= s.f_bavail ? -ENOSPC : 0;
 }
 
 int
@@ -197,6 +222,11 @@ volume_allocate(
         return -EINVAL;
     if (offset > OBJECT_MAX_BYTES || length > OBJECT_MAX_BYTES - offset)
         return -EFBIG;
+    int rc = 0;
+    if ((mode & ~FALLOC_FL_KEEP_SIZE) == 0)
+        rc = check_space(v, object, offset, offset + length);
+    if (rc < 0)
+        return rc;
     struct allocate x = {object, mode, offset, length};
     struct operation op = {.decide = decide_allocate, .argument = &x};
     return volume_operate(v, &op);

@@ -24,7 +24,10 @@ struct live_object {
     struct object_id object;
     unsigned opens;
     bool orphan;
+    bool nameless;  // was made without a name, and so may get its first one
     bool forgotten; // by the kernel, before the last close was heard of
+    bool accessed;  // `atime` is newer than the inode's
+    struct timestamp atime;
 };
 
 struct volume {
@@ -149,6 +152,7 @@ struct operation {
     struct change changes[OPERATION_CHANGES_MAX];
     unsigned count;
     bool commit_point;    // programs take it for one: it shall outlive this process
+    bool optional;        // not worth waiting for room: -ENOSPC at once
     uint32_t extra_bytes; // of what the changes carry beyond names and inodes
     // The payload of a CHANGE_WRITE.
     const uint8_t *payload;
@@ -165,13 +169,58 @@ MUST_CHECK int volume_look(
 void volume_apply_locked(struct volume *v, const struct change *change, struct page_piece *pieces,
     size_t piece_count, struct lsn payload, uint64_t size);
 
+// By the clock that the kernel stamps files with, so that stamps of both are in order.
 struct timestamp volume_now(void);
+
+// Neither may be changed, renamed, linked or unlinked.
+static inline bool
+is_fixed(const struct inode_record *inode)
+{
+    return (inode->flags & (INODE_IMMUTABLE | INODE_APPEND_ONLY)) != 0;
+}
 struct change change_put_inode(struct object_id object, const struct inode_record *inode);
+
+// ---- volume_acl.c ------------------------------------------------------------------------------
+
+// The lists that something new gets from its directory; to be freed.
+struct inherited_lists {
+    struct buffer access;
+    struct buffer defaults;
+};
+void inherited_lists_free(struct inherited_lists *lists);
+// Changes `mode` by the directory's default list, or by the umask. Cleared first; what stays empty
+// is not kept. 0 or what view_xattr returns.
+MUST_CHECK int acl_inherit(struct view *view, struct object_id parent, uint32_t umask,
+    uint32_t *mode, struct inherited_lists *lists);
+struct change change_put_xattr(
+    struct object_id object, const char *name, const void *value, size_t size);
+// chmod: the object's access list with the permissions of the new mode; empty when it has none.
+MUST_CHECK int acl_follow_mode(
+    struct view *view, struct object_id object, uint32_t mode, struct buffer *list_out);
+
+// ---- volume_access.c ---------------------------------------------------------------------------
+
+// Puts an access time that is only in memory into the inode. Under the lock.
+void volume_merge_atime_locked(
+    struct volume *v, struct object_id object, struct inode_record *inode);
+// The time of the last access is being set.
+void volume_forget_atime_locked(struct volume *v, struct object_id object);
+// Something of the object has been read; `inode` is as the view has it.
+void volume_accessed(struct volume *v, struct object_id object, const struct inode_record *inode);
+// After the last close: makes an access time part of the inode.
+void volume_keep_atime(struct volume *v, struct object_id object, struct timestamp atime);
 
 // ---- volume_orphan.c ---------------------------------------------------------------------------
 
 // Notes that an object has lost its last name. Under the lock.
 void volume_note_orphan_locked(struct volume *v, struct object_id object);
+// The same of one that was made so.
+void volume_note_nameless_locked(struct volume *v, struct object_id object);
+// Whether it may get a name: 0, or -ENOENT when it has lost its last one.
+MUST_CHECK int volume_check_nameless_locked(struct volume *v, struct object_id object);
+// It gets its first name.
+void volume_note_named_locked(struct volume *v, struct object_id object);
+struct live_object *volume_find_live_locked(struct volume *v, struct object_id object);
 // Deletes every object without a name (at mount: nobody can have them open).
 MUST_CHECK int volume_purge_orphans(struct volume *v);
 void volume_free_live_objects(struct volume *v);

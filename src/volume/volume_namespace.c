@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "format/access_list.h"
 #include "platform/memory.h"
 #include "volume/volume_attributes.h"
 #include "volume/volume_internal.h"
@@ -114,13 +115,14 @@ volume_lookup(struct volume *v, struct object_id parent, const char *name,
 
 struct make {
     struct object_id parent;
-    const char *name;
+    const char *name; // NULL: a file without one
     const char *target;
     uint32_t mode;
     uint32_t rdev;
     const struct volume_caller *caller;
     struct object_id object;
     struct inode_record inode;
+    struct inherited_lists lists;
 };
 
 static int
@@ -132,13 +134,15 @@ must_not_exist(struct view *view, struct object_id parent, const char *name)
 }
 
 static void
-inherit(struct make *x, const struct inode_record *parent, struct timestamp now)
+inherit(struct make *x, const struct inode_record *parent, uint32_t mode, struct timestamp now)
 {
     x->inode = (struct inode_record){
-        .mode = x->mode,
+        .mode = mode,
         .uid = x->caller->uid,
         .gid = x->caller->gid,
-        .nlink = S_ISDIR(x->mode) ? 2 : 1,
+        .nlink = !x->name           ? 0
+                 : S_ISDIR(x->mode) ? 2
+                                    : 1,
         .rdev = x->rdev,
         .atime = now,
         .mtime = now,
@@ -158,30 +162,51 @@ inherit(struct make *x, const struct inode_record *parent, struct timestamp now)
     }
 }
 
+static void
+put_lists(struct operation *op, const struct make *x)
+{
+    const struct buffer *access = &x->lists.access, *defaults = &x->lists.defaults;
+    if (access->length > 0)
+        put_change(
+            op, change_put_xattr(x->object, XATTR_ACCESS_LIST, access->data, access->length));
+    if (defaults->length > 0)
+        put_change(op, change_put_xattr(
+                           x->object, XATTR_DEFAULT_ACCESS_LIST, defaults->data, defaults->length));
+}
+
 static int
 decide_make(struct view *view, struct operation *op)
 {
     struct make *x = op->argument;
     struct inode_record parent;
     uint64_t cookie = 0;
+    uint32_t mode = x->mode;
     int rc = view_directory(view, x->parent, &parent);
     if (rc == 0 && parent.nlink == 0)
         rc = -ENOENT;
-    if (rc == 0)
+    if (rc == 0 && x->name)
         rc = must_not_exist(view, x->parent, x->name);
-    if (rc == 0)
+    if (rc == 0 && x->name && (parent.flags & INODE_IMMUTABLE))
+        rc = -EPERM;
+    if (rc == 0 && x->name)
         rc = view_new_cookie(view, x->parent, x->name, &cookie);
+    if (rc == 0)
+        rc = acl_inherit(view, x->parent, x->caller->umask, &mode, &x->lists);
     if (rc < 0)
         return rc;
     struct timestamp now = volume_now();
-    inherit(x, &parent, now);
+    inherit(x, &parent, mode, now);
     x->object.v = view->volume->counters.next_object++;
+    put_change(op, change_put_inode(x->object, &x->inode));
+    put_lists(op, x);
+    if (!x->name) {
+        volume_note_nameless_locked(view->volume, x->object);
+        return 0;
+    }
     touch(&parent, now);
     parent.size++;
-    parent.nlink += S_ISDIR(x->mode) ? 1 : 0;
-    put_change(op, change_put_inode(x->object, &x->inode));
-    put_change(
-        op, change_dirent(CHANGE_PUT_DIRENT, x->parent, cookie, x->name, x->object, x->mode));
+    parent.nlink += S_ISDIR(mode) ? 1 : 0;
+    put_change(op, change_dirent(CHANGE_PUT_DIRENT, x->parent, cookie, x->name, x->object, mode));
     put_change(op, change_put_inode(x->parent, &parent));
     return 0;
 }
@@ -197,13 +222,14 @@ volume_make(struct volume *v, struct object_id parent, const char *name, uint32_
         .mode = mode,
         .rdev = rdev,
         .caller = caller};
-    int rc = check_name(name);
+    int rc = name ? check_name(name) : 0;
     if (rc == 0 && target && strlen(target) > LINK_TARGET_BYTES_MAX)
         rc = -ENAMETOOLONG;
     if (rc < 0)
         return rc;
     struct operation op = {.decide = decide_make, .argument = &x};
     rc = volume_operate(v, &op);
+    inherited_lists_free(&x.lists);
     if (rc < 0)
         return rc;
     x.inode.link_target = NULL;
@@ -229,7 +255,7 @@ decide_link(struct view *view, struct operation *op)
     if (rc == 0 && S_ISDIR(x->inode.mode))
         rc = -EPERM;
     if (rc == 0 && x->inode.nlink == 0)
-        rc = -ENOENT;
+        rc = volume_check_nameless_locked(view->volume, x->object);
     if (rc == 0 && x->inode.nlink >= LINKS_MAX)
         rc = -EMLINK;
     if (rc == 0)
@@ -238,12 +264,15 @@ decide_link(struct view *view, struct operation *op)
         rc = -ENOENT;
     if (rc == 0)
         rc = must_not_exist(view, x->parent, x->name);
+    if (rc == 0 && (is_fixed(&x->inode) || (parent.flags & INODE_IMMUTABLE)))
+        rc = -EPERM;
     if (rc == 0)
         rc = view_new_cookie(view, x->parent, x->name, &cookie);
     if (rc < 0)
         return rc;
     struct timestamp now = volume_now();
-    x->inode.nlink++;
+    if (x->inode.nlink++ == 0)
+        volume_note_named_locked(view->volume, x->object);
     x->inode.ctime = now;
     touch(&parent, now);
     parent.size++;
@@ -305,6 +334,8 @@ decide_unlink(struct view *view, struct operation *op)
         rc = view_dirent(view, x->parent, x->name, &d);
     if (rc == 0)
         rc = view_inode(view, d.object, &inode);
+    if (rc == 0 && (is_fixed(&parent) || is_fixed(&inode)))
+        rc = -EPERM;
     if (rc == 0 && x->directory != S_ISDIR(inode.mode))
         rc = x->directory ? -ENOTDIR : -EISDIR;
     if (rc == 0 && x->directory && inode.size > 0)
@@ -391,12 +422,17 @@ look_for_rename(struct view *view, const struct rename *x, struct rename_state *
 static int
 check_rename(const struct rename *x, const struct rename_state *s)
 {
-    if (x->flags & RENAME_EXCHANGE)
-        return s->target_exists ? 0 : -ENOENT;
-    if (!s->target_exists)
-        return 0;
-    if (x->flags & RENAME_NOREPLACE)
+    if ((x->flags & RENAME_NOREPLACE) && s->target_exists)
         return -EEXIST;
+    if ((x->flags & RENAME_EXCHANGE) && !s->target_exists)
+        return -ENOENT;
+    if (is_fixed(&s->from_parent) || is_fixed(&s->inode))
+        return -EPERM;
+    if (s->target_exists ? is_fixed(&s->to_parent) || is_fixed(&s->target)
+                         : (s->to_parent.flags & INODE_IMMUTABLE) != 0)
+        return -EPERM;
+    if ((x->flags & RENAME_EXCHANGE) || !s->target_exists)
+        return 0;
     bool directory = S_ISDIR(s->inode.mode);
     if (directory != S_ISDIR(s->target.mode))
         return directory ? -ENOTDIR : -EISDIR;
@@ -493,6 +529,7 @@ volume_rename(struct volume *v, struct object_id parent, const char *name,
 struct read_link {
     struct object_id object;
     struct buffer *out;
+    struct inode_record inode;
 };
 
 static int
@@ -507,12 +544,17 @@ read_link(struct view *view, void *argument)
         return -EINVAL;
     buffer_clear(x->out);
     buffer_append(x->out, inode.link_target, inode.link_target_length);
+    x->inode = inode;
+    x->inode.link_target = NULL;
     return 0;
 }
 
 int
 volume_read_link(struct volume *v, struct object_id object, struct buffer *out)
 {
-    struct read_link x = {object, out};
-    return volume_look(v, read_link, &x);
+    struct read_link x = {.object = object, .out = out};
+    int rc = volume_look(v, read_link, &x);
+    if (rc == 0)
+        volume_accessed(v, object, &x.inode);
+    return rc;
 }

@@ -9,8 +9,8 @@
 #include "platform/memory.h"
 #include "volume/volume_internal.h"
 
-static struct live_object *
-find_locked(struct volume *v, struct object_id object)
+struct live_object *
+volume_find_live_locked(struct volume *v, struct object_id object)
 {
     struct hash_node *n = hash_table_first(&v->live_objects, hash_u64(object.v));
     for (; n; n = hash_table_next_same(n)) {
@@ -24,7 +24,7 @@ find_locked(struct volume *v, struct object_id object)
 static struct live_object *
 find_or_make_locked(struct volume *v, struct object_id object)
 {
-    struct live_object *o = find_locked(v, object);
+    struct live_object *o = volume_find_live_locked(v, object);
     if (o)
         return o;
     o = memory_alloc_zero(sizeof(*o));
@@ -52,6 +52,29 @@ void
 volume_note_orphan_locked(struct volume *v, struct object_id object)
 {
     find_or_make_locked(v, object)->orphan = true;
+}
+
+void
+volume_note_nameless_locked(struct volume *v, struct object_id object)
+{
+    struct live_object *o = find_or_make_locked(v, object);
+    o->orphan = o->nameless = true;
+}
+
+int
+volume_check_nameless_locked(struct volume *v, struct object_id object)
+{
+    const struct live_object *o = volume_find_live_locked(v, object);
+    return o && o->nameless ? 0 : -ENOENT;
+}
+
+void
+volume_note_named_locked(struct volume *v, struct object_id object)
+{
+    struct live_object *o = volume_find_live_locked(v, object);
+    o->orphan = o->nameless = false;
+    if (o->opens == 0)
+        drop_locked(v, o);
 }
 
 int
@@ -109,11 +132,16 @@ void
 volume_object_closed(struct volume *v, struct object_id object)
 {
     lock_take(&v->lock);
-    struct live_object *o = find_locked(v, object);
-    bool gone = o && o->opens > 0 && --o->opens == 0 && let_go_locked(v, o);
+    struct live_object *o = volume_find_live_locked(v, object);
+    bool last = o && o->opens > 0 && --o->opens == 0;
+    bool accessed = last && o->accessed && !o->orphan && !v->read_only;
+    struct timestamp atime = accessed ? o->atime : (struct timestamp){0};
+    bool gone = last && let_go_locked(v, o);
     lock_release(&v->lock);
     if (gone)
         delete_orphan(v, object);
+    else if (accessed)
+        volume_keep_atime(v, object, atime);
 }
 
 // The kernel says so after its last close, but another thread may be faster with this than with
@@ -122,7 +150,7 @@ void
 volume_object_forgotten(struct volume *v, struct object_id object)
 {
     lock_take(&v->lock);
-    struct live_object *o = find_locked(v, object);
+    struct live_object *o = volume_find_live_locked(v, object);
     bool gone = false;
     if (o && o->orphan) {
         o->forgotten = true;

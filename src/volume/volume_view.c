@@ -139,12 +139,15 @@ view_inode(struct view *view, struct object_id object, struct inode_record *inod
     enum layer_state state = namespace_set_find_inode(v->names, object, inode_out);
     if (state == LAYER_ABSENT && v->frozen_names)
         state = namespace_set_find_inode(v->frozen_names, object, inode_out);
+    if (state == LAYER_PUT)
+        volume_merge_atime_locked(v, object, inode_out);
     if (state != LAYER_ABSENT)
         return state == LAYER_PUT ? 0 : -ENOENT;
     for (unsigned i = 0; i < view->inode_count; i++) {
         if (view->inodes[i].object.v != object.v)
             continue;
         *inode_out = view->inodes[i].inode;
+        volume_merge_atime_locked(v, object, inode_out);
         return view->inodes[i].exists ? 0 : -ENOENT;
     }
     assert(view->inode_count < VIEW_INODES);

@@ -5,12 +5,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/fs.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
 #include <unistd.h>
@@ -170,6 +172,34 @@ print_xattrs(const char *path)
     }
 }
 
+// What chattr sets. Devices and fifos have none, and opening them is not harmless.
+static int
+flags_of(const char *path, const struct stat *st)
+{
+    int flags = 0;
+    if (!S_ISREG(st->st_mode) && !S_ISDIR(st->st_mode))
+        return 0;
+    int fd = open(path, O_RDONLY);
+    if (fd < 0)
+        die("open %s", path);
+    if (ioctl(fd, FS_IOC_GETFLAGS, &flags) != 0)
+        flags = 0;
+    close(fd);
+    return flags & (FS_IMMUTABLE_FL | FS_APPEND_FL | FS_NODUMP_FL | FS_NOATIME_FL);
+}
+
+// The kernel's write-back cache for FUSE does not know that setting flags changes the ctime: it
+// shows when the kernel asks anew.
+static void
+print_flags_or_ctime(const char *path, const struct stat *st)
+{
+    int flags = flags_of(path, st);
+    if (flags)
+        printf(" flags=%#x", (unsigned)flags);
+    else
+        printf(" ctime=%lld.%09ld", (long long)st->st_ctim.tv_sec, st->st_ctim.tv_nsec);
+}
+
 // Directories are shown without their size, link count of 1 or more and atime: these are free.
 static void
 digest(const char *path, const char *shown)
@@ -179,6 +209,7 @@ digest(const char *path, const char *shown)
         die("lstat %s", path);
     printf("%s %06o %u:%u mtime=%lld.%09ld ino=%llu", shown, st.st_mode, st.st_uid, st.st_gid,
         (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec, (unsigned long long)st.st_ino);
+    print_flags_or_ctime(path, &st);
     if (!S_ISDIR(st.st_mode))
         printf(" links=%ju size=%jd", (uintmax_t)st.st_nlink, (intmax_t)st.st_size);
     if (S_ISREG(st.st_mode))

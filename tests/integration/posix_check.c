@@ -4,79 +4,14 @@
 //     posix_check DIR
 #define _GNU_SOURCE
 #include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
-#include <stdarg.h>
-#include <stdbool.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <sys/statvfs.h>
-#include <sys/wait.h>
 #include <sys/xattr.h>
-#include <unistd.h>
 
-static const char *current;
-static int failures;
-
-static void __attribute__((format(printf, 3, 4)))
-expect(bool holds, int line, const char *format, ...)
-{
-    if (holds)
-        return;
-    int error = errno;
-    va_list args;
-    va_start(args, format);
-    printf("not ok: %s (line %d): ", current, line);
-    vprintf(format, args);
-    va_end(args);
-    printf(" [errno %d: %s]\n", error, strerror(error));
-    failures++;
-}
-
-#define CHECK(condition) expect((condition), __LINE__, "%s", #condition)
-// The call must fail with this errno.
-#define REFUSED(call, error)                                                                       \
-    do {                                                                                           \
-        errno = 0;                                                                                 \
-        long result_ = (long)(call);                                                               \
-        expect(result_ == -1 && errno == (error), __LINE__, "%s: %ld, expected " #error, #call,    \
-            result_);                                                                              \
-    } while (0)
-
-static struct stat
-stat_of(const char *path)
-{
-    struct stat st = {0};
-    CHECK(lstat(path, &st) == 0);
-    return st;
-}
-
-static void
-make_file(const char *path, const char *content)
-{
-    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL, 0644);
-    CHECK(fd >= 0);
-    CHECK(write(fd, content, strlen(content)) == (ssize_t)strlen(content));
-    CHECK(close(fd) == 0);
-}
-
-static bool
-has_content(const char *path, const char *content)
-{
-    char text[256] = "";
-    int fd = open(path, O_RDONLY);
-    if (fd < 0)
-        return false;
-    ssize_t n = read(fd, text, sizeof(text) - 1);
-    close(fd);
-    return n == (ssize_t)strlen(content) && memcmp(text, content, (size_t)n) == 0;
-}
+#include "check.h"
 
 static void
 files_and_errors(void)
@@ -498,10 +433,7 @@ space(void)
     CHECK(st.f_bsize >= 512 && st.f_namemax == NAME_MAX && st.f_bavail > 0);
 }
 
-static const struct {
-    const char *name;
-    void (*run)(void);
-} checks[] = {
+static const struct check_group groups[] = {
     {"files and errors", files_and_errors},
     {"directories", directories},
     {"links", links},
@@ -525,14 +457,5 @@ main(int argc, char **argv)
         fprintf(stderr, "usage: posix_check DIR\n");
         return 2;
     }
-    umask(022);
-    setvbuf(stdout, NULL, _IOLBF, 0);
-    for (size_t i = 0; i < sizeof(checks) / sizeof(checks[0]); i++) {
-        int before = failures;
-        current = checks[i].name;
-        checks[i].run();
-        if (failures == before)
-            printf("ok: %s\n", current);
-    }
-    return failures ? 1 : 0;
+    return run_groups(groups, sizeof(groups) / sizeof(groups[0]));
 }

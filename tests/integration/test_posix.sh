@@ -2,40 +2,57 @@
 # SPDX-License-Identifier: Apache-2.0
 # What programs expect of a file system; and the same state after a remount, after a crash, and after
 # a restore from the store, byte for byte and attribute for attribute.
-TEST_TIMEOUT=180
+TEST_TIMEOUT=240
 TEST_NEEDS_S3=1
 . "$(dirname "$0")/lib.sh"
 
 need_helper posix_check
+need_helper posix_more_check
+need_helper posix_access_check
 need_helper file_tool
+need_program chattr e2fsprogs
 
 compare() { # NAME WHAT
     tree_digest "${V_MNT[$1]}" >"$WORK/digest.now"
     assert_same_file "$WORK/digest.then" "$WORK/digest.now" "$2"
 }
 
+expectations() { # PROGRAM DIRECTORY [argument]
+    "$HELPERS/$1" "${@:2}" >"$WORK/posix.out" 2>&1 || {
+        grep -v '^ok' "$WORK/posix.out" || :
+        fail "$1 found differences"
+    }
+    note "$(grep -c '^ok' "$WORK/posix.out") groups of $1 are fine"
+}
+
+# What was forbidden before still is. Changes a file.
+forbidden_again() { # NAME
+    expectations posix_access_check "${V_MNT[$1]}/access" again
+    tree_digest "${V_MNT[$1]}" >"$WORK/digest.then"
+}
+
 run_mode() { # NAME STORE MOUNT-OPTION
     step "$2, $3: what programs expect"
     volume_new "$1" "$2" "$3"
     volume_mount "$1" create
-    mkdir "${V_MNT[$1]}/tree"
-    "$HELPERS/posix_check" "${V_MNT[$1]}/tree" >"$WORK/posix.out" 2>&1 || {
-        grep -v '^ok' "$WORK/posix.out" || :
-        fail "posix_check found differences"
-    }
-    note "$(grep -c '^ok' "$WORK/posix.out") groups of checks are fine"
+    mkdir "${V_MNT[$1]}/tree" "${V_MNT[$1]}/more" "${V_MNT[$1]}/access"
+    expectations posix_check "${V_MNT[$1]}/tree"
+    expectations posix_more_check "${V_MNT[$1]}/more"
+    expectations posix_access_check "${V_MNT[$1]}/access"
     tree_digest "${V_MNT[$1]}" >"$WORK/digest.then"
 
     step "$2, $3: the same after an unmount and a mount"
     volume_unmount "$1"
     volume_mount "$1"
     compare "$1" "the tree after a remount"
+    forbidden_again "$1"
 
     step "$2, $3: the same after kill -9"
     sync "${V_MNT[$1]}"
     volume_kill9 "$1"
     volume_mount "$1"
     compare "$1" "the tree after a crash"
+    forbidden_again "$1"
 
     step "$2, $3: the same from the store alone, read-only and writable"
     volume_checkpoint "$1"
@@ -50,7 +67,9 @@ run_mode() { # NAME STORE MOUNT-OPTION
     rm -rf "${V_ROOT[$1]}"
     volume_mount "$1"
     compare "$1" "the tree restored from the store"
-    rm -rf "${V_MNT[$1]}/tree"
+    forbidden_again "$1"
+    find "${V_MNT[$1]}/access" \( -type f -o -type d \) -exec chattr -i -a {} +
+    rm -rf "${V_MNT[$1]}"/*
     assert_equal 0 "$(find "${V_MNT[$1]}" -mindepth 1 | wc -l)" "files after rm -rf"
     volume_unmount "$1"
 }
