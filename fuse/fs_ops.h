@@ -9,9 +9,11 @@
 #define FUSE_USE_VERSION 312
 
 #include <fuse_lowlevel.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "fuse/ckptfs_ioctl.h"
 #include "fuse/seek.h"
 #include "fuse/ticket.h"
 #include "platform/lock.h"
@@ -34,6 +36,8 @@ struct fs {
     struct lock lock;      // protects `deferred`
     struct condition idle; // `deferred` has become 0
     uint64_t deferred;     // requests that are answered after their handler has returned
+    // What the kernel has sent, by opcode (index 0: unknown ones); for ckptctl status --fuse.
+    _Atomic uint64_t requests[CKPTFS_FUSE_OPCODES];
 };
 
 // The userdata of the session is a struct fs.

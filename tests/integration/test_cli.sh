@@ -137,6 +137,21 @@ expect 2 "ckptfs: " "$CKPTFS" -o "$common" "$store" "$mnt"
 expect 0 "source         $store" "$CKPTCTL" status "$mnt"
 expect 0 "read-write" "$CKPTCTL" status "$mnt/file"
 expect 0 "\"tenant\":\"acme\"" "$CKPTCTL" status --json "$mnt"
+
+# Requests by opcode: one more file is one CREATE and one RELEASE more.
+requests() { "$CKPTCTL" status --fuse --json "$mnt" | jq -r ".$1"; }
+expect 0 "CREATE " "$CKPTCTL" status --fuse "$mnt"
+expect 0 "all " "$CKPTCTL" status --fuse "$mnt/file"
+expect 0 "\"STATX\":" "$CKPTCTL" status --json --fuse "$mnt"
+created=$(requests CREATE)
+released=$(requests RELEASE)
+all=$(requests all)
+: >"$mnt/counted"
+[ "$(requests CREATE)" = $((created + 1)) ] || fail "a new file is not one CREATE"
+await_release() { [ "$(requests RELEASE)" = $((released + 1)) ]; }
+await await_release
+[ "$(requests all)" -ge $((all + 2)) ] || fail "the sum of the requests does not grow"
+
 expect 0 "is published" "$CKPTCTL" checkpoint "$mnt"
 expect 0 "is recorded locally" "$CKPTCTL" checkpoint --local "$mnt/file"
 expect 0 "ticket" "$CKPTCTL" checkpoint --no-wait "$mnt"
