@@ -30,7 +30,8 @@ struct fs_settings {
 struct fs {
     struct fs_settings settings;
     struct volume *volume;
-    bool told_to_kill_suid; // the kernel says when suid bits are to be cleared; see device.h
+    bool kernel_opens_directories; // it does not need OPENDIR and RELEASEDIR
+    bool told_to_kill_suid;        // the kernel says when suid bits are to be cleared; see device.h
     struct tickets tickets;
     struct seeker seeker;
     struct lock lock;      // protects `deferred`
