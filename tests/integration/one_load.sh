@@ -13,6 +13,7 @@ db_init() { db_load_bulk 1; }
 db_start() { :; }
 db_stop() { :; }
 db_crash() { :; }
+db_kill() { kill -KILL "$LOAD" 2>/dev/null || :; }
 
 db_load_start() {
     : >"$WORK/load.out"
