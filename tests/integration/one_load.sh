@@ -26,6 +26,8 @@ db_load_start() {
 
 db_load_stop() {
     LOAD_STATUS=0
+    # A server whose file system is gone must not keep its clients waiting.
+    is_running "${V_PID[$VOLUME]:-0}" || db_crash
     kill -TERM "$LOAD" 2>/dev/null || :
     wait "$LOAD_JOB" 2>/dev/null || LOAD_STATUS=$?
 }
