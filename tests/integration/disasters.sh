@@ -25,6 +25,7 @@
 DB=              # directory of the database; set by disaster_volume
 ACKS=$WORK/acks  # acknowledgements, outside of every mount
 UNDER_WAY=1
+LOAD_STEP=100 # transactions before a database or its daemon is killed
 mkdir -p "$ACKS"
 
 CRASH_POINTS="checkpoint.planned checkpoint.staged checkpoint.recorded checkpoint.uploaded
@@ -89,7 +90,7 @@ disaster_kill_daemon() {
     volume_mount "$VOLUME"
     db_start
     db_load_start
-    load_progress 100
+    load_progress $LOAD_STEP
     # Long enough for checkpoints of the timer to be among what is interrupted.
     sleep "$((RANDOM % 3)).$RANDOM"
     volume_kill9 "$VOLUME"
@@ -107,7 +108,7 @@ disaster_kill_database() {
     volume_mount "$VOLUME"
     db_start
     db_load_start
-    load_progress 100
+    load_progress $LOAD_STEP
     sleep "0.$RANDOM"
     db_kill
     db_load_stop
@@ -185,11 +186,11 @@ disaster_lose_root() {
 lose_root_under_load() {
     step "(c) ${V_STORE[$VOLUME]}: the storage root is lost after a checkpoint under load"
     db_load_start
-    load_progress 50
+    load_progress $((LOAD_STEP / 2))
     db_mark "$WORK/acked.before"
     volume_checkpoint "$VOLUME"
     db_mark "$WORK/acked.after"
-    load_progress 50
+    load_progress $((LOAD_STEP / 2))
     volume_kill9 "$VOLUME"
     db_load_stop
     db_crash
