@@ -4,7 +4,7 @@
 # doc/databases.md. `make request-costs` runs it; so does
 #     tests/integration/request_cost.sh [DATABASE...]
 # One client, small transactions, a warm database, no checkpoints of the volume meanwhile.
-# COST_OPTIONS: options for the mount. COST_MOUNTED: measure in this directory of a mount instead.
+# COST_OPTIONS: options for the mount.
 TEST_TIMEOUT=600
 . "$(dirname "$0")/lib.sh"
 
@@ -37,31 +37,16 @@ end_count() { # TRANSACTIONS
     difference "$WORK/count.0" "$WORK/count.1" "$WORK/own.0" "$WORK/own.1" "$1" >"$WORK/cost"
 }
 
-load_of() { # PROGRAM ARGUMENTS...
-    "$HELPERS/$1" "${@:2}" >"$WORK/load.out" 2>&1 || fail "the load failed: $(cat "$WORK/load.out")"
-}
-
 # ---- the databases ------------------------------------------------------------------------------
 
-# The program opens and closes the database: that is counted with an empty run and taken away.
-measure_program() { # PROGRAM WORDS-BEFORE-THE-STREAM...
+measure_helper() { # PROGRAM PLACE-WORDS...
     need_helper "$1"
-    local n=500 program=$1 own
+    server one_load.sh
+    LOADER=("$HELPERS/$1")
     shift
-    load_of "$program" load "$@" one "$ACKS/one" 400 16 100
-    begin_count
-    load_of "$program" load "$@" one "$ACKS/one" 400 16 1
-    requests "$WORK/count.1"
-    own=$WORK/count.0
-    cp "$WORK/count.0" "$WORK/own.0"
-    cp "$WORK/count.1" "$WORK/own.1"
-    requests "$WORK/count.0"
-    load_of "$program" load "$@" one "$ACKS/one" 400 16 $((n + 1))
-    end_count $n
+    LOAD_PLACE=("$@")
+    measure_load
 }
-measure_sqlite() { measure_program sqlite_load "$DB/$1.db" "$1"; }
-measure_lmdb() { measure_program lmdb_load "$DB"; }
-measure_rocksdb() { measure_program rocksdb_load "$DB"; }
 
 measure_postgres() {
     local n=500
@@ -80,10 +65,84 @@ measure_postgres() {
     pg_stop
 }
 
+# The functions of a server's file; $VOLUME is what they look at.
+server() { # FILES...
+    local file
+    VOLUME=v
+    for file in "$@"; do
+        # shellcheck disable=SC1090
+        . "$TEST_HERE/$file"
+    done
+}
+
+measure_clients() {
+    local n=500
+    clients_run 300
+    begin_count
+    clients_run $n
+    end_count $n
+    db_stop
+}
+
+measure_mariadb() {
+    server clients.sh mariadb.sh
+    db_init
+    measure_clients
+}
+
+measure_redis() { # MODE
+    server clients.sh redis.sh
+    redis_mode "$1"
+    db_init
+    measure_clients
+}
+
+# The load program connects, or opens the file: that is counted with a short run and taken away.
+measure_load() {
+    local n=500
+    one_load 100
+    begin_count
+    one_load 1
+    requests "$WORK/own.1"
+    cp "$WORK/count.0" "$WORK/own.0"
+    requests "$WORK/count.0"
+    one_load $((n + 1))
+    end_count $n
+}
+one_load() { # N
+    LOAD_STREAMS=1 "${LOADER[@]}" load "${LOAD_PLACE[@]}" $STREAM "$ACKS/$STREAM" 400 16 "$1" \
+        >"$WORK/load.out" 2>&1 || fail "the load failed: $(cat "$WORK/load.out")"
+}
+
+measure_duckdb() {
+    server one_load.sh node.sh duckdb.sh
+    LOAD_PLACE=("$(load_place)")
+    measure_load
+}
+
+measure_etcd() {
+    server one_load.sh node.sh etcd.sh
+    LOAD_PLACE=("$(load_place)")
+    db_start
+    measure_load
+    db_stop
+}
+
+measure_git() {
+    local n=50
+    server git.sh
+    db_init
+    git_commits a 20
+    begin_count
+    git_commits a $n
+    end_count $n
+}
+
 measure() { # DATABASE
     case $1 in
-        sqlite-*) measure_sqlite "${1#sqlite-}" ;;
-        postgres | lmdb | rocksdb | duckdb | mariadb | etcd | git) "measure_$1" ;;
+        sqlite-*) measure_helper sqlite_load "$DB/zoo.db" "${1#sqlite-}" ;;
+        lmdb | rocksdb) measure_helper "$1_load" "$DB" ;;
+        postgres | mariadb | duckdb | etcd | git) "measure_$1" ;;
         redis-*) measure_redis "${1#redis-}" ;;
         *) fail "no database $1" ;;
     esac
@@ -97,6 +156,7 @@ for database in $DATABASES; do
     step "$database"
     DB=${V_MNT[v]}/$database
     mkdir "$DB"
+    rm -rf "$ACKS"/* "$WORK/clients"
     (measure "$database")
     note "$(tr '\n' ' ' <"$WORK/cost")"
     awk '{ sum += $2; text = text (NR > 1 ? ", " : "") $1 " " $2 } END { printf "%.2f | %s\n", sum, text }' "$WORK/cost" |
