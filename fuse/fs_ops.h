@@ -20,11 +20,12 @@
 #include "volume/volume.h"
 
 struct fs_settings {
-    bool writeback;          // the kernel's write-back cache
-    bool sync_writes;        // mounted with -o sync: every write is one with O_SYNC
-    uint64_t max_read;       // bytes; 0: what the kernel likes
-    uint64_t max_readahead;  // bytes; 0: what the kernel likes
-    uint64_t max_background; // requests; 0: 64
+    bool writeback;               // the kernel's write-back cache
+    bool sync_writes;             // mounted with -o sync: every write is one with O_SYNC
+    uint64_t max_read;            // bytes; 0: what the kernel likes
+    uint64_t max_readahead;       // bytes; 0: what the kernel likes
+    uint64_t max_background;      // requests; 0: 64
+    uint64_t time_granularity_ms; // 0: nanoseconds
 };
 
 struct fs {

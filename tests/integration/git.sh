@@ -9,7 +9,6 @@ need_program git git
 GIT_STREAMS="a b"
 GIT_FILES=1500
 GIT_PIDS=()
-GIT_JOBS=()
 LOAD_FAILED=
 # Every object and reference is synced before git says that it is done.
 cat >"$WORK/gitconfig" <<'CONFIG'
@@ -104,7 +103,7 @@ git_commits() { # STREAM LIMIT
 
 db_load_start() {
     local stream
-    GIT_PIDS=() GIT_JOBS=()
+    GIT_PIDS=()
     : >"$WORK/load.out"
     # Each stream is a process group of its own.
     set -m

@@ -68,6 +68,7 @@ measure_postgres() {
 # The functions of a server's file; $VOLUME is what they look at.
 server() { # FILES...
     local file
+    # shellcheck disable=SC2034 # read in the files
     VOLUME=v
     for file in "$@"; do
         # shellcheck disable=SC1090
@@ -110,7 +111,7 @@ measure_load() {
     end_count $n
 }
 one_load() { # N
-    LOAD_STREAMS=1 "${LOADER[@]}" load "${LOAD_PLACE[@]}" $STREAM "$ACKS/$STREAM" 400 16 "$1" \
+    LOAD_STREAMS=1 "${LOADER[@]}" load "${LOAD_PLACE[@]}" "$STREAM" "$ACKS/$STREAM" 400 16 "$1" \
         >"$WORK/load.out" 2>&1 || fail "the load failed: $(cat "$WORK/load.out")"
 }
 
@@ -156,7 +157,7 @@ for database in $DATABASES; do
     step "$database"
     DB=${V_MNT[v]}/$database
     mkdir "$DB"
-    rm -rf "$ACKS"/* "$WORK/clients"
+    rm -rf "${ACKS:?}"/* "$WORK/clients"
     (measure "$database")
     note "$(tr '\n' ' ' <"$WORK/cost")"
     awk '{ sum += $2; text = text (NR > 1 ? ", " : "") $1 " " $2 } END { printf "%.2f | %s\n", sum, text }' "$WORK/cost" |

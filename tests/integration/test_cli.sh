@@ -91,6 +91,7 @@ expect 1 "option nonsense is not known" "$CKPTFS" -o nonsense "$store" "$mnt"
 expect 1 "option wal_limit: '1K' is not right; give a size" "$CKPTFS" -o wal_limit=1K "$store" "$mnt"
 expect 1 "option root needs a value" "$CKPTFS" -o root "$store" "$mnt"
 expect 1 "option at: '0'" "$CKPTFS" -o at=0 "$store" "$mnt"
+expect 1 "number from 1 to 1000" "$CKPTFS" -o time_granularity_ms=1001 "$store" "$mnt"
 expect 1 "unknown switch" "$CKPTFS" --nonsense "$store" "$mnt"
 expect 1 "unknown switch" "$CKPTFS" "$store" "$mnt" -o
 
@@ -194,6 +195,16 @@ expect 0 "" "$CKPTFS" -o "$common,ro" "$store" "$mnt"
 [ "$(cat "$mnt/file")" = two ] || fail "the file is not what it was"
 (echo three >"$mnt/file") 2>/dev/null && fail "a read-only mount was written to"
 expect 0 "read-only" "$CKPTCTL" status "$mnt"
+end_mount
+
+expect 0 "" "$CKPTFS" -o "$common" "$store" "$mnt"
+touch -d 2020-01-02T03:04:05.123456789Z "$mnt/file"
+[ "$(date -r "$mnt/file" -u +%FT%T.%N)" = 2020-01-02T03:04:05.123456789 ] || fail "times are cut off"
+end_mount
+expect 0 "" "$CKPTFS" -o "$common,time_granularity_ms=1000" "$store" "$mnt"
+[ "$(date -r "$mnt/file" -u +%FT%T.%N)" = 2020-01-02T03:04:05.123456789 ] || fail "an old time changes"
+touch -d 2020-01-02T03:04:05.123456789Z "$mnt/file"
+[ "$(date -r "$mnt/file" -u +%FT%T.%N)" = 2020-01-02T03:04:05.000000000 ] || fail "times are not cut off"
 end_mount
 
 # ---- how a mount ends ---------------------------------------------------------------------------
