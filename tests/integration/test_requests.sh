@@ -25,7 +25,7 @@ cost_within() { # DATABASE REQUESTS: for each transaction
 never_sent() { # DATABASE OPCODES...
     local database=$1 opcode
     for opcode in "${@:2}"; do
-        grep "^| $database |" "$WORK/costs.out" | tr '|,' '\n\n' |
+        grep "^| $database |" "$WORK/costs.out" | sed 's:[|,]:\n:g' |
             awk -v opcode="$opcode" '$1 == opcode && $2 > 0.05 { bad = 1 } END { exit bad }' ||
             complain "$database: $opcode is sent"
     done
