@@ -14,7 +14,11 @@ build="build-essential autoconf automake pkg-config libfuse3-dev fuse3 liblmdb-d
 demo="sqlite3 postgresql postgresql-contrib jq procps util-linux"
 test="check lmdb-utils libsqlite3-dev librocksdb-dev rocksdb-tools ceph-mon ceph-osd radosgw
     ceph-common curl attr acl clang-format-14 shellcheck cppcheck valgrind fio e2fsprogs kmod
-    xz-utils gdb"
+    xz-utils gdb mariadb-server-core mariadb-client-core redis-server redis-tools etcd-server
+    etcd-client git"
+# Who has these from somewhere else keeps them: Debian's would not go together with them.
+command -v node >/dev/null || test="$test nodejs"
+command -v npm >/dev/null || test="$test npm"
 
 wanted=
 for group in "$@"; do
@@ -56,7 +60,20 @@ if [[ " ${missing[*]} " == *" postgresql"* ]] && [ ! -e /etc/postgresql-common/c
 fi
 
 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+# The tests start servers of their own; those of the packages stay down.
+policy=/usr/sbin/policy-rc.d
+our_policy=
+# shellcheck disable=SC2317 # a trap calls it
+finish() {
+    rm -f "$log"
+    [ -z "$our_policy" ] || "${as_root[@]}" rm -f "$policy"
+}
+trap finish EXIT
+if [ ! -e "$policy" ]; then
+    our_policy=1
+    printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
+    "${as_root[@]}" chmod 755 "$policy"
+fi
 apt() { # apt-get, waiting for others that hold its lock
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y \
         -o DPkg::Lock::Timeout=300 -o Dpkg::Options::=--force-confold "$@" >>"$log" 2>&1 </dev/null

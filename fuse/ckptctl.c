@@ -22,6 +22,7 @@ struct arguments {
     bool json;
     bool no_wait;
     bool local;
+    bool fuse;
     bool quiet;
     const char *operand; // SOURCE or MOUNTPOINT
 };
@@ -60,6 +61,21 @@ print_out(struct buffer *text)
 }
 
 static int
+print_fuse(const struct arguments *a, int fd)
+{
+    BUFFER_AUTO text = {0};
+    struct ckptfs_fuse_requests requests;
+    int rc = control_fuse_requests(fd, &requests);
+    if (rc != 0)
+        return control_failed("status of", a->operand, rc);
+    if (a->json)
+        print_fuse_requests_json(&requests, &text);
+    else
+        print_fuse_requests(&requests, &text);
+    return print_out(&text);
+}
+
+static int
 run_status(const struct arguments *a)
 {
     BUFFER_AUTO text = {0};
@@ -67,6 +83,8 @@ run_status(const struct arguments *a)
     CLEANUP(file_close_auto) int fd = control_open(a->operand);
     if (fd < 0)
         return EXIT_STATUS_ERROR;
+    if (a->fuse)
+        return print_fuse(a, fd);
     int rc = control_status(fd, &status);
     if (rc != 0)
         return control_failed("status of", a->operand, rc);
@@ -120,12 +138,13 @@ run_checkpoint(const struct arguments *a)
 
 // ---- the command line ---------------------------------------------------------------------------
 
-enum { SWITCH_JSON = 256, SWITCH_NO_WAIT, SWITCH_LOCAL };
+enum { SWITCH_JSON = 256, SWITCH_NO_WAIT, SWITCH_LOCAL, SWITCH_FUSE };
 
 static const struct option create_switches[] = {
     {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
-static const struct option status_switches[] = {
-    {"help", no_argument, NULL, 'h'}, {"json", no_argument, NULL, SWITCH_JSON}, {NULL, 0, NULL, 0}};
+static const struct option status_switches[] = {{"help", no_argument, NULL, 'h'},
+    {"json", no_argument, NULL, SWITCH_JSON}, {"fuse", no_argument, NULL, SWITCH_FUSE},
+    {NULL, 0, NULL, 0}};
 static const struct option checkpoint_switches[] = {{"help", no_argument, NULL, 'h'},
     {"json", no_argument, NULL, SWITCH_JSON}, {"no-wait", no_argument, NULL, SWITCH_NO_WAIT},
     {"local", no_argument, NULL, SWITCH_LOCAL}, {"quiet", no_argument, NULL, 'q'},
@@ -136,9 +155,10 @@ static const struct command commands[] = {
         "Makes an empty volume at SOURCE: s3://BUCKET[/PREFIX]/TENANT or\n"
         "file:///DIRECTORY/TENANT. It must not exist.\n",
         run_create},
-    {"status", ":h", status_switches, "status [--json] MOUNTPOINT",
+    {"status", ":h", status_switches, "status [--fuse] [--json] MOUNTPOINT",
         "Shows the state of the volume mounted at MOUNTPOINT; any path below it will do.\n"
         "\n"
+        "    --fuse       how many requests the kernel has sent since the mount, by opcode\n"
         "    --json       all of it, as one JSON object\n",
         run_status},
     {"checkpoint", ":hq", checkpoint_switches,
@@ -205,6 +225,9 @@ take_switch(const struct command *c, struct arguments *a, int letter)
         return EXIT_SUCCESS;
     case SWITCH_LOCAL:
         a->local = true;
+        return EXIT_SUCCESS;
+    case SWITCH_FUSE:
+        a->fuse = true;
         return EXIT_SUCCESS;
     case 'q':
         a->quiet = true;

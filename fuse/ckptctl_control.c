@@ -38,6 +38,13 @@ control_status(int fd, struct ckptfs_status *status_out)
 }
 
 int
+control_fuse_requests(int fd, struct ckptfs_fuse_requests *requests_out)
+{
+    *requests_out = (struct ckptfs_fuse_requests){.version = CKPTFS_ABI_VERSION};
+    return ioctl(fd, CKPTFS_IOC_FUSE, requests_out) < 0 ? -errno : 0;
+}
+
+int
 control_checkpoint(int fd, uint32_t flags, struct ckptfs_checkpoint *checkpoint_out)
 {
     *checkpoint_out = (struct ckptfs_checkpoint){.version = CKPTFS_ABI_VERSION, .flags = flags};

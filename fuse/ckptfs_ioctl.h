@@ -83,13 +83,27 @@ struct ckptfs_status {
     char last_error[200];
 };
 
+/* The FUSE requests that the kernel has sent since the mount, for who looks into what a program
+   costs. Opcodes are those of <linux/fuse.h>. */
+#define CKPTFS_FUSE_OPCODES 64
+
+struct ckptfs_fuse_requests {
+    __u32 version;
+    __u32 reserved0;
+    __u64 reserved[7];
+    __u64 requests[CKPTFS_FUSE_OPCODES]; /* out: by opcode; those that are too high at index 0 */
+};
+
 #define CKPTFS_IOC_CHECKPOINT _IOWR('K', 0x01, struct ckptfs_checkpoint)
 #define CKPTFS_IOC_STATUS     _IOWR('K', 0x02, struct ckptfs_status)
+#define CKPTFS_IOC_FUSE       _IOWR('K', 0x10, struct ckptfs_fuse_requests)
 
 #ifdef __cplusplus
 static_assert(sizeof(struct ckptfs_checkpoint) == 64, "ABI");
+static_assert(sizeof(struct ckptfs_fuse_requests) == 576, "ABI");
 #else
 _Static_assert(sizeof(struct ckptfs_checkpoint) == 64, "ABI");
+_Static_assert(sizeof(struct ckptfs_fuse_requests) == 576, "ABI");
 #endif
 
 #endif

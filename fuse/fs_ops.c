@@ -27,7 +27,11 @@ apply_settings(const struct fs_settings *settings, struct fuse_conn_info *conn)
     conn->max_background =
         settings->max_background > 0 ? (unsigned)settings->max_background : BACKGROUND_DEFAULT;
     conn->congestion_threshold = conn->max_background * 3 / 4;
-    conn->time_gran = 1;
+    // With the write-back cache the kernel keeps the times of files, and hands a changed one over
+    // before an FSYNC: a SETATTR for each commit that comes later than a clock tick after the one
+    // before it. Times that change less often cost less.
+    conn->time_gran =
+        settings->time_granularity_ms > 0 ? (unsigned)settings->time_granularity_ms * 1000000u : 1;
     // Everything that is not named stays off. EXPLICIT_INVAL_DATA: nobody else changes files, so a
     // new mtime is no reason to drop cached pages. No POSIX_LOCKS and FLOCK_LOCKS: one host has the
     // volume, the kernel's own locks are enough. No HANDLE_KILLPRIV: it makes the daemon clear
@@ -52,6 +56,7 @@ init(void *userdata, struct fuse_conn_info *conn)
         log_warning("fuse.no_writeback", "the kernel has no write-back cache for FUSE");
         fs->settings.writeback = false;
     }
+    fs->kernel_opens_directories = (conn->capable & FUSE_CAP_NO_OPENDIR_SUPPORT) != 0;
     struct log_event e;
     log_begin(&e, LOG_LEVEL_INFO, "fuse.connected");
     log_u64(&e, "protocol_major", conn->proto_major);

@@ -9,33 +9,39 @@
 #define FUSE_USE_VERSION 312
 
 #include <fuse_lowlevel.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "fuse/ckptfs_ioctl.h"
 #include "fuse/seek.h"
 #include "fuse/ticket.h"
 #include "platform/lock.h"
 #include "volume/volume.h"
 
 struct fs_settings {
-    bool writeback;          // the kernel's write-back cache
-    bool sync_writes;        // mounted with -o sync: every write is one with O_SYNC
-    uint64_t max_read;       // bytes; 0: what the kernel likes
-    uint64_t max_readahead;  // bytes; 0: what the kernel likes
-    uint64_t max_background; // requests; 0: 64
+    bool writeback;               // the kernel's write-back cache
+    bool sync_writes;             // mounted with -o sync: every write is one with O_SYNC
+    uint64_t max_read;            // bytes; 0: what the kernel likes
+    uint64_t max_readahead;       // bytes; 0: what the kernel likes
+    uint64_t max_background;      // requests; 0: 64
+    uint64_t time_granularity_ms; // 0: nanoseconds
 };
 
 struct fs {
     struct fs_settings settings;
     struct volume *volume;
-    bool told_to_kill_suid; // the kernel says when suid bits are to be cleared; see device.h
-    bool long_setxattr;     // SETXATTR requests come in their extended form
-    bool has_access_lists;  // the kernel checks permissions by POSIX access lists
+    bool kernel_opens_directories; // it does not need OPENDIR and RELEASEDIR
+    bool told_to_kill_suid;        // the kernel says when suid bits are to be cleared; see device.h
+    bool long_setxattr;            // SETXATTR requests come in their extended form
+    bool has_access_lists;         // the kernel checks permissions by POSIX access lists
     struct tickets tickets;
     struct seeker seeker;
     struct lock lock;      // protects `deferred`
     struct condition idle; // `deferred` has become 0
     uint64_t deferred;     // requests that are answered after their handler has returned
+    // What the kernel has sent, by opcode (index 0: unknown ones); for ckptctl status --fuse.
+    _Atomic uint64_t requests[CKPTFS_FUSE_OPCODES];
 };
 
 // The userdata of the session is a struct fs.

@@ -210,6 +210,18 @@ status(fuse_req_t req)
     fuse_reply_ioctl(req, 0, &out, sizeof(out));
 }
 
+// ---- requests -----------------------------------------------------------------------------------
+
+static void
+fuse_requests(fuse_req_t req)
+{
+    struct fs *fs = fs_of(req);
+    struct ckptfs_fuse_requests out = {.version = CKPTFS_ABI_VERSION};
+    for (size_t i = 0; i < CKPTFS_FUSE_OPCODES; i++)
+        out.requests[i] = atomic_load_explicit(&fs->requests[i], memory_order_relaxed);
+    fuse_reply_ioctl(req, 0, &out, sizeof(out));
+}
+
 // ---- dispatch -----------------------------------------------------------------------------------
 
 static int
@@ -230,19 +242,57 @@ check_status(const struct ckptfs_status *in)
     return 0;
 }
 
+static int
+check_fuse_requests(const struct ckptfs_fuse_requests *in)
+{
+    if (in->version != CKPTFS_ABI_VERSION || in->reserved0 != 0 ||
+        !is_zero(in->reserved, sizeof(in->reserved)))
+        return -EINVAL;
+    return 0;
+}
+
+union request {
+    struct ckptfs_checkpoint checkpoint;
+    struct ckptfs_status status;
+    struct ckptfs_fuse_requests fuse;
+};
+
+// 0 for a command that there is not.
+static size_t
+size_of(unsigned command)
+{
+    switch (command) {
+    case CKPTFS_IOC_CHECKPOINT:
+        return sizeof(struct ckptfs_checkpoint);
+    case CKPTFS_IOC_STATUS:
+        return sizeof(struct ckptfs_status);
+    case CKPTFS_IOC_FUSE:
+        return sizeof(struct ckptfs_fuse_requests);
+    default:
+        return 0;
+    }
+}
+
+static int
+check(unsigned command, const union request *in)
+{
+    if (command == CKPTFS_IOC_CHECKPOINT)
+        return check_checkpoint(&in->checkpoint);
+    if (command == CKPTFS_IOC_STATUS)
+        return check_status(&in->status);
+    return check_fuse_requests(&in->fuse);
+}
+
 void
 fs_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned command, void *argument UNUSED,
     struct fuse_file_info *fi UNUSED, unsigned flags UNUSED, const void *in, size_t in_size,
     size_t out_size)
 {
-    union {
-        struct ckptfs_checkpoint checkpoint;
-        struct ckptfs_status status;
-    } u;
-    size_t size = command == CKPTFS_IOC_CHECKPOINT ? sizeof(u.checkpoint) : sizeof(u.status);
+    union request u;
+    size_t size = size_of(command);
     if (fs_flags_ioctl(req, ino, command, in, in_size, out_size))
         return;
-    if (command != CKPTFS_IOC_CHECKPOINT && command != CKPTFS_IOC_STATUS) {
+    if (size == 0) {
         fs_reply_result(req, -ENOTTY);
         return;
     }
@@ -251,13 +301,14 @@ fs_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned command, void *argument UNUSED
         rc = -EINVAL;
     if (rc == 0) {
         memcpy(&u, in, size);
-        rc = command == CKPTFS_IOC_CHECKPOINT ? check_checkpoint(&u.checkpoint)
-                                              : check_status(&u.status);
+        rc = check(command, &u);
     }
     if (rc != 0)
         fs_reply_result(req, rc);
     else if (command == CKPTFS_IOC_CHECKPOINT)
         checkpoint(req, &u.checkpoint);
-    else
+    else if (command == CKPTFS_IOC_STATUS)
         status(req);
+    else
+        fuse_requests(req);
 }

@@ -9,6 +9,9 @@
 
 #include "platform/memory.h"
 
+// The kernel takes no more.
+#define TIME_GRANULARITY_MAX_MS 1000u
+
 // ---- options that are not the volume's ----------------------------------------------------------
 
 enum mount_option_type {
@@ -41,6 +44,8 @@ static const struct mount_option mount_options[] = {
     {"max_readahead=", OPTION_NUMBER, IN(max_readahead), "largest readahead in bytes"},
     {"max_background=", OPTION_NUMBER, IN(max_background),
         "background requests at the same time (default 64)"},
+    {"time_granularity_ms=", OPTION_NUMBER, IN(time_granularity_ms),
+        "round times of files down to this, at most 1000 (default: not at all)"},
     {"debug", OPTION_FLAG, IN(debug), "show every request; implies -f"},
     {"sync", OPTION_FLAG, IN(sync), "every write is synchronous"},
     {"async", OPTION_IGNORE, 0, NULL},
@@ -247,6 +252,11 @@ options_parse(struct options *options, int argc, char *const argv[], struct buff
     rc = take_arguments(options, argc - optind, argv + optind, error);
     if (rc != 0)
         return rc;
+    if (options->time_granularity_ms > TIME_GRANULARITY_MAX_MS) {
+        buffer_printf(error, "option time_granularity_ms: give a number from 1 to %u",
+            TIME_GRANULARITY_MAX_MS);
+        return -EINVAL;
+    }
     options->foreground = options->foreground || options->debug;
     make_absolute(&options->mountpoint);
     make_absolute(&options->config.root);

@@ -26,6 +26,7 @@ struct options {
     uint64_t max_read;
     uint64_t max_readahead;
     uint64_t max_background;
+    uint64_t time_granularity_ms;
     struct buffer kernel; // "name,name=value,...": passed on to mount(2) by libfuse
 };
 

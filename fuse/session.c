@@ -301,7 +301,8 @@ session_run(const struct options *options, struct startup *startup)
         .sync_writes = options->sync,
         .max_read = options->max_read,
         .max_readahead = options->max_readahead,
-        .max_background = options->max_background};
+        .max_background = options->max_background,
+        .time_granularity_ms = options->time_granularity_ms};
     int rc = mount_open(&s.mount, options->mountpoint, &error);
     if (rc == 0)
         rc = open_volume(&s, &error);

@@ -10,7 +10,7 @@ _ckptctl() {
     else
         case ${COMP_WORDS[1]} in
             create) words="--help -o file:/// s3://" ;;
-            status) words="--help --json" ;;
+            status) words="--fuse --help --json" ;;
             checkpoint) words="--help --json --local --no-wait --quiet" ;;
         esac
     fi

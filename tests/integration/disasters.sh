@@ -7,6 +7,7 @@
 #     db_init            makes the database below $DB (a directory on the mount)
 #     db_start, db_stop  start (with recovery) and cleanly stop a server, where there is one
 #     db_crash           ends the processes that have the dead file system open
+#     db_kill            kill -9 of whatever has the database open, load included, on a healthy mount
 #     db_load_start      starts a load in the background; it acknowledges in $ACKS
 #     db_load_stop       ends that load and waits; the load may have failed
 #     db_load_healthy    as db_load_stop, but a load that failed fails the test
@@ -18,10 +19,13 @@
 #     db_max_ms          the longest commit of the load that ended last
 #     db_forget          forgets all acknowledgements
 #
-# Transactions of a stream have the numbers 1, 2, 3, ..., and at most one is under way in a stream.
+# Transactions of a stream have the numbers 1, 2, 3, ..., and at most one is under way in a stream
+# (UNDER_WAY, where they are acknowledged in groups).
 
 DB=              # directory of the database; set by disaster_volume
 ACKS=$WORK/acks  # acknowledgements, outside of every mount
+UNDER_WAY=1
+LOAD_STEP=100 # transactions before a database or its daemon is killed
 mkdir -p "$ACKS"
 
 CRASH_POINTS="checkpoint.planned checkpoint.staged checkpoint.recorded checkpoint.uploaded
@@ -54,8 +58,9 @@ check_nothing_lost() { # WHAT [ACKED-FILE]
 # Nothing newer than what was acknowledged (or under way) at a moment.
 check_nothing_newer() { # WHAT ACKED-FILE
     sort -u "$WORK/known.txt" "$2" |
-        awk -F: 'FNR == NR { if ($2 + 0 > newest[$1]) newest[$1] = $2 + 0; next }
-            $2 > newest[$1] + 1 { print }' - "$WORK/ids.txt" >"$WORK/newer.txt"
+        awk -F: -v under_way="$UNDER_WAY" '
+            FNR == NR { if ($2 + 0 > newest[$1]) newest[$1] = $2 + 0; next }
+            $2 > newest[$1] + under_way { print }' - "$WORK/ids.txt" >"$WORK/newer.txt"
     if [ -s "$WORK/newer.txt" ]; then
         head -n 3 "$WORK/newer.txt"
         fail "$1: $(wc -l <"$WORK/newer.txt") transactions are newer than the checkpoint"
@@ -85,7 +90,7 @@ disaster_kill_daemon() {
     volume_mount "$VOLUME"
     db_start
     db_load_start
-    load_progress 100
+    load_progress $LOAD_STEP
     # Long enough for checkpoints of the timer to be among what is interrupted.
     sleep "$((RANDOM % 3)).$RANDOM"
     volume_kill9 "$VOLUME"
@@ -93,6 +98,21 @@ disaster_kill_daemon() {
     db_crash
     volume_mount "$VOLUME"
     recover_and_check "after kill -9"
+    db_stop
+    volume_unmount "$VOLUME"
+}
+
+# (f)
+disaster_kill_database() {
+    step "(f) kill -9 of the database in the middle of the load"
+    volume_mount "$VOLUME"
+    db_start
+    db_load_start
+    load_progress $LOAD_STEP
+    sleep "0.$RANDOM"
+    db_kill
+    db_load_stop
+    recover_and_check "after kill -9 of the database"
     db_stop
     volume_unmount "$VOLUME"
 }
@@ -157,14 +177,20 @@ disaster_lose_root() {
     check_nothing_lost "restored, published at rest" "$WORK/acked.published"
     check_nothing_newer "restored, published at rest" "$WORK/acked.published"
     forget_the_lost
+    lose_root_under_load
+    db_stop
+    volume_unmount "$VOLUME"
+}
 
+# The volume is mounted without a timer and the database runs, before and after.
+lose_root_under_load() {
     step "(c) ${V_STORE[$VOLUME]}: the storage root is lost after a checkpoint under load"
     db_load_start
-    load_progress 50
+    load_progress $((LOAD_STEP / 2))
     db_mark "$WORK/acked.before"
     volume_checkpoint "$VOLUME"
     db_mark "$WORK/acked.after"
-    load_progress 50
+    load_progress $((LOAD_STEP / 2))
     volume_kill9 "$VOLUME"
     db_load_stop
     db_crash
@@ -174,8 +200,6 @@ disaster_lose_root() {
     check_nothing_lost "restored, published under load" "$WORK/acked.before"
     check_nothing_newer "restored, published under load" "$WORK/acked.after"
     forget_the_lost
-    db_stop
-    volume_unmount "$VOLUME"
 }
 
 # (d)
@@ -309,6 +333,7 @@ run_disasters() {
     volume_checkpoint v
     volume_unmount v
 
+    disaster_kill_database
     disaster_kill_daemon
     disaster_kill_in_checkpoint
     disaster_lose_root
@@ -328,4 +353,30 @@ run_disasters() {
     disaster_kill_daemon
     disaster_lose_root
     disaster_second_owner
+}
+
+# What every other program of the zoo goes through: killed itself, its daemon killed, its storage
+# root lost. The long variant does it again and again, and kills the daemon inside of checkpoints.
+run_zoo() {
+    local round rounds=1
+    [ -z "$CKPTFS_TEST_LONG" ] || rounds=5
+    : >"$WORK/known.txt"
+    volume_new v file
+    disaster_volume v
+    step "a new volume with a database on it"
+    volume_mount v create,checkpoint_interval=2s
+    mkdir -p "$DB"
+    db_init
+    db_stop
+    volume_unmount v
+    for ((round = 0; round < rounds; round++)); do
+        disaster_kill_database
+        disaster_kill_daemon
+        volume_mount v checkpoint_interval=0
+        db_start
+        lose_root_under_load
+        db_stop
+        volume_unmount v
+    done
+    [ -z "$CKPTFS_TEST_LONG" ] || disaster_kill_in_checkpoint
 }

@@ -8,6 +8,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fuse.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -115,6 +116,28 @@ check_bad_status(int fd)
     }
 }
 
+static void
+check_fuse_requests(int fd)
+{
+    struct ckptfs_fuse_requests r = {.version = CKPTFS_ABI_VERSION};
+    check(ioctl(fd, CKPTFS_IOC_FUSE, &r) == 0, "requests by opcode");
+    check(r.version == CKPTFS_ABI_VERSION && r.requests[FUSE_IOCTL] > 0, "ioctls are counted");
+    uint64_t before = r.requests[FUSE_IOCTL];
+    (void)get_status(fd);
+    r = (struct ckptfs_fuse_requests){.version = CKPTFS_ABI_VERSION};
+    check(ioctl(fd, CKPTFS_IOC_FUSE, &r) == 0, "requests by opcode once more");
+    check(r.requests[FUSE_IOCTL] >= before + 2, "each ioctl is counted");
+    r = (struct ckptfs_fuse_requests){.version = CKPTFS_ABI_VERSION + 1};
+    check(fails(fd, CKPTFS_IOC_FUSE, &r, EINVAL), "requests: a newer version is EINVAL");
+    r = (struct ckptfs_fuse_requests){.version = CKPTFS_ABI_VERSION, .reserved0 = 1};
+    check(fails(fd, CKPTFS_IOC_FUSE, &r, EINVAL), "requests: a reserved word is EINVAL");
+    for (size_t i = 0; i < sizeof(r.reserved); i++) {
+        r = (struct ckptfs_fuse_requests){.version = CKPTFS_ABI_VERSION};
+        ((char *)r.reserved)[i] = 1;
+        check(fails(fd, CKPTFS_IOC_FUSE, &r, EINVAL), "requests: a reserved byte is EINVAL");
+    }
+}
+
 // ---- what works ---------------------------------------------------------------------------------
 
 static void
@@ -165,12 +188,15 @@ check_owner(int fd)
     check_status_text(&s);
     check_unknown_commands(fd);
     check_bad_status(fd);
+    check_fuse_requests(fd);
     check_checkpoints(fd);
 }
 
 static void
 check_stranger(int fd)
 {
+    struct ckptfs_fuse_requests r = {.version = CKPTFS_ABI_VERSION};
+    check(fails(fd, CKPTFS_IOC_FUSE, &r, EPERM), "requests by opcode are EPERM");
     struct ckptfs_status s = {.version = CKPTFS_ABI_VERSION};
     struct ckptfs_checkpoint c = {.version = CKPTFS_ABI_VERSION};
     check(fails(fd, CKPTFS_IOC_STATUS, &s, EPERM), "status is EPERM");

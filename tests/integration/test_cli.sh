@@ -91,6 +91,7 @@ expect 1 "option nonsense is not known" "$CKPTFS" -o nonsense "$store" "$mnt"
 expect 1 "option wal_limit: '1K' is not right; give a size" "$CKPTFS" -o wal_limit=1K "$store" "$mnt"
 expect 1 "option root needs a value" "$CKPTFS" -o root "$store" "$mnt"
 expect 1 "option at: '0'" "$CKPTFS" -o at=0 "$store" "$mnt"
+expect 1 "number from 1 to 1000" "$CKPTFS" -o time_granularity_ms=1001 "$store" "$mnt"
 expect 1 "unknown switch" "$CKPTFS" --nonsense "$store" "$mnt"
 expect 1 "unknown switch" "$CKPTFS" "$store" "$mnt" -o
 
@@ -137,6 +138,21 @@ expect 2 "ckptfs: " "$CKPTFS" -o "$common" "$store" "$mnt"
 expect 0 "source         $store" "$CKPTCTL" status "$mnt"
 expect 0 "read-write" "$CKPTCTL" status "$mnt/file"
 expect 0 "\"tenant\":\"acme\"" "$CKPTCTL" status --json "$mnt"
+
+# Requests by opcode: one more file is one CREATE and one RELEASE more.
+requests() { "$CKPTCTL" status --fuse --json "$mnt" | jq -r ".$1"; }
+expect 0 "CREATE " "$CKPTCTL" status --fuse "$mnt"
+expect 0 "all " "$CKPTCTL" status --fuse "$mnt/file"
+expect 0 "\"STATX\":" "$CKPTCTL" status --json --fuse "$mnt"
+created=$(requests CREATE)
+released=$(requests RELEASE)
+all=$(requests all)
+: >"$mnt/counted"
+[ "$(requests CREATE)" = $((created + 1)) ] || fail "a new file is not one CREATE"
+await_release() { [ "$(requests RELEASE)" = $((released + 1)) ]; }
+await await_release
+[ "$(requests all)" -ge $((all + 2)) ] || fail "the sum of the requests does not grow"
+
 expect 0 "is published" "$CKPTCTL" checkpoint "$mnt"
 expect 0 "is recorded locally" "$CKPTCTL" checkpoint --local "$mnt/file"
 expect 0 "ticket" "$CKPTCTL" checkpoint --no-wait "$mnt"
@@ -179,6 +195,16 @@ expect 0 "" "$CKPTFS" -o "$common,ro" "$store" "$mnt"
 [ "$(cat "$mnt/file")" = two ] || fail "the file is not what it was"
 (echo three >"$mnt/file") 2>/dev/null && fail "a read-only mount was written to"
 expect 0 "read-only" "$CKPTCTL" status "$mnt"
+end_mount
+
+expect 0 "" "$CKPTFS" -o "$common" "$store" "$mnt"
+touch -d 2020-01-02T03:04:05.123456789Z "$mnt/file"
+[ "$(date -r "$mnt/file" -u +%FT%T.%N)" = 2020-01-02T03:04:05.123456789 ] || fail "times are cut off"
+end_mount
+expect 0 "" "$CKPTFS" -o "$common,time_granularity_ms=1000" "$store" "$mnt"
+[ "$(date -r "$mnt/file" -u +%FT%T.%N)" = 2020-01-02T03:04:05.123456789 ] || fail "an old time changes"
+touch -d 2020-01-02T03:04:05.123456789Z "$mnt/file"
+[ "$(date -r "$mnt/file" -u +%FT%T.%N)" = 2020-01-02T03:04:05.000000000 ] || fail "times are not cut off"
 end_mount
 
 # ---- how a mount ends ---------------------------------------------------------------------------

@@ -9,7 +9,7 @@ TEST_NEEDS_S3=1
 
 need_program mdb_stat lmdb-utils
 need_helper lmdb_load
-LOADER=lmdb_load
+LOADER=("$HELPERS/lmdb_load")
 
 db_ids() {
     "$HELPERS/lmdb_load" ids "$DB" "$STREAM" "$SLOTS" || return 1

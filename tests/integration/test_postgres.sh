@@ -57,6 +57,7 @@ db_stop() {
 }
 
 db_crash() { pg_crash; }
+db_kill() { pg_crash; }
 
 start_pgbench() { # LIMIT-OPTION PARTS
     RUN=$((RUN + 1))
@@ -72,7 +73,7 @@ db_load_start() { start_pgbench "-T 60" 20; }
 
 db_load_stop() {
     BENCH_STATUS=0
-    if [ -n "${V_PID[$VOLUME]}" ] && is_running "${V_PID[$VOLUME]}"; then
+    if [ -n "$PG_PID" ] && [ -n "${V_PID[$VOLUME]}" ] && is_running "${V_PID[$VOLUME]}"; then
         # pgbench takes this for the end of its time and writes its log to the end.
         kill -ALRM "$BENCH" 2>/dev/null || :
     else

@@ -9,7 +9,7 @@ TEST_NEEDS_S3=1
 
 need_program ldb rocksdb-tools
 need_helper rocksdb_load
-LOADER=rocksdb_load
+LOADER=("$HELPERS/rocksdb_load")
 
 db_ids() {
     "$HELPERS/rocksdb_load" ids "$DB" "$STREAM" "$SLOTS" || return 1

@@ -18,6 +18,12 @@ db_init() { db_ids >/dev/null; }
 db_start() { :; }
 db_stop() { :; }
 db_crash() { :; }
+db_kill() {
+    local pid
+    for pid in "${LOADS[@]}"; do
+        kill -KILL "$pid" 2>/dev/null || :
+    done
+}
 
 db_load_start() {
     local mode
