@@ -143,6 +143,10 @@ void side_close_handles(struct side *side);
 int side_prepare(struct side *side, int threads);
 void side_path(const struct side *side, int thread, int64_t path, char *out);
 void execute(struct side *side, const struct item *item, struct result *result_out);
+// Does a write up to the end of a page; `piece`, at first the item, is what is left. Whether more
+// is left. The result is that of the whole write.
+bool execute_piece(
+    struct side *side, const struct item *item, struct item *piece, struct result *result_out);
 
 #define SHARED_RECORD_BYTES 100
 

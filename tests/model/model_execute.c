@@ -323,7 +323,9 @@ do_write(struct side *side, const struct item *item, struct handle *h, struct re
     uint8_t *bytes = side->buffers[item->thread];
     int64_t offset = item->a[1], length = item->a[2], result;
     fit(h, &offset, &length);
-    fill_bytes(bytes, (size_t)length, (uint64_t)item->a[3]);
+    int64_t skipped = item->a[4]; // of a piece of a write
+    fill_bytes(bytes, (size_t)(length + skipped), (uint64_t)item->a[3]);
+    bytes += skipped;
     r->durable = (h->flags & (O_SYNC | O_DSYNC)) != 0;
     if (item->kind == OP_WRITE || (h->flags & O_DIRECT)) {
         result = negative_errno(pwrite(h->fd, bytes, (size_t)length, offset));
@@ -540,4 +542,28 @@ execute(struct side *side, const struct item *item, struct result *r)
         r->value = do_path(side, item, r);
     r->durable = r->durable && r->value >= 0;
     r->ended_ns = now_ns();
+}
+
+bool
+execute_piece(
+    struct side *side, const struct item *item, struct item *piece, struct result *result_out)
+{
+    const struct handle *h = &side->handles[item->thread][item->a[0] % SLOTS];
+    struct stat st;
+    if (h->fd < 0 || (h->flags & O_DIRECT) || !is_regular(h->fd, &st)) {
+        execute(side, item, result_out);
+        return false;
+    }
+    int64_t left = item->a[2] - piece->a[4];
+    int64_t at = h->flags & O_APPEND ? st.st_size : piece->a[1];
+    int64_t n = PAGE - at % PAGE;
+    piece->kind = OP_WRITE;
+    piece->a[2] = n < left ? n : left;
+    execute(side, piece, result_out);
+    if (result_out->value < 0)
+        return false;
+    piece->a[1] += piece->a[2];
+    piece->a[4] += piece->a[2];
+    result_out->value = piece->a[4];
+    return piece->a[4] < item->a[2];
 }
