@@ -121,6 +121,7 @@ struct side {
     const char *directory;
     bool is_mount;
     const char *ckptctl;
+    bool writeback;       // the mount has the kernel's write-back cache
     bool sync_after_data; // each change of data is followed by an fsync of the same file
     struct handle handles[THREADS_MAX][SLOTS];
     uint64_t appended[THREADS_MAX]; // records

@@ -126,6 +126,12 @@ write_fully(int fd, const uint8_t *bytes, size_t n, off_t offset)
     return (int64_t)n;
 }
 
+static bool
+is_regular(int fd, struct stat *st)
+{
+    return fstat(fd, st) == 0 && S_ISREG(st->st_mode);
+}
+
 // ---- names --------------------------------------------------------------------------------------
 
 static int64_t
@@ -138,7 +144,9 @@ do_open(struct side *side, const struct item *item, struct handle *h, struct res
     h->flags = (int)item->a[2];
     // Never waits for the other end of a fifo.
     h->fd = open(path, h->flags | O_NONBLOCK | O_CLOEXEC, (mode_t)item->a[3] & 07777);
-    r->durable = h->fd >= 0 && (h->flags & O_TRUNC) && !(h->flags & O_CREAT);
+    // A file that is new is not truncated, and a fifo's opening is not told to the file system.
+    struct stat st;
+    r->durable = (h->flags & O_TRUNC) && !(h->flags & O_CREAT) && is_regular(h->fd, &st);
     return h->fd < 0 ? -errno : 0;
 }
 
@@ -252,6 +260,17 @@ do_sync_directory(struct side *side, const char *path, struct result *r)
     return result;
 }
 
+// With its write-back cache the kernel does not tell when a size is set to what it is: then the
+// times stay, other than on other file systems.
+static int64_t
+do_truncate(const struct side *side, const char *path, off_t size)
+{
+    struct stat st;
+    if (side->writeback && stat(path, &st) == 0 && st.st_size == size)
+        size++;
+    return truncate(path, size);
+}
+
 static int64_t
 do_path(struct side *side, const struct item *item, struct result *r)
 {
@@ -278,7 +297,7 @@ do_path(struct side *side, const struct item *item, struct result *r)
         return do_stat(path, -1, r);
     case OP_TRUNCATE:
         r->durable = true;
-        return negative_errno(truncate(path, item->a[1]));
+        return negative_errno(do_truncate(side, path, item->a[1]));
     case OP_CHMOD:
         return negative_errno(chmod(path, (mode_t)item->a[1]));
     case OP_CHOWN:
@@ -311,12 +330,6 @@ fit(const struct handle *h, int64_t *offset, int64_t *length)
         *length = IO_BYTES_MAX;
 }
 
-static bool
-is_regular(int fd, struct stat *st)
-{
-    return fstat(fd, st) == 0 && S_ISREG(st->st_mode);
-}
-
 static int64_t
 do_write(struct side *side, const struct item *item, struct handle *h, struct result *r)
 {
@@ -326,7 +339,8 @@ do_write(struct side *side, const struct item *item, struct handle *h, struct re
     int64_t skipped = item->a[4]; // of a piece of a write
     fill_bytes(bytes, (size_t)(length + skipped), (uint64_t)item->a[3]);
     bytes += skipped;
-    r->durable = (h->flags & (O_SYNC | O_DSYNC)) != 0;
+    struct stat st;
+    r->durable = (h->flags & (O_SYNC | O_DSYNC)) && is_regular(h->fd, &st);
     if (item->kind == OP_WRITE || (h->flags & O_DIRECT)) {
         result = negative_errno(pwrite(h->fd, bytes, (size_t)length, offset));
     } else {

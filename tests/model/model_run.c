@@ -330,13 +330,13 @@ find_prefix(struct run *run, int thread, size_t from, size_t to)
 // Does an operation on the reference. The kernel may hand a write over in several requests, which
 // end where pages end; true when the state after some of them is the one that the crash left.
 static bool
-do_in_pieces(struct run *run, size_t i, const char *below, enum tree_times times)
+do_in_pieces(struct run *run, size_t i, bool may_end_in, const char *below, enum tree_times times)
 {
     const struct item *item = &run->plan->items[i];
     struct result *r = &run->on_reference[i];
     if (is_left_out(run, item))
         return false;
-    if (!is_write(item)) {
+    if (!is_write(item) || !may_end_in) {
         execute(&run->reference, item, r);
         return false;
     }
@@ -372,7 +372,7 @@ find_state(struct run *run, int thread, size_t from, size_t to, enum tree_times 
                 thread, p.least, p.most, first, last);
             return false;
         }
-        if (do_in_pieces(run, i, below, times))
+        if (do_in_pieces(run, i, n >= p.least, below, times))
             break;
         if (run->on_mount[i].done && !same_result(run, i))
             return false;
@@ -439,6 +439,7 @@ prepare(struct run *run, const char *work)
     snprintf(run->reference_directory, sizeof(run->reference_directory), "%s/reference", work);
     side_init(&run->mount, run->daemon.mount, true);
     side_init(&run->reference, run->reference_directory, false);
+    run->mount.writeback = run->reference.writeback = run->plan->writeback;
     run->mount.ckptctl = run->daemon.ckptctl;
     if (!daemon_mount(&run->daemon, "create", NULL, run->why))
         return false;
