@@ -28,6 +28,9 @@
 #define TEXT_BYTES_MAX 1024
 #define IO_BYTES_MAX   (1u << 20)
 
+// Offsets and sizes below zero are from the file's end: -1 to -NEAR_END mean bytes around it.
+#define NEAR_END 8192
+
 enum kind {
     // Operations.
     OP_OPEN,      // slot path flags mode

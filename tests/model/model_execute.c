@@ -316,6 +316,18 @@ do_path(struct side *side, const struct item *item, struct result *r)
 
 // ---- data ---------------------------------------------------------------------------------------
 
+static int64_t
+place(int fd, int64_t offset)
+{
+    struct stat st;
+    if (offset >= 0)
+        return offset;
+    if (!is_regular(fd, &st))
+        return 0;
+    offset += st.st_size + NEAR_END / 2;
+    return offset < 0 ? 0 : offset;
+}
+
 // O_DIRECT wants everything aligned.
 static void
 fit(const struct handle *h, int64_t *offset, int64_t *length)
@@ -334,7 +346,7 @@ static int64_t
 do_write(struct side *side, const struct item *item, struct handle *h, struct result *r)
 {
     uint8_t *bytes = side->buffers[item->thread];
-    int64_t offset = item->a[1], length = item->a[2], result;
+    int64_t offset = place(h->fd, item->a[1]), length = item->a[2], result;
     fit(h, &offset, &length);
     int64_t skipped = item->a[4]; // of a piece of a write
     fill_bytes(bytes, (size_t)(length + skipped), (uint64_t)item->a[3]);
@@ -355,7 +367,7 @@ static int64_t
 do_read(struct side *side, const struct item *item, struct handle *h, struct result *r)
 {
     uint8_t *bytes = side->buffers[item->thread];
-    int64_t offset = item->a[1], length = item->a[2];
+    int64_t offset = place(h->fd, item->a[1]), length = item->a[2];
     fit(h, &offset, &length);
     ssize_t got = pread(h->fd, bytes, (size_t)length, offset);
     if (got < 0)
@@ -370,7 +382,7 @@ do_mmap(struct side *side, const struct item *item, struct handle *h, struct res
     struct stat st;
     if (!is_regular(h->fd, &st) || st.st_size == 0)
         return -EINVAL;
-    int64_t offset = item->a[1] % st.st_size, length = item->a[2] % (256 << 10) + 1;
+    int64_t offset = place(h->fd, item->a[1]) % st.st_size, length = item->a[2] % (256 << 10) + 1;
     if (length > st.st_size - offset)
         length = st.st_size - offset;
     int64_t from = offset & ~(int64_t)(PAGE - 1);
@@ -393,7 +405,7 @@ static int64_t
 do_copy(struct side *side, const struct item *item, struct handle *h)
 {
     struct handle *to = &side->handles[item->thread][item->a[1] % SLOTS];
-    off64_t in = item->a[2], out = item->a[3];
+    off64_t in = place(h->fd, item->a[2]), out = place(to->fd, item->a[3]);
     int64_t length = item->a[4] % (512 << 10), total = 0;
     if (to->fd < 0 || ((h->flags | to->flags) & O_DIRECT))
         return -EBADF;
@@ -440,6 +452,9 @@ do_seek_scan(struct side *side, const struct item *item, struct handle *h, struc
     static const uint8_t zeros[PAGE];
     if (!is_regular(h->fd, &st))
         return -EINVAL;
+    // Whether there is anything to read is the file system's business, whether it may be is not.
+    if (pread(h->fd, page, PAGE, 0) < 0)
+        return -errno;
     for (off_t at = 0; at < st.st_size;) {
         off_t data = lseek(h->fd, at, SEEK_DATA);
         if (data < 0)
@@ -473,9 +488,10 @@ do_handle(struct side *side, const struct item *item, struct handle *h, struct r
         return do_mmap(side, item, h, r);
     case OP_FTRUNCATE:
         r->durable = true;
-        return negative_errno(ftruncate(h->fd, item->a[1]));
+        return negative_errno(ftruncate(h->fd, place(h->fd, item->a[1])));
     case OP_FALLOCATE:
-        return negative_errno(fallocate(h->fd, (int)item->a[1], item->a[2], item->a[3]));
+        return negative_errno(
+            fallocate(h->fd, (int)item->a[1], place(h->fd, item->a[2]), item->a[3]));
     case OP_COPY:
         return do_copy(side, item, h);
     case OP_FSYNC:
@@ -568,6 +584,7 @@ execute_piece(
         execute(side, item, result_out);
         return false;
     }
+    piece->a[1] = place(h->fd, piece->a[1]);
     int64_t left = item->a[2] - piece->a[4];
     int64_t at = h->flags & O_APPEND ? st.st_size : piece->a[1];
     int64_t n = PAGE - at % PAGE;

@@ -72,16 +72,19 @@ random_length(struct generator *g)
     return g->crash && length > 200000 ? 200000 : length;
 }
 
-// Small files mostly; now and then both sides of the first and second border of chunks.
+// Small files mostly; now and then both sides of the first and second border of chunks; often near
+// the end of the file.
 static int64_t
 random_offset(struct generator *g)
 {
     int64_t offset;
-    if (chance(g, 6))
-        return CHUNK_BYTES - 200000 + below(g, 300000);
+    if (chance(g, 25))
+        return -1 - (chance(g, 50) ? below(g, NEAR_END) : NEAR_END / 2 - 64 + below(g, 128));
     if (chance(g, 1))
+        return CHUNK_BYTES - 200000 + below(g, 300000);
+    if (below(g, 500) == 0)
         return 2 * CHUNK_BYTES - below(g, 9000);
-    offset = chance(g, 60) ? below(g, 70000) : below(g, 3000000);
+    offset = chance(g, 70) ? below(g, 70000) : below(g, 2000000);
     return chance(g, 40) ? offset & ~(int64_t)4095 : offset;
 }
 
@@ -126,7 +129,7 @@ add_data(struct generator *g)
     else if (dice < 76)
         add(g, (struct item){OP_FTRUNCATE, 0, {slot, offset}});
     else if (dice < 81)
-        add(g, (struct item){OP_TRUNCATE, 0, {random_path(g), offset}});
+        add(g, (struct item){OP_TRUNCATE, 0, {random_path(g), below(g, 70000)}});
     else if (dice < 93 || g->crash)
         add(g, (struct item){OP_FALLOCATE, 0, {slot, modes[below(g, 6)], offset, length}});
     else

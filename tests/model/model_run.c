@@ -489,6 +489,10 @@ plan_run(const struct plan *plan, const char *work, bool verbose, struct outcome
         from = to + 1;
     }
     o->failed = !good;
+    // Names may hold any byte.
+    for (char *c = o->why; *c; c++)
+        if (*c < ' ' || *c > '~')
+            *c = '?';
     daemon_kill(&run->daemon);
     close_handles(run);
     (void)daemon_bury(&run->daemon, ignored);
