@@ -169,16 +169,20 @@ fs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_f
         fuse_reply_buf(req, (const char *)data, (size_t)n);
 }
 
-// The kernel's write-back comes later and with the open flags of any opener: it is never an append,
-// never O_SYNC (the kernel sends FSYNC), never the moment to clear suid. With the write-back cache
-// the kernel keeps the times; without it, this is what was stored through a mapping.
+// With its write-back cache the kernel keeps the times itself, those of direct writes too, and
+// sends them with SETATTR. Without it, stores through mappings change them when they arrive here.
+// What the kernel writes back comes later and with the open flags of any opener: it is never an
+// append, never O_SYNC (the kernel sends FSYNC), never the moment to clear suid.
 static unsigned
 write_flags(fuse_req_t req, const struct fuse_file_info *fi)
 {
+    bool writeback = fs_of(req)->settings.writeback;
+    unsigned flags = writeback ? VOLUME_WRITE_KEEP_TIMES : 0;
     if (fi->writepage)
-        return fs_of(req)->settings.writeback ? VOLUME_WRITE_KEEP_TIMES : 0;
-    unsigned flags = device_request_kills_suid() ? VOLUME_WRITE_KILL_SUIDGID : 0;
-    if ((fi->flags & O_APPEND) && !fs_of(req)->settings.writeback)
+        return flags;
+    if (device_request_kills_suid())
+        flags |= VOLUME_WRITE_KILL_SUIDGID;
+    if ((fi->flags & O_APPEND) && !writeback)
         flags |= VOLUME_WRITE_APPEND;
     return flags;
 }

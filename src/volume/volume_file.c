@@ -181,11 +181,13 @@ decide_allocate(struct view *view, struct operation *op)
         op->changes[op->count++] = c;
     }
     bool grows = !(x->mode & FALLOC_FL_KEEP_SIZE) && end > f.inode.size;
-    if (!grows && op->count == 0)
+    // The times change even when nothing else does, as on other file systems.
+    bool keeps_times = view->volume->host.keeps_times;
+    if (keeps_times && !grows && op->count == 0)
         return 0;
     if (grows)
         f.inode.size = end;
-    if (!view->volume->host.keeps_times)
+    if (!keeps_times)
         f.inode.mtime = f.inode.ctime = volume_now();
     op->changes[op->count++] = change_put_inode(x->object, &f.inode);
     return 0;
