@@ -4,6 +4,8 @@
 #     install-packages.sh build       to compile ckptfs
 #     install-packages.sh demo        what contrib/quickstart.sh runs on it
 #     install-packages.sh test        what contrib/run-tests.sh needs besides
+#     install-packages.sh bench       what make bench can use besides build: databases, other file
+#                                     systems to compare with
 # Several may be named. Does nothing, and needs no network, when everything is there.
 set -euo pipefail
 export LC_ALL=C DEBIAN_FRONTEND=noninteractive
@@ -15,6 +17,8 @@ demo="sqlite3 postgresql postgresql-contrib jq procps util-linux"
 test="check lmdb-utils libsqlite3-dev librocksdb-dev rocksdb-tools ceph-mon ceph-osd radosgw
     ceph-common curl attr acl clang-format-14 shellcheck cppcheck valgrind fio e2fsprogs kmod
     xz-utils gdb"
+bench="python3 fio sqlite3 libsqlite3-dev postgresql postgresql-contrib rocksdb-tools s3fs rclone
+    s3backer e2fsprogs ceph-mon ceph-osd radosgw ceph-common curl util-linux valgrind strace"
 
 wanted=
 for group in "$@"; do
@@ -22,8 +26,9 @@ for group in "$@"; do
         build) wanted="$wanted $build" ;;
         demo) wanted="$wanted $demo" ;;
         test) wanted="$wanted $test" ;;
+        bench) wanted="$wanted $bench" ;;
         *)
-            echo "usage: install-packages.sh build|demo|test..." >&2
+            echo "usage: install-packages.sh build|demo|test|bench..." >&2
             exit 2
             ;;
     esac
