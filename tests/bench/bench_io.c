@@ -6,9 +6,13 @@
 //     bench_io readdir DIR                reads all names of a new opened directory, once
 //     bench_io chunks DIR COUNT           one page in each of COUNT chunks of 64 MiB, in sparse
 //     files bench_io spread PATH COUNT [SEED]   reads of 4 KiB at COUNT random places of a file
+//     bench_io times DIR WHAT COUNT       COUNT times, untimed: write (4 KiB at random and
+//     fdatasync),
+//                                         create, stat, read (4 KiB at random)
 //     bench_io cpu PATH                   CPU of LZ4 and SHA-256 over a file, frame by frame
 #include <dirent.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -144,6 +148,52 @@ spread(const char *path, uint64_t count, uint64_t seed)
     bench_report(&s);
 }
 
+#define TIMES_PAGES 256u
+
+static void
+do_once(int fd, const char *path, const char *what, uint64_t random)
+{
+    char data[4096] = {0};
+    struct stat st;
+    off_t at = (off_t)(random % TIMES_PAGES * sizeof(data));
+    bool ok;
+    if (strcmp(what, "write") == 0) {
+        ok = pwrite(fd, data, sizeof(data), at) == sizeof(data) && fdatasync(fd) == 0;
+    } else if (strcmp(what, "read") == 0) {
+        ok = pread(fd, data, sizeof(data), at) == sizeof(data);
+    } else if (strcmp(what, "stat") == 0) {
+        ok = stat(path, &st) == 0;
+    } else {
+        char made[4200];
+        snprintf(made, sizeof(made), "%s.made", path);
+        int new_fd = open(made, O_CREAT | O_EXCL | O_WRONLY, 0644);
+        ok = new_fd >= 0 && write(new_fd, data, sizeof(data)) == sizeof(data) &&
+             fsync(new_fd) == 0 && close(new_fd) == 0 && unlink(made) == 0;
+    }
+    if (!ok)
+        bench_fail(what, path);
+}
+
+static void
+times(const char *directory, const char *what, uint64_t count)
+{
+    char path[4096], data[4096] = {0};
+    uint64_t random = 4711;
+    snprintf(path, sizeof(path), "%s/times", directory);
+    int fd = open(path, O_CREAT | O_RDWR, 0644);
+    if (fd < 0)
+        bench_fail("create", path);
+    for (uint64_t i = 0; i < TIMES_PAGES; i++)
+        if (write(fd, data, sizeof(data)) != sizeof(data))
+            bench_fail("write", path);
+    if (fsync(fd) != 0)
+        bench_fail("fsync", path);
+    for (uint64_t i = 0; i < count; i++)
+        do_once(fd, path, what, bench_random(&random));
+    close(fd);
+    printf("{}\n");
+}
+
 static void
 cpu(const char *path)
 {
@@ -187,10 +237,13 @@ main(int argc, char **argv)
         chunks(argv[2], bench_number(argv[3]));
     else if (strcmp(what, "spread") == 0 && (argc == 4 || argc == 5))
         spread(argv[2], bench_number(argv[3]), argc == 5 ? bench_number(argv[4]) : 4711);
+    else if (strcmp(what, "times") == 0 && argc == 5)
+        times(argv[2], argv[3], bench_number(argv[4]));
     else if (strcmp(what, "cpu") == 0 && argc == 3)
         cpu(argv[2]);
     else {
-        fprintf(stderr, "usage: bench_io create|names|stat|readdir|chunks|spread|cpu PATH ...\n");
+        fprintf(
+            stderr, "usage: bench_io create|names|stat|readdir|chunks|spread|times|cpu PATH ...\n");
         return 2;
     }
     return 0;

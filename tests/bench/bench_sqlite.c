@@ -2,6 +2,7 @@
 // SQLite on a database file of its own.
 //     bench_sqlite make DB MODE ROWS       a table of ROWS rows of 200 bytes, in one transaction
 //     bench_sqlite commit DB MODE SECONDS  one changed row a transaction, synchronous=FULL
+//     bench_sqlite commits DB MODE COUNT   so many of them
 //     bench_sqlite load DB ROWS            `make` in a new database, timed
 //     bench_sqlite read DB SECONDS         rows by key, at random; a cache of 2 MiB
 //     bench_sqlite query DB                one sum over an index range: the first query after a
@@ -121,7 +122,7 @@ load(const char *path, uint64_t rows)
 }
 
 static void
-commit(const char *path, const char *mode, uint64_t seconds)
+commit(const char *path, const char *mode, uint64_t seconds, uint64_t count)
 {
     char row[ROW_BYTES + 1];
     struct bench_series series = {0};
@@ -129,7 +130,7 @@ commit(const char *path, const char *mode, uint64_t seconds)
     uint64_t rows = (uint64_t)row_count();
     sqlite3_stmt *s = prepare("UPDATE t SET v = ? WHERE id = ?");
     uint64_t end = bench_now_ns() + seconds * 1000000000u;
-    for (uint64_t now; (now = bench_now_ns()) < end;) {
+    for (uint64_t now; (now = bench_now_ns()) < end && series.count < count;) {
         random_row(row);
         sqlite3_bind_text(s, 1, row, ROW_BYTES, SQLITE_STATIC);
         sqlite3_bind_int64(s, 2, (int64_t)(1 + bench_random(&random_state) % rows));
@@ -184,7 +185,9 @@ main(int argc, char **argv)
     if (strcmp(what, "make") == 0 && argc == 5)
         make(argv[2], argv[3], bench_number(argv[4]));
     else if (strcmp(what, "commit") == 0 && argc == 5)
-        commit(argv[2], argv[3], bench_number(argv[4]));
+        commit(argv[2], argv[3], bench_number(argv[4]), UINT64_MAX);
+    else if (strcmp(what, "commits") == 0 && argc == 5)
+        commit(argv[2], argv[3], 3600, bench_number(argv[4]));
     else if (strcmp(what, "load") == 0 && argc == 4)
         load(argv[2], bench_number(argv[3]));
     else if (strcmp(what, "read") == 0 && argc == 4)
@@ -192,7 +195,7 @@ main(int argc, char **argv)
     else if (strcmp(what, "query") == 0 && argc == 3)
         query(argv[2]);
     else {
-        fprintf(stderr, "usage: bench_sqlite make|commit|load|read|query DB ...\n");
+        fprintf(stderr, "usage: bench_sqlite make|commit|commits|load|read|query DB ...\n");
         return 2;
     }
     return 0;
