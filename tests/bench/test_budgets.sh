@@ -15,6 +15,10 @@ budgets=$TEST_TOP_SRCDIR/tests/bench/budgets
 FEW=100
 MANY=400
 
+mapfile -t instructions < <(awk '$1 == "instructions" { print $2 }' "$budgets")
+mapfile -t requests < <(awk '$1 == "requests" { print $2 }' "$budgets")
+mapfile -t calls < <(awk '$1 == "calls" { print $2 }' "$budgets")
+
 limit() { # KIND OPERATION
     awk -v kind="$1" -v operation="$2" '$1 == kind && $2 == operation { print $3 }' "$budgets"
 }
@@ -45,7 +49,7 @@ count_instructions() { # OPERATION COUNT
 
 run_instructions() {
     local operation
-    for operation in $(awk '$1 == "instructions" { print $2 }' "$budgets"); do
+    for operation in "${instructions[@]}"; do
         judge instructions "$operation" "$(count_instructions "$operation" $FEW)" \
             "$(count_instructions "$operation" $MANY)"
     done
@@ -103,7 +107,7 @@ run_requests() {
     volume_new debug file checkpoint_interval=0
     volume_mount debug create,debug
     prepare debug
-    for operation in $(awk '$1 == "requests" { print $2 }' "$budgets"); do
+    for operation in "${requests[@]}"; do
         judge requests "$operation" "$(count_requests "$operation" $FEW)" \
             "$(count_requests "$operation" $MANY)"
     done
@@ -115,7 +119,7 @@ run_calls() {
     volume_new quiet file checkpoint_interval=0
     volume_mount quiet create
     prepare quiet
-    for operation in $(awk '$1 == "calls" { print $2 }' "$budgets"); do
+    for operation in "${calls[@]}"; do
         judge calls "$operation" "$(count_calls "$operation" $FEW)" \
             "$(count_calls "$operation" $MANY)"
     done
