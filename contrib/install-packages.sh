@@ -4,6 +4,8 @@
 #     install-packages.sh build       to compile ckptfs
 #     install-packages.sh demo        what contrib/quickstart.sh runs on it
 #     install-packages.sh test        what contrib/run-tests.sh needs besides
+#     install-packages.sh bench       what make bench can use besides build: databases, other file
+#                                     systems to compare with
 # Several may be named. Does nothing, and needs no network, when everything is there.
 set -euo pipefail
 export LC_ALL=C DEBIAN_FRONTEND=noninteractive
@@ -16,6 +18,8 @@ test="check lmdb-utils libsqlite3-dev librocksdb-dev rocksdb-tools ceph-mon ceph
     ceph-common curl attr acl clang-format-14 shellcheck cppcheck valgrind fio e2fsprogs kmod
     xz-utils gdb mariadb-server-core mariadb-client-core redis-server redis-tools etcd-server
     etcd-client git"
+bench="python3 fio sqlite3 libsqlite3-dev postgresql postgresql-contrib rocksdb-tools s3fs rclone
+    s3backer e2fsprogs ceph-mon ceph-osd radosgw ceph-common curl util-linux valgrind strace"
 # Who has these from somewhere else keeps them: Debian's would not go together with them.
 command -v node >/dev/null || test="$test nodejs"
 command -v npm >/dev/null || test="$test npm"
@@ -26,8 +30,9 @@ for group in "$@"; do
         build) wanted="$wanted $build" ;;
         demo) wanted="$wanted $demo" ;;
         test) wanted="$wanted $test" ;;
+        bench) wanted="$wanted $bench" ;;
         *)
-            echo "usage: install-packages.sh build|demo|test..." >&2
+            echo "usage: install-packages.sh build|demo|test|bench..." >&2
             exit 2
             ;;
     esac
