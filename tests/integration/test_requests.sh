@@ -42,5 +42,5 @@ cost_within lmdb 10.5
 never_sent lmdb GETXATTR FLUSH OPEN OPENDIR GETATTR LOOKUP
 
 step "a journal that is made and removed for each commit"
-cost_within sqlite-delete 23
+cost_within sqlite-delete 24
 never_sent sqlite-delete FLUSH OPENDIR RELEASEDIR
