@@ -691,6 +691,7 @@ mappings(void)
     if (child == 0) {
         struct rlimit none = {0, 0};
         setrlimit(RLIMIT_CORE, &none);
+        signal(SIGBUS, SIG_DFL);                         // a sanitizer may have taken it
         _exit(ftruncate(fd, PAGE) != 0 || p[PAGE] == 0); // SIGBUS behind the end
     }
     int status = 0;
