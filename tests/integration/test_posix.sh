@@ -69,7 +69,7 @@ run_mode() { # NAME STORE MOUNT-OPTION
     compare "$1" "the tree restored from the store"
     forbidden_again "$1"
     find "${V_MNT[$1]}/access" \( -type f -o -type d \) -exec chattr -i -a {} +
-    rm -rf "${V_MNT[$1]}"/*
+    rm -rf "${V_MNT[$1]:?}"/*
     assert_equal 0 "$(find "${V_MNT[$1]}" -mindepth 1 | wc -l)" "files after rm -rf"
     volume_unmount "$1"
 }
