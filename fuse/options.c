@@ -18,7 +18,7 @@ enum mount_option_type {
     OPTION_IGNORE, // for mount(8), or what is done anyway
     OPTION_PASS,   // for mount(2)
     OPTION_FLAG,
-    OPTION_FLAG_PASS, // both
+    OPTION_BOTH, // for both of us
     OPTION_NUMBER,
     OPTION_TEXT,
 };
@@ -49,15 +49,15 @@ static const struct mount_option mount_options[] = {
     {"debug", OPTION_FLAG, IN(debug), "show every request; implies -f"},
     {"sync", OPTION_FLAG, IN(sync), "every write is synchronous"},
     {"async", OPTION_IGNORE, 0, NULL},
-    {"suid", OPTION_PASS, 0, NULL},
+    {"suid", OPTION_PASS, 0, "set-user-ID bits and capabilities of programs count"},
     {"nosuid", OPTION_PASS, 0, NULL},
-    {"dev", OPTION_PASS, 0, NULL},
+    {"dev", OPTION_PASS, 0, "device nodes may be opened"},
     {"nodev", OPTION_PASS, 0, NULL},
     {"exec", OPTION_PASS, 0, NULL},
     {"noexec", OPTION_PASS, 0, NULL},
     {"atime", OPTION_PASS, 0, NULL},
-    {"noatime", OPTION_FLAG_PASS, IN(no_atime), "reading does not change access times"},
-    {"nodiratime", OPTION_FLAG_PASS, IN(no_directory_atime), "nor listing those of directories"},
+    {"noatime", OPTION_BOTH, IN(no_atime), "reading does not change access times"},
+    {"nodiratime", OPTION_BOTH, IN(no_directory_atime), "nor listing those of directories"},
     {"context=", OPTION_PASS, 0, NULL},
     {"fscontext=", OPTION_PASS, 0, NULL},
     {"defcontext=", OPTION_PASS, 0, NULL},
@@ -127,7 +127,7 @@ take_mount_option(
     case OPTION_PASS:
         options_append(&options->kernel, option);
         return 0;
-    case OPTION_FLAG_PASS:
+    case OPTION_BOTH:
         options_append(&options->kernel, option);
         *(bool *)field = true;
         return 0;

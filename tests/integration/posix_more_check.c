@@ -44,10 +44,11 @@ static void
 next_tick(void)
 {
     struct timespec from, now;
-    clock_gettime(CLOCK_REALTIME_COARSE, &from);
+    // Kernels may stamp with the precise time, too, when it has been asked for.
+    clock_gettime(CLOCK_REALTIME, &from);
     do
         clock_gettime(CLOCK_REALTIME_COARSE, &now);
-    while (same_time(from, now));
+    while (!later(now, from));
 }
 
 // ---- renames ------------------------------------------------------------------------------------
@@ -690,6 +691,7 @@ mappings(void)
     if (child == 0) {
         struct rlimit none = {0, 0};
         setrlimit(RLIMIT_CORE, &none);
+        signal(SIGBUS, SIG_DFL);                         // a sanitizer may have taken it
         _exit(ftruncate(fd, PAGE) != 0 || p[PAGE] == 0); // SIGBUS behind the end
     }
     int status = 0;

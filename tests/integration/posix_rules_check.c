@@ -574,10 +574,11 @@ static void
 next_tick(void)
 {
     struct timespec from, now;
-    clock_gettime(CLOCK_REALTIME_COARSE, &from);
+    // Kernels may stamp with the precise time, too, when it has been asked for.
+    clock_gettime(CLOCK_REALTIME, &from);
     do
         clock_gettime(CLOCK_REALTIME_COARSE, &now);
-    while (!differ(from, now));
+    while (!later(now, from));
 }
 
 static unsigned
