@@ -57,6 +57,7 @@ enum kind {
     OP_UTIMENS,   // path atime mtime: 0 omit, 1 now, else seconds
     OP_SETXATTR,  // path name length seed flags
     OP_RMXATTR,   // path name
+    OP_FLOOD,     // path first count what: many names in a directory; 0 create, 1 unlink, 2 rename
     OP_FSYNC,     // slot how: 0 fsync, 1 fdatasync, 2 sync_file_range, 3 syncfs
     OP_FSYNCDIR,  // path
     OP_READDIR,   // path
@@ -70,14 +71,17 @@ enum kind {
     // Events.
     EVENT_COMPARE,
     EVENT_CHECKPOINT,
-    EVENT_REMOUNT,    // unmounted cleanly
-    EVENT_KILL,       // everything is synced, then the daemon killed
-    EVENT_CRASH,      // operation: killed when so many of the batch were begun (0: at its end)
-    EVENT_RESTORE,    // checkpoint, the storage root is lost, mounted from the store
-    EVENT_LOSE,       // checkpoint, the batch, the storage root is lost: the batch is gone
+    EVENT_REMOUNT, // unmounted cleanly
+    EVENT_KILL,    // count: everything is synced, then the daemon killed
+    EVENT_CRASH,   // operation count: killed when so many of the batch were begun (0: at its end)
+    EVENT_RESTORE, // checkpoint, the storage root is lost, mounted from the store
+    EVENT_LOSE,    // checkpoint, the batch, the storage root is lost: the batch is gone
     EVENT_CRASHPOINT, // point count: everything is synced, the daemon dies in a checkpoint
     KINDS,
 };
+
+// The count of EVENT_KILL and EVENT_CRASH: 0, or the recovery is killed, too, before its so-many-th
+// commit of the manifest.
 
 #define EVENT_FIRST EVENT_COMPARE
 

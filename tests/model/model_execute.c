@@ -271,6 +271,32 @@ do_truncate(const struct side *side, const char *path, off_t size)
     return truncate(path, size);
 }
 
+// Enough names for listings and commits of more than one piece. How many were done.
+static int64_t
+do_flood(const char *path, const struct item *item)
+{
+    char name[PATH_MAX], other[PATH_MAX];
+    int64_t done = 0;
+    for (int64_t i = item->a[1]; i < item->a[1] + item->a[2]; i++) {
+        snprintf(name, sizeof(name), "%.4000s/n%d", path, (int)i);
+        snprintf(other, sizeof(other), "%.4000s/n%d", path, (int)(i * 7 % 400));
+        int rc;
+        if (item->a[3] == 1) {
+            rc = unlink(name);
+        } else if (item->a[3] == 2) {
+            rc = renameat2(AT_FDCWD, name, AT_FDCWD, other, RENAME_NOREPLACE);
+        } else {
+            rc = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+            if (rc >= 0)
+                close(rc);
+        }
+        if (rc < 0 && errno != EEXIST && errno != ENOENT)
+            return -errno;
+        done += rc >= 0;
+    }
+    return done;
+}
+
 static int64_t
 do_path(struct side *side, const struct item *item, struct result *r)
 {
@@ -309,6 +335,8 @@ do_path(struct side *side, const struct item *item, struct result *r)
         return negative_errno(do_xattr(path, item));
     case OP_FSYNCDIR:
         return do_sync_directory(side, path, r);
+    case OP_FLOOD:
+        return do_flood(path, item);
     default:
         return list_names(path, "", r);
     }

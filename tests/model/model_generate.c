@@ -214,6 +214,13 @@ add_shared(struct generator *g)
 }
 
 static void
+add_flood(struct generator *g)
+{
+    add(g,
+        (struct item){OP_FLOOD, 0, {below(g, 4), below(g, 300), 1 + below(g, 120), below(g, 3)}});
+}
+
+static void
 add_operation(struct generator *g)
 {
     int64_t dice = below(g, 100);
@@ -234,7 +241,9 @@ add_operation(struct generator *g)
         add(g, (struct item){OP_FSYNC, 0, {random_slot(g), below(g, 4)}});
     else if (dice < 91)
         add(g, (struct item){OP_FSYNCDIR, 0, {random_path(g)}});
-    else if (dice < 99 || g->crash)
+    else if (dice < 93)
+        add_flood(g);
+    else if (dice < 99)
         g->crash ? add_data(g) : add_shared(g);
     else
         add(g, (struct item){.kind = OP_CHECKPOINT});
@@ -251,9 +260,9 @@ random_event(struct generator *g)
     if (dice < 45)
         return (struct item){.kind = EVENT_REMOUNT};
     if (dice < 58)
-        return (struct item){.kind = EVENT_KILL};
+        return (struct item){.kind = EVENT_KILL, .a = {chance(g, 30) ? 1 + below(g, 3) : 0}};
     if (dice < 75)
-        return (struct item){.kind = EVENT_CRASH};
+        return (struct item){.kind = EVENT_CRASH, .a = {0, chance(g, 30) ? 1 + below(g, 3) : 0}};
     if (dice < 86)
         return (struct item){.kind = EVENT_RESTORE};
     if (dice < 91)
@@ -279,14 +288,14 @@ add_batch(struct generator *g)
 static void
 choose_options(struct generator *g, struct plan *plan)
 {
-    static const char *const intervals[] = {"0", "0", "300ms", "60s"};
+    static const char *const intervals[] = {"0", "0", "20ms", "20ms", "300ms", "60s"};
     static const char *const caches[] = {"8M", "8M", "12M", "64M"};
     static const char *const logs[] = {"16M", "16M", "24M", "128M"};
     static const char *const threads[] = {"1", "4", "16"};
     plan->writeback = chance(g, 50);
     snprintf(plan->options, sizeof(plan->options),
         "%s,checkpoint_interval=%s,page_cache=%s,wal_limit=%s,fuse_threads=%s",
-        plan->writeback ? "writeback" : "no_writeback", intervals[below(g, 4)], caches[below(g, 4)],
+        plan->writeback ? "writeback" : "no_writeback", intervals[below(g, 6)], caches[below(g, 4)],
         logs[below(g, 4)], threads[below(g, 3)]);
 }
 

@@ -52,6 +52,7 @@ is_left_out(const struct run *run, const struct item *item)
     switch (item->kind) {
     case OP_MMAP:
     case OP_COPY:
+    case OP_FLOOD:
     case OP_SWRITE:
     case OP_SREAD:
     case OP_SAPPEND:
@@ -207,11 +208,26 @@ remount(struct run *run)
     return daemon_unmount(&run->daemon, run->why) && daemon_mount(&run->daemon, "", NULL, run->why);
 }
 
+// After a kill. With `commit` above 0 the recovery is killed, too: before that commit, or, when it
+// has fewer, at its end.
 static bool
-kill_synced(struct run *run)
+recover(struct run *run, int64_t commit)
 {
-    return daemon_sync(&run->daemon, run->why) && kill_and_bury(run) &&
-           daemon_mount(&run->daemon, "", NULL, run->why);
+    char point[100], ignored[TEXT_BYTES_MAX];
+    snprintf(point, sizeof(point), "manifest.before_commit:%d", (int)commit);
+    if (commit > 0) {
+        (void)daemon_mount(&run->daemon, "", point, ignored);
+        daemon_kill(&run->daemon);
+        if (!daemon_bury(&run->daemon, run->why))
+            return false;
+    }
+    return daemon_mount(&run->daemon, "", NULL, run->why);
+}
+
+static bool
+kill_synced(struct run *run, const struct item *event)
+{
+    return daemon_sync(&run->daemon, run->why) && kill_and_bury(run) && recover(run, event->a[0]);
 }
 
 static bool
@@ -258,7 +274,7 @@ keep_all(struct run *run, const struct item *event)
         good = remount(run);
         break;
     case EVENT_KILL:
-        good = kill_synced(run);
+        good = kill_synced(run, event);
         break;
     case EVENT_CRASHPOINT:
         good = die_in_checkpoint(run, event);
@@ -402,7 +418,7 @@ crash(struct run *run, size_t from, size_t to, const struct item *event)
     bool good = daemon_bury(&run->daemon, run->why);
     run->killed = false;
     side_close_handles(&run->mount);
-    good = good && daemon_mount(&run->daemon, "", NULL, run->why);
+    good = good && recover(run, event->a[1]);
     for (int t = 0; good && t < run->plan->threads; t++)
         good = find_state(run, t, from, to, times);
     run->crashes = false;
