@@ -14,8 +14,10 @@
 //
 // Nothing is changed on disk before everything has been found to be in order. Then what a torn
 // write left behind the end is overwritten, so that it can never pass for a record, since the log
-// goes on there. What was replayed is synced before that: after the death of a process it may be in
-// the kernel's cache only, and later records will say that it was durable.
+// goes on there. What was replayed is made durable, too: after the death of a process it may be in
+// the kernel's cache only, and later records will say that it was durable. What nothing vouches for
+// is written again for that, because after a write that failed the kernel may take for clean, and
+// not sync, what never got to the disk.
 #include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
@@ -38,7 +40,10 @@ struct recovery {
     bool has_mark; // as segments of ours say
     uint32_t newest_epoch;
     uint64_t highest_end; // one past the highest LSN of any segment
-    uint64_t torn_end;    // where what was torn ends behind the end of the log
+    struct lsn durable;   // all below was on stable storage, as records say
+    uint8_t *newest;      // the bytes of the newest segment
+    uint64_t torn_end;    // in it: where what was torn ends, behind the end of the log
+    bool mended;          // it has been written to
     uint64_t replayed;
     struct list_node unneeded; // files to be removed when all is well
 };
@@ -363,6 +368,8 @@ replay_segment(struct recovery *r, struct wal_segment *s, const uint8_t *map, ui
             if (rc < 0)
                 return rc;
             at += h.length;
+            if (h.durable.v > r->durable.v)
+                r->durable = h.durable;
         } else if (at < cut && cut < s->bytes) {
             at = cut;
         } else {
@@ -395,7 +402,10 @@ walk_segment(struct recovery *r, struct wal_segment *s)
                                          : "the next segment does not continue this one");
     if (rc == 0 && !next && was_durable(s, map, header.epoch, end, &r->torn_end))
         rc = damaged(r, s, s->end.v, "a record does not match its checksum although later ones do");
-    free(map);
+    if (rc == 0 && !next)
+        r->newest = map;
+    else
+        free(map);
     return rc;
 }
 
@@ -414,20 +424,38 @@ check_beginning(struct recovery *r)
 
 // ---- everything is in order ---------------------------------------------------------------------
 
-// What is left of a torn write would be of the epoch and in the place of new records.
+// Where the part of the newest segment begins that nobody says was durable. Records in it show that
+// its header was.
+static uint64_t
+vouched_end(const struct recovery *r, const struct wal_segment *s)
+{
+    const struct wal_mark *m = &r->w->mark;
+    uint64_t bound = r->durable.v > m->end.v ? r->durable.v : m->end.v;
+    // A mark that says no more than that the segment was begun may itself never have got anywhere.
+    if (bound <= s->start.v + WAL_SEGMENT_HEADER_BYTES)
+        return 0;
+    return bound < s->end.v ? bound - s->start.v : s->end.v - s->start.v;
+}
+
+// Writes the end of the log again, and zeros over what is left of a torn write behind it, which
+// would be of the epoch and in the place of new records.
 static int
-clear_torn(struct recovery *r)
+mend_end(struct recovery *r)
 {
     const struct wal_segment *s = newest_segment(r);
-    uint64_t at = s ? s->end.v - s->start.v : 0;
-    int rc = 0;
-    if (s && r->torn_end > at) {
-        CLEANUP(memory_free_auto) uint8_t *zeros = memory_alloc_zero(r->torn_end - at);
-        rc = file_write_at(r->w->ops, s->fd, zeros, r->torn_end - at, at);
-    }
+    if (!s)
+        return 0;
+    uint64_t from = vouched_end(r, s);
+    uint64_t end = s->end.v - s->start.v;
+    uint64_t to = r->torn_end > end ? r->torn_end : end;
+    if (from == to)
+        return 0;
+    memset(r->newest + end, 0, to - end);
+    int rc = file_write_durable_at(r->w->ops, s->fd, r->newest + from, to - from, from);
+    r->mended = rc == 0;
     if (rc < 0) {
         CLEANUP(memory_free_auto) char *path = wal_segment_path(r->w, s->file_number);
-        log_error("wal.recovery_failed", "cannot clear the end of %s: %s", path, strerror(-rc));
+        log_error("wal.recovery_failed", "cannot write the end of %s: %s", path, strerror(-rc));
     }
     return rc;
 }
@@ -443,6 +471,8 @@ settle_mark(struct recovery *r)
         if (rc < 0)
             return rc;
     }
+    if (r->mended)
+        w->mark.end.v = 0; // the last process may have failed to write it: again, whatever it says
     int rc = newest ? wal_mark_advance(w, newest, newest->end) : 0;
     if (rc < 0) {
         CLEANUP(memory_free_auto) char *path = wal_mark_path(w);
@@ -457,9 +487,9 @@ static int
 settle(struct recovery *r)
 {
     struct wal *w = r->w;
-    int cleared = clear_torn(r);
-    if (cleared < 0)
-        return cleared;
+    int mended = mend_end(r);
+    if (mended < 0)
+        return mended;
     LIST_FOR_EACH(&w->live, n)
     {
         struct wal_segment *s = CONTAINER_OF(n, struct wal_segment, node);
@@ -546,6 +576,7 @@ wal_recover(struct wal *w, struct lsn cut, wal_replay *replay, void *argument, s
     int rc = recover(&r, &end);
     for (struct list_node *n; (n = list_take_first(&r.unneeded));)
         wal_segment_free(CONTAINER_OF(n, struct wal_segment, node));
+    free(r.newest);
     if (rc < 0)
         return rc;
     go_on(&r, end);

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Hostile segments. The first byte of an input chooses what the others are:
+// Hostile segments and marks. The first byte of an input chooses what the others are:
 //     0  a record as it is
 //     1  a record whose checksums are made right
 //     2  the same, and its length is made to fit
 //     3  a segment header as it is
 //     4  a segment header whose checksum is made right
+//     5  a slot of the mark as it is
+//     6  a slot of the mark whose checksum is made right
 // What decodes lies inside its bytes and is the only way to write what it says.
 #include "fuzz.h"
 
@@ -17,7 +19,16 @@
 #include "format/wal_record.h"
 #include "platform/memory.h"
 
-enum mode { MODE_PLAIN, MODE_SEALED, MODE_FITTED, MODE_HEADER, MODE_SEALED_HEADER, MODES };
+enum mode {
+    MODE_PLAIN,
+    MODE_SEALED,
+    MODE_FITTED,
+    MODE_HEADER,
+    MODE_SEALED_HEADER,
+    MODE_MARK,
+    MODE_SEALED_MARK,
+    MODES
+};
 
 // Not an assert: it must hold in builds without them.
 #define MUST_HOLD(condition)                                                                       \
@@ -102,6 +113,24 @@ try_segment_header(const uint8_t *p, size_t n, bool seal)
     MUST_HOLD(memcmp(again, header, 64) == 0);
 }
 
+static void
+try_mark(const uint8_t *p, size_t n, bool seal)
+{
+    uint8_t slot[WAL_MARK_SLOT_BYTES] = {0};
+    uint8_t again[WAL_MARK_SLOT_BYTES];
+    memcpy(slot, p, n < sizeof(slot) ? n : sizeof(slot));
+    if (seal)
+        put_le32(slot + 72, crc32c(0, slot, 72));
+    struct wal_mark m;
+    int rc = wal_mark_decode(slot, &m);
+    MUST_HOLD(rc == 0 || rc == -EBADMSG || rc == -ENOTSUP);
+    if (rc < 0)
+        return;
+    MUST_HOLD(m.start.v + m.segment_bytes <= INT64_MAX && m.end.v <= m.start.v + m.segment_bytes);
+    wal_mark_encode(&m, again);
+    MUST_HOLD(memcmp(again, slot, 76) == 0);
+}
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
@@ -112,7 +141,9 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     size_t length = n - 1;
     uint8_t *p = memory_alloc(length ? length : 1);
     memcpy(p, data + 1, length);
-    if (mode >= MODE_HEADER) {
+    if (mode >= MODE_MARK) {
+        try_mark(p, length, mode == MODE_SEALED_MARK);
+    } else if (mode >= MODE_HEADER) {
         try_segment_header(p, length, mode == MODE_SEALED_HEADER);
     } else {
         if (mode != MODE_PLAIN)
@@ -153,6 +184,7 @@ seed_header(struct buffer *input_out)
     struct wal_segment_header h = {
         .volume = {{1, 2, 3}},
         .epoch = SEED_EPOCH,
+        .has_mark = true,
         .segment_bytes = 4u << 20,
         .start = {SEED_LSN},
         .prior_end = {SEED_LSN - 64},
@@ -160,6 +192,23 @@ seed_header(struct buffer *input_out)
     uint8_t header[WAL_SEGMENT_HEADER_BYTES];
     wal_segment_header_encode(&h, header);
     buffer_append(input_out, header, 64);
+}
+
+static void
+seed_mark(struct buffer *input_out)
+{
+    struct wal_mark m = {
+        .volume = {{1, 2, 3}},
+        .sequence = 5,
+        .epoch = SEED_EPOCH,
+        .file_number = 7,
+        .segment_bytes = 4u << 20,
+        .start = {SEED_LSN},
+        .end = {SEED_LSN + 8192},
+    };
+    uint8_t slot[WAL_MARK_SLOT_BYTES];
+    wal_mark_encode(&m, slot);
+    buffer_append(input_out, slot, 80);
 }
 
 bool
@@ -179,11 +228,15 @@ fuzz_seed(unsigned which, struct buffer *input_out)
         {MODE_FITTED, 0, 700, 512},
         {MODE_HEADER, 0, 0, 0},
         {MODE_SEALED_HEADER, 0, 0, 0},
+        {MODE_MARK, 0, 0, 0},
+        {MODE_SEALED_MARK, 0, 0, 0},
     };
     if (which >= ARRAY_LENGTH(seeds))
         return false;
     buffer_append_u8(input_out, (uint8_t)seeds[which].mode);
-    if (seeds[which].mode >= MODE_HEADER)
+    if (seeds[which].mode >= MODE_MARK)
+        seed_mark(input_out);
+    else if (seeds[which].mode >= MODE_HEADER)
         seed_header(input_out);
     else
         seed_record(seeds[which].changes, seeds[which].payload, seeds[which].offset, input_out);

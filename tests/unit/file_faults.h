@@ -19,6 +19,7 @@ struct lost_sector {
     struct hash_node node;
     ino_t file;
     uint64_t number;
+    bool stuck; // the kernel takes it for clean although it never got to the disk
     uint8_t before[SECTOR_BYTES];
 };
 
@@ -34,6 +35,7 @@ static struct file_faults {
     uint64_t durable;    // durable writes so far
     uint64_t fail_at;    // this durable write fails; 0: none
     bool die_there;      // it is written, not synced, and nothing works from then on
+    bool stuck;          // what it wrote stays in the kernel's cache, and no sync moves it
     int error;           // what it returns
     uint32_t torn_bytes; // so much of it is written nevertheless
     bool dead;
@@ -73,8 +75,11 @@ remember_sectors(int fd, uint64_t offset, uint64_t n)
 {
     ino_t file = file_number_of(fd);
     for (uint64_t i = offset / SECTOR_BYTES; i * SECTOR_BYTES < offset + n; i++) {
-        if (find_lost_sector(file, i))
+        struct lost_sector *known = find_lost_sector(file, i);
+        if (known) {
+            known->stuck = false;
             continue;
+        }
         struct lost_sector *s = memory_alloc_zero(sizeof(*s));
         s->file = file;
         s->number = i;
@@ -90,10 +95,21 @@ forget_sectors(int fd, uint64_t offset, uint64_t n)
     ino_t file = file_number_of(fd);
     for (uint64_t i = offset / SECTOR_BYTES; i * SECTOR_BYTES < offset + n; i++) {
         struct lost_sector *s = find_lost_sector(file, i);
-        if (!s)
+        if (!s || s->stuck)
             continue;
         hash_table_remove(&file_faults.sectors, &s->node);
         free(s);
+    }
+}
+
+static inline void
+stick_sectors(int fd, uint64_t offset, uint64_t n)
+{
+    ino_t file = file_number_of(fd);
+    for (uint64_t i = offset / SECTOR_BYTES; i * SECTOR_BYTES < offset + n; i++) {
+        struct lost_sector *s = find_lost_sector(file, i);
+        if (s)
+            s->stuck = true;
     }
 }
 
@@ -141,6 +157,8 @@ faulty_pwritev_locked(int fd, const struct iovec *iov, int count, off_t offset, 
     if (durable && f->durable == f->fail_at) {
         f->dead = f->die_there;
         ssize_t put = write_some(fd, iov, count, offset, f->die_there ? most : f->torn_bytes);
+        if (put > 0 && f->stuck)
+            stick_sectors(fd, (uint64_t)offset, (uint64_t)put);
         return put < 0 ? put : f->error;
     }
     ssize_t put = write_some(fd, iov, count, offset, most);

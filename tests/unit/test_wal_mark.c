@@ -345,7 +345,7 @@ START_TEST(a_power_loss_at_any_step_of_an_open_loses_nothing)
             BUFFER_AUTO error = {0};
             struct wal *w;
             struct journal *j = &f.journal;
-            faults_die_after(faults_random(4));
+            faults_die_after(faults_random(6));
             j->next = j->first;
             int rc = wal_open(&f.options, journal_cut(j), journal_replay, j, &w, &error);
             ck_assert(rc == 0 || rc == -EIO);
