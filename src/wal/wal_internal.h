@@ -37,6 +37,7 @@ struct wal {
     uint64_t limit_bytes;
     uint64_t segment_bytes;
     uint32_t segments_max;
+    bool callers_flush;
 
     struct lock lock;         // "wal": protects everything below
     struct condition work;    // flusher: something to write, or stop
@@ -47,6 +48,7 @@ struct wal {
     uint64_t ring_bytes;
     struct lsn append;
     struct lsn flushed;
+    bool flushing; // a thread writes a batch; when it is done it looks who waits
     struct lsn released;
     struct lsn last_end;      // of the newest record; what the next segment's prior_end says
     struct list_node slots;   // begun, not filled, in order of LSN
