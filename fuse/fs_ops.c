@@ -50,6 +50,7 @@ init(void *userdata, struct fuse_conn_info *conn)
         log_warning("fuse.no_writeback", "the kernel has no write-back cache for FUSE");
         fs->settings.writeback = false;
     }
+    fs->opens_directories_itself = (conn->capable & FUSE_CAP_NO_OPENDIR_SUPPORT) != 0;
     struct log_event e;
     log_begin(&e, LOG_LEVEL_INFO, "fuse.connected");
     log_u64(&e, "protocol_major", conn->proto_major);

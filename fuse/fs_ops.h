@@ -28,7 +28,8 @@ struct fs_settings {
 struct fs {
     struct fs_settings settings;
     struct volume *volume;
-    bool told_to_kill_suid; // the kernel says when suid bits are to be cleared; see device.h
+    bool told_to_kill_suid;        // the kernel says when suid bits are to be cleared; see device.h
+    bool opens_directories_itself; // the kernel: it needs no OPENDIR and RELEASEDIR
     struct tickets tickets;
     struct seeker seeker;
     struct lock lock;      // protects `deferred`

@@ -13,6 +13,12 @@ void
 fs_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     struct fs *fs = fs_of(req);
+    // From then on the kernel opens and closes directories by itself, with the flags below. It
+    // knows the object of a directory that is open, so that it stays.
+    if (fs->opens_directories_itself) {
+        fs_reply_result(req, -ENOSYS);
+        return;
+    }
     int rc = volume_object_opened(fs->volume, object_of(ino));
     if (rc != 0) {
         fs_reply_result(req, rc);
