@@ -270,7 +270,8 @@ class Other:
 
     def drop_caches(self, directory):
         drop_pages(directory)
-        drop_pages(os.path.join(self.base, "cache"))
+        for name in ("cache", "backing"):
+            drop_pages(os.path.join(self.base, name))
 
     def measuring(self):
         return Nothing()
