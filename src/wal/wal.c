@@ -194,8 +194,9 @@ wal_fill(struct wal *w, struct wal_slot *slot, uint32_t payload_page_offset, con
     slot->filled = true;
     bool was_first = w->slots.next == &slot->node;
     list_remove(&slot->node);
-    if (was_first && (!list_is_empty(&w->waiters) || w->reserving > 0 ||
-                         w->append.v - w->flushed.v > w->ring_bytes / 4))
+    if (was_first && !w->flushing &&
+        (!list_is_empty(&w->waiters) || w->reserving > 0 ||
+            w->append.v - w->flushed.v > w->ring_bytes / 4))
         condition_signal(&w->work);
     lock_release(&w->lock);
 }
@@ -397,6 +398,7 @@ wal_new(const struct wal_options *options)
     w->directory = memory_string(options->directory);
     w->mark_fd = -1;
     w->volume = options->volume;
+    w->callers_flush = options->callers_flush;
     w->limit_bytes = options->limit_bytes;
     w->segment_bytes = options->segment_bytes
                            ? options->segment_bytes

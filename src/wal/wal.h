@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // The write-ahead log: the only point of acknowledgement. Records get their LSN in the order of
-// wal_begin, are copied into a ring in memory, and are written by one flusher thread, which makes a
-// whole batch durable with one write into preallocated, zero-filled, recycled segments and then
-// answers everybody who waited (group commit). Layout in format/wal_record.h.
+// wal_begin, are copied into a ring in memory, and are written by one thread at a time - the
+// flusher, or the first who asks for durability - which makes a whole batch durable with one write
+// into preallocated, zero-filled, recycled segments and then answers everybody who waited (group
+// commit). Layout in format/wal_record.h.
 //
 // Life of a record, with who moves it on:
 //
 //     reserved  wal_reserve: any thread, may wait. Room in ring and segments is kept for it
 //     begun     wal_begin: under the caller's ordering lock. It has an LSN
 //     filled    wal_fill. Its bytes are in the ring
-//     flushed   the flusher. It is on stable storage; who waited is answered
+//     flushed   who flushes. It is on stable storage; who waited is answered
 //     released  wal_release. A local generation holds it; its segment may be recycled
 //
 // Invariants
@@ -41,6 +42,9 @@ struct wal_options {
     uint64_t limit_bytes;   // of all segments together
     uint64_t segment_bytes; // 0: limit / 8 within 4 MiB and 64 MiB; at least 4 MiB
     uint64_t ring_bytes;    // 0: a quarter of the limit; 8 MiB to two segments
+    // wal_sync may flush in the calling thread when nobody else does: that saves waking the
+    // flusher. For callers who have other threads to go on with.
+    bool callers_flush;
 };
 
 // A replayed record. `payload` holds the bytes of the CHANGE_WRITE among the changes and begins at
@@ -103,8 +107,9 @@ struct lsn wal_payload_lsn(const struct wal_slot *slot, uint32_t payload_page_of
 // ---- durability ---------------------------------------------------------------------------------
 
 typedef void wal_synced(void *argument, int result);
-// Calls `done` once everything begun so far is durable: at once if it is, from the flusher thread
-// else. `result` is 0 or -EIO.
+// Calls `done` once everything begun so far is durable: at once if it is, else from the flusher
+// thread or (`callers_flush`) from a thread that is in wal_sync, which may be this one and which
+// then goes on for others as long as somebody waits. `result` is 0 or -EIO. Hold no locks.
 void wal_sync(struct wal *w, wal_synced *done, void *argument);
 // The same, waiting.
 MUST_CHECK int wal_sync_wait(struct wal *w);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// The flusher: one thread that writes what has been filled and answers who waits for it. While it
-// writes one batch, the next one gathers behind it; that is the whole of group commit.
+// One thread at a time writes what has been filled and answers who waits for it. While it writes
+// one batch, the next one gathers behind it; that is the whole of group commit. Which thread that
+// is: the flusher, or, where callers may, the first who asks while nobody writes. It answers itself
+// first and goes on until nobody waits; what then is left is the flusher's.
 #include <errno.h>
 #include <stdlib.h>
 
@@ -131,21 +133,23 @@ recycle_locked(struct wal *w)
     lock_take(&w->lock);
 }
 
-// One batch. False when there was nothing to write.
+// One batch. False when there was nothing to write, or somebody else writes.
 static bool
 flush_once_locked(struct wal *w)
 {
     struct lsn filled = wal_filled_locked(w);
-    if (w->failed != 0 || filled.v <= w->flushed.v)
+    if (w->failed != 0 || w->flushing || filled.v <= w->flushed.v)
         return false;
     struct wal_segment *s = flush_segment_locked(w);
     uint64_t from = w->flushed.v;
     uint64_t to = s->end.v && s->end.v < filled.v ? s->end.v : filled.v;
     if (to <= from)
         return false;
+    w->flushing = true;
     lock_release(&w->lock);
     int rc = write_batch(w, s, from, to);
     lock_take(&w->lock);
+    w->flushing = false;
     w->flushes++;
     if (rc < 0) {
         fail_locked(w, s, rc);
@@ -183,12 +187,22 @@ wal_flusher_run(void *argument)
         answer_waiters_locked(w);
         if (wrote || timed_out)
             continue;
-        if (w->stopping)
+        if (w->stopping && !w->flushing)
             break;
         if (is_urgent_locked(w)) // what is waited for has not been filled yet, or there is no room
             condition_wait_until(&w->work, &w->lock, clock_monotonic_ms() + IDLE_FLUSH_MS);
     }
     lock_release(&w->lock);
+}
+
+// For somebody who waits, in his own thread.
+static void
+flush_for_waiters_locked(struct wal *w)
+{
+    while (!list_is_empty(&w->waiters) && flush_once_locked(w))
+        answer_waiters_locked(w);
+    if (!w->flushing && is_urgent_locked(w))
+        condition_signal(&w->work);
 }
 
 void
@@ -207,7 +221,11 @@ wal_sync(struct wal *w, wal_synced *done, void *argument)
     x->done = done;
     x->argument = argument;
     list_append(&w->waiters, &x->node);
-    condition_signal(&w->work);
+    // Who is writing looks for waiters when it is done.
+    if (!w->flushing && w->callers_flush)
+        flush_for_waiters_locked(w);
+    else if (!w->flushing)
+        condition_signal(&w->work);
     lock_release(&w->lock);
 }
 

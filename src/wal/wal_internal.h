@@ -40,6 +40,7 @@ struct wal {
     uint32_t segments_max;
     int mark_fd;
     struct wal_mark mark; // as it was written last. The flusher's, while it runs
+    bool callers_flush;
 
     struct lock lock;         // "wal": protects everything below
     struct condition work;    // flusher: something to write, or stop
@@ -50,6 +51,7 @@ struct wal {
     uint64_t ring_bytes;
     struct lsn append;
     struct lsn flushed;
+    bool flushing; // a thread writes a batch; when it is done it looks who waits
     struct lsn released;
     struct lsn last_end;        // of the newest record; what the next segment's prior_end says
     struct list_node slots;     // begun, not filled, in order of LSN

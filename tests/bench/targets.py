@@ -249,7 +249,13 @@ class Other:
                         command[1:], stdin=subprocess.DEVNULL, stdout=log, stderr=log))
             else:
                 run(command, 120)
-        wait_until(f"the mount of {self.name}", 60, lambda: is_mounted(self.path))
+        try:
+            wait_until(f"the mount of {self.name}", 20, lambda: is_mounted(self.path))
+        except Failed as e:
+            with open(os.path.join(self.base, "log"), "ab+") as log:
+                log.seek(0)
+                last = log.read().decode(errors="replace").strip().splitlines()[-1:]
+            raise Failed(f"{e}: {(last or ['it said nothing'])[0]}") from e
 
     def stop(self):
         for path in [self.path, *self.unmount_also_paths()]:
@@ -264,7 +270,8 @@ class Other:
 
     def drop_caches(self, directory):
         drop_pages(directory)
-        drop_pages(os.path.join(self.base, "cache"))
+        for name in ("cache", "backing"):
+            drop_pages(os.path.join(self.base, name))
 
     def measuring(self):
         return Nothing()
@@ -305,7 +312,8 @@ def rclone(bench):
 
     def commands(t):
         bucket = bench.store.bucket(t.name)
-        yield ["&", "rclone", "mount", "--config", "/dev/null", "--vfs-cache-mode", "full",
+        # Its S3 client cannot take certificates from the environment.
+        yield ["&", "env", "-u", "AWS_CA_BUNDLE", "rclone", "mount", "--config", "/dev/null", "--vfs-cache-mode", "full",
                "--cache-dir", os.path.join(t.base, "cache"), "--allow-other",
                f":s3,provider=Ceph,env_auth=true,endpoint='{bench.store.endpoint}':{bucket}",
                t.path]

@@ -135,6 +135,30 @@ note_sync(void *argument, int result)
     __atomic_store_n(answer, result, __ATOMIC_RELEASE);
 }
 
+START_TEST(who_asks_alone_flushes_in_his_own_thread)
+{
+    char *directory = unit_directory_new();
+    struct wal_options options = model_options(directory, NULL, 16 * MIB);
+    options.callers_flush = true;
+    struct journal j;
+    journal_init(&j, 5000);
+    struct wal *w = journal_open(&j, &options);
+    for (int i = 0; i < 20; i++) {
+        int answer = 1;
+        journal_append_many(&j, w, 1);
+        wal_sync(w, note_sync, &answer);
+        ck_assert_int_eq(answer, 0);
+    }
+    struct wal_numbers n;
+    wal_numbers(w, &n);
+    ck_assert_uint_eq(n.flushes, 20);
+    ck_assert_uint_eq(n.flushed.v, n.append.v);
+    ck_assert_int_eq(wal_close(w), 0);
+    journal_destroy(&j);
+    unit_directory_remove(directory);
+}
+END_TEST
+
 START_TEST(a_sync_with_nothing_new_is_answered_at_once)
 {
     char *directory = unit_directory_new();
@@ -695,6 +719,7 @@ main(void)
     ADD(records_of_all_sizes_survive_close_and_reopen);
     ADD(an_empty_log_can_be_reopened);
     ADD(one_flush_answers_many_syncs);
+    ADD(who_asks_alone_flushes_in_his_own_thread);
     ADD(a_sync_with_nothing_new_is_answered_at_once);
     ADD(acknowledged_records_survive_kill);
     ADD(spilled_records_survive_kill);

@@ -239,11 +239,19 @@ journal_replay(void *argument, const struct wal_replayed *x)
     return 0;
 }
 
+// The promises hold whoever flushes: suites are built a second time with this as true.
+#ifndef MODEL_CALLERS_FLUSH
+#define MODEL_CALLERS_FLUSH false
+#endif
+
 static inline struct wal_options
 model_options(const char *directory, const struct file_ops *ops, uint64_t limit_bytes)
 {
-    return (struct wal_options){
-        .ops = ops, .directory = directory, .volume = MODEL_VOLUME, .limit_bytes = limit_bytes};
+    return (struct wal_options){.ops = ops,
+        .directory = directory,
+        .volume = MODEL_VOLUME,
+        .limit_bytes = limit_bytes,
+        .callers_flush = MODEL_CALLERS_FLUSH};
 }
 
 // The cut that belongs to j->first; never below what was released.
