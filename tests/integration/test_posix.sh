@@ -12,6 +12,9 @@ need_helper posix_access_check
 need_helper file_tool
 need_program chattr e2fsprogs
 
+BY_ROOT=
+[ "$(id -u)" -ne 0 ] || BY_ROOT=1
+
 compare() { # NAME WHAT
     tree_digest "${V_MNT[$1]}" >"$WORK/digest.now"
     assert_same_file "$WORK/digest.then" "$WORK/digest.now" "$2"
@@ -27,6 +30,7 @@ expectations() { # PROGRAM DIRECTORY [argument]
 
 # What was forbidden before still is. Changes a file.
 forbidden_again() { # NAME
+    [ -n "$BY_ROOT" ] || return 0
     expectations posix_access_check "${V_MNT[$1]}/access" again
     tree_digest "${V_MNT[$1]}" >"$WORK/digest.then"
 }
@@ -38,7 +42,11 @@ run_mode() { # NAME STORE MOUNT-OPTION
     mkdir "${V_MNT[$1]}/tree" "${V_MNT[$1]}/more" "${V_MNT[$1]}/access"
     expectations posix_check "${V_MNT[$1]}/tree"
     expectations posix_more_check "${V_MNT[$1]}/more"
-    expectations posix_access_check "${V_MNT[$1]}/access"
+    if [ -n "$BY_ROOT" ]; then
+        expectations posix_access_check "${V_MNT[$1]}/access"
+    else
+        note "not run by root: nothing about other users and flags"
+    fi
     tree_digest "${V_MNT[$1]}" >"$WORK/digest.then"
 
     step "$2, $3: the same after an unmount and a mount"
@@ -68,7 +76,7 @@ run_mode() { # NAME STORE MOUNT-OPTION
     volume_mount "$1"
     compare "$1" "the tree restored from the store"
     forbidden_again "$1"
-    find "${V_MNT[$1]}/access" \( -type f -o -type d \) -exec chattr -i -a {} +
+    [ -z "$BY_ROOT" ] || find "${V_MNT[$1]}/access" \( -type f -o -type d \) -exec chattr -i -a {} +
     rm -rf "${V_MNT[$1]:?}"/*
     assert_equal 0 "$(find "${V_MNT[$1]}" -mindepth 1 | wc -l)" "files after rm -rf"
     volume_unmount "$1"

@@ -55,11 +55,15 @@ run_mode() { # NAME MOUNT-OPTION [argument of posix_rules_check]
     volume_new "$1" file "$2"
     volume_mount "$1" create
     mkdir "${V_MNT[$1]}/rules"
-    "$HELPERS/posix_rules_check" "${V_MNT[$1]}/rules" ${3:+"$3"} >"$WORK/posix.out" 2>&1 || {
-        grep -v '^ok' "$WORK/posix.out" || :
-        fail "posix_rules_check found differences"
-    }
-    note "$(grep -c '^ok' "$WORK/posix.out") groups of checks are fine"
+    if [ "$(id -u)" -eq 0 ]; then
+        "$HELPERS/posix_rules_check" "${V_MNT[$1]}/rules" ${3:+"$3"} >"$WORK/posix.out" 2>&1 || {
+            grep -v '^ok' "$WORK/posix.out" || :
+            fail "posix_rules_check found differences"
+        }
+        note "$(grep -c '^ok' "$WORK/posix.out") groups of checks are fine"
+    else
+        note "not run by root: the rules are not tried out"
+    fi
 
     step "$2: one file in every way"
     one_file "$1"
