@@ -26,9 +26,6 @@
 #include "platform/log.h"
 #include "platform/thread.h"
 
-// How often the workers are told again to end: one in read(2) can miss a signal.
-#define STOP_RETRY_MS 100
-
 struct session {
     const struct options *options;
     struct startup *startup;
@@ -144,9 +141,9 @@ static void
 stop_loop(struct session *s)
 {
     struct pollfd finished = {.fd = s->finished, .events = POLLIN};
-    do
-        workers_stop(s->workers);
-    while (poll(&finished, 1, STOP_RETRY_MS) <= 0);
+    workers_stop(s->workers);
+    while (poll(&finished, 1, -1) <= 0)
+        continue;
 }
 
 static void

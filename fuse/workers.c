@@ -22,6 +22,8 @@
 // happens.
 #define WATCH_MS     10u
 #define WATCH_ROUNDS 100u
+// How often threads are told again to end: one that is about to enter read(2) can miss a signal.
+#define STOP_RETRY_MS 100u
 
 struct worker {
     struct list_node node;
@@ -144,6 +146,7 @@ end_all(struct workers *w, int error)
         w->error = error;
     condition_broadcast(&w->role_free);
     condition_signal(&w->watch);
+    condition_signal(&w->ended);
     lock_release(&w->lock);
 }
 
@@ -274,6 +277,17 @@ join_all(struct workers *w)
     }
 }
 
+static void
+interrupt_readers_locked(struct workers *w)
+{
+    LIST_FOR_EACH(&w->all, n)
+    {
+        struct worker *x = CONTAINER_OF(n, struct worker, node);
+        if (atomic_load(&x->serving) && atomic_load(&x->requests) % 2 == 0)
+            pthread_kill(x->thread.id, SIGUSR1);
+    }
+}
+
 int
 workers_run(struct workers *w)
 {
@@ -285,8 +299,15 @@ workers_run(struct workers *w)
         rc = start_worker_locked(w);
     if (w->threads == 0)
         w->error = rc;
-    while (w->threads > 0)
-        condition_wait(&w->ended, &w->lock);
+    while (w->threads > 0) {
+        if (!w->stopping) {
+            condition_wait(&w->ended, &w->lock);
+            continue;
+        }
+        fuse_session_exit(w->session);
+        interrupt_readers_locked(w);
+        condition_wait_until(&w->ended, &w->lock, clock_monotonic_ms() + STOP_RETRY_MS);
+    }
     w->stopping = true;
     condition_signal(&w->watch);
     lock_release(&w->lock);
@@ -298,13 +319,5 @@ workers_run(struct workers *w)
 void
 workers_stop(struct workers *w)
 {
-    fuse_session_exit(w->session);
-    lock_take(&w->lock);
-    LIST_FOR_EACH(&w->all, n)
-    {
-        struct worker *x = CONTAINER_OF(n, struct worker, node);
-        if (atomic_load(&x->serving))
-            pthread_kill(x->thread.id, SIGUSR1);
-    }
-    lock_release(&w->lock);
+    end_all(w, 0);
 }

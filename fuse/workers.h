@@ -25,9 +25,8 @@ void workers_free(struct workers *w);
 // Serves until the connection ends or workers_stop is called; returns when no thread is left.
 // 0 or -errno, what ended it.
 MUST_CHECK int workers_run(struct workers *w);
-// From another thread: asks all threads to end once their requests are done. Does not wait; threads
-// in read(2) can miss the signal that gets them out, so call it again until workers_run has
-// returned. SIGUSR1 must have a handler.
+// From another thread: all threads end once their requests are done. Does not wait. SIGUSR1 must
+// have a handler: it gets threads out of read(2).
 void workers_stop(struct workers *w);
 
 #endif
