@@ -8,7 +8,6 @@
 
 #include "fuse/device.h"
 #include "fuse/fs_ops.h"
-#include "platform/crash_point.h"
 #include "platform/memory.h"
 
 // ---- open and close -----------------------------------------------------------------------------
@@ -169,7 +168,6 @@ fs_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t of
     struct fuse_file_info *fi)
 {
     struct fs *fs = fs_of(req);
-    crash_point("fuse.write_received");
     int rc = offset < 0 ? -EINVAL
                         : volume_write(fs->volume, object_of(ino), (uint64_t)offset,
                               (const uint8_t *)data, size, write_flags(req, fi));
