@@ -7,11 +7,13 @@
 #include "format/access_list.h"
 #include "fuse/device.h"
 #include "fuse/fs_ops.h"
+#include "platform/crash_point.h"
 
 void
 fs_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi UNUSED)
 {
     struct volume_attributes attributes;
+    crash_point("fuse.getattr_received");
     int rc = volume_get_attributes(fs_of(req)->volume, object_of(ino), &attributes);
     if (rc == 0)
         fs_reply_attributes(req, &attributes);

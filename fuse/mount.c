@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <mntent.h>
+#include <sched.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +19,7 @@
 #include "platform/file.h"
 #include "platform/log.h"
 #include "platform/memory.h"
+#include "platform/thread.h"
 
 #define MOUNT_TYPE "fuse.ckptfs"
 
@@ -168,14 +170,82 @@ mount_close(struct mount *m)
     m->path = NULL;
 }
 
+// ---- from within the daemon ---------------------------------------------------------------------
+
+// Who enters the mount from within the daemon waits for the daemon's own answers. When the daemon
+// is killed meanwhile there are none, and the kernel breaks the connection, which ends the waiting,
+// only after the last descriptor of it was closed. So each visit is a thread with a table of
+// descriptors of its own that has none of them; else the process could never end, and would keep
+// the mount and the storage root. (The log's descriptor is not there, either.)
+struct visit {
+    const char *path;
+    dev_t device; // set by visit_stat, expected by the others
+    int (*call)(struct visit *visit);
+    int result;
+};
+
+static void
+run_visit(void *argument)
+{
+    struct visit *visit = argument;
+    if (unshare(CLONE_FILES) == 0)
+        closefrom(STDERR_FILENO + 1);
+    visit->result = visit->call(visit);
+}
+
+static int
+make_visit(struct visit *visit)
+{
+    struct thread thread;
+    int rc = thread_start(&thread, "visit", run_visit, visit);
+    if (rc != 0)
+        return rc;
+    thread_join(&thread);
+    return visit->result;
+}
+
+static int
+visit_stat(struct visit *visit)
+{
+    struct stat st;
+    if (stat(visit->path, &st) < 0)
+        return -errno;
+    visit->device = st.st_dev;
+    return 0;
+}
+
+// syncfs of our mount. When something else is mounted over it, or it was detached, it cannot be
+// reached by its path; what the kernel caches for it stays there.
+static int
+visit_sync(struct visit *visit)
+{
+    CLEANUP(file_close_auto) int fd = open(visit->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    struct stat st;
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return -errno;
+    if (st.st_dev != visit->device)
+        return -ESTALE;
+    return syncfs(fd) < 0 ? -errno : 0;
+}
+
+static int
+visit_unmount(struct visit *visit)
+{
+    struct stat st;
+    if (stat(visit->path, &st) < 0 || st.st_dev != visit->device)
+        return 0;
+    return unmount(visit->path, false);
+}
+
 int
 mount_begin_serving(struct mount *m)
 {
-    struct stat st;
-    if (stat(m->path, &st) < 0)
-        return -errno;
+    struct visit visit = {.path = m->path, .call = visit_stat};
+    int rc = make_visit(&visit);
+    if (rc != 0)
+        return rc;
     lock_take(&m->lock);
-    m->device = st.st_dev;
+    m->device = visit.device;
     m->serving = true;
     lock_release(&m->lock);
     return 0;
@@ -198,20 +268,6 @@ mount_wait_idle(struct mount *m)
     lock_release(&m->lock);
 }
 
-// syncfs of our mount. When something else is mounted over it, or it was detached, it cannot be
-// reached by its path; what the kernel caches for it stays there.
-static int
-sync_mount(const char *path, dev_t device)
-{
-    CLEANUP(file_close_auto) int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    struct stat st;
-    if (fd < 0 || fstat(fd, &st) < 0)
-        return -errno;
-    if (st.st_dev != device)
-        return -ESTALE;
-    return syncfs(fd) < 0 ? -errno : 0;
-}
-
 int
 mount_sync_kernel(void *argument)
 {
@@ -224,7 +280,8 @@ mount_sync_kernel(void *argument)
     lock_release(&m->lock);
     if (!enter)
         return 0;
-    int rc = sync_mount(m->path, device);
+    struct visit visit = {.path = m->path, .device = device, .call = visit_sync};
+    int rc = make_visit(&visit);
     lock_take(&m->lock);
     // The session ended under it: there is no kernel cache any more.
     if (!m->serving && rc != 0)
@@ -240,12 +297,9 @@ mount_sync_kernel(void *argument)
 int
 mount_unmount(struct mount *m)
 {
-    struct stat st;
     lock_take(&m->lock);
-    dev_t device = m->device;
+    struct visit visit = {.path = m->path, .device = m->device, .call = visit_unmount};
     bool serving = m->serving;
     lock_release(&m->lock);
-    if (!serving || stat(m->path, &st) < 0 || st.st_dev != device)
-        return 0;
-    return unmount(m->path, false);
+    return serving ? make_visit(&visit) : 0;
 }

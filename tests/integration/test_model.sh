@@ -29,5 +29,13 @@ for list in "$TEST_TOP_SRCDIR"/tests/model/regressions/*.ops; do
     note "${list##*/}"
 done
 
+step "a daemon that dies while it waits for its own mount ends, and the volume is mounted again"
+volume_new inside file writeback,checkpoint_interval=0
+MOUNT_ENVIRONMENT=(CKPTFS_CRASH_AT=fuse.getattr_received)
+volume_start inside create # looks at its mount before it says that it is there
+volume_crashed inside 30 "the end of the daemon"
+volume_mount inside create
+volume_unmount inside
+
 step "$SECONDS_OF_PLANS seconds of random plans; CKPTFS_TEST_SEED=$SEED"
 run_model run "$WORK/model" "$SECONDS_OF_PLANS" "$SEED" "$TEST_TOP_BUILDDIR/tests/model"
