@@ -12,6 +12,10 @@
 #include "platform/memory.h"
 #include "volume/volume_internal.h"
 
+// Times that are older than what is known by more than this have not been overtaken on their way:
+// somebody sets them, or the clock.
+#define OVERTAKEN_SECONDS 2
+
 // What a directory seems to measure, as on most file systems.
 #define DIRECTORY_BYTES 4096u
 
@@ -107,6 +111,28 @@ are_late_times(const struct inode_record *inode, const struct volume_set_attribu
            (t->seconds == set->seconds && t->nanoseconds <= set->nanoseconds);
 }
 
+static int64_t
+nanoseconds_between(const struct timestamp *from, const struct timestamp *to)
+{
+    int64_t seconds = to->seconds - from->seconds;
+    if (seconds > OVERTAKEN_SECONDS || seconds < -OVERTAKEN_SECONDS)
+        return seconds < 0 ? INT64_MIN : INT64_MAX;
+    return seconds * 1000000000 + (int64_t)to->nanoseconds - (int64_t)from->nanoseconds;
+}
+
+// The kernel's write-back hands over the times of a file while it changes them elsewhere: the
+// request with the older times may be the one that arrives last. The kernel will not send the newer
+// ones again.
+static bool
+are_overtaken_times(const struct inode_record *inode, const struct volume_set_attributes *a)
+{
+    if (a->set != (VOLUME_SET_MTIME | VOLUME_SET_CTIME))
+        return false;
+    int64_t changed = nanoseconds_between(&a->ctime, &inode->ctime);
+    int64_t modified = nanoseconds_between(&a->mtime, &inode->mtime);
+    return changed > 0 && changed != INT64_MAX && modified > 0 && modified != INT64_MAX;
+}
+
 // What is append-only may be touched: its times set to the present one.
 static int
 check_flags(const struct inode_record *inode, const struct volume_set_attributes *a)
@@ -179,7 +205,7 @@ decide_set(struct view *view, struct operation *op)
     struct timestamp flagged = inode->ctime;
     bool late = is_fixed(inode) && are_late_times(inode, a);
     rc = check_flags(inode, a);
-    if (rc < 0)
+    if (rc < 0 || are_overtaken_times(inode, a))
         return rc;
     if (a->set == VOLUME_SET_FLAGS) {
         set_flags(inode, a->flags);

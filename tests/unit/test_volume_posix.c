@@ -201,6 +201,38 @@ read_byte(struct volume *v, struct object_id o, bool keep_atime)
     ck_assert_int_eq(volume_read(v, o, 0, 1, &byte, &context), 1);
 }
 
+START_TEST(times_that_were_overtaken_are_not_taken)
+{
+    struct volume_world w;
+    volume_world_new(&w);
+    volume_world_open(&w);
+    struct object_id file = make(w.v, OBJECT_ROOT_DIRECTORY, "file", S_IFREG | 0644);
+    struct timestamp before = {1790000000, 996000000}, after = {1790000001, 0};
+    struct timestamp old = {1000000000, 5};
+    struct volume_set_attributes truncated = {
+        .set = VOLUME_SET_SIZE | VOLUME_SET_MTIME | VOLUME_SET_CTIME,
+        .size = 100,
+        .mtime = after,
+        .ctime = after,
+    };
+    struct volume_set_attributes late = {
+        .set = VOLUME_SET_MTIME | VOLUME_SET_CTIME, .mtime = before, .ctime = before};
+    ck_assert_int_eq(set(w.v, file, truncated), 0);
+    ck_assert_int_eq(set(w.v, file, late), 0);
+    ck_assert_int_eq(attributes_of(w.v, file).inode.mtime.seconds, after.seconds);
+    ck_assert_int_eq(attributes_of(w.v, file).inode.ctime.seconds, after.seconds);
+    // What somebody sets is taken: an old time, a clock that was set back.
+    late.mtime = old;
+    ck_assert_int_eq(set(w.v, file, late), 0);
+    ck_assert_int_eq(attributes_of(w.v, file).inode.mtime.seconds, old.seconds);
+    ck_assert_int_eq(set(w.v, file, truncated), 0);
+    late.mtime = late.ctime = (struct timestamp){after.seconds - 3, 0};
+    ck_assert_int_eq(set(w.v, file, late), 0);
+    ck_assert_int_eq(attributes_of(w.v, file).inode.mtime.seconds, after.seconds - 3);
+    volume_world_free(&w);
+}
+END_TEST
+
 START_TEST(reading_changes_the_time_of_access)
 {
     struct volume_world w;
@@ -306,6 +338,7 @@ main(void)
     unit_add(suite, "no_list", a_list_that_is_none_is_an_error, 60);
     unit_add(suite, "flags", flags_forbid_and_last, 60);
     unit_add(suite, "late_times", times_that_come_late_are_taken, 60);
+    unit_add(suite, "overtaken_times", times_that_were_overtaken_are_not_taken, 60);
     unit_add(suite, "access_time", reading_changes_the_time_of_access, 60);
     unit_add(suite, "nameless", a_file_without_a_name_gets_one_or_goes, 60);
     unit_add(suite, "allocation", what_cannot_fit_is_not_allocated, 60);
