@@ -23,7 +23,7 @@
 #define PROBE_BYTES   (1u << 20)
 #define MAP_BYTES_MIN (64u << 10)
 // How much of all mapped files may be resident, and how many entries may be looked at in between.
-#define RESIDENT_BYTES_MAX (32u << 20)
+#define RESIDENT_BYTES_MAX (24u << 20)
 #define TRIM_INTERVAL      512u
 
 struct lmdb_txn {
