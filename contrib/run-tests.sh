@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Runs every test there is on this checkout: installs what is missing, builds as a developer does,
 # `make check` with a real S3 server beside it, the unit tests once more under AddressSanitizer and
-# UndefinedBehaviorSanitizer, those with threads under ThreadSanitizer, and a short distcheck. The last line says how many tests passed and failed.
+# UndefinedBehaviorSanitizer, those with threads under ThreadSanitizer, and a short distcheck. The
+# last line says how many tests passed and failed.
 #
 # Build directories: build-tests, build-asan, build-tsan below the checkout. Machines without
 # /dev/fuse cannot run the tests: that is a failure.
@@ -102,20 +103,11 @@ unit_tests() { # DIRECTORY: those that need neither a mount nor a server
         make -s -f - list-tests) | tr ' ' '\n' | grep '^tests/\(unit\|model\)/' | tr '\n' ' '
 }
 
-# Programs without threads of their own, or that look at every byte of damaged files.
-unthreaded="base access_list blob blob_damage change planner dirty_set manifest_record
-    store_credentials store_sign wal_record wal_damage"
-
-threaded_tests() { # DIRECTORY
-    local test
+check_units() { # DIRECTORY WHAT PROGRAMS-TO-LEAVE-OUT...
+    local test tests=
     for test in $(unit_tests "$1"); do
-        [[ " ${unthreaded//$'\n'/ } " == *" ${test#tests/unit/test_} "* ]] || printf '%s ' "$test"
+        [[ " ${*:3} " == *" ${test#tests/unit/test_} "* ]] || tests="$tests $test"
     done
-}
-
-check_units() { # DIRECTORY WHAT [LIST]
-    local tests
-    tests=$("${3:-unit_tests}" "$1")
     check "$1" "$2" make -k -j"$jobs" check "TESTS=$tests"
 }
 
@@ -140,7 +132,9 @@ check_units "$top/build-asan" "asan and ubsan"
 
 say "unit tests under ThreadSanitizer"
 build "$top/build-tsan" --enable-developer --enable-tsan
-check_units "$top/build-tsan" "tsan" threaded_tests
+# Without programs that have no threads of their own, or look at every byte of damaged files.
+check_units "$top/build-tsan" "tsan" base access_list blob blob_damage change planner dirty_set \
+    manifest_record store_credentials store_sign wal_record wal_damage
 
 say "distcheck"
 rm -f "$top/build-tests/failed.txt"
