@@ -299,13 +299,16 @@ run_write(char **argv)
     struct sigaction action = {.sa_handler = on_signal};
     sigaction(SIGTERM, &action, NULL);
     load_files(argv[1], files);
+    // From inside, a mount that is taken away stays one that does not answer.
+    if (chdir(argv[0]) != 0)
+        die(argv[0], 0);
     for (uint64_t n = 1; !must_stop; n++) {
         struct operation op = decide(seed, n);
         progress->begun = n;
         // Creation and the operation are two changes: made first, so that each number is one
         // change.
         apply(files, &op);
-        perform(argv[0], &op, n, progress);
+        perform(".", &op, n, progress);
     }
     return 0;
 }
