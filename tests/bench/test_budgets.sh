@@ -96,7 +96,11 @@ count_calls() { # OPERATION COUNT
     remember_process "$tracer"
     wait_for 20 "strace to attach" is_traced "${V_PID[quiet]}"
     operate quiet "$1" "$2"
-    kill -INT "$tracer"
+    # A signal that comes just before it waits for an event is noticed with the next event.
+    while is_running "$tracer"; do
+        kill -INT "$tracer" 2>/dev/null || :
+        sleep 0.1
+    done
     wait "$tracer" || :
     awk '$NF == "total" { print $4; found = 1 } END { exit !found }' "$WORK/calls"
 }
