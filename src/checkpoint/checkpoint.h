@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Checkpoints of one db: two threads and what they do.
+// Checkpoints of one db: three threads and what they do.
 //
+//     sync      make the kernel hand over what it caches, for requests that want that.
 //     fold      freeze at a cut -> plan -> stage images -> verify -> one manifest transaction: the
-//     local
-//               generation -> thaw -> release the WAL. Needs no store.
+//               local generation -> thaw -> release the WAL. Needs no store.
 //     publish   stage the record that takes the bucket to the local generation -> upload what is
-//     not
-//               there -> create the record (the commit point) -> record it in the manifest.
+//               not there -> create the record (the commit point) -> record it in the manifest.
 //
 // Steps and what a crash after them leaves (each is a crash point for tests):
 //     checkpoint.planned               scratch, a job record: swept at mount; the WAL replays
@@ -61,7 +60,8 @@ struct checkpoint_host {
     void (*thaw)(void *argument);
     // Another writer owns the volume.
     void (*fenced)(void *argument, const char *host, uint64_t epoch);
-    // Makes the kernel hand over what it caches; may be NULL.
+    // Makes the kernel hand over what it caches; may be NULL. Folds go on meanwhile. Must end when
+    // the checkpoint is to stop.
     int (*sync_kernel)(void *argument);
 };
 

@@ -16,17 +16,23 @@ struct checkpoint_request {
     struct generation generation; // that holds it, once folded
 };
 
+#define CHECKPOINT_THREADS 3u
+
 struct checkpoint {
     struct checkpoint_options options;
     atomic_bool canceled; // calls to the store are to be given up
 
     struct lock lock;      // "checkpoint": protects everything below
     struct job_record job; // the CreateCheckpoint job; id 0 when there is none
+    struct condition sync_work;
     struct condition fold_work;
     struct condition publish_work;
-    struct list_node asked;   // requests that wait for a fold
-    struct list_node folding; // requests of the fold in progress
-    struct list_node folded;  // requests that wait for publication
+    // Requests, in the order in which they pass through these.
+    struct list_node unsynced; // wait for a sync of the kernel's cache
+    struct list_node syncing;  // of the sync in progress
+    struct list_node asked;    // wait for a fold
+    struct list_node folding;  // of the fold in progress
+    struct list_node folded;   // wait for publication
     bool pressed;
     bool publish_due;       // as soon as the back-off allows
     bool publish_now;       // somebody waits
@@ -53,8 +59,8 @@ struct checkpoint {
     struct sha256 *unlink_later;
     size_t unlink_later_count;
 
-    struct thread fold_thread;
-    struct thread publish_thread;
+    struct thread threads[CHECKPOINT_THREADS];
+    unsigned thread_count;
 };
 
 // checkpoint_gather.c: what the planner wants to know about a cut.

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // When checkpoints happen: the fold thread answers pressure, the timer and requests; the publish
 // thread follows it, at its own pace, and tries again with back-off while the store cannot be
-// reached.
+// reached. Requests that want the kernel's cache first go through the sync thread: what the kernel
+// hands over can be more than the log holds, so folds must go on meanwhile.
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -65,21 +66,24 @@ checkpoint_request(struct checkpoint *c, unsigned flags, checkpoint_done *done, 
     r->flags = flags;
     r->done = done;
     r->argument = argument;
+    bool sync = (flags & CHECKPOINT_REQUEST_SYNC_KERNEL) && c->options.host.sync_kernel;
     lock_take(&c->lock);
-    list_append(&c->asked, &r->node);
-    condition_signal(&c->fold_work);
+    list_append(sync ? &c->unsynced : &c->asked, &r->node);
+    condition_signal(sync ? &c->sync_work : &c->fold_work);
     lock_release(&c->lock);
 }
 
 static struct checkpoint_request *
-find_request_locked(struct list_node *list, const void *argument)
+find_request_locked(struct checkpoint *c, const void *argument)
 {
-    LIST_FOR_EACH(list, n)
-    {
-        struct checkpoint_request *r = CONTAINER_OF(n, struct checkpoint_request, node);
-        if (r->argument == argument)
-            return r;
-    }
+    struct list_node *lists[] = {&c->unsynced, &c->syncing, &c->asked, &c->folding, &c->folded};
+    for (unsigned i = 0; i < sizeof(lists) / sizeof(*lists); i++)
+        LIST_FOR_EACH(lists[i], n)
+        {
+            struct checkpoint_request *r = CONTAINER_OF(n, struct checkpoint_request, node);
+            if (r->argument == argument)
+                return r;
+        }
     return NULL;
 }
 
@@ -87,11 +91,7 @@ bool
 checkpoint_forget(struct checkpoint *c, void *argument)
 {
     lock_take(&c->lock);
-    struct checkpoint_request *r = find_request_locked(&c->asked, argument);
-    if (!r)
-        r = find_request_locked(&c->folding, argument);
-    if (!r)
-        r = find_request_locked(&c->folded, argument);
+    struct checkpoint_request *r = find_request_locked(c, argument);
     if (r)
         list_remove(&r->node);
     lock_release(&c->lock);
@@ -110,6 +110,38 @@ answer(struct list_node *list, int result, struct generation generation)
     }
 }
 
+// ---- the kernel's cache -------------------------------------------------------------------------
+
+// One sync serves all who asked before it began; they go on to the fold, or are told that it
+// failed.
+static void
+sync_run(void *argument)
+{
+    struct checkpoint *c = argument;
+    struct generation none = {0};
+    lock_take(&c->lock);
+    while (!c->stopping) {
+        if (list_is_empty(&c->unsynced)) {
+            condition_wait(&c->sync_work, &c->lock);
+            continue;
+        }
+        list_move_all(&c->syncing, &c->unsynced);
+        lock_release(&c->lock);
+        int rc = c->options.host.sync_kernel(c->options.host.argument);
+        if (rc < 0)
+            checkpoint_note_failure(c, "kernel sync", rc, NULL);
+        struct list_node ready;
+        list_init(&ready);
+        lock_take(&c->lock);
+        list_move_all(rc < 0 ? &ready : &c->asked, &c->syncing);
+        condition_signal(&c->fold_work);
+        lock_release(&c->lock);
+        answer(&ready, rc, none);
+        lock_take(&c->lock);
+    }
+    lock_release(&c->lock);
+}
+
 // ---- folding ------------------------------------------------------------------------------------
 
 static bool
@@ -117,15 +149,6 @@ must_fold_locked(const struct checkpoint *c, uint64_t now)
 {
     return c->pressed || !list_is_empty(&c->asked) ||
            (c->next_timer_ms != 0 && now >= c->next_timer_ms);
-}
-
-static bool
-wants_kernel_sync_locked(struct checkpoint *c)
-{
-    LIST_FOR_EACH(&c->folding, n)
-    if (CONTAINER_OF(n, struct checkpoint_request, node)->flags & CHECKPOINT_REQUEST_SYNC_KERNEL)
-        return true;
-    return false;
 }
 
 static struct generation
@@ -168,14 +191,9 @@ fold_once(struct checkpoint *c, bool timer)
 {
     lock_take(&c->lock);
     list_move_all(&c->folding, &c->asked);
-    bool sync = wants_kernel_sync_locked(c);
     c->pressed = false;
     lock_release(&c->lock);
     int rc = 0;
-    if (sync && c->options.host.sync_kernel)
-        rc = c->options.host.sync_kernel(c->options.host.argument);
-    if (rc < 0)
-        checkpoint_note_failure(c, "kernel sync", rc, NULL);
     struct generation generation = {0};
     // Who asks wants all that has happened so far: a cut whose first fold failed is too old for it.
     uint64_t folds = 0;
@@ -350,6 +368,7 @@ find_job(void *argument, const struct job_record *job)
 static void
 free_checkpoint(struct checkpoint *c)
 {
+    condition_destroy(&c->sync_work);
     condition_destroy(&c->fold_work);
     condition_destroy(&c->publish_work);
     lock_destroy(&c->lock);
@@ -357,20 +376,35 @@ free_checkpoint(struct checkpoint *c)
     free(c);
 }
 
+static void
+stop_threads(struct checkpoint *c)
+{
+    lock_take(&c->lock);
+    c->stopping = true;
+    atomic_store(&c->canceled, true);
+    condition_broadcast(&c->sync_work);
+    condition_broadcast(&c->fold_work);
+    condition_broadcast(&c->publish_work);
+    lock_release(&c->lock);
+    for (unsigned i = 0; i < c->thread_count; i++)
+        thread_join(&c->threads[i]);
+}
+
 static int
 start_threads(struct checkpoint *c)
 {
-    int rc = thread_start(&c->fold_thread, "checkpoint", fold_run, c);
+    static const struct {
+        const char *name;
+        void (*run)(void *argument);
+    } threads[CHECKPOINT_THREADS] = {
+        {"checkpoint", fold_run}, {"publish", publish_run}, {"sync", sync_run}};
+    int rc = 0;
+    for (unsigned i = 0; rc == 0 && i < CHECKPOINT_THREADS; i++) {
+        rc = thread_start(&c->threads[i], threads[i].name, threads[i].run, c);
+        c->thread_count += rc == 0;
+    }
     if (rc < 0)
-        return rc;
-    rc = thread_start(&c->publish_thread, "publish", publish_run, c);
-    if (rc == 0)
-        return 0;
-    lock_take(&c->lock);
-    c->stopping = true;
-    condition_broadcast(&c->fold_work);
-    lock_release(&c->lock);
-    thread_join(&c->fold_thread);
+        stop_threads(c);
     return rc;
 }
 
@@ -392,8 +426,11 @@ checkpoint_start(const struct checkpoint_options *options, struct checkpoint **c
     c->options.place.is_canceled = checkpoint_is_canceled;
     c->options.place.argument = c;
     lock_init(&c->lock, "checkpoint", LOCK_RANK_CHECKPOINT);
+    condition_init(&c->sync_work);
     condition_init(&c->fold_work);
     condition_init(&c->publish_work);
+    list_init(&c->unsynced);
+    list_init(&c->syncing);
     list_init(&c->asked);
     list_init(&c->folding);
     list_init(&c->folded);
@@ -422,15 +459,10 @@ checkpoint_stop(struct checkpoint *c)
 {
     if (!c)
         return;
-    lock_take(&c->lock);
-    c->stopping = true;
-    atomic_store(&c->canceled, true);
-    condition_broadcast(&c->fold_work);
-    condition_broadcast(&c->publish_work);
-    lock_release(&c->lock);
-    thread_join(&c->fold_thread);
-    thread_join(&c->publish_thread);
+    stop_threads(c);
     struct generation none = {0};
+    answer(&c->unsynced, -ECANCELED, none);
+    answer(&c->syncing, -ECANCELED, none);
     answer(&c->asked, -ECANCELED, none);
     answer(&c->folding, -ECANCELED, none);
     answer(&c->folded, -ECANCELED, none);

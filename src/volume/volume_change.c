@@ -10,9 +10,10 @@
 // Room for the changes of an operation without what it declares as extra: a rename puts five inodes
 // and four names, a symbolic link its target.
 #define CHANGES_RESERVE 12288u
-// How long a writer waits for room before it is told ENOSPC.
+// How long a writer waits for room before it is told ENOSPC, when folds fail or the log cannot
+// grow; for as long as both go well, it waits.
 #define ROOM_DEADLINE_MS 60000u
-#define ROOM_HOPELESS_MS 3000u // when folds fail for want of space
+#define ROOM_HOPELESS_MS 3000u // when they fail for want of space
 #define ROOM_SLICE_MS    1000u
 // Changes of names and inodes that may gather in memory before a fold is asked for, and before
 // writers wait for it: so memory does not grow with the number of files.
@@ -167,6 +168,7 @@ wait_for_memory(struct volume *v, uint64_t deadline)
 static int
 wait_for_room(struct volume *v, uint32_t bytes, bool optional)
 {
+    struct wal_numbers n;
     uint64_t began = clock_monotonic_ms();
     uint64_t turn = 0;
     if (optional) {
@@ -181,8 +183,10 @@ wait_for_room(struct volume *v, uint32_t bytes, bool optional)
         if (rc != -ENOSPC)
             return rc;
         uint64_t waited = clock_monotonic_ms() - began;
-        bool hopeless = v->checkpoint && checkpoint_fold_error(v->checkpoint) == -ENOSPC;
-        if (waited >= (hopeless ? ROOM_HOPELESS_MS : ROOM_DEADLINE_MS))
+        int error = v->checkpoint ? checkpoint_fold_error(v->checkpoint) : -EBUSY;
+        wal_numbers(v->wal, &n);
+        bool stuck = error != 0 || n.spare_error != 0;
+        if (stuck && waited >= (error == -ENOSPC ? ROOM_HOPELESS_MS : ROOM_DEADLINE_MS))
             return -ENOSPC;
         volume_press(v);
     }

@@ -44,6 +44,7 @@ preparer_run(void *argument)
         struct wal_segment *s = NULL;
         int rc = wal_segment_create(w, number, &s);
         lock_take(&w->lock);
+        w->spare_error = rc;
         if (rc == 0) {
             w->spare_wanted = false;
             list_append(&w->spares, &s->node);
@@ -356,6 +357,7 @@ wal_numbers(struct wal *w, struct wal_numbers *numbers_out)
         .flushes = w->flushes,
         .failed = w->failed,
         .waiting = w->reserving,
+        .spare_error = w->spare_error,
     };
     lock_release(&w->lock);
 }

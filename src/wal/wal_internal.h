@@ -61,6 +61,7 @@ struct wal {
     struct list_node reservers; // the same, in order of their turns
     uint64_t turns;             // given out
     bool spare_wanted;
+    int spare_error; // why the last segment could not be made; 0: it could
 
     struct list_node live;
     struct list_node spares;

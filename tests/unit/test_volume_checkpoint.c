@@ -126,6 +126,49 @@ START_TEST(writers_wait_while_folds_fail_and_go_on_when_they_do_not)
 }
 END_TEST
 
+// ---- the kernel's cache -------------------------------------------------------------------------
+
+// Stands for the kernel, which has many times the log to hand over when it is asked for all of it.
+static int
+hand_over_much(void *argument)
+{
+    struct writer *x = argument;
+    write_much(x);
+    return atomic_load(&x->result);
+}
+
+START_TEST(the_kernel_can_hand_over_more_than_the_log_holds)
+{
+    struct volume_world w;
+    volume_world_new(&w);
+    struct writer x = {0};
+    struct volume_host host = {.argument = &x, .sync_kernel = hand_over_much};
+    BUFFER_AUTO error = {0};
+    ck_assert_int_eq(volume_create(&w.config, &error), 0);
+    ck_assert_int_eq(volume_open(&w.config, &host, &w.v, &error), 0);
+    x.v = w.v;
+    x.object = volume_world_make_file(w.v, "a");
+    struct generation generation;
+    unsigned flags = VOLUME_CHECKPOINT_PUBLISH | VOLUME_CHECKPOINT_SYNC_KERNEL;
+    ck_assert_int_eq(volume_world_checkpoint(w.v, flags, &generation), 0);
+    ck_assert(atomic_load(&x.done));
+    struct volume_status status;
+    volume_status(w.v, &status);
+    ck_assert_uint_eq(status.checkpoint_failures, 0);
+    ck_assert_uint_eq(status.published.v, generation.v);
+    // What was handed over is in the generation.
+    struct volume_world past = w;
+    past.config.at_generation = generation.v;
+    past.config.read_only = true;
+    volume_world_open(&past);
+    struct volume_attributes a;
+    ck_assert_int_eq(volume_get_attributes(past.v, volume_world_find(past.v, "a"), &a), 0);
+    ck_assert_uint_eq(a.inode.size, 3u << 20);
+    ck_assert_int_eq(volume_world_try_close(&past), 0);
+    volume_world_free(&w);
+}
+END_TEST
+
 // ---- chains -------------------------------------------------------------------------------------
 
 // A page here and there of one large chunk, each published.
@@ -250,6 +293,7 @@ main(void)
     ADD(seeking_in_a_file_of_exabytes_ends);
     ADD(attempts_that_fail_use_up_no_generations);
     ADD(writers_wait_while_folds_fail_and_go_on_when_they_do_not);
+    ADD(the_kernel_can_hand_over_more_than_the_log_holds);
 #undef ADD
     return unit_run(s);
 }
