@@ -128,20 +128,31 @@ delete_orphan(struct volume *v, struct object_id object)
             (unsigned long long)object.v, strerror(-rc));
 }
 
+// The time of access is logged while the object still is open, so that nobody sees the older one.
+static void
+log_atime_locked(struct volume *v, struct live_object *o)
+{
+    struct object_id object = o->object;
+    struct timestamp atime = o->atime;
+    lock_release(&v->lock);
+    volume_keep_atime(v, object, atime);
+    lock_take(&v->lock);
+    if (o->atime.seconds == atime.seconds && o->atime.nanoseconds == atime.nanoseconds)
+        o->accessed = false;
+}
+
 void
 volume_object_closed(struct volume *v, struct object_id object)
 {
     lock_take(&v->lock);
     struct live_object *o = volume_find_live_locked(v, object);
-    bool last = o && o->opens > 0 && --o->opens == 0;
-    bool accessed = last && o->accessed && !o->orphan && !v->read_only;
-    struct timestamp atime = accessed ? o->atime : (struct timestamp){0};
-    bool gone = last && let_go_locked(v, o);
+    // It cannot go while its last opener is here.
+    while (o && o->opens == 1 && o->accessed && !o->orphan && !v->read_only)
+        log_atime_locked(v, o);
+    bool gone = o && o->opens > 0 && --o->opens == 0 && let_go_locked(v, o);
     lock_release(&v->lock);
     if (gone)
         delete_orphan(v, object);
-    else if (accessed)
-        volume_keep_atime(v, object, atime);
 }
 
 // The kernel says so after its last close, but another thread may be faster with this than with

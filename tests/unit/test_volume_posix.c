@@ -3,11 +3,13 @@
 // names; across folds, restarts and restores.
 #include "volume_world.h"
 
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
 
 #include "format/access_list.h"
+#include "platform/thread.h"
 
 static const struct volume_caller root_user = {.umask = 022};
 
@@ -270,6 +272,46 @@ START_TEST(reading_changes_the_time_of_access)
 }
 END_TEST
 
+struct closer {
+    struct volume *v;
+    struct object_id object;
+    atomic_bool closed;
+};
+
+static void
+close_it(void *argument)
+{
+    struct closer *x = argument;
+    volume_object_closed(x->v, x->object);
+    atomic_store(&x->closed, true);
+}
+
+START_TEST(nobody_sees_an_older_time_of_access_while_a_file_is_closed)
+{
+    struct volume_world w;
+    struct volume_set_attributes old = {.set = VOLUME_SET_ATIME, .atime = {.seconds = 1000}};
+    volume_world_new(&w);
+    volume_world_open(&w);
+    struct object_id o = volume_world_make_file(w.v, "file");
+    volume_world_write(w.v, o, 0, "x", 1);
+    for (int round = 0; round < 1000; round++) {
+        ck_assert_int_eq(set(w.v, o, old), 0);
+        ck_assert_int_eq(volume_object_opened(w.v, o), 0);
+        read_byte(w.v, o, false);
+        struct closer x = {.v = w.v, .object = o};
+        struct thread t;
+        ck_assert_int_eq(thread_start(&t, "closer", close_it, &x), 0);
+        bool closed;
+        do {
+            closed = atomic_load(&x.closed);
+            ck_assert_int_gt(attributes_of(w.v, o).inode.atime.seconds, 1000);
+        } while (!closed);
+        thread_join(&t);
+    }
+    volume_world_free(&w);
+}
+END_TEST
+
 START_TEST(a_file_without_a_name_gets_one_or_goes)
 {
     struct volume_world w;
@@ -340,6 +382,7 @@ main(void)
     unit_add(suite, "late_times", times_that_come_late_are_taken, 60);
     unit_add(suite, "overtaken_times", times_that_were_overtaken_are_not_taken, 60);
     unit_add(suite, "access_time", reading_changes_the_time_of_access, 60);
+    unit_add(suite, "closing", nobody_sees_an_older_time_of_access_while_a_file_is_closed, 60);
     unit_add(suite, "nameless", a_file_without_a_name_gets_one_or_goes, 60);
     unit_add(suite, "allocation", what_cannot_fit_is_not_allocated, 60);
     return unit_run(suite);
