@@ -52,8 +52,8 @@ struct page_piece {
     uint32_t crc;
 };
 
-// Cuts `length` bytes at `offset` into pieces (malloc'd array, contents filled). Any thread, no
-// locks.
+// Cuts `length` bytes at `offset` into pieces (malloc'd array). Whole pages of large writes have no
+// content: they must be put with a place in the log. Any thread, no locks.
 struct page_piece *page_pieces_new(
     uint64_t offset, const uint8_t *data, size_t length, size_t *count_out);
 // Frees the array and the contents that nobody took.

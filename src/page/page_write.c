@@ -6,7 +6,18 @@
 #include "page/page_internal.h"
 #include "platform/memory.h"
 
+// The whole pages of a write of this many bytes are not copied into memory: they are found in the
+// log. The kernel has them in its cache, and folds read the log in order.
+#define LARGE_WRITE_BYTES (64u << 10)
+
 // ---- pieces -------------------------------------------------------------------------------------
+
+static struct page_piece
+make_logged_piece(uint64_t page, const uint8_t *data)
+{
+    return (struct page_piece){
+        .page = {page}, .to = PAGE_BYTES, .crc = crc32c(0, data, PAGE_BYTES)};
+}
 
 static struct page_piece
 make_piece(uint64_t page, uint32_t from, uint32_t to, const uint8_t *data)
@@ -27,11 +38,15 @@ page_pieces_new(uint64_t offset, const uint8_t *data, size_t length, size_t *cou
     size_t count = wal_payload_pieces(in_page, (uint32_t)length);
     struct page_piece *pieces = memory_alloc(count * sizeof(*pieces));
     uint64_t page = offset / PAGE_BYTES;
+    bool large = length >= LARGE_WRITE_BYTES;
     for (size_t i = 0; i < count; i++) {
         uint32_t n = PAGE_BYTES - in_page;
         if (n > length)
             n = (uint32_t)length;
-        pieces[i] = make_piece(page + i, in_page, in_page + n, data);
+        if (large && n == PAGE_BYTES)
+            pieces[i] = make_logged_piece(page + i, data);
+        else
+            pieces[i] = make_piece(page + i, in_page, in_page + n, data);
         data += n;
         length -= n;
         in_page = 0;

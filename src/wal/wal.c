@@ -224,6 +224,17 @@ find_segment_locked(struct wal *w, uint64_t lsn)
     return NULL;
 }
 
+// What is below `end` and not filled is being copied into the ring by threads that do nothing else.
+static void
+wait_until_filled_locked(struct wal *w, uint64_t end)
+{
+    while (wal_filled_locked(w).v < end) {
+        lock_release(&w->lock);
+        sched_yield();
+        lock_take(&w->lock);
+    }
+}
+
 // More than this is flushed instead.
 #define SPILL_MAX (128u << 10)
 
@@ -245,12 +256,7 @@ wal_spill(struct wal *w, const struct wal_slot *slot)
     uint64_t end = slot->lsn.v + slot->length;
     uint64_t from = 0;
     lock_take(&w->lock);
-    // Records before this one are being copied into the ring by threads that do nothing else.
-    while (wal_filled_locked(w).v < end && w->failed == 0) {
-        lock_release(&w->lock);
-        sched_yield();
-        lock_take(&w->lock);
-    }
+    wait_until_filled_locked(w, end);
     if (w->failed != 0 || w->flushed.v >= end) {
         int rc = w->failed != 0 ? -EIO : 0;
         lock_release(&w->lock);
@@ -289,6 +295,7 @@ wal_read(struct wal *w, struct lsn at, void *p, uint32_t n)
         lock_release(&w->lock);
         return -ESTALE;
     }
+    wait_until_filled_locked(w, at.v + n);
     // What is not flushed is in the ring only, what is flushed in the segment only.
     uint32_t flushed = 0;
     if (at.v < w->flushed.v)

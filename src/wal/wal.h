@@ -121,8 +121,8 @@ MUST_CHECK int wal_spill(struct wal *w, const struct wal_slot *slot);
 
 // ---- reading back and releasing -----------------------------------------------------------------
 
-// Bytes [at, at + n) of the log as they were written, from ring or segment. The caller verifies
-// them. -ESTALE when they have been released.
+// Bytes [at, at + n) of the log as they were written, from ring or segment; what is begun and not
+// filled is waited for. The caller verifies them. -ESTALE when they have been released.
 MUST_CHECK int wal_read(struct wal *w, struct lsn at, void *p, uint32_t n);
 
 // Reads `n` bytes and checks them against their CRC-32C. -EIO when they do not match.

@@ -655,6 +655,56 @@ START_TEST(payloads_are_read_back_from_ring_and_segment)
 }
 END_TEST
 
+struct early_reader {
+    struct wal *w;
+    struct lsn at;
+    uint32_t length;
+    uint8_t *bytes;
+    int result;
+};
+
+static void
+read_early(void *argument)
+{
+    struct early_reader *x = argument;
+    x->result = wal_read(x->w, x->at, x->bytes, x->length);
+}
+
+START_TEST(what_is_read_while_it_is_being_filled_is_waited_for)
+{
+    char *directory = unit_directory_new();
+    struct wal_options options = model_options(directory, NULL, 16 * MIB);
+    struct journal j;
+    journal_init(&j, 100000);
+    struct wal *w = journal_open(&j, &options);
+    struct model_record r;
+    model_record_make(&r, 1, 100000);
+    for (uint64_t id = 2; r.payload_length < 2 * PAGE_BYTES; id++) {
+        model_record_free(&r);
+        model_record_make(&r, id, 100000);
+    }
+    uint32_t length = model_record_length(&r);
+    struct wal_slot slot;
+    ck_assert_int_eq(wal_reserve(w, length, clock_monotonic_ms() + MODEL_PATIENCE_MS), 0);
+    wal_begin(w, length, length, &slot);
+    struct early_reader x = {.w = w, .length = r.payload_length};
+    x.at = wal_payload_lsn(&slot, r.page_offset, r.changes_length, r.payload_length);
+    x.bytes = memory_alloc(x.length);
+    struct thread t;
+    ck_assert_int_eq(thread_start(&t, "reader", read_early, &x), 0);
+    clock_sleep_ms(20); // most likely it reads by now; it passes also if it does not
+    model_record_fill(w, &slot, &r);
+    thread_join(&t);
+    ck_assert_int_eq(x.result, 0);
+    ck_assert_mem_eq(x.bytes, r.payload, r.payload_length);
+    free(x.bytes);
+    model_record_free(&r);
+    ck_assert_int_eq(wal_close(w), 0);
+    journal_destroy(&j);
+    unit_directory_remove(directory);
+}
+END_TEST
+
 static int
 refuse_replay(void *argument, const struct wal_replayed *record)
 {
@@ -730,6 +780,7 @@ main(void)
     ADD(a_full_disk_is_enospc_until_there_is_space);
     ADD(a_changed_limit_changes_the_segments);
     ADD(payloads_are_read_back_from_ring_and_segment);
+    ADD(what_is_read_while_it_is_being_filled_is_waited_for);
     ADD(an_error_of_replay_ends_the_open);
     ADD(files_of_others_are_left_alone);
 #undef ADD
