@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "fuse/fs_ops.h"
+#include "fuse/mount.h"
 #include "platform/memory.h"
 
 struct writer {
@@ -94,14 +95,25 @@ reply(fuse_req_t req, int64_t found)
         fuse_reply_lseek(req, found);
 }
 
+// A mount that cannot be entered (another one lies over it) leaves the notification that the file
+// has changed: the kernel writes back its dirty pages from the offset on, and drops them. It is not
+// the first choice: a thread that waits for that within the connection keeps the process from
+// ending when it is killed. -ENOENT: the kernel caches nothing of the file.
+static int
+flush(struct seeker *s, const struct seek_request *r)
+{
+    if (mount_sync_kernel(s->mount) == 0)
+        return 0;
+    int rc = fuse_lowlevel_notify_inval_inode(s->session, r->object.v, (off_t)r->offset, 0);
+    return rc == -ENOENT ? 0 : rc;
+}
+
 static void
 flush_and_seek(struct seeker *s, struct seek_request *r)
 {
     struct fs *fs = fs_of(r->req);
-    // Writes back the dirty pages from the offset on, and drops them. -ENOENT: the kernel caches
-    // nothing of the file.
-    int64_t found = fuse_lowlevel_notify_inval_inode(s->session, r->object.v, (off_t)r->offset, 0);
-    if (found == 0 || found == -ENOENT)
+    int64_t found = flush(s, r);
+    if (found == 0)
         found = volume_seek(s->volume, r->object, r->offset, r->whence);
     reply(r->req, found);
     fs_end_deferred(fs);
@@ -129,9 +141,10 @@ run(void *argument)
 }
 
 int
-seeker_start(struct seeker *s, struct fuse_session *session)
+seeker_start(struct seeker *s, struct fuse_session *session, struct mount *mount)
 {
     s->session = session;
+    s->mount = mount;
     s->running = s->started = true;
     int rc = thread_start(&s->thread, "seek", run, s);
     if (rc != 0)

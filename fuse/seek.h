@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // SEEK_DATA and SEEK_HOLE. The kernel asks the daemon where data is without having handed over what
 // it caches (its write-back cache, and pages written through mappings), so data just written would
-// look like a hole, and a copy of the file would lose it. So the kernel is made to hand over its
-// pages of the file first, by a thread of its own: the kernel may need the workers for that. A file
-// that nobody has open for writing has no such pages: the kernel writes them back before it
-// releases the open file.
+// look like a hole, and a copy of the file would lose it. So the kernel is made to hand over what
+// it has first, all of the mount's, as for a checkpoint; by a thread of its own, because the kernel
+// needs the workers for that. A file that nobody has open for writing has no such pages: the kernel
+// writes them back before it releases the open file.
 #ifndef CKPTFS_FUSE_SEEK_H
 #define CKPTFS_FUSE_SEEK_H
 
@@ -20,10 +20,12 @@
 
 struct fuse_req;
 struct fuse_session;
+struct mount;
 
 struct seeker {
     struct volume *volume;
     struct fuse_session *session;
+    struct mount *mount;
     struct thread thread;
     struct lock lock;          // protects what follows
     struct condition changed;  // `queue`, `running`
@@ -35,7 +37,7 @@ struct seeker {
 
 void seeker_init(struct seeker *s, struct volume *volume);
 void seeker_destroy(struct seeker *s);
-MUST_CHECK int seeker_start(struct seeker *s, struct fuse_session *session);
+MUST_CHECK int seeker_start(struct seeker *s, struct fuse_session *session, struct mount *mount);
 // Answers what is queued and ends the thread. Requests that come later get ENOTCONN. As long as the
 // connection is good, the workers must be running. May be called again, by the same thread or
 // later.

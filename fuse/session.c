@@ -231,7 +231,7 @@ serve(struct session *s, struct buffer *error)
     if (rc != 0)
         return rc;
     s->workers = workers_new(s->fuse, (unsigned)s->options->config.fuse_threads);
-    rc = seeker_start(&s->fs.seeker, s->fuse);
+    rc = seeker_start(&s->fs.seeker, s->fuse, &s->mount);
     if (rc == 0)
         rc = thread_start(&control_thread, "control", control, s);
     if (rc != 0) {

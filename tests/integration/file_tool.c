@@ -519,6 +519,26 @@ run_write_sync(char **argv)
         die("close %s", argv[0]);
 }
 
+// What is looked for has just been written, and the file system does not have it yet. Until
+// something fails.
+static void
+run_seek_written(char **argv)
+{
+    int fd = open(argv[0], O_RDWR | O_CREAT, 0644);
+    if (fd < 0)
+        die("open %s", argv[0]);
+    static char bytes[1 << 20];
+    memset(bytes, 'x', sizeof(bytes));
+    for (;;) {
+        for (off_t i = 0; i < 24; i++)
+            if (pwrite(fd, bytes, sizeof(bytes), i * (off_t)sizeof(bytes)) !=
+                (ssize_t)sizeof(bytes))
+                die("write %s", argv[0]);
+        if (lseek(fd, 0, SEEK_HOLE) != 24 * (off_t)sizeof(bytes))
+            die("seek %s", argv[0]);
+    }
+}
+
 static const struct {
     const char *name;
     int arguments;
@@ -534,6 +554,7 @@ static const struct {
     {"check-sparse", 2, run_check_sparse, "FILE SIZE"},
     {"garble", 3, run_garble, "FILE OFFSET LENGTH: changes every byte of the range"},
     {"data-end", 1, run_data_end, "FILE: the offset behind its last byte that is not zero"},
+    {"seek-written", 1, run_seek_written, "FILE: writes and looks for data until that fails"},
     {"write-sync", 1, run_write_sync, "FILE: writes a few bytes and waits for them"},
 };
 
