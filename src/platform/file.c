@@ -188,6 +188,30 @@ file_size(int fd, uint64_t *size_out)
     return 0;
 }
 
+static int
+sync_range(int fd, uint64_t offset, uint64_t n, unsigned flags)
+{
+    while (sync_file_range(fd, (off_t)offset, (off_t)n, flags) < 0) {
+        if (errno == ENOSYS || errno == ESPIPE)
+            return 0; // only a hint, and fsync does without it
+        if (errno != EINTR)
+            return -errno;
+    }
+    return 0;
+}
+
+int
+file_start_writing(int fd, uint64_t offset, uint64_t n)
+{
+    return n == 0 ? 0 : sync_range(fd, offset, n, SYNC_FILE_RANGE_WRITE);
+}
+
+int
+file_wait_written(int fd, uint64_t offset, uint64_t n)
+{
+    return n == 0 ? 0 : sync_range(fd, offset, n, SYNC_FILE_RANGE_WAIT_BEFORE);
+}
+
 int
 file_sync_directory(const struct file_ops *ops, const char *path)
 {

@@ -51,6 +51,11 @@ MUST_CHECK int file_write_durable_at(
 MUST_CHECK int file_writev_durable_at(
     const struct file_ops *ops, int fd, struct iovec *iov, int count, uint64_t offset);
 MUST_CHECK int file_size(int fd, uint64_t *size_out);
+// Begins writing dirty pages of the range to the disk; waits until those begun are there. Neither
+// makes anything durable. The wait takes a write-back error away from a later fsync of this
+// descriptor: what it returns must not be lost.
+MUST_CHECK int file_start_writing(int fd, uint64_t offset, uint64_t n);
+MUST_CHECK int file_wait_written(int fd, uint64_t offset, uint64_t n);
 // Makes the names in the directory `path` durable.
 MUST_CHECK int file_sync_directory(const struct file_ops *ops, const char *path);
 // The directory part of `path` ("." when there is none), in `out`.

@@ -236,13 +236,14 @@ open_temporary(struct file_store *fs, struct buffer *path_out)
     return file_open(fs->ops, path, O_WRONLY | O_CREAT | O_EXCL, OBJECT_MODE);
 }
 
-// Copies the source to `fd` and makes it durable; the bytes must have the source's hash.
+// Copies the source to `fd` and makes it durable; the bytes must be those that were meant.
 static int
 write_source(struct file_store *fs, int fd, const char *key, const struct remote_source *source,
     const struct remote_call *call)
 {
     CLEANUP(memory_free_auto) uint8_t *block = memory_alloc(COPY_BYTES);
-    struct sha256_stream *stream = sha256_stream_new();
+    struct store_check check;
+    store_check_begin(&check, source);
     int rc = 0;
     for (uint64_t done = 0; rc == 0 && done < source->length;) {
         size_t n =
@@ -252,20 +253,20 @@ write_source(struct file_store *fs, int fd, const char *key, const struct remote
             rc = store_source_read(source, done, block, n);
         if (rc < 0)
             break;
-        sha256_stream_update(stream, block, n);
+        store_check_update(&check, block, n);
         rc = file_write_at(fs->ops, fd, block, n, done);
+        // The disk works meanwhile; fsync decides.
+        if (rc == 0)
+            rc = file_start_writing(fd, done, n);
         if (rc < 0)
             rc = file_store_fail(fs, rc, "put", key);
         done += n;
     }
-    struct sha256 hash;
-    sha256_stream_finish(stream, &hash);
-    sha256_stream_free(stream);
+    if (rc == 0)
+        rc = store_check_finish(&check, key);
+    store_check_free(&check);
     if (rc < 0)
         return rc;
-    if (!sha256_equal(&hash, &source->hash))
-        return store_fail(
-            -EBADMSG, "put %s: the bytes do not have the SHA-256 that was given", key);
     STORE_COUNT(&fs->base, bytes_written, source->length);
     rc = fs->ops->fsync(fd);
     return rc < 0 ? file_store_fail(fs, rc, "put", key) : 0;

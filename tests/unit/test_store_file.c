@@ -321,6 +321,35 @@ START_TEST(directories_removed_meanwhile_are_made_again)
 }
 END_TEST
 
+START_TEST(a_known_crc_is_compared_in_place_of_the_hash)
+{
+    char *directory = unit_directory_new();
+    struct remote_store *s = open_store(directory, &file_ops_system);
+    struct remote_source source = source_of("content");
+    struct remote_head head;
+    // Neither a wrong hash without a checksum nor a wrong checksum leaves an object.
+    struct remote_source wrong = source;
+    wrong.hash.b[0] ^= 1;
+    ck_assert_int_eq(remote_store_put_blob(s, "k/x", &wrong, REMOTE_PUT_OVERWRITE, NULL), -EBADMSG);
+    source.crc = crc32c(0, "content", 7);
+    source.crc_known = true;
+    wrong = source;
+    wrong.crc ^= 1;
+    ck_assert_int_eq(remote_store_put_blob(s, "k/x", &wrong, REMOTE_PUT_OVERWRITE, NULL), -EBADMSG);
+    ck_assert_ptr_nonnull(strstr(remote_store_error(), "CRC-32C"));
+    wrong = source;
+    wrong.data = "cOntent";
+    ck_assert_int_eq(remote_store_put_blob(s, "k/x", &wrong, REMOTE_PUT_CREATE, NULL), -EBADMSG);
+    ck_assert_int_eq(remote_store_head_blob(s, "k/x", &head, NULL), -ENOENT);
+    ck_assert_uint_eq(count_temporaries(directory), 0);
+    ck_assert_int_eq(remote_store_put_blob(s, "k/x", &source, REMOTE_PUT_CREATE, NULL), 0);
+    ck_assert_int_eq(remote_store_head_blob(s, "k/x", &head, NULL), 0);
+    ck_assert_uint_eq(head.size, 7);
+    remote_store_close(s);
+    unit_directory_remove(directory);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -338,5 +367,7 @@ main(void)
     unit_add(s, "foreign_files_are_not_listed", foreign_files_are_not_listed, 10);
     unit_add(s, "directories_removed_meanwhile_are_made_again",
         directories_removed_meanwhile_are_made_again, 10);
+    unit_add(s, "a_known_crc_is_compared_in_place_of_the_hash",
+        a_known_crc_is_compared_in_place_of_the_hash, 10);
     return unit_run(s);
 }
