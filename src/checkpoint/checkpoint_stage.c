@@ -11,7 +11,7 @@
 #include "platform/memory.h"
 
 #define PACK_BYTES_MAX (64u << 20)
-#define READ_BUFFER    (1u << 20)
+#define READ_BUFFER    (256u << 10)
 // Small enough to stay in the processor's cache between hashing and writing.
 #define WRITE_BUFFER (256u << 10)
 // So much may be on its way to the disk: commits to the log share it and do not wait behind more.
