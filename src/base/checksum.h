@@ -23,6 +23,8 @@ struct sha256_stream;
 struct sha256_stream *sha256_stream_new(void);
 void sha256_stream_free(struct sha256_stream *s);
 void sha256_stream_update(struct sha256_stream *s, const void *p, size_t n);
+// Writes the hash of what came so far; the message goes on.
+void sha256_stream_peek(const struct sha256_stream *s, struct sha256 *hash_out);
 // Writes the hash and makes the stream ready for a new message.
 void sha256_stream_finish(struct sha256_stream *s, struct sha256 *hash_out);
 

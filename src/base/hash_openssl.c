@@ -52,6 +52,15 @@ sha256_stream_update(struct sha256_stream *s, const void *p, size_t n)
 }
 
 void
+sha256_stream_peek(const struct sha256_stream *s, struct sha256 *hash_out)
+{
+    struct sha256_stream *copy = sha256_stream_new();
+    require(EVP_MD_CTX_copy_ex(copy->context, s->context) == 1);
+    sha256_stream_finish(copy, hash_out);
+    sha256_stream_free(copy);
+}
+
+void
 sha256_stream_finish(struct sha256_stream *s, struct sha256 *hash_out)
 {
     unsigned length = 0;

@@ -152,6 +152,7 @@ adopt(struct fold *f)
         int rc = local_store_adopt(f->c->options.local, blob->path, &blob->record.hash);
         if (rc < 0)
             return rc;
+        checkpoint_remember_crc(f->c, blob);
     }
     return f->staging.blob_count > 0 ? local_store_sync(f->c->options.local) : 0;
 }

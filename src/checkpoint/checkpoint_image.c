@@ -5,8 +5,11 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "base/checksum.h"
 #include "checkpoint/checkpoint_internal.h"
 #include "platform/memory.h"
+
+#define CUT_BATCH 64u // a word of `interest`
 
 struct image {
     struct checkpoint *c;
@@ -23,6 +26,16 @@ struct image {
     struct page *batch[64];
     uint32_t batch_first;
     uint32_t batch_count;
+    // What the cut says about the pages [cut_first, cut_first + CUT_BATCH) of interest, taken under
+    // one lock, and the bytes of those that are only in the log, read a run at a time.
+    struct cut_page {
+        enum dirty_state state;
+        struct dirty_page found;
+        uint32_t logged_at; // in `logged`, once it is read
+    } cut_pages[CUT_BATCH];
+    uint32_t cut_first;  // CHUNK_PAGES: there are none
+    uint32_t logged_end; // pages of the batch below this have been read from the log
+    uint8_t *logged;     // CUT_BATCH pages
     // The last frame of each merged delta.
     struct merged_frame {
         bool valid;
@@ -107,31 +120,99 @@ lay_under(struct content *content, const uint8_t *below, const struct page_mask 
     content->state = mask && !page_mask_is_full(&content->mask) ? CONTENT_PATCH : CONTENT_WHOLE;
 }
 
-static int
-take_from_cut(struct image *x, uint32_t page, struct content *content)
+static void
+drop_cut_pages(struct image *x)
 {
-    struct dirty_page found;
-    struct page_no number = {x->first + page};
+    for (uint32_t i = 0; x->cut_first < CHUNK_PAGES && i < CUT_BATCH; i++)
+        page_put(x->cut_pages[i].found.page);
+    x->cut_first = CHUNK_PAGES;
+}
+
+static void
+find_cut_pages(struct image *x, uint32_t first)
+{
+    drop_cut_pages(x);
+    memset(x->cut_pages, 0, sizeof(x->cut_pages));
+    x->cut_first = first;
+    x->logged_end = first;
+    uint64_t interest = x->interest[first / CUT_BATCH];
     lock_take(x->c->options.layers);
-    enum dirty_state state = dirty_set_find(x->cut->pages, x->action->object, number, &found);
-    lock_release(x->c->options.layers);
-    if (state == DIRTY_ABSENT)
-        return 0;
-    static const uint8_t zeros[PAGE_BYTES];
-    int rc = 0;
-    if (state == DIRTY_HOLE) {
-        lay_under(content, zeros, NULL);
-    } else if (found.page) {
-        lay_under(content, found.page->data, found.mask);
-    } else {
-        uint8_t bytes[PAGE_BYTES] = {0};
-        rc = wal_read_verified(
-            x->c->options.wal, found.wal_lsn, found.crc, bytes + found.wal_from, found.wal_bytes);
-        if (rc == 0)
-            lay_under(content, bytes, found.mask);
+    for (uint32_t i = 0; i < CUT_BATCH; i++) {
+        struct cut_page *p = &x->cut_pages[i];
+        if (interest >> i & 1)
+            p->state = dirty_set_find(x->cut->pages, x->action->object,
+                (struct page_no){x->first + first + i}, &p->found);
     }
-    page_put(found.page);
+    lock_release(x->c->options.layers);
+}
+
+static bool
+is_logged(const struct cut_page *p)
+{
+    return p->state == DIRTY_PAGE && !p->found.page;
+}
+
+// Reads page `from` of the batch, which is only in the log, with those behind it that a large write
+// left behind it in the log. Each is checked by itself.
+static int
+read_logged_run(struct image *x, uint32_t from)
+{
+    const struct dirty_page *first = &x->cut_pages[from].found;
+    uint32_t bytes = 0;
+    uint32_t end = from;
+    for (; end < CUT_BATCH && is_logged(&x->cut_pages[end]) &&
+           x->cut_pages[end].found.wal_lsn.v == first->wal_lsn.v + bytes;
+         end++) {
+        x->cut_pages[end].logged_at = bytes;
+        bytes += x->cut_pages[end].found.wal_bytes;
+    }
+    if (!x->logged)
+        x->logged = memory_alloc((size_t)CUT_BATCH * PAGE_BYTES);
+    int rc = wal_read(x->c->options.wal, first->wal_lsn, x->logged, bytes);
+    for (uint32_t i = from; rc == 0 && i < end; i++) {
+        const struct cut_page *p = &x->cut_pages[i];
+        if (crc32c(0, x->logged + p->logged_at, p->found.wal_bytes) != p->found.crc)
+            rc = -EIO;
+    }
+    if (rc == 0)
+        x->logged_end = x->cut_first + end;
     return rc;
+}
+
+// What the cut has of the page: `whole_out` points at it when it is there in one piece.
+static int
+take_from_cut(struct image *x, uint32_t page, struct content *content, const uint8_t **whole_out)
+{
+    static const uint8_t zeros[PAGE_BYTES];
+    if (x->cut_first != page / CUT_BATCH * CUT_BATCH)
+        find_cut_pages(x, page / CUT_BATCH * CUT_BATCH);
+    const struct cut_page *p = &x->cut_pages[page - x->cut_first];
+    if (p->state == DIRTY_ABSENT)
+        return 0;
+    if (p->state == DIRTY_HOLE) {
+        *whole_out = zeros;
+        return 0;
+    }
+    const struct dirty_page *found = &p->found;
+    if (found->page) {
+        if (found->mask)
+            lay_under(content, found->page->data, found->mask);
+        else
+            *whole_out = found->page->data;
+        return 0;
+    }
+    int rc = page >= x->logged_end ? read_logged_run(x, page - x->cut_first) : 0;
+    if (rc < 0)
+        return rc;
+    const uint8_t *logged = x->logged + p->logged_at;
+    if (!found->mask && found->wal_bytes == PAGE_BYTES) {
+        *whole_out = logged;
+        return 0;
+    }
+    uint8_t bytes[PAGE_BYTES] = {0};
+    memcpy(bytes + found->wal_from, logged, found->wal_bytes);
+    lay_under(content, bytes, found->mask);
+    return 0;
 }
 
 // The page in a slot of a merged delta. Slots come in rising order, so one frame is enough to keep.
@@ -209,23 +290,34 @@ take_from_chunk(struct image *x, uint32_t page, struct content *content)
 }
 
 static int
+write_whole(struct image *x, uint32_t page, const uint8_t *data)
+{
+    if (page_is_zero(data))
+        return x->base ? 0 : blob_writer_add_zero(x->w, page, 1);
+    x->written++;
+    return blob_writer_add_data(x->w, page, data);
+}
+
+static int
 write_page(struct image *x, uint32_t page)
 {
-    struct content content = {.state = CONTENT_NONE};
+    const uint8_t *whole = NULL;
+    struct content content;
+    content.state = CONTENT_NONE;
     memset(&content.mask, 0, sizeof(content.mask));
-    int rc = take_from_cut(x, page, &content);
-    if (rc == 0 && content.state != CONTENT_WHOLE)
+    int rc = take_from_cut(x, page, &content, &whole);
+    if (rc < 0)
+        return rc;
+    if (whole)
+        return write_whole(x, page, whole);
+    if (content.state != CONTENT_WHOLE)
         rc = x->base ? take_from_chunk(x, page, &content) : take_from_merged(x, page, &content);
     if (rc < 0 || content.state == CONTENT_NONE)
         return rc;
-    if (content.state == CONTENT_PATCH) {
-        x->written++;
-        return blob_writer_add_patch(x->w, page, content.data, &content.mask);
-    }
-    if (page_is_zero(content.data))
-        return x->base ? 0 : blob_writer_add_zero(x->w, page, 1);
+    if (content.state == CONTENT_WHOLE)
+        return write_whole(x, page, content.data);
     x->written++;
-    return blob_writer_add_data(x->w, page, content.data);
+    return blob_writer_add_patch(x->w, page, content.data, &content.mask);
 }
 
 static int
@@ -259,6 +351,7 @@ checkpoint_write_image(struct checkpoint *c, const struct checkpoint_cut *cut,
         .w = w,
         .first = action->index.v * CHUNK_PAGES,
         .pages = action->pages,
+        .cut_first = CHUNK_PAGES,
         .base = checkpoint_makes_base(action),
     };
     int rc = chunk_map_get(c->options.map, action->object, action->index, &x.view);
@@ -277,6 +370,8 @@ checkpoint_write_image(struct checkpoint *c, const struct checkpoint_cut *cut,
     if (rc == 0)
         rc = write_pages(&x);
     drop_batch(&x);
+    drop_cut_pages(&x);
+    free(x.logged);
     free(x.frames);
     uint32_t old = x.view ? x.view->entry.present_pages : 0;
     uint32_t present = x.base ? x.written : old + x.written;

@@ -17,6 +17,7 @@ struct checkpoint_request {
 };
 
 #define CHECKPOINT_THREADS 3u
+#define KNOWN_CRCS         1024u
 
 struct checkpoint {
     struct checkpoint_options options;
@@ -50,6 +51,12 @@ struct checkpoint {
     size_t uploading_count;
     bool claimed;
     struct checkpoint_numbers numbers;
+    // checkpoint_crc.c
+    struct known_crc {
+        struct sha256 hash;
+        uint32_t crc;
+        bool known;
+    } known_crcs[KNOWN_CRCS];
 
     // A generation number that is durably taken and that nothing carries: the attempts to which it
     // was given failed before anything was recorded with it. 0: none. Fold thread only.
@@ -104,6 +111,7 @@ struct staged_image {
 };
 struct staged_blob {
     char *path;
+    uint32_t crc; // CRC-32C of the bytes as they were hashed
     struct blob_record record;
 };
 struct checkpoint_staging {
@@ -116,12 +124,16 @@ struct checkpoint_staging {
 MUST_CHECK int checkpoint_stage(struct checkpoint *c, const struct checkpoint_cut *cut,
     const struct checkpoint_plan *plan, const struct job_record *job, const char *directory,
     struct checkpoint_staging *staging_out);
-// Reads every staged blob again and compares length and SHA-256.
+// Reads every staged blob again and compares length and CRC-32C (decisions/0009).
 MUST_CHECK int checkpoint_verify_staging(
     struct checkpoint *c, const struct checkpoint_staging *staging);
 // Whether the action makes a base (or else a delta).
 bool checkpoint_makes_base(const struct chunk_action *action);
 void checkpoint_staging_free(struct checkpoint_staging *staging);
+
+// checkpoint_crc.c: what was staged and verified, for its upload. Whether the CRC-32C is known.
+void checkpoint_remember_crc(struct checkpoint *c, const struct staged_blob *blob);
+bool checkpoint_recall_crc(struct checkpoint *c, const struct sha256 *hash, uint32_t *crc_out);
 
 // checkpoint_image.c: writes one image of a chunk.
 MUST_CHECK int checkpoint_write_image(struct checkpoint *c, const struct checkpoint_cut *cut,

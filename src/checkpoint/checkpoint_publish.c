@@ -179,6 +179,7 @@ upload_blob(struct publication *p, const struct blob_record *blob)
         return -EIO;
     }
     struct remote_source source = {.fd = fd, .length = blob->bytes, .hash = blob->hash};
+    source.crc_known = checkpoint_recall_crc(c, &blob->hash, &source.crc);
     struct remote_call call = {
         .deadline_ms = clock_monotonic_ms() + c->options.upload_deadline_ms +
                        blob->bytes / UPLOAD_BYTES_PER_MS_MIN,

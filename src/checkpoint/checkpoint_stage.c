@@ -11,7 +11,11 @@
 #include "platform/memory.h"
 
 #define PACK_BYTES_MAX (64u << 20)
-#define WRITE_BUFFER   (1u << 20)
+#define READ_BUFFER    (256u << 10)
+// Small enough to stay in the processor's cache between hashing and writing.
+#define WRITE_BUFFER (256u << 10)
+// So much may be on its way to the disk: commits to the log share it and do not wait behind more.
+#define WRITE_BEHIND (4u << 20)
 
 // A blob file that is being written.
 struct blob_file {
@@ -19,8 +23,10 @@ struct blob_file {
     int fd; // -1: none
     char *path;
     uint64_t bytes;
-    struct sha256_stream *hash;
-    struct buffer pending; // not written yet
+    uint64_t started;           // handed to the disk below this
+    struct sha256_stream *hash; // of a pack; NULL: the blob is one image, which has its hash
+    uint32_t crc;               // CRC-32C of all bytes
+    struct buffer pending;      // not written yet
 };
 
 struct stage {
@@ -39,27 +45,46 @@ checkpoint_makes_base(const struct chunk_action *action)
     return action->kind == CHUNK_ACTION_SEAL_AS_BASE || action->kind == CHUNK_ACTION_CREATE_BASE;
 }
 
+// Keeps the disk busy while the next bytes are made, and waits for what is WRITE_BEHIND older. The
+// wait takes an error of write-back away from the fdatasync that follows, so what it returns
+// counts.
+static int
+file_write_behind(struct blob_file *f)
+{
+    // Only whole pages: the last one is still written to.
+    uint64_t end = f->bytes / PAGE_BYTES * PAGE_BYTES;
+    if (end < f->started + WRITE_BUFFER)
+        return 0;
+    int rc = file_start_writing(f->fd, f->started, end - f->started);
+    if (rc == 0 && f->started > WRITE_BEHIND)
+        rc = file_wait_written(f->fd, 0, f->started - WRITE_BEHIND);
+    f->started = end;
+    return rc;
+}
+
 static int
 file_flush(struct blob_file *f)
 {
     int rc = file_write_at(
         f->ops, f->fd, f->pending.data, f->pending.length, f->bytes - f->pending.length);
     buffer_clear(&f->pending);
-    return rc;
+    return rc < 0 ? rc : file_write_behind(f);
 }
 
 static int
 file_append(void *argument, const void *p, size_t n)
 {
     struct blob_file *f = argument;
-    sha256_stream_update(f->hash, p, n);
+    if (f->hash)
+        sha256_stream_update(f->hash, p, n);
+    f->crc = crc32c(f->crc, p, n);
     buffer_append(&f->pending, p, n);
     f->bytes += n;
     return f->pending.length >= WRITE_BUFFER ? file_flush(f) : 0;
 }
 
 static int
-file_begin(struct stage *s, struct blob_file *f)
+file_begin(struct stage *s, struct blob_file *f, bool pack)
 {
     *f = (struct blob_file){.ops = s->c->options.ops};
     f->path = memory_printf("%s/blob-%zu", s->directory, s->out->blob_count);
@@ -70,7 +95,7 @@ file_begin(struct stage *s, struct blob_file *f)
         f->path = NULL;
         return rc;
     }
-    f->hash = sha256_stream_new();
+    f->hash = pack ? sha256_stream_new() : NULL;
     return 0;
 }
 
@@ -84,9 +109,11 @@ file_abandon(struct blob_file *f)
     *f = (struct blob_file){.fd = -1};
 }
 
-// Makes the file durable and adds it to the staging as blob number blob_count.
+// Makes the file durable and adds it to the staging as blob number blob_count. `hash`: that of the
+// bytes, NULL for a pack.
 static int
-file_finish(struct stage *s, struct blob_file *f, enum blob_object_kind kind)
+file_finish(
+    struct stage *s, struct blob_file *f, enum blob_object_kind kind, const struct sha256 *hash)
 {
     int rc = file_flush(f);
     if (rc == 0)
@@ -98,14 +125,17 @@ file_finish(struct stage *s, struct blob_file *f, enum blob_object_kind kind)
     struct staged_blob *blob = &out->blobs[out->blob_count++];
     *blob = (struct staged_blob){
         .path = f->path,
+        .crc = f->crc,
         .record = {.bytes = f->bytes,
             .kind = (uint8_t)kind,
             .residency = RESIDENCY_LOCAL,
             .checkpoint_id = s->job->checkpoint_id,
-
             .generation = s->job->generation},
     };
-    sha256_stream_finish(f->hash, &blob->record.hash);
+    if (f->hash)
+        sha256_stream_finish(f->hash, &blob->record.hash);
+    else
+        blob->record.hash = *hash;
     out->bytes += f->bytes;
     f->path = NULL;
     file_abandon(f);
@@ -118,7 +148,7 @@ finish_pack(struct stage *s)
     if (s->pack.fd < 0)
         return 0;
     s->pack_images = 0;
-    return file_finish(s, &s->pack, BLOB_OBJECT_PACK);
+    return file_finish(s, &s->pack, BLOB_OBJECT_PACK, NULL);
 }
 
 static int
@@ -158,18 +188,19 @@ stage_image(struct stage *s, const struct chunk_action *action)
     if (rc < 0)
         return rc;
     if (action->pack) {
-        rc = s->pack.fd < 0 ? file_begin(s, &s->pack) : align_pack(&s->pack);
+        rc = s->pack.fd < 0 ? file_begin(s, &s->pack, true) : align_pack(&s->pack);
         if (rc == 0)
             rc = write_image(s, action, &s->pack, image);
     } else {
         struct blob_file f;
-        rc = file_begin(s, &f);
+        rc = file_begin(s, &f, false);
         if (rc < 0)
             return rc;
         rc = write_image(s, action, &f, image);
         bool base = checkpoint_makes_base(action);
         if (rc == 0)
-            rc = file_finish(s, &f, base ? BLOB_OBJECT_CHUNK : BLOB_OBJECT_DELTA);
+            rc =
+                file_finish(s, &f, base ? BLOB_OBJECT_CHUNK : BLOB_OBJECT_DELTA, &image->info.hash);
         file_abandon(&f);
     }
     if (rc == 0)
@@ -210,20 +241,17 @@ verify_blob(struct checkpoint *c, const struct staged_blob *blob)
     CLEANUP(file_close_auto) int fd = file_open(c->options.ops, blob->path, O_RDONLY, 0);
     if (fd < 0)
         return fd;
-    CLEANUP(memory_free_auto) uint8_t *bytes = memory_alloc(WRITE_BUFFER);
-    struct sha256_stream *stream = sha256_stream_new();
-    struct sha256 hash;
+    CLEANUP(memory_free_auto) uint8_t *bytes = memory_alloc(READ_BUFFER);
+    uint32_t crc = 0;
     uint64_t at = 0;
     ssize_t got;
-    while ((got = file_read_at(c->options.ops, fd, bytes, WRITE_BUFFER, at)) > 0) {
-        sha256_stream_update(stream, bytes, (size_t)got);
+    while ((got = file_read_at(c->options.ops, fd, bytes, READ_BUFFER, at)) > 0) {
+        crc = crc32c(crc, bytes, (size_t)got);
         at += (uint64_t)got;
     }
-    sha256_stream_finish(stream, &hash);
-    sha256_stream_free(stream);
     if (got < 0)
         return (int)got;
-    if (at == blob->record.bytes && sha256_equal(&hash, &blob->record.hash))
+    if (at == blob->record.bytes && crc == blob->crc)
         return 0;
     log_error("checkpoint.corrupt", "%s does not read back as it was written", blob->path);
     return -EIO;

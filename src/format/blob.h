@@ -75,6 +75,7 @@ struct blob_image_info {
     uint32_t index_bytes;
     uint32_t data_pages; // pages with a slot (data and patch)
     uint32_t zero_pages;
+    struct sha256 hash; // of the whole image, footer included
 };
 
 // Writes index and footer. The writer can only be freed after that.

@@ -260,7 +260,7 @@ static int
 give_footer(struct blob_writer *w, const struct buffer *index)
 {
     struct sha256 hash;
-    sha256_stream_finish(w->hash, &hash);
+    sha256_stream_peek(w->hash, &hash);
     uint8_t f[BLOB_FOOTER_BYTES] = {0};
     memcpy(f + FOOTER_MAGIC, BLOB_FOOTER_MAGIC, BLOB_MAGIC_BYTES);
     put_le16(f + FOOTER_VERSION, BLOB_VERSION);
@@ -271,6 +271,7 @@ give_footer(struct blob_writer *w, const struct buffer *index)
     put_le32(f + FOOTER_IMAGE_BYTES, w->written + BLOB_FOOTER_BYTES);
     memcpy(f + FOOTER_SHA256, hash.b, sizeof(hash.b));
     put_le32(f + FOOTER_CRC, crc32c(0, f, FOOTER_CRC));
+    sha256_stream_update(w->hash, f, sizeof(f));
     return give(w, f, sizeof(f));
 }
 
@@ -301,5 +302,6 @@ blob_writer_finish(struct blob_writer *w, struct blob_image_info *info_out)
         .data_pages = w->slots,
         .zero_pages = w->zero_pages,
     };
+    sha256_stream_finish(w->hash, &info_out->hash);
     return 0;
 }

@@ -189,6 +189,56 @@ file_size(int fd, uint64_t *size_out)
 }
 
 int
+file_set_direct(int fd, bool direct)
+{
+    int flags = fcntl(fd, F_GETFL);
+    if (flags < 0)
+        return -errno;
+    flags = direct ? flags | O_DIRECT : flags & ~O_DIRECT;
+    return fcntl(fd, F_SETFL, flags) < 0 ? -errno : 0;
+}
+
+static int
+sync_range(int fd, uint64_t offset, uint64_t n, unsigned flags)
+{
+    while (n > 0 && sync_file_range(fd, (off_t)offset, (off_t)n, flags) < 0) {
+        if (errno == ENOSYS || errno == ESPIPE)
+            return 0; // only a hint, and fsync does without it
+        if (errno != EINTR)
+            return -errno;
+    }
+    return 0;
+}
+
+int
+file_start_writing(int fd, uint64_t offset, uint64_t n)
+{
+    return sync_range(fd, offset, n, SYNC_FILE_RANGE_WRITE);
+}
+
+int
+file_wait_written(int fd, uint64_t offset, uint64_t n)
+{
+    return sync_range(fd, offset, n, SYNC_FILE_RANGE_WAIT_BEFORE);
+}
+
+int
+file_write_direct_at(
+    const struct file_ops *ops, int fd, const void *p, size_t n, uint64_t offset, bool *direct)
+{
+    if (*direct && n % FILE_DIRECT_ALIGNMENT == 0) {
+        int rc = file_write_at(ops, fd, p, n, offset);
+        if (rc != -EINVAL)
+            return rc;
+    }
+    int rc = *direct ? file_set_direct(fd, false) : 0;
+    *direct = false;
+    if (rc == 0)
+        rc = file_write_at(ops, fd, p, n, offset);
+    return rc < 0 ? rc : file_start_writing(fd, offset, n);
+}
+
+int
 file_sync_directory(const struct file_ops *ops, const char *path)
 {
     CLEANUP(file_close_auto) int fd = file_open(ops, path, O_RDONLY | O_DIRECTORY, 0);

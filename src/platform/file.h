@@ -50,7 +50,22 @@ MUST_CHECK int file_write_durable_at(
     const struct file_ops *ops, int fd, const void *p, size_t n, uint64_t offset);
 MUST_CHECK int file_writev_durable_at(
     const struct file_ops *ops, int fd, struct iovec *iov, int count, uint64_t offset);
+// Writes of an open file go past the kernel's cache (O_DIRECT), or no longer do. Then memory,
+// offset and length must be multiples of FILE_DIRECT_ALIGNMENT. Not every file system can:
+// negative, and some say so (-EINVAL) only when written to. Durability still takes an fsync.
+#define FILE_DIRECT_ALIGNMENT 4096u
+MUST_CHECK int file_set_direct(int fd, bool direct);
+// Writes, past the cache if `*direct` says that the file is so. It stops being so with the first
+// piece that is not whole blocks, and when the file system refuses; then the disk is only set to
+// work. `p` and `offset` are aligned while it is.
+MUST_CHECK int file_write_direct_at(
+    const struct file_ops *ops, int fd, const void *p, size_t n, uint64_t offset, bool *direct);
 MUST_CHECK int file_size(int fd, uint64_t *size_out);
+// Begins writing dirty pages of the range to the disk; waits until those begun are there. Neither
+// makes anything durable. The wait takes a write-back error away from a later fsync of this
+// descriptor: what it returns must not be lost.
+MUST_CHECK int file_start_writing(int fd, uint64_t offset, uint64_t n);
+MUST_CHECK int file_wait_written(int fd, uint64_t offset, uint64_t n);
 // Makes the names in the directory `path` durable.
 MUST_CHECK int file_sync_directory(const struct file_ops *ops, const char *path);
 // The directory part of `path` ("." when there is none), in `out`.

@@ -41,6 +41,13 @@ memory_alloc_zero(size_t n)
 }
 
 void *
+memory_alloc_aligned(size_t alignment, size_t n)
+{
+    void *p = NULL;
+    return require(posix_memalign(&p, alignment, n ? n : 1) == 0 ? p : NULL);
+}
+
+void *
 memory_realloc(void *p, size_t n)
 {
     return require(realloc(p, n ? n : 1));

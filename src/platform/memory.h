@@ -15,6 +15,8 @@ void memory_limit_arenas(void);
 void memory_trim(void);
 
 void *memory_alloc(size_t n);
+// At a multiple of `alignment`, a power of two of at least sizeof(void *).
+void *memory_alloc_aligned(size_t alignment, size_t n);
 void *memory_alloc_zero(size_t n);
 void *memory_realloc(void *p, size_t n);
 char *memory_string(const char *s);

@@ -277,6 +277,45 @@ store_source_hash(
     return rc;
 }
 
+void
+store_check_begin(struct store_check *k, const struct remote_source *source)
+{
+    *k = (struct store_check){.source = source};
+    if (!source->crc_known)
+        k->hash = sha256_stream_new();
+}
+
+void
+store_check_update(struct store_check *k, const void *p, size_t n)
+{
+    if (k->hash)
+        sha256_stream_update(k->hash, p, n);
+    else
+        k->crc = crc32c(k->crc, p, n);
+}
+
+int
+store_check_finish(struct store_check *k, const char *key)
+{
+    if (!k->hash)
+        return k->crc == k->source->crc
+                   ? 0
+                   : store_fail(
+                         -EBADMSG, "put %s: the bytes do not have the CRC-32C that was given", key);
+    struct sha256 hash;
+    sha256_stream_finish(k->hash, &hash);
+    if (sha256_equal(&hash, &k->source->hash))
+        return 0;
+    return store_fail(-EBADMSG, "put %s: the bytes do not have the SHA-256 that was given", key);
+}
+
+void
+store_check_free(struct store_check *k)
+{
+    sha256_stream_free(k->hash);
+    k->hash = NULL;
+}
+
 static int
 probe_put(struct remote_store *s, const char *key, const char *text, const struct remote_call *call)
 {

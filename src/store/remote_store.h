@@ -36,12 +36,16 @@ struct remote_store;
 
 // What is put: bytes in memory, or `length` bytes of the file `fd` from `offset` (pread, so that a
 // retry can read again). `hash` is the SHA-256 of those bytes; the transfer is verified against it.
+// `crc`, if known, is their CRC-32C as somebody computed it beside the hash: a store that has to go
+// through the bytes itself may compare that one instead.
 struct remote_source {
     const void *data; // NULL: the file
     int fd;
     uint64_t offset;
     uint64_t length;
     struct sha256 hash;
+    uint32_t crc;
+    bool crc_known;
 };
 
 enum remote_put_mode {
@@ -170,7 +174,7 @@ struct remote_store_options {
     const char *profile;      // NULL: AWS_PROFILE, "default"
     const char *ca_file;      // NULL: the system's
     bool virtual_host;        // bucket in the host name; default is path style when endpoint is set
-    uint64_t multipart_bytes; // objects above this go in parts; 0: 64 MiB
+    uint64_t multipart_bytes; // objects above this go in parts; 0: 72 MiB
     unsigned connections;     // at once; 0: 8
     uint64_t timeout_ms;      // no progress for this long fails the try; 0: 30 s
 };

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Uploads in parts. The parts' hashes are signed, so the server checks each; the hash of the whole
-// is computed on the way and compared before the parts become an object.
+// Uploads in parts. The parts' hashes are signed, so the server checks each; the checksum of the
+// whole is computed on the way and compared before the parts become an object.
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,7 +27,7 @@ struct upload {
     const struct remote_call *call;
     struct buffer id;
     struct buffer parts; // XML of the parts that are there
-    struct sha256_stream *whole;
+    struct store_check whole;
 };
 
 static int
@@ -51,7 +51,7 @@ begin_upload(struct upload *u)
     return rc;
 }
 
-// The hash of a part, and the whole's hash carried on.
+// The hash of a part, and the whole's checksum carried on.
 static int
 hash_part(struct upload *u, uint64_t at, uint64_t length, struct sha256 *hash_out)
 {
@@ -63,7 +63,7 @@ hash_part(struct upload *u, uint64_t at, uint64_t length, struct sha256 *hash_ou
         rc = store_source_read(u->source, at + done, block, n);
         if (rc == 0) {
             sha256_stream_update(part, block, n);
-            sha256_stream_update(u->whole, block, n);
+            store_check_update(&u->whole, block, n);
         }
         done += n;
     }
@@ -139,12 +139,7 @@ put_parts(struct upload *u)
             return rc;
         at += n;
     }
-    struct sha256 hash;
-    sha256_stream_finish(u->whole, &hash);
-    if (!sha256_equal(&hash, &u->source->hash))
-        return store_fail(
-            -EBADMSG, "put %s: the bytes do not have the SHA-256 that was given", u->key);
-    return 0;
+    return store_check_finish(&u->whole, u->key);
 }
 
 static int
@@ -228,7 +223,7 @@ s3_put_multipart(struct s3_store *ss, const char *key, const struct remote_sourc
     };
     int rc = begin_upload(&u);
     if (rc == 0) {
-        u.whole = sha256_stream_new();
+        store_check_begin(&u.whole, source);
         rc = put_parts(&u);
         if (rc == 0)
             rc = complete_upload(&u);
@@ -237,7 +232,7 @@ s3_put_multipart(struct s3_store *ss, const char *key, const struct remote_sourc
             abort_upload(ss, key, buffer_string(&u.id));
             remote_store_set_error("%s", text);
         }
-        sha256_stream_free(u.whole);
+        store_check_free(&u.whole);
     }
     if (rc == 0)
         rc = check_length(&u);

@@ -13,7 +13,9 @@
 #include "store/store_internal.h"
 #include "store/store_time.h"
 
-#define DEFAULT_MULTIPART_BYTES (64ull << 20)
+// Above a chunk that does not compress, with its frames' headers and index: it goes in one request,
+// and the server compares its hash.
+#define DEFAULT_MULTIPART_BYTES (72ull << 20)
 #define DEFAULT_CONNECTIONS     8
 #define DEFAULT_TIMEOUT_MS      30000
 #define CONNECT_TIMEOUT_MS      10000

@@ -35,6 +35,18 @@ MUST_CHECK int store_source_read(
 MUST_CHECK int store_source_hash(
     const struct remote_source *source, uint64_t at, uint64_t length, struct sha256 *hash_out);
 
+// Whether the bytes that pass are those of the source: by their CRC-32C if the source has one, else
+// by their SHA-256. All pieces in order; finish gives 0 or -EBADMSG.
+struct store_check {
+    const struct remote_source *source;
+    struct sha256_stream *hash; // NULL: the CRC
+    uint32_t crc;
+};
+void store_check_begin(struct store_check *k, const struct remote_source *source);
+void store_check_update(struct store_check *k, const void *p, size_t n);
+MUST_CHECK int store_check_finish(struct store_check *k, const char *key);
+void store_check_free(struct store_check *k);
+
 // Appends one entry; `key` is copied.
 void store_listing_append(
     struct remote_listing *listing, const char *key, size_t key_length, uint64_t size);

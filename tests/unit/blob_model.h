@@ -5,6 +5,7 @@
 #define CKPTFS_TESTS_BLOB_MODEL_H
 
 #include "base/bytes.h"
+#include "base/checksum.h"
 #include "base/hash_table.h"
 #include "format/blob.h"
 #include "platform/memory.h"
@@ -166,6 +167,9 @@ write_image(const struct model *m, struct buffer *image)
     ck_assert_int_eq(write_to_sink(m, &sink, &info), 0);
     ck_assert_uint_eq(info.image_bytes, sink.bytes.length);
     ck_assert_uint_eq(info.index_offset + info.index_bytes + BLOB_FOOTER_BYTES, info.image_bytes);
+    struct sha256 hash;
+    sha256_of(sink.bytes.data, sink.bytes.length, &hash);
+    ck_assert(sha256_equal(&hash, &info.hash));
     *image = sink.bytes;
     return info;
 }

@@ -54,6 +54,10 @@ START_TEST(hashes_known_answers)
     struct sha256_stream *s = sha256_stream_new();
     for (int round = 0; round < 2; round++) {
         sha256_stream_update(s, "a", 1);
+        struct sha256 first;
+        sha256_stream_peek(s, &back);
+        sha256_of("a", 1, &first);
+        ck_assert(sha256_equal(&first, &back));
         sha256_stream_update(s, "bc", 2);
         sha256_stream_finish(s, &back);
         ck_assert(sha256_equal(&h, &back));

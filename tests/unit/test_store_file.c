@@ -3,6 +3,7 @@
 // tests/integration/test_remote_store.c).
 #include "unit.h"
 
+#include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -321,6 +322,84 @@ START_TEST(directories_removed_meanwhile_are_made_again)
 }
 END_TEST
 
+static int direct_error;
+static unsigned direct_writes;
+
+static ssize_t
+watched_pwritev(int fd, const struct iovec *iov, int count, off_t offset, bool durable)
+{
+    if (fcntl(fd, F_GETFL) & O_DIRECT) {
+        direct_writes++;
+        if (direct_error < 0 && offset > 0)
+            return direct_error;
+    }
+    return file_ops_system.pwritev(fd, iov, count, offset, durable);
+}
+
+START_TEST(large_objects_are_whole_also_where_direct_writes_are_refused)
+{
+    struct file_ops ops = file_ops_system;
+    ops.pwritev = watched_pwritev;
+    char *directory = unit_directory_new();
+    struct remote_store *s = open_store(directory, &ops);
+    static const size_t sizes[] = {
+        1 << 20, (1 << 20) + 1, 3 << 20, (3 << 20) + PAGE_BYTES, (3 << 20) + 4097};
+    uint8_t *bytes = memory_alloc(4 << 20);
+    for (size_t i = 0; i < 4 << 20; i++)
+        bytes[i] = (uint8_t)(i * i >> 9);
+    for (size_t i = 0; i < 2 * ARRAY_LENGTH(sizes); i++) {
+        direct_error = i % 2 ? -EINVAL : 0;
+        struct remote_source source = {.data = bytes, .fd = -1, .length = sizes[i / 2]};
+        sha256_of(bytes, sizes[i / 2], &source.hash);
+        ck_assert_int_eq(remote_store_put_blob(s, "k/x", &source, REMOTE_PUT_OVERWRITE, NULL), 0);
+        BUFFER_AUTO out = {0};
+        ck_assert_int_eq(remote_store_get_blob(s, "k/x", 0, UINT64_MAX, &out, NULL), 0);
+        ck_assert_uint_eq(out.length, sizes[i / 2]);
+        ck_assert_mem_eq(out.data, bytes, out.length);
+    }
+    // Any other error fails the put.
+    direct_error = -ENOSPC;
+    struct remote_source source = {.data = bytes, .fd = -1, .length = 3 << 20};
+    sha256_of(bytes, 3 << 20, &source.hash);
+    if (direct_writes > 0)
+        ck_assert_int_eq(
+            remote_store_put_blob(s, "k/y", &source, REMOTE_PUT_CREATE, NULL), -ENOSPC);
+    ck_assert_uint_eq(count_temporaries(directory), 0);
+    free(bytes);
+    remote_store_close(s);
+    unit_directory_remove(directory);
+}
+END_TEST
+
+START_TEST(a_known_crc_is_compared_in_place_of_the_hash)
+{
+    char *directory = unit_directory_new();
+    struct remote_store *s = open_store(directory, &file_ops_system);
+    struct remote_source source = source_of("content");
+    struct remote_head head;
+    // Neither a wrong hash without a checksum nor a wrong checksum leaves an object.
+    struct remote_source wrong = source;
+    wrong.hash.b[0] ^= 1;
+    ck_assert_int_eq(remote_store_put_blob(s, "k/x", &wrong, REMOTE_PUT_OVERWRITE, NULL), -EBADMSG);
+    source.crc = crc32c(0, "content", 7);
+    source.crc_known = true;
+    wrong = source;
+    wrong.crc ^= 1;
+    ck_assert_int_eq(remote_store_put_blob(s, "k/x", &wrong, REMOTE_PUT_OVERWRITE, NULL), -EBADMSG);
+    ck_assert_ptr_nonnull(strstr(remote_store_error(), "CRC-32C"));
+    wrong = source;
+    wrong.data = "cOntent";
+    ck_assert_int_eq(remote_store_put_blob(s, "k/x", &wrong, REMOTE_PUT_CREATE, NULL), -EBADMSG);
+    ck_assert_int_eq(remote_store_head_blob(s, "k/x", &head, NULL), -ENOENT);
+    ck_assert_uint_eq(count_temporaries(directory), 0);
+    ck_assert_int_eq(remote_store_put_blob(s, "k/x", &source, REMOTE_PUT_CREATE, NULL), 0);
+    ck_assert_int_eq(remote_store_head_blob(s, "k/x", &head, NULL), 0);
+    ck_assert_uint_eq(head.size, 7);
+    remote_store_close(s);
+    unit_directory_remove(directory);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -338,5 +417,9 @@ main(void)
     unit_add(s, "foreign_files_are_not_listed", foreign_files_are_not_listed, 10);
     unit_add(s, "directories_removed_meanwhile_are_made_again",
         directories_removed_meanwhile_are_made_again, 10);
+    unit_add(s, "large_objects_are_whole_also_where_direct_writes_are_refused",
+        large_objects_are_whole_also_where_direct_writes_are_refused, 20);
+    unit_add(s, "a_known_crc_is_compared_in_place_of_the_hash",
+        a_known_crc_is_compared_in_place_of_the_hash, 10);
     return unit_run(s);
 }
