@@ -39,6 +39,8 @@ struct fetch {
     void *verify_argument;
     const struct chunk_read_options *options;
     uint64_t deadline_ms;
+    uint64_t landings; // when the local copy was looked at
+    bool landed;       // somebody has landed since
 };
 
 static bool
@@ -51,7 +53,7 @@ is_canceled(const struct fetch *x)
 // here now). -EINTR and -ETIMEDOUT when that takes too long: who waits has a deadline of its own,
 // or many readers of a store that does not answer would wait one after the other.
 static int
-take_off(struct chunk_reader *r, struct chunk_flight *flight, const struct fetch *x)
+take_off(struct chunk_reader *r, struct chunk_flight *flight, struct fetch *x)
 {
     lock_take(&r->lock);
     int rc = 0;
@@ -65,6 +67,7 @@ take_off(struct chunk_reader *r, struct chunk_flight *flight, const struct fetch
     }
     if (rc == 0)
         list_append(&r->flights, &flight->node);
+    x->landed = r->landings != x->landings;
     lock_release(&r->lock);
     return rc;
 }
@@ -74,6 +77,7 @@ land(struct chunk_reader *r, struct chunk_flight *flight)
 {
     lock_take(&r->lock);
     list_remove(&flight->node);
+    __atomic_store_n(&r->landings, r->landings + 1, __ATOMIC_RELEASE);
     condition_broadcast(&r->landed);
     lock_release(&r->lock);
 }
@@ -192,6 +196,7 @@ fetch_local(struct chunk_reader *r, struct fetch *x)
 static int
 try_fetch(struct chunk_reader *r, struct fetch *x)
 {
+    x->landings = __atomic_load_n(&r->landings, __ATOMIC_ACQUIRE);
     int rc = fetch_local(r, x);
     if (rc == 0) {
         count(&r->numbers.local_frames, 1);
@@ -212,7 +217,7 @@ try_fetch(struct chunk_reader *r, struct fetch *x)
     if (rc != 0)
         return rc;
     // Another flight may have landed since we looked.
-    bool here = read_local(r, x) == 0;
+    bool here = x->landed && read_local(r, x) == 0;
     if (!here)
         rc = fetch_remote(r, x);
     land(r, &flight);

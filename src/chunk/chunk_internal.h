@@ -51,6 +51,7 @@ struct chunk_reader {
     struct lock lock; // "chunk_reader": protects flights and ahead
     struct condition landed;
     struct list_node flights;
+    uint64_t landings; // how many flights have landed; also read without the lock
     struct chunk_ahead ahead;
     struct chunk_reader_numbers numbers; // relaxed atomics
 };

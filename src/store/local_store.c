@@ -243,6 +243,16 @@ local_store_sync(struct local_store *s)
     return file_sync_directory(s->ops, s->hot_cache);
 }
 
+// The first byte in [offset, end) that is in no block of the file; `end` when all are.
+static uint64_t
+find_hole(const struct open_file *f, uint64_t offset, uint64_t end)
+{
+    off_t hole = f->whole ? (off_t)end : lseek(f->fd, (off_t)offset, SEEK_HOLE);
+    if (hole < 0)
+        return offset; // behind the end
+    return (uint64_t)hole < end ? (uint64_t)hole : end;
+}
+
 int
 local_store_read(
     struct local_store *s, const struct sha256 *hash, uint64_t offset, void *p, size_t n)
@@ -251,6 +261,10 @@ local_store_read(
     int rc = get_file(s, hash, false, &f);
     if (rc < 0)
         return rc;
+    if (find_hole(f, offset, offset + n) < offset + n) {
+        put_file(s, f);
+        return -ENODATA;
+    }
     size_t cached = file_read_cached_at(s->ops, f->fd, p, n, offset);
     if (cached < n) {
         thread_will_wait();
@@ -281,11 +295,9 @@ local_store_find_hole(
     struct open_file *f;
     if (get_file(s, hash, false, &f) < 0)
         return offset;
-    off_t hole = f->whole ? (off_t)end : lseek(f->fd, (off_t)offset, SEEK_HOLE);
+    uint64_t hole = find_hole(f, offset, end);
     put_file(s, f);
-    if (hole < 0)
-        return offset; // behind the end
-    return (uint64_t)hole < end ? (uint64_t)hole : end;
+    return hole;
 }
 
 bool

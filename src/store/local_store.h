@@ -38,8 +38,8 @@ MUST_CHECK int local_store_adopt(
 MUST_CHECK int local_store_sync(struct local_store *s);
 
 // Reads bytes of a blob from its whole or partial file: 0; -ENOENT when there is neither; -ENODATA
-// when the file ends before. What a partial file gives may be holes: verify it. Calls
-// thread_will_wait before it waits for the disk.
+// when the file ends before, or a partial one has a hole there. What a partial file gives may be
+// zeros in part: verify it. Calls thread_will_wait before it waits for the disk.
 MUST_CHECK int local_store_read(
     struct local_store *s, const struct sha256 *hash, uint64_t offset, void *p, size_t n);
 // Keeps bytes that were read from the store in the partial file.
