@@ -231,7 +231,7 @@ copy_out(struct reading *x)
 }
 
 // What is to be read ahead for a sequential reader that has asked for [first, end): pages
-// [end_of_last, returned). The window doubles each time it has been read half.
+// [*from_out, returned), none when 0 is returned. The window doubles each time half of it is read.
 static uint64_t
 readahead_locked(struct page_store *ps, struct object_id object, uint64_t first, uint64_t end,
     uint64_t *from_out)
@@ -256,17 +256,6 @@ readahead_locked(struct page_store *ps, struct object_id object, uint64_t first,
     return r->ahead_page;
 }
 
-static void
-read_ahead(const struct reading *x)
-{
-    uint64_t from = 0;
-    lock_take(x->ps->lock);
-    uint64_t to = readahead_locked(x->ps, x->object, x->first.v, x->first.v + x->count, &from);
-    lock_release(x->ps->lock);
-    if (to > from)
-        chunk_reader_ahead(x->ps->reader, x->object, (struct page_no){from}, to - from);
-}
-
 int
 page_store_read(struct page_store *ps, struct object_id object, uint64_t offset, size_t length,
     uint8_t *out, const struct chunk_read_options *options)
@@ -285,13 +274,18 @@ page_store_read(struct page_store *ps, struct object_id object, uint64_t offset,
     };
     x.views = memory_alloc_zero(x.count * sizeof(*x.views));
     int rc = 0;
-    read_ahead(&x);
     for (int attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
+        uint64_t ahead = 0;
+        uint64_t ahead_end = 0;
         lock_take(ps->lock);
         x.version = ps->version;
         for (size_t i = 0; i < x.count; i++)
             look_locked(ps, object, (struct page_no){x.first.v + i}, &x.views[i]);
+        if (attempt == 0)
+            ahead_end = readahead_locked(ps, object, x.first.v, x.first.v + x.count, &ahead);
         lock_release(ps->lock);
+        if (ahead_end > ahead)
+            chunk_reader_ahead(ps->reader, object, (struct page_no){ahead}, ahead_end - ahead);
         rc = read_bottoms(&x);
         if (rc == 0)
             rc = copy_out(&x);
