@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -249,6 +250,23 @@ mount_begin_serving(struct mount *m)
     m->serving = true;
     lock_release(&m->lock);
     return 0;
+}
+
+void
+mount_raise_readahead(struct mount *m, uint64_t bytes)
+{
+    lock_take(&m->lock);
+    dev_t device = m->device;
+    lock_release(&m->lock);
+    CLEANUP(memory_free_auto)
+    char *path = memory_printf("/sys/class/bdi/%u:%u/read_ahead_kb", major(device), minor(device));
+    CLEANUP(file_close_auto) int fd = open(path, O_RDWR | O_CLOEXEC);
+    char text[32] = "";
+    if (fd >= 0 && read(fd, text, sizeof(text) - 1) > 0 && strtoull(text, NULL, 10) >= bytes / 1024)
+        return;
+    int n = snprintf(text, sizeof(text), "%llu\n", (unsigned long long)(bytes / 1024));
+    if (fd < 0 || pwrite(fd, text, (size_t)n, 0) != n)
+        log_debug("mount.readahead", "%s stays as it is: %s", path, strerror(errno));
 }
 
 void

@@ -4,6 +4,7 @@
 #define CKPTFS_FUSE_MOUNT_H
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "base/buffer.h"
@@ -27,6 +28,9 @@ void mount_close(struct mount *m);
 
 // Waits until the new mount answers; 0 or -errno.
 MUST_CHECK int mount_begin_serving(struct mount *m);
+// Lets the kernel read ahead up to so many bytes, if it does less and the process may say so.
+// Without that it asks for 128 KiB at most, though a request could hold 1 MiB.
+void mount_raise_readahead(struct mount *m, uint64_t bytes);
 // From now on nobody enters the mount from within the daemon. Those who are inside come out when
 // the session is closed at the latest: mount_wait_idle.
 void mount_end_serving(struct mount *m);

@@ -26,6 +26,10 @@
 #include "platform/log.h"
 #include "platform/thread.h"
 
+// How far the kernel reads ahead. Half of the largest request: a reader through a mapping makes the
+// kernel fetch as much for any page it touches.
+#define READAHEAD_DEFAULT_BYTES ((uint64_t)512 << 10)
+
 struct session {
     const struct options *options;
     struct startup *startup;
@@ -175,6 +179,8 @@ control(void *argument)
         stop_loop(s);
         return;
     }
+    mount_raise_readahead(&s->mount,
+        s->options->max_readahead > 0 ? s->options->max_readahead : READAHEAD_DEFAULT_BYTES);
     log_info("mount.ready", "%s on %s", s->options->config.source, s->mount.path);
     if (!startup_succeeded(s->startup)) {
         log_warning("mount.abandoned", "%s: who started it is gone", s->mount.path);

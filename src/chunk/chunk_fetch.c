@@ -34,12 +34,13 @@ struct fetch {
     struct blob_record blob;
     uint64_t offset;
     size_t n;
-    size_t extra;
     uint8_t *p;
     chunk_verify *verify;
     void *verify_argument;
     const struct chunk_read_options *options;
     uint64_t deadline_ms;
+    uint64_t landings; // when the local copy was looked at
+    bool landed;       // somebody has landed since
 };
 
 static bool
@@ -52,7 +53,7 @@ is_canceled(const struct fetch *x)
 // here now). -EINTR and -ETIMEDOUT when that takes too long: who waits has a deadline of its own,
 // or many readers of a store that does not answer would wait one after the other.
 static int
-take_off(struct chunk_reader *r, struct chunk_flight *flight, const struct fetch *x)
+take_off(struct chunk_reader *r, struct chunk_flight *flight, struct fetch *x)
 {
     lock_take(&r->lock);
     int rc = 0;
@@ -66,6 +67,7 @@ take_off(struct chunk_reader *r, struct chunk_flight *flight, const struct fetch
     }
     if (rc == 0)
         list_append(&r->flights, &flight->node);
+    x->landed = r->landings != x->landings;
     lock_release(&r->lock);
     return rc;
 }
@@ -75,6 +77,7 @@ land(struct chunk_reader *r, struct chunk_flight *flight)
 {
     lock_take(&r->lock);
     list_remove(&flight->node);
+    __atomic_store_n(&r->landings, r->landings + 1, __ATOMIC_RELEASE);
     condition_broadcast(&r->landed);
     lock_release(&r->lock);
 }
@@ -96,24 +99,30 @@ get_verified(struct chunk_reader *r, const struct fetch *x, const char *key, str
         .is_canceled = x->options->is_canceled,
         .argument = x->options->argument,
     };
-    uint64_t length = x->n + x->extra;
-    if (length > x->blob.bytes - x->offset)
-        length = x->blob.bytes - x->offset;
     for (int attempt = 0; attempt < 2; attempt++) {
         buffer_clear(bytes);
-        int rc = remote_store_get_blob(r->remote, key, x->offset, length, bytes, &call);
+        int rc = remote_store_get_blob(r->remote, key, x->offset, x->n, bytes, &call);
         if (rc == -ECANCELED)
             return -EINTR;
         if (rc < 0)
             return fail_remote(key, remote_store_error());
         count(&r->numbers.remote_bytes, bytes->length);
-        if (bytes->length >= x->n && x->verify(x->verify_argument, bytes->data, x->n))
+        if (bytes->length == x->n && x->verify(x->verify_argument, bytes->data, x->n))
             return 0;
         log_error("chunk.corrupt",
             "%s: the bytes at %llu from the store do not match their checksum", key,
             (unsigned long long)x->offset);
     }
     return -EIO;
+}
+
+static void
+keep(struct chunk_reader *r, const struct fetch *x, const char *key, const struct buffer *bytes)
+{
+    int rc = local_store_keep(r->local, &x->blob.hash, x->offset, bytes->data, bytes->length);
+    if (rc < 0)
+        log_warning(
+            "chunk.keep_failed", "cannot keep part of %s in hot_cache: %s", key, strerror(-rc));
 }
 
 static int
@@ -127,10 +136,7 @@ fetch_remote(struct chunk_reader *r, const struct fetch *x)
         return rc;
     memcpy(x->p, bytes.data, x->n);
     // Keeping is for later readers; this one has what it asked for.
-    rc = local_store_keep(r->local, &x->blob.hash, x->offset, bytes.data, bytes.length);
-    if (rc < 0)
-        log_warning("chunk.keep_failed", "cannot keep part of %s in hot_cache: %s",
-            buffer_string(&key), strerror(-rc));
+    keep(r, x, buffer_string(&key), &bytes);
     return 0;
 }
 
@@ -190,6 +196,7 @@ fetch_local(struct chunk_reader *r, struct fetch *x)
 static int
 try_fetch(struct chunk_reader *r, struct fetch *x)
 {
+    x->landings = __atomic_load_n(&r->landings, __ATOMIC_ACQUIRE);
     int rc = fetch_local(r, x);
     if (rc == 0) {
         count(&r->numbers.local_frames, 1);
@@ -199,8 +206,8 @@ try_fetch(struct chunk_reader *r, struct fetch *x)
         return rc == -ENOENT ? -ESTALE : -EIO;
     if (x->options->local_only)
         return -EREMOTE;
-    struct chunk_flight flight = {
-        .blob = x->blob.hash, .from = x->offset, .to = x->offset + x->n + x->extra};
+    struct chunk_flight flight = {.blob = x->blob.hash, .from = x->offset, .to = x->offset + x->n};
+    thread_will_wait();
     rc = take_off(r, &flight, x);
     if (rc == -ETIMEDOUT) {
         BUFFER_AUTO key = {0};
@@ -210,7 +217,7 @@ try_fetch(struct chunk_reader *r, struct fetch *x)
     if (rc != 0)
         return rc;
     // Another flight may have landed since we looked.
-    bool here = read_local(r, x) == 0;
+    bool here = x->landed && read_local(r, x) == 0;
     if (!here)
         rc = fetch_remote(r, x);
     land(r, &flight);
@@ -221,7 +228,7 @@ try_fetch(struct chunk_reader *r, struct fetch *x)
 
 int
 chunk_fetch(struct chunk_reader *r, const struct blob_record *blob, uint64_t offset, size_t n,
-    size_t extra, uint8_t *p, chunk_verify *verify, void *verify_argument,
+    uint8_t *p, chunk_verify *verify, void *verify_argument,
     const struct chunk_read_options *options)
 {
     if (offset > blob->bytes || n > blob->bytes - offset)
@@ -230,7 +237,6 @@ chunk_fetch(struct chunk_reader *r, const struct blob_record *blob, uint64_t off
         .blob = *blob,
         .offset = offset,
         .n = n,
-        .extra = extra,
         .p = p,
         .verify = verify,
         .verify_argument = verify_argument,
@@ -238,11 +244,57 @@ chunk_fetch(struct chunk_reader *r, const struct blob_record *blob, uint64_t off
         .deadline_ms = clock_monotonic_ms() + r->deadline_ms,
     };
     int rc;
-    thread_will_wait();
     do {
         rc = try_fetch(r, &x);
     } while (rc > 0);
     if (rc == -EIO || rc == -ESTALE)
         count(&r->numbers.failed_reads, 1);
     return rc;
+}
+
+// ---- ahead of the readers -----------------------------------------------------------------------
+
+static void
+get_ahead(struct chunk_reader *r, const struct fetch *x)
+{
+    BUFFER_AUTO key = {0};
+    BUFFER_AUTO bytes = {0};
+    struct remote_call call = {
+        .deadline_ms = x->deadline_ms,
+        .is_canceled = x->options->is_canceled,
+        .argument = x->options->argument,
+    };
+    blob_key(r->tenant, &x->blob, &key);
+    if (remote_store_get_blob(r->remote, buffer_string(&key), x->offset, x->n, &bytes, &call) < 0)
+        return;
+    count(&r->numbers.remote_bytes, bytes.length);
+    count(&r->numbers.remote_frames, 1);
+    keep(r, x, buffer_string(&key), &bytes);
+}
+
+void
+chunk_fetch_ahead(struct chunk_reader *r, const struct blob_record *blob, uint64_t offset,
+    uint64_t n, const struct chunk_read_options *options)
+{
+    uint64_t end = offset + n;
+    struct fetch x = {
+        .blob = *blob, .options = options, .deadline_ms = clock_monotonic_ms() + r->deadline_ms};
+    if (!is_in_store(r, blob) || offset > blob->bytes || n > blob->bytes - offset)
+        return;
+    for (int rc = 1; rc > 0;) {
+        uint64_t hole = local_store_find_hole(r->local, &blob->hash, offset, end);
+        if (hole >= end)
+            return;
+        // What was kept last may end within a block.
+        if (hole - offset > BLOB_FRAME_STORED_MAX)
+            offset = hole - BLOB_FRAME_STORED_MAX;
+        x.offset = offset;
+        x.n = end - offset;
+        struct chunk_flight flight = {.blob = blob->hash, .from = offset, .to = end};
+        rc = take_off(r, &flight, &x);
+        if (rc == 0) {
+            get_ahead(r, &x);
+            land(r, &flight);
+        }
+    }
 }

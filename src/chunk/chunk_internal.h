@@ -5,6 +5,13 @@
 
 #include "chunk/chunk_reader.h"
 #include "platform/lock.h"
+#include "platform/thread.h"
+
+// How much is fetched ahead at once: so many threads, each with one GET of at most about
+// AHEAD_PAGES.
+#define AHEAD_THREADS 6u
+#define AHEAD_PAGES   512u
+#define AHEAD_JOBS    64u
 
 // Says whether the `n` bytes at `p` are what they should be.
 typedef bool chunk_verify(void *argument, const uint8_t *p, size_t n);
@@ -17,22 +24,49 @@ struct chunk_flight {
     uint64_t to;
 };
 
+// Pages of one chunk that are to be fetched ahead.
+struct chunk_ahead_job {
+    struct object_id object;
+    struct page_no first;
+    uint32_t count;
+};
+
+struct chunk_ahead {
+    struct condition work;
+    struct chunk_ahead_job jobs[AHEAD_JOBS]; // a ring
+    unsigned job_first;
+    unsigned job_count;
+    struct thread threads[AHEAD_THREADS];
+    unsigned thread_count;
+    unsigned idle;
+    bool stopping;
+};
+
 struct chunk_reader {
     struct chunk_map *map;
     struct local_store *local;
     struct remote_store *remote;
     char *tenant;
     uint64_t deadline_ms;
-    struct lock lock; // "chunk_reader": protects flights
+    struct lock lock; // "chunk_reader": protects flights and ahead
     struct condition landed;
     struct list_node flights;
+    uint64_t landings; // how many flights have landed; also read without the lock
+    struct chunk_ahead ahead;
     struct chunk_reader_numbers numbers; // relaxed atomics
 };
 
-// Reads [offset, offset + n) of the blob to `p` so that `verify` accepts it. `n` bytes at least are
-// read; with `extra` that many more are fetched and kept if the store is asked.
+// Reads [offset, offset + n) of the blob to `p` so that `verify` accepts it.
 MUST_CHECK int chunk_fetch(struct chunk_reader *r, const struct blob_record *blob, uint64_t offset,
-    size_t n, size_t extra, uint8_t *p, chunk_verify *verify, void *verify_argument,
+    size_t n, uint8_t *p, chunk_verify *verify, void *verify_argument,
     const struct chunk_read_options *options);
+
+// Gets what is not here of [offset, offset + n) from the store and keeps it, unverified: who reads
+// it verifies. Failures are left to those readers, too.
+void chunk_fetch_ahead(struct chunk_reader *r, const struct blob_record *blob, uint64_t offset,
+    uint64_t n, const struct chunk_read_options *options);
+
+// Ends the threads that read ahead.
+void chunk_ahead_stop(struct chunk_reader *r);
 
 #endif

@@ -22,6 +22,7 @@ chunk_reader_new(const struct chunk_reader_options *options)
     r->deadline_ms = options->deadline_ms;
     lock_init(&r->lock, "chunk_reader", LOCK_RANK_FETCH);
     condition_init(&r->landed);
+    condition_init(&r->ahead.work);
     list_init(&r->flights);
     return r;
 }
@@ -31,6 +32,8 @@ chunk_reader_free(struct chunk_reader *r)
 {
     if (!r)
         return;
+    chunk_ahead_stop(r);
+    condition_destroy(&r->ahead.work);
     condition_destroy(&r->landed);
     lock_destroy(&r->lock);
     free(r->tenant);
@@ -72,7 +75,7 @@ chunk_reader_index(struct chunk_reader *r, struct chunk_view *view, size_t image
         struct index_check check = {.image_bytes = im->where.length};
         size_t n = im->where.length - im->where.index_offset;
         CLEANUP(memory_free_auto) uint8_t *bytes = memory_alloc(n);
-        int rc = chunk_fetch(r, &im->blob, im->where.offset + im->where.index_offset, n, 0, bytes,
+        int rc = chunk_fetch(r, &im->blob, im->where.offset + im->where.index_offset, n, bytes,
             verify_index, &check, options);
         if (rc < 0) {
             blob_index_free(check.index);
@@ -100,6 +103,7 @@ struct place {
     enum blob_page_state state;
     uint32_t slot;
     bool patched; // some newer image has a patch for it
+    bool had;     // the answer has its content (patches come later)
 };
 
 static int
@@ -180,8 +184,32 @@ struct frames {
     uint32_t first;
     uint32_t count;
     uint32_t pages[BATCH_FRAMES]; // in each
-    uint8_t *data;                // BATCH_FRAMES * BLOB_FRAME_BYTES
+    uint8_t *to[BATCH_FRAMES];    // where each goes
+    bool in_place[BATCH_FRAMES];  // to the reader's own memory: it must be a full one
+    uint8_t *memory;              // for those that do not go to the reader's own memory
+    uint32_t memory_frames;
 };
+
+static void
+reserve_frames(struct frames *f, uint32_t count)
+{
+    if (f->memory_frames >= count)
+        return;
+    free(f->memory);
+    f->memory = memory_alloc((size_t)count * BLOB_FRAME_BYTES);
+    f->memory_frames = count;
+}
+
+// All of them go to `memory`, one behind the other.
+static void
+unpack_to_memory(struct frames *f)
+{
+    reserve_frames(f, f->count);
+    for (uint32_t i = 0; i < f->count; i++) {
+        f->to[i] = f->memory + (size_t)i * BLOB_FRAME_BYTES;
+        f->in_place[i] = false;
+    }
+}
 
 static bool
 verify_frames(void *argument, const uint8_t *p, size_t n)
@@ -191,8 +219,8 @@ verify_frames(void *argument, const uint8_t *p, size_t n)
         uint64_t offset;
         uint32_t stored;
         blob_index_frame(f->index, f->first + i, &offset, &stored);
-        if (stored > n ||
-            blob_frame_unpack(p, stored, f->data + (size_t)i * BLOB_FRAME_BYTES, &f->pages[i]) < 0)
+        if (stored > n || blob_frame_unpack(p, stored, f->to[i], &f->pages[i]) < 0 ||
+            (f->in_place[i] && f->pages[i] < BLOB_FRAME_PAGES))
             return false;
         p += stored;
         n -= stored;
@@ -202,7 +230,7 @@ verify_frames(void *argument, const uint8_t *p, size_t n)
 
 static int
 fetch_frames(struct chunk_reader *r, const struct chunk_image *image, struct frames *f,
-    uint32_t extra_frames, const struct chunk_read_options *options)
+    const struct chunk_read_options *options)
 {
     uint64_t from;
     uint64_t to;
@@ -210,25 +238,18 @@ fetch_frames(struct chunk_reader *r, const struct chunk_image *image, struct fra
     blob_index_frame(f->index, f->first, &from, &stored);
     blob_index_frame(f->index, f->first + f->count - 1, &to, &stored);
     to += stored;
-    uint64_t extra = 0;
-    uint32_t all = blob_index_frames(f->index);
-    if (extra_frames > 0 && f->first + f->count < all) {
-        uint32_t last = f->first + f->count - 1 + extra_frames;
-        blob_index_frame(f->index, last < all ? last : all - 1, &extra, &stored);
-        extra = extra + stored - to;
-    }
     CLEANUP(memory_free_auto) uint8_t *bytes = memory_alloc(to - from);
-    return chunk_fetch(r, &image->blob, image->where.offset + from, to - from, extra, bytes,
-        verify_frames, f, options);
+    return chunk_fetch(
+        r, &image->blob, image->where.offset + from, to - from, bytes, verify_frames, f, options);
 }
 
 int
 chunk_reader_frame(struct chunk_reader *r, struct chunk_view *view, size_t image, uint32_t frame,
     const struct chunk_read_options *options, uint8_t out[BLOB_FRAME_BYTES])
 {
-    struct frames f = {.first = frame, .count = 1, .data = out};
+    struct frames f = {.first = frame, .count = 1, .to = {out}};
     int rc = chunk_reader_index(r, view, image, options, &f.index);
-    return rc < 0 ? rc : fetch_frames(r, &view->images[image], &f, 0, options);
+    return rc < 0 ? rc : fetch_frames(r, &view->images[image], &f, options);
 }
 
 // ---- reading ------------------------------------------------------------------------------------
@@ -239,7 +260,8 @@ struct read {
     const struct chunk_read_options *options;
     uint32_t first; // page within the chunk
     size_t count;
-    struct page **out; // what is still NULL is a hole or not read yet
+    struct page **out; // NULL: the answer goes to `bytes`
+    uint8_t *bytes;
     struct place *places;
     struct frames frames;
     chunk_page_sink *sink;
@@ -256,24 +278,33 @@ absolute(const struct read *x, uint32_t page)
 static void
 deliver(struct read *x, size_t image, uint32_t page, const uint8_t *data)
 {
-    bool asked = page >= x->first && page < x->first + x->count;
+    size_t i = page - x->first;
+    bool asked = page >= x->first && i < x->count;
     struct place place;
     if (asked)
-        place = x->places[page - x->first];
+        place = x->places[i];
     else if (find_page(x->r, x->view, page, x->options, &place) < 0)
         return;
     if (place.image != image || place.state != BLOB_PAGE_DATA)
         return; // a newer image has this page
-    if (asked && x->out[page - x->first])
+    if (place.had)
         return;
-    struct page *content = page_new();
-    memcpy(content->data, data, PAGE_BYTES);
-    if (!place.patched && x->sink)
+    struct page *content = NULL;
+    bool sink = x->sink && !place.patched;
+    if (sink || (asked && x->out)) {
+        content = page_new();
+        memcpy(content->data, data, PAGE_BYTES);
+    }
+    if (sink)
         x->sink(x->sink_argument, absolute(x, page), content);
-    if (asked)
-        x->out[page - x->first] = content;
-    else
-        page_put(content);
+    if (asked) {
+        x->places[i].had = true;
+        if (!x->out)
+            memcpy(x->bytes + i * PAGE_BYTES, data, PAGE_BYTES);
+        else
+            x->out[i] = page_get(content);
+    }
+    page_put(content);
 }
 
 // Hands out all pages of the unpacked frames. Slots are in page order, so the pages of a frame are
@@ -297,7 +328,8 @@ deliver_frames(struct read *x, size_t image, uint32_t page, uint32_t slot)
             break;
         if (p.state == BLOB_PAGE_DATA)
             deliver(x, image, page,
-                f->data + (size_t)(slot - f->first * BLOB_FRAME_PAGES) * PAGE_BYTES);
+                f->to[slot / BLOB_FRAME_PAGES - f->first] +
+                    (size_t)(slot % BLOB_FRAME_PAGES) * PAGE_BYTES);
         page++;
         slot++;
     }
@@ -340,6 +372,57 @@ frames_wanted(const struct read *x, size_t i)
     return last - first + 1;
 }
 
+// Whether page i and those behind it are a whole frame, in order and not yet there.
+static bool
+is_whole_frame(const struct read *x, size_t i, size_t image, uint32_t frame)
+{
+    if (x->count - i < BLOB_FRAME_PAGES)
+        return false;
+    for (uint32_t k = 0; k < BLOB_FRAME_PAGES; k++) {
+        const struct place *p = &x->places[i + k];
+        if (p->state != BLOB_PAGE_DATA || p->image != image || p->had ||
+            p->slot != frame * BLOB_FRAME_PAGES + k)
+            return false;
+    }
+    return true;
+}
+
+// Says where the frames go that begin with the one of page i. One that is asked for as a whole goes
+// to the answer at once, and not to the sink: who reads in such pieces reads on, and would only
+// push out what others come back to.
+static void
+place_frames(struct read *x, size_t i, size_t image)
+{
+    struct frames *f = &x->frames;
+    uint32_t in_memory = 0;
+    for (uint32_t k = 0; k < f->count; k++) {
+        uint32_t slot = (f->first + k) * BLOB_FRAME_PAGES;
+        while (i < x->count && (x->places[i].state != BLOB_PAGE_DATA ||
+                                   x->places[i].image != image || x->places[i].slot < slot))
+            i++;
+        f->in_place[k] = !x->out && i < x->count && is_whole_frame(x, i, image, f->first + k);
+        if (f->in_place[k])
+            f->to[k] = x->bytes + i * PAGE_BYTES;
+        else
+            in_memory++;
+    }
+    reserve_frames(f, in_memory);
+    for (uint32_t k = f->count; k-- > 0;)
+        if (!f->in_place[k])
+            f->to[k] = f->memory + (size_t)--in_memory * BLOB_FRAME_BYTES;
+}
+
+// Notes that what was unpacked into the answer is there.
+static void
+note_placed(struct read *x)
+{
+    const struct frames *f = &x->frames;
+    for (uint32_t k = 0; k < f->count; k++)
+        if (f->in_place[k])
+            for (uint32_t p = 0; p < BLOB_FRAME_PAGES; p++)
+                x->places[(size_t)(f->to[k] - x->bytes) / PAGE_BYTES + p].had = true;
+}
+
 static int
 read_frames_for(struct read *x, size_t i)
 {
@@ -351,12 +434,35 @@ read_frames_for(struct read *x, size_t i)
         return rc;
     f->first = place.slot / BLOB_FRAME_PAGES;
     f->count = frames_wanted(x, i);
-    rc = fetch_frames(x->r, image, f, x->options->extra_pages / BLOB_FRAME_PAGES, x->options);
+    place_frames(x, i, place.image);
+    rc = fetch_frames(x->r, image, f, x->options);
     if (rc < 0)
         return rc;
+    note_placed(x);
     uint32_t page = first_page_of_frame(f->index, x->first + (uint32_t)i, place.slot);
     deliver_frames(x, place.image, page, f->first * BLOB_FRAME_PAGES);
-    return x->out[i] ? 0 : -EIO;
+    return x->places[i].had ? 0 : -EIO;
+}
+
+// Makes the page's content the answer's own, so that it may be changed.
+static uint8_t *
+own_page(struct read *x, size_t i)
+{
+    uint8_t *own;
+    if (x->out) {
+        struct page *result = page_new();
+        own = result->data;
+        if (x->out[i])
+            memcpy(own, x->out[i]->data, PAGE_BYTES);
+        page_put(x->out[i]);
+        x->out[i] = result;
+    } else {
+        own = x->bytes + i * PAGE_BYTES;
+    }
+    if (!x->places[i].had)
+        memset(own, 0, PAGE_BYTES);
+    x->places[i].had = true;
+    return own;
 }
 
 // Applies the patches that lie above what has been read, oldest first.
@@ -364,13 +470,7 @@ static int
 apply_patches(struct read *x, size_t i)
 {
     uint32_t page = x->first + (uint32_t)i;
-    struct page *result = page_new();
-    if (x->out[i])
-        memcpy(result->data, x->out[i]->data, PAGE_BYTES);
-    else
-        memset(result->data, 0, PAGE_BYTES);
-    page_put(x->out[i]);
-    x->out[i] = result;
+    uint8_t *result = own_page(x, i);
     struct frames *f = &x->frames;
     for (size_t k = x->places[i].image; k-- > 0;) {
         int rc = chunk_reader_index(x->r, x->view, k, x->options, &f->index);
@@ -384,14 +484,19 @@ apply_patches(struct read *x, size_t i)
         blob_index_mask(f->index, p.patch, &mask);
         f->first = p.slot / BLOB_FRAME_PAGES;
         f->count = 1;
-        rc = fetch_frames(x->r, &x->view->images[k], f, 0, x->options);
+        unpack_to_memory(f);
+        rc = fetch_frames(x->r, &x->view->images[k], f, x->options);
         if (rc < 0)
             return rc;
-        page_mask_copy(
-            &mask, result->data, f->data + (size_t)(p.slot % BLOB_FRAME_PAGES) * PAGE_BYTES);
+        page_mask_copy(&mask, result, f->to[0] + (size_t)(p.slot % BLOB_FRAME_PAGES) * PAGE_BYTES);
     }
-    if (x->sink)
-        x->sink(x->sink_argument, absolute(x, page), result);
+    if (x->sink) {
+        struct page *content = x->out ? page_get(x->out[i]) : page_new();
+        if (!x->out)
+            memcpy(content->data, result, PAGE_BYTES);
+        x->sink(x->sink_argument, absolute(x, page), content);
+        page_put(content);
+    }
     return 0;
 }
 
@@ -402,22 +507,34 @@ read_from_view(struct read *x)
     for (size_t i = 0; rc == 0 && i < x->count; i++)
         rc = find_page(x->r, x->view, x->first + (uint32_t)i, x->options, &x->places[i]);
     for (size_t i = 0; rc == 0 && i < x->count; i++)
-        if (x->places[i].state == BLOB_PAGE_DATA && !x->out[i])
+        if (x->places[i].state == BLOB_PAGE_DATA && !x->places[i].had)
             rc = read_frames_for(x, i);
     for (size_t i = 0; rc == 0 && i < x->count; i++)
         if (x->places[i].patched)
             rc = apply_patches(x, i);
+    for (size_t i = 0; rc == 0 && !x->out && i < x->count; i++)
+        if (!x->places[i].had)
+            memset(x->bytes + i * PAGE_BYTES, 0, PAGE_BYTES);
     return rc;
 }
 
-// Pages of one chunk.
+// Where the answer to a read goes.
+struct answer {
+    struct page **pages;
+    uint8_t *bytes; // without `pages`
+    chunk_page_sink *sink;
+    void *sink_argument;
+};
+
+// Pages of one chunk, which begin at `at` in the answer.
 static int
 read_chunk(struct chunk_reader *r, struct object_id object, struct page_no first, size_t count,
-    const struct chunk_read_options *options, struct page **out, chunk_page_sink *sink,
-    void *sink_argument)
+    const struct chunk_read_options *options, const struct answer *answer, size_t at)
 {
     struct chunk_view *view;
     int rc = chunk_map_get(r->map, object, chunk_of_page(first), &view);
+    if (rc == 0 && !view && !answer->pages)
+        memset(answer->bytes + at * PAGE_BYTES, 0, count * PAGE_BYTES);
     if (rc < 0 || !view)
         return rc;
     struct read x = {
@@ -426,16 +543,33 @@ read_chunk(struct chunk_reader *r, struct object_id object, struct page_no first
         .options = options,
         .first = page_in_chunk(first),
         .count = count,
-        .out = out,
+        .out = answer->pages ? answer->pages + at : NULL,
+        .bytes = answer->pages ? NULL : answer->bytes + at * PAGE_BYTES,
         .places = memory_alloc(count * sizeof(struct place)),
-        .frames.data = memory_alloc((size_t)BATCH_FRAMES * BLOB_FRAME_BYTES),
-        .sink = sink,
-        .sink_argument = sink_argument,
+        .sink = answer->sink,
+        .sink_argument = answer->sink_argument,
     };
     rc = read_from_view(&x);
     free(x.places);
-    free(x.frames.data);
+    free(x.frames.memory);
     chunk_view_put(r->map, view);
+    return rc;
+}
+
+static int
+read_chunks(struct chunk_reader *r, struct object_id object, struct page_no first, size_t count,
+    const struct chunk_read_options *options, const struct answer *answer)
+{
+    static const struct chunk_read_options no_options;
+    int rc = 0;
+    for (size_t done = 0; rc == 0 && done < count;) {
+        struct page_no page = {first.v + done};
+        size_t n = CHUNK_PAGES - page_in_chunk(page);
+        if (n > count - done)
+            n = count - done;
+        rc = read_chunk(r, object, page, n, options ? options : &no_options, answer, done);
+        done += n;
+    }
     return rc;
 }
 
@@ -444,22 +578,22 @@ chunk_reader_read(struct chunk_reader *r, struct object_id object, struct page_n
     size_t count, const struct chunk_read_options *options, struct page **pages_out,
     chunk_page_sink *sink, void *sink_argument)
 {
-    static const struct chunk_read_options no_options;
+    struct answer answer = {.pages = pages_out, .sink = sink, .sink_argument = sink_argument};
     memset(pages_out, 0, count * sizeof(struct page *));
-    int rc = 0;
-    for (size_t done = 0; rc == 0 && done < count;) {
-        struct page_no page = {first.v + done};
-        size_t n = CHUNK_PAGES - page_in_chunk(page);
-        if (n > count - done)
-            n = count - done;
-        rc = read_chunk(r, object, page, n, options ? options : &no_options, pages_out + done, sink,
-            sink_argument);
-        done += n;
-    }
+    int rc = read_chunks(r, object, first, count, options, &answer);
     if (rc < 0)
         for (size_t i = 0; i < count; i++) {
             page_put(pages_out[i]);
             pages_out[i] = NULL;
         }
     return rc;
+}
+
+int
+chunk_reader_copy(struct chunk_reader *r, struct object_id object, struct page_no first,
+    size_t count, const struct chunk_read_options *options, uint8_t *out, chunk_page_sink *sink,
+    void *sink_argument)
+{
+    struct answer answer = {.bytes = out, .sink = sink, .sink_argument = sink_argument};
+    return read_chunks(r, object, first, count, options, &answer);
 }

@@ -2,7 +2,7 @@
 // Reads pages out of chunks: finds in which image a page is, gets the frames it needs from
 // LocalStore or by ranged reads from the RemoteStore (which are then kept), verifies and unpacks
 // them. A damaged local copy is repaired from the store where there is one. Many readers of one
-// range cause one fetch. Any thread; hold no locks.
+// range cause one fetch. A few threads of its own read ahead. Any thread; hold no locks.
 #ifndef CKPTFS_CHUNK_CHUNK_READER_H
 #define CKPTFS_CHUNK_CHUNK_READER_H
 
@@ -24,14 +24,13 @@ struct chunk_reader_options {
 };
 
 struct chunk_reader *chunk_reader_new(const struct chunk_reader_options *options);
-void chunk_reader_free(struct chunk_reader *r);
+void chunk_reader_free(struct chunk_reader *r); // ends what is read ahead
 
 // How a read is to be done.
 struct chunk_read_options {
     bool (*is_canceled)(void *argument); // may be NULL
     void *argument;
-    uint32_t extra_pages; // when the store must be asked anyway: read this much further
-    bool local_only;      // -EREMOTE instead of asking the store
+    bool local_only; // -EREMOTE instead of asking the store
 };
 
 // Is given every page that was resolved on the way, those asked for among them, with its content as
@@ -45,6 +44,18 @@ typedef void chunk_page_sink(void *argument, struct page_no page, struct page *c
 MUST_CHECK int chunk_reader_read(struct chunk_reader *r, struct object_id object,
     struct page_no first, size_t count, const struct chunk_read_options *options,
     struct page **pages_out, chunk_page_sink *sink, void *sink_argument);
+
+// The same, but the content of the pages goes to `out`, zeros for holes; what `out` holds on error
+// is undefined. Of frames that are asked for as a whole the sink is not told.
+MUST_CHECK int chunk_reader_copy(struct chunk_reader *r, struct object_id object,
+    struct page_no first, size_t count, const struct chunk_read_options *options, uint8_t *out,
+    chunk_page_sink *sink, void *sink_argument);
+
+// Has pages that are likely to be read soon, [first, first + count), fetched from the store by
+// threads of the reader's own, so far as they are not here. Returns at once; what fails shows when
+// the pages are read.
+void chunk_reader_ahead(
+    struct chunk_reader *r, struct object_id object, struct page_no first, uint64_t count);
 
 // The index of an image, loaded if need be. Belongs to the view.
 MUST_CHECK int chunk_reader_index(struct chunk_reader *r, struct chunk_view *view, size_t image,

@@ -7,12 +7,13 @@
 
 // Sequential readers, by object: one slot each in a small table.
 #define READAHEAD_SLOTS     64u
-#define READAHEAD_MIN_PAGES 32u
-#define READAHEAD_MAX_PAGES 2048u
+#define READAHEAD_MIN_PAGES 256u
+#define READAHEAD_MAX_PAGES 4096u
 
 struct readahead {
     struct object_id object;
     uint64_t next_page;
+    uint64_t ahead_page; // the end of what has been asked for ahead
     uint32_t window_pages;
 };
 

@@ -17,6 +17,7 @@ struct view {
     unsigned layer_count;
     enum { BOTTOM_NONE, BOTTOM_ZERO, BOTTOM_CHUNK } bottom;
     struct page *base; // for BOTTOM_CHUNK, once it was had; NULL: a hole
+    bool copied;       // the answer has the page already
 };
 
 struct reading {
@@ -24,6 +25,9 @@ struct reading {
     struct object_id object;
     struct page_no first;
     size_t count;
+    uint64_t offset; // of the answer
+    size_t length;
+    uint8_t *out;
     struct view *views;
     uint64_t version;
     const struct chunk_read_options *options;
@@ -103,9 +107,35 @@ cache_keeps(struct reading *x)
     x->keep_count = x->keep_capacity = 0;
 }
 
+// Whether all of a page is asked for, and it is in chunks as a whole: then it goes to the answer
+// without a detour.
+static bool
+is_plain(const struct reading *x, size_t i)
+{
+    uint64_t begin = (x->first.v + i) * PAGE_BYTES;
+    return x->views[i].layer_count == 0 && begin >= x->offset &&
+           begin + PAGE_BYTES <= x->offset + x->length;
+}
+
+static int
+copy_run(struct reading *x, size_t from, size_t to)
+{
+    struct page_no first = {x->first.v + from};
+    int rc = chunk_reader_copy(x->ps->reader, x->object, first, to - from, x->options,
+        x->out + (first.v * PAGE_BYTES - x->offset), keep_page, x);
+    cache_keeps(x);
+    if (rc < 0)
+        return rc;
+    for (size_t i = from; i < to; i++)
+        x->views[i].copied = true;
+    return 0;
+}
+
 static int
 read_run(struct reading *x, size_t from, size_t to)
 {
+    if (is_plain(x, from))
+        return copy_run(x, from, to);
     CLEANUP(memory_free_auto) struct page **pages = memory_alloc((to - from) * sizeof(*pages));
     int rc = chunk_reader_read(x->ps->reader, x->object, (struct page_no){x->first.v + from},
         to - from, x->options, pages, keep_page, x);
@@ -117,25 +147,30 @@ read_run(struct reading *x, size_t from, size_t to)
     return 0;
 }
 
+// Whether page i must be read from chunks.
+static bool
+is_missing(struct reading *x, size_t i)
+{
+    struct view *v = &x->views[i];
+    if (v->bottom == BOTTOM_CHUNK && !v->base)
+        v->base = page_cache_get(x->ps->clean, x->object, (struct page_no){x->first.v + i});
+    return v->bottom == BOTTOM_CHUNK && !v->base;
+}
+
 static int
 read_bottoms(struct reading *x)
 {
-    size_t i = 0;
-    while (i < x->count) {
+    for (size_t i = 0; i < x->count;) {
         size_t from = i;
-        while (i < x->count && x->views[i].bottom == BOTTOM_CHUNK) {
-            x->views[i].base =
-                page_cache_get(x->ps->clean, x->object, (struct page_no){x->first.v + i});
-            if (x->views[i].base)
-                break;
+        while (i < x->count && is_missing(x, i) && is_plain(x, i) == is_plain(x, from))
             i++;
-        }
         if (i > from) {
             int rc = read_run(x, from, i);
             if (rc < 0)
                 return rc;
+        } else {
+            i++;
         }
-        i++;
     }
     return 0;
 }
@@ -178,24 +213,28 @@ copy_page(struct reading *x, const struct view *v, uint32_t from, uint32_t to, u
 }
 
 static int
-copy_out(struct reading *x, uint64_t offset, size_t length, uint8_t *out)
+copy_out(struct reading *x)
 {
-    uint32_t from = (uint32_t)(offset % PAGE_BYTES);
+    uint32_t from = (uint32_t)(x->offset % PAGE_BYTES);
+    size_t left = x->length;
+    uint8_t *out = x->out;
     for (size_t i = 0; i < x->count; i++) {
-        uint32_t to = PAGE_BYTES - from < length ? PAGE_BYTES : from + (uint32_t)length;
-        int rc = copy_page(x, &x->views[i], from, to, out);
+        uint32_t to = PAGE_BYTES - from < left ? PAGE_BYTES : from + (uint32_t)left;
+        int rc = x->views[i].copied ? 0 : copy_page(x, &x->views[i], from, to, out);
         if (rc < 0)
             return rc;
         out += to - from;
-        length -= to - from;
+        left -= to - from;
         from = 0;
     }
     return 0;
 }
 
-// How far a sequential reader should read ahead: the window doubles while it goes on.
-static uint32_t
-readahead_locked(struct page_store *ps, struct object_id object, uint64_t first, uint64_t end)
+// What is to be read ahead for a sequential reader that has asked for [first, end): pages
+// [*from_out, returned), none when 0 is returned. The window doubles each time half of it is read.
+static uint64_t
+readahead_locked(struct page_store *ps, struct object_id object, uint64_t first, uint64_t end,
+    uint64_t *from_out)
 {
     struct readahead *r = &ps->readahead[hash_u64(object.v) % READAHEAD_SLOTS];
     if (r->object.v != object.v || r->next_page != first) {
@@ -203,11 +242,18 @@ readahead_locked(struct page_store *ps, struct object_id object, uint64_t first,
         return 0;
     }
     r->next_page = end;
-    if (r->window_pages == 0)
+    if (r->ahead_page < end)
+        r->ahead_page = end;
+    if (r->ahead_page - end > r->window_pages / 2)
+        return 0;
+    r->window_pages *= 2;
+    if (r->window_pages < READAHEAD_MIN_PAGES)
         r->window_pages = READAHEAD_MIN_PAGES;
-    else if (r->window_pages < READAHEAD_MAX_PAGES)
-        r->window_pages *= 2;
-    return r->window_pages;
+    if (r->window_pages > READAHEAD_MAX_PAGES)
+        r->window_pages = READAHEAD_MAX_PAGES;
+    *from_out = r->ahead_page;
+    r->ahead_page = end + r->window_pages;
+    return r->ahead_page;
 }
 
 int
@@ -216,29 +262,33 @@ page_store_read(struct page_store *ps, struct object_id object, uint64_t offset,
 {
     if (length == 0)
         return 0;
-    struct chunk_read_options my_options = options ? *options : (struct chunk_read_options){0};
     struct reading x = {
         .ps = ps,
         .object = object,
         .first = page_of_offset(offset),
         .count = pages_of_bytes(offset + length) - offset / PAGE_BYTES,
-        .options = &my_options,
+        .offset = offset,
+        .length = length,
+        .out = out,
+        .options = options,
     };
     x.views = memory_alloc_zero(x.count * sizeof(*x.views));
     int rc = 0;
-    bool window_known = false;
     for (int attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
+        uint64_t ahead = 0;
+        uint64_t ahead_end = 0;
         lock_take(ps->lock);
         x.version = ps->version;
         for (size_t i = 0; i < x.count; i++)
             look_locked(ps, object, (struct page_no){x.first.v + i}, &x.views[i]);
-        if (!window_known)
-            my_options.extra_pages += readahead_locked(ps, object, x.first.v, x.first.v + x.count);
-        window_known = true;
+        if (attempt == 0)
+            ahead_end = readahead_locked(ps, object, x.first.v, x.first.v + x.count, &ahead);
         lock_release(ps->lock);
+        if (ahead_end > ahead)
+            chunk_reader_ahead(ps->reader, object, (struct page_no){ahead}, ahead_end - ahead);
         rc = read_bottoms(&x);
         if (rc == 0)
-            rc = copy_out(&x, offset, length, out);
+            rc = copy_out(&x);
         free_views(&x);
         if (rc == 0 || rc == -EINTR || rc == -EREMOTE)
             break;

@@ -25,6 +25,14 @@ system_pread(int fd, void *p, size_t n, off_t offset)
 }
 
 static ssize_t
+system_pread_cached(int fd, void *p, size_t n, off_t offset)
+{
+    struct iovec iov = {p, n};
+    ssize_t got = preadv2(fd, &iov, 1, offset, RWF_NOWAIT);
+    return got < 0 ? -errno : got;
+}
+
+static ssize_t
 system_pwritev(int fd, const struct iovec *iov, int count, off_t offset, bool durable)
 {
     ssize_t put = pwritev2(fd, iov, count, offset, durable ? RWF_DSYNC : 0);
@@ -70,6 +78,7 @@ system_link(const char *from, const char *to)
 const struct file_ops file_ops_system = {
     .open = system_open,
     .pread = system_pread,
+    .pread_cached = system_pread_cached,
     .pwritev = system_pwritev,
     .fdatasync = system_fdatasync,
     .fsync = system_fsync,
@@ -117,6 +126,13 @@ file_read_at(const struct file_ops *ops, int fd, void *p, size_t n, uint64_t off
         done += (size_t)got;
     }
     return (ssize_t)done;
+}
+
+size_t
+file_read_cached_at(const struct file_ops *ops, int fd, void *p, size_t n, uint64_t offset)
+{
+    ssize_t got = ops->pread_cached ? ops->pread_cached(fd, p, n, (off_t)offset) : 0;
+    return got > 0 ? (size_t)got : 0;
 }
 
 int

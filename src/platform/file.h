@@ -20,6 +20,8 @@
 struct file_ops {
     int (*open)(const char *path, int flags, mode_t mode);
     ssize_t (*pread)(int fd, void *p, size_t n, off_t offset);
+    // preadv2(RWF_NOWAIT): what needs no wait for the disk; -EAGAIN: nothing. NULL: not tried.
+    ssize_t (*pread_cached)(int fd, void *p, size_t n, off_t offset);
     ssize_t (*pwritev)(int fd, const struct iovec *iov, int count, off_t offset, bool durable);
     int (*fdatasync)(int fd);
     int (*fsync)(int fd);
@@ -40,6 +42,8 @@ void file_close_auto(int *fd);
 // Reads until `n` bytes or the end of the file; returns the bytes read.
 MUST_CHECK ssize_t file_read_at(
     const struct file_ops *ops, int fd, void *p, size_t n, uint64_t offset);
+// Reads what can be had without waiting for the disk, from the beginning on; how many bytes.
+size_t file_read_cached_at(const struct file_ops *ops, int fd, void *p, size_t n, uint64_t offset);
 // Reads exactly `n` bytes; -ENODATA when the file ends before.
 MUST_CHECK int file_read_exact_at(
     const struct file_ops *ops, int fd, void *p, size_t n, uint64_t offset);

@@ -8,6 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+// Memory of requests and fetches is not given back to the kernel each time it is freed: it would
+// come back as fresh pages with the next one.
+#define KEPT_BYTES (16 << 20)
+
 static void *
 require(void *p)
 {
@@ -20,6 +24,8 @@ void
 memory_limit_arenas(void)
 {
     mallopt(M_ARENA_MAX, 2);
+    mallopt(M_MMAP_THRESHOLD, KEPT_BYTES / 2);
+    mallopt(M_TRIM_THRESHOLD, KEPT_BYTES);
 }
 
 void

@@ -9,7 +9,8 @@
 
 #include "base/compiler.h"
 
-// Few pools for many threads: memory that one thread frees serves the others. At start, once.
+// Few pools for many threads: memory that one thread frees serves the others. Up to 16 MiB at the
+// end of each are kept until memory_trim. At start, once.
 void memory_limit_arenas(void);
 // Gives what has been freed back to the system, after something large has gone.
 void memory_trim(void);

@@ -373,6 +373,7 @@ read_object(struct file_store *fs, const char *key, const char *path, uint64_t o
     if (length > REMOTE_GET_MAX_BYTES)
         return store_fail(
             -EIO, "get %s: %llu bytes are too many for one call", key, (unsigned long long)length);
+    buffer_reserve(out, length);
     for (uint64_t done = 0; done < length;) {
         size_t n = length - done < 2 * COPY_BYTES ? (size_t)(length - done) : 2 * COPY_BYTES;
         rc = store_check_call(call, "get", key);

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
+#define _GNU_SOURCE
 #include "store/local_store.h"
 
 #include <errno.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/checksum.h"
 #include "base/hash_table.h"
@@ -10,6 +12,7 @@
 #include "platform/lock.h"
 #include "platform/log.h"
 #include "platform/memory.h"
+#include "platform/thread.h"
 
 #define OPEN_FILES_MAX 128u
 
@@ -186,6 +189,7 @@ get_file(struct local_store *s, const struct sha256 *hash, bool make, struct ope
     uint64_t forgotten;
     while (!(*out = take_open_file(s, hash, &forgotten))) {
         bool whole = true;
+        thread_will_wait();
         int fd = open_path(s, hash, true, O_RDONLY);
         if (fd == -ENOENT) {
             whole = false;
@@ -239,6 +243,16 @@ local_store_sync(struct local_store *s)
     return file_sync_directory(s->ops, s->hot_cache);
 }
 
+// The first byte in [offset, end) that is in no block of the file; `end` when all are.
+static uint64_t
+find_hole(const struct open_file *f, uint64_t offset, uint64_t end)
+{
+    off_t hole = f->whole ? (off_t)end : lseek(f->fd, (off_t)offset, SEEK_HOLE);
+    if (hole < 0)
+        return offset; // behind the end
+    return (uint64_t)hole < end ? (uint64_t)hole : end;
+}
+
 int
 local_store_read(
     struct local_store *s, const struct sha256 *hash, uint64_t offset, void *p, size_t n)
@@ -247,7 +261,15 @@ local_store_read(
     int rc = get_file(s, hash, false, &f);
     if (rc < 0)
         return rc;
-    rc = file_read_exact_at(s->ops, f->fd, p, n, offset);
+    if (find_hole(f, offset, offset + n) < offset + n) {
+        put_file(s, f);
+        return -ENODATA;
+    }
+    size_t cached = file_read_cached_at(s->ops, f->fd, p, n, offset);
+    if (cached < n) {
+        thread_will_wait();
+        rc = file_read_exact_at(s->ops, f->fd, (uint8_t *)p + cached, n - cached, offset + cached);
+    }
     put_file(s, f);
     return rc;
 }
@@ -264,6 +286,18 @@ local_store_keep(
         rc = file_write_at(s->ops, f->fd, p, n, offset);
     put_file(s, f);
     return rc;
+}
+
+uint64_t
+local_store_find_hole(
+    struct local_store *s, const struct sha256 *hash, uint64_t offset, uint64_t end)
+{
+    struct open_file *f;
+    if (get_file(s, hash, false, &f) < 0)
+        return offset;
+    uint64_t hole = find_hole(f, offset, end);
+    put_file(s, f);
+    return hole;
 }
 
 bool

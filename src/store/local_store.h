@@ -38,12 +38,17 @@ MUST_CHECK int local_store_adopt(
 MUST_CHECK int local_store_sync(struct local_store *s);
 
 // Reads bytes of a blob from its whole or partial file: 0; -ENOENT when there is neither; -ENODATA
-// when the file ends before. What a partial file gives may be holes: verify it.
+// when the file ends before, or a partial one has a hole there. What a partial file gives may be
+// zeros in part: verify it. Calls thread_will_wait before it waits for the disk.
 MUST_CHECK int local_store_read(
     struct local_store *s, const struct sha256 *hash, uint64_t offset, void *p, size_t n);
 // Keeps bytes that were read from the store in the partial file.
 MUST_CHECK int local_store_keep(
     struct local_store *s, const struct sha256 *hash, uint64_t offset, const void *p, size_t n);
+// The first byte in [offset, end) that nothing has been kept for; `end` when there is none. Only
+// the bytes themselves say what a file holds (see above): parts of blocks may be zeros.
+uint64_t local_store_find_hole(
+    struct local_store *s, const struct sha256 *hash, uint64_t offset, uint64_t end);
 // Whether there is a whole copy.
 bool local_store_has(struct local_store *s, const struct sha256 *hash);
 // Opens the whole copy for reading, or returns -errno; the caller closes it.

@@ -89,6 +89,29 @@ check_sunk(void *argument, struct page_no page, struct page *content)
         abort();
 }
 
+// The same pages as bytes. Wherever the memory begins, nothing around it is touched.
+static int
+copy_pages(struct world *w, struct chunk_model *c, uint64_t first, size_t count,
+    const struct chunk_read_options *options)
+{
+    uint8_t *bytes = memory_alloc((count + 2) * PAGE_BYTES);
+    memset(bytes, 0xa5, (count + 2) * PAGE_BYTES);
+    int rc = chunk_reader_copy(w->reader, OBJECT, (struct page_no){first}, count, options,
+        bytes + PAGE_BYTES, check_sunk, c);
+    struct page *page = page_new();
+    for (size_t i = 0; rc == 0 && i < count; i++) {
+        memcpy(page->data, bytes + (i + 1) * PAGE_BYTES, PAGE_BYTES);
+        if (!page_is(c, first + i, page))
+            abort();
+    }
+    page_put(page);
+    for (size_t i = 0; i < PAGE_BYTES; i++)
+        if (bytes[i] != 0xa5 || bytes[(count + 1) * PAGE_BYTES + i] != 0xa5)
+            abort();
+    free(bytes);
+    return rc;
+}
+
 static int
 read_pages(struct world *w, struct chunk_model *c, uint64_t first, size_t count,
     const struct chunk_read_options *options)
@@ -110,10 +133,15 @@ static void
 check_randomly(struct world *w, struct chunk_model *c, int reads, uint64_t *seed)
 {
     for (int i = 0; i < reads; i++) {
-        struct chunk_read_options options = {.extra_pages = (uint32_t)(next_random(seed) % 300)};
+        struct chunk_read_options options = {0};
         uint64_t first = next_random(seed) % CHUNK_PAGES;
-        size_t count = 1 + next_random(seed) % (i % 10 ? 20 : 800);
-        ck_assert_int_eq(read_pages(w, c, first, count, i % 2 ? &options : NULL), 0);
+        size_t count = 1 + next_random(seed) % (i % 10 ? 40 : 800);
+        if (i % 4 == 0)
+            chunk_reader_ahead(
+                w->reader, OBJECT, (struct page_no){first + count}, next_random(seed) % 300);
+        int (*get)(struct world *, struct chunk_model *, uint64_t, size_t,
+            const struct chunk_read_options *) = next_random(seed) % 2 ? read_pages : copy_pages;
+        ck_assert_int_eq(get(w, c, first, count, i % 2 ? &options : NULL), 0);
     }
 }
 
@@ -360,6 +388,27 @@ start_readings(struct reading *x, size_t n, struct world *w, struct chunk_model 
     }
 }
 
+// A base of `count` pages that do not compress: each frame has its full length.
+static struct chunk_model *
+plain_content(struct world *w, uint32_t count, uint8_t residency)
+{
+    struct chunk_model *c = memory_alloc_zero(sizeof(*c));
+    BUFFER_AUTO bytes = {0};
+    struct blob_image_info info;
+    struct blob_writer *writer = blob_writer_new(BLOB_BASE, world_sink, &bytes);
+    uint64_t seed = 1;
+    for (uint32_t i = 0; i < count; i++) {
+        c->pages[i] = memory_alloc(PAGE_BYTES);
+        fill_page(c->pages[i], CONTENT_RANDOM, &seed);
+        ck_assert_int_eq(blob_writer_add_data(writer, i, c->pages[i]), 0);
+    }
+    ck_assert_int_eq(blob_writer_finish(writer, &info), 0);
+    blob_writer_free(writer);
+    c->blobs[c->blob_count++] =
+        world_add_image(w, OBJECT, 0, BLOB_BASE, &bytes, 0, &info, residency);
+    return c;
+}
+
 #define READERS 8
 
 START_TEST(many_readers_cause_one_fetch)
@@ -367,19 +416,7 @@ START_TEST(many_readers_cause_one_fetch)
     struct world w;
     struct reading x[READERS];
     world_init(&w, 1 << 24, PATIENCE_MS);
-    struct chunk_model *c = memory_alloc_zero(sizeof(*c));
-    BUFFER_AUTO bytes = {0};
-    struct blob_image_info info;
-    struct blob_writer *writer = blob_writer_new(BLOB_BASE, world_sink, &bytes);
-    uint64_t seed = 1;
-    for (uint32_t i = 0; i < 100; i++) {
-        c->pages[i] = memory_alloc(PAGE_BYTES);
-        fill_page(c->pages[i], CONTENT_RANDOM, &seed);
-        ck_assert_int_eq(blob_writer_add_data(writer, i, c->pages[i]), 0);
-    }
-    ck_assert_int_eq(blob_writer_finish(writer, &info), 0);
-    blob_writer_free(writer);
-    world_add_image(&w, OBJECT, 0, BLOB_BASE, &bytes, 0, &info, RESIDENCY_REMOTE);
+    struct chunk_model *c = plain_content(&w, 100, RESIDENCY_REMOTE);
     gate_set(&w, true);
     start_readings(x, READERS, &w, c);
     gate_await(&w);
@@ -393,6 +430,136 @@ START_TEST(many_readers_cause_one_fetch)
     world_destroy(&w);
 }
 END_TEST
+
+// ---- ahead of the readers -----------------------------------------------------------------------
+
+START_TEST(a_reader_waits_for_what_is_fetched_ahead)
+{
+    struct world w;
+    world_init(&w, 1 << 24, PATIENCE_MS);
+    struct chunk_model *c = plain_content(&w, 400, RESIDENCY_REMOTE);
+    ck_assert_int_eq(copy_pages(&w, c, 0, 16, NULL), 0);
+    ck_assert_uint_eq(world_gets(&w), 2); // the index and the frame
+    gate_set(&w, true);
+    chunk_reader_ahead(w.reader, OBJECT, (struct page_no){16}, 300);
+    gate_await(&w);
+    struct reading x = {.world = &w, .content = c, .first = 40, .count = 200};
+    ck_assert_int_eq(thread_start(&x.thread, "read", do_reading, &x), 0);
+    gate_set(&w, false);
+    thread_join(&x.thread);
+    ck_assert_int_eq(x.result, 0);
+    ck_assert_uint_eq(world_gets(&w), 3);
+    // It is kept: nobody asks the store for it any more, not even who reads it ahead once more.
+    struct chunk_read_options local_only = {.local_only = true};
+    ck_assert_int_eq(copy_pages(&w, c, 0, 316, &local_only), 0);
+    chunk_reader_ahead(w.reader, OBJECT, (struct page_no){16}, 384);
+    ck_assert_int_eq(read_pages(&w, c, 0, 400, NULL), 0);
+    struct chunk_reader_numbers n;
+    chunk_reader_numbers(w.reader, &n);
+    ck_assert_uint_lt(n.remote_bytes, 500u * PAGE_BYTES);
+    chunk_model_free(c);
+    world_destroy(&w);
+}
+END_TEST
+
+START_TEST(what_cannot_be_fetched_ahead_is_left_to_the_readers)
+{
+    struct world w;
+    world_init(&w, 1 << 24, PATIENCE_MS);
+    struct chunk_model *c = plain_content(&w, 400, RESIDENCY_REMOTE);
+    ck_assert_int_eq(copy_pages(&w, c, 0, 16, NULL), 0);
+    // What comes damaged is found out by who reads it, and asked for again.
+    struct store_fault fault = {STORE_VERB_GET, STORE_FAULT_CORRUPT, 1, 1, 0, NULL};
+    fault_store_add(w.fault, &fault);
+    gate_set(&w, true);
+    chunk_reader_ahead(w.reader, OBJECT, (struct page_no){16}, 16);
+    gate_await(&w);
+    gate_set(&w, false);
+    ck_assert_int_eq(copy_pages(&w, c, 16, 16, NULL), 0);
+    fault_store_clear(w.fault);
+    struct store_fault outage = {STORE_VERB_GET, STORE_FAULT_FAIL, 1, 1, -EAGAIN, NULL};
+    fault_store_add(w.fault, &outage);
+    gate_set(&w, true);
+    chunk_reader_ahead(w.reader, OBJECT, (struct page_no){200}, 16);
+    gate_await(&w);
+    gate_set(&w, false);
+    ck_assert_int_eq(copy_pages(&w, c, 192, 32, NULL), 0);
+    chunk_model_free(c);
+    world_destroy(&w);
+}
+END_TEST
+
+START_TEST(the_end_does_not_wait_for_what_is_fetched_ahead)
+{
+    struct world w;
+    world_init(&w, 1 << 24, PATIENCE_MS);
+    struct chunk_model *c = plain_content(&w, 1600, RESIDENCY_REMOTE);
+    gate_set(&w, true);
+    chunk_reader_ahead(w.reader, OBJECT, (struct page_no){0}, 100000);
+    gate_await(&w);
+    uint64_t began = clock_monotonic_ms();
+    world_destroy(&w);
+    ck_assert_uint_lt(clock_monotonic_ms() - began, PATIENCE_MS / 2);
+    chunk_model_free(c);
+}
+END_TEST
+
+static void
+count_sunk(void *argument, struct page_no page UNUSED, struct page *content UNUSED)
+{
+    ++*(unsigned *)argument;
+}
+
+START_TEST(whole_frames_are_not_offered_to_the_cache)
+{
+    struct world w;
+    unsigned sunk = 0;
+    uint8_t *bytes = memory_alloc(64 * PAGE_BYTES);
+    world_init(&w, 1 << 24, PATIENCE_MS);
+    struct chunk_model *c = plain_content(&w, 100, RESIDENCY_LOCAL);
+    ck_assert_int_eq(chunk_reader_copy(w.reader, OBJECT, (struct page_no){16}, 32, NULL, bytes,
+                         count_sunk, &sunk),
+        0);
+    ck_assert_uint_eq(sunk, 0);
+    // One whole frame between parts of two others, and the short one at the end.
+    ck_assert_int_eq(chunk_reader_copy(w.reader, OBJECT, (struct page_no){15}, 18, NULL, bytes,
+                         count_sunk, &sunk),
+        0);
+    ck_assert_uint_eq(sunk, 32);
+    sunk = 0;
+    ck_assert_int_eq(chunk_reader_copy(w.reader, OBJECT, (struct page_no){96}, 32, NULL, bytes,
+                         count_sunk, &sunk),
+        0);
+    ck_assert_uint_eq(sunk, 4);
+    free(bytes);
+    chunk_model_free(c);
+    world_destroy(&w);
+}
+END_TEST
+
+START_TEST(holes_of_partial_files_are_found)
+{
+    struct world w;
+    world_init(&w, 1 << 20, PATIENCE_MS);
+    struct sha256 hash = {{7}};
+    uint8_t bytes[8 * PAGE_BYTES] = {1};
+    const uint64_t all = 1 << 20;
+    ck_assert_uint_eq(local_store_find_hole(w.local, &hash, 100, all), 100);
+    ck_assert_int_eq(local_store_keep(w.local, &hash, 0, bytes, sizeof(bytes)), 0);
+    ck_assert_int_eq(local_store_keep(w.local, &hash, 1 << 19, bytes, sizeof(bytes)), 0);
+    ck_assert_uint_ge(local_store_find_hole(w.local, &hash, 5, all), sizeof(bytes));
+    ck_assert_uint_lt(local_store_find_hole(w.local, &hash, 5, all), 1 << 19);
+    ck_assert_uint_eq(local_store_find_hole(w.local, &hash, 5, sizeof(bytes)), sizeof(bytes));
+    ck_assert_uint_eq(local_store_find_hole(w.local, &hash, all - 1, all), all - 1);
+    BUFFER_AUTO whole = {0};
+    buffer_append(&whole, bytes, sizeof(bytes));
+    world_put_local(&w, &hash, &whole);
+    ck_assert_uint_eq(local_store_find_hole(w.local, &hash, 0, all), all);
+    world_destroy(&w);
+}
+END_TEST
+
+// ---- the store does not answer ------------------------------------------------------------------
 
 START_TEST(readers_of_a_store_that_does_not_answer_fail_together)
 {
@@ -466,10 +633,13 @@ hammer_run(void *argument)
 {
     struct hammer *h = argument;
     for (int i = 0; i < 150; i++) {
-        struct chunk_read_options options = {
-            .extra_pages = (uint32_t)(next_random(&h->seed) % 200)};
         uint64_t first = next_random(&h->seed) % CHUNK_PAGES;
-        if (read_pages(h->world, h->content, first, 1 + next_random(&h->seed) % 30, &options) < 0)
+        uint64_t count = 1 + next_random(&h->seed) % 60;
+        if (i % 5 == 0)
+            chunk_reader_ahead(h->world->reader, OBJECT, (struct page_no){first + count},
+                next_random(&h->seed) % 200);
+        if (read_pages(h->world, h->content, first, count, NULL) < 0 ||
+            copy_pages(h->world, h->content, first, count, NULL) < 0)
             abort();
         if (i % 40 == 3)
             chunk_map_invalidate(h->world->map, OBJECT, (struct chunk_index){0});
@@ -659,6 +829,11 @@ main(void)
     ADD(a_damaged_object_of_the_store_is_eio);
     ADD(damaged_partial_files_are_read_again);
     ADD(many_readers_cause_one_fetch);
+    ADD(a_reader_waits_for_what_is_fetched_ahead);
+    ADD(what_cannot_be_fetched_ahead_is_left_to_the_readers);
+    ADD(the_end_does_not_wait_for_what_is_fetched_ahead);
+    ADD(whole_frames_are_not_offered_to_the_cache);
+    ADD(holes_of_partial_files_are_found);
     ADD(readers_of_a_store_that_does_not_answer_fail_together);
     ADD(readers_can_be_cancelled_wherever_they_wait);
     ADD(local_only_reads_never_ask_the_store);

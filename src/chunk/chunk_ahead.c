@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+// Reading ahead: pages that a sequential reader is about to want are fetched from the store by
+// threads of the chunk reader's own, several at once. What they fetch goes to LocalStore; a reader
+// that is there earlier waits for the flight. For chunks that are here they do nothing.
+#include <stdlib.h>
+
+#include "chunk/chunk_internal.h"
+#include "platform/log.h"
+#include "platform/memory.h"
+
+// The frames of one image that hold some of the pages wanted.
+struct span {
+    uint64_t from;
+    uint64_t to; // 0: none
+};
+
+static bool
+is_stopping(void *argument)
+{
+    struct chunk_reader *r = argument;
+    return __atomic_load_n(&r->ahead.stopping, __ATOMIC_RELAXED);
+}
+
+static void
+widen(struct span *s, const struct blob_index *index, uint32_t slot)
+{
+    uint64_t from;
+    uint32_t stored;
+    blob_index_frame(index, slot / BLOB_FRAME_PAGES, &from, &stored);
+    if (s->to == 0 || from < s->from)
+        s->from = from;
+    if (from + stored > s->to)
+        s->to = from + stored;
+}
+
+// From the newest image to the oldest, as reading does.
+static int
+add_page(struct chunk_reader *r, struct chunk_view *view, uint32_t page,
+    const struct chunk_read_options *options, struct span *spans)
+{
+    for (size_t i = 0; i < view->image_count; i++) {
+        const struct blob_index *index;
+        int rc = chunk_reader_index(r, view, i, options, &index);
+        if (rc < 0)
+            return rc;
+        struct blob_page p;
+        blob_index_find(index, page, &p);
+        if (p.state == BLOB_PAGE_DATA || p.state == BLOB_PAGE_PATCH)
+            widen(&spans[i], index, p.slot);
+        if (p.state == BLOB_PAGE_DATA || p.state == BLOB_PAGE_ZERO)
+            break;
+    }
+    return 0;
+}
+
+static bool
+is_here(struct chunk_reader *r, const struct chunk_view *view)
+{
+    for (size_t i = 0; i < view->image_count; i++)
+        if (!local_store_has(r->local, &view->images[i].where.blob))
+            return false;
+    return true;
+}
+
+static void
+do_job(struct chunk_reader *r, const struct chunk_ahead_job *job)
+{
+    struct chunk_read_options options = {.is_canceled = is_stopping, .argument = r};
+    struct chunk_view *view;
+    if (chunk_map_get(r->map, job->object, chunk_of_page(job->first), &view) < 0 || !view)
+        return;
+    if (!is_here(r, view)) {
+        CLEANUP(memory_free_auto)
+        struct span *spans = memory_alloc_zero(view->image_count * sizeof(*spans));
+        uint32_t first = page_in_chunk(job->first);
+        int rc = 0;
+        for (uint32_t i = 0; rc == 0 && i < job->count; i++)
+            rc = add_page(r, view, first + i, &options, spans);
+        for (size_t i = 0; rc == 0 && i < view->image_count; i++)
+            if (spans[i].to > 0)
+                chunk_fetch_ahead(r, &view->images[i].blob,
+                    view->images[i].where.offset + spans[i].from, spans[i].to - spans[i].from,
+                    &options);
+    }
+    chunk_view_put(r->map, view);
+}
+
+static void
+run(void *argument)
+{
+    struct chunk_reader *r = argument;
+    struct chunk_ahead *a = &r->ahead;
+    lock_take(&r->lock);
+    while (!a->stopping) {
+        if (a->job_count == 0) {
+            a->idle++;
+            condition_wait(&a->work, &r->lock);
+            a->idle--;
+            continue;
+        }
+        struct chunk_ahead_job job = a->jobs[a->job_first];
+        a->job_first = (a->job_first + 1) % AHEAD_JOBS;
+        a->job_count--;
+        lock_release(&r->lock);
+        do_job(r, &job);
+        lock_take(&r->lock);
+    }
+    lock_release(&r->lock);
+}
+
+// One thread more for one job more, if none waits for it.
+static void
+find_thread_locked(struct chunk_reader *r)
+{
+    struct chunk_ahead *a = &r->ahead;
+    if (a->idle >= a->job_count || a->thread_count == AHEAD_THREADS) {
+        condition_signal(&a->work);
+        return;
+    }
+    int rc = thread_start(&a->threads[a->thread_count], "read-ahead", run, r);
+    if (rc == 0)
+        a->thread_count++;
+    else if (a->thread_count == 0)
+        a->job_count = 0;
+    if (rc < 0)
+        log_warning("chunk.no_thread", "cannot start a thread to read ahead: %s", strerror(-rc));
+}
+
+void
+chunk_reader_ahead(
+    struct chunk_reader *r, struct object_id object, struct page_no first, uint64_t count)
+{
+    struct chunk_ahead *a = &r->ahead;
+    if (!r->remote)
+        return;
+    lock_take(&r->lock);
+    while (count > 0 && !a->stopping && a->job_count < AHEAD_JOBS) {
+        uint64_t n = AHEAD_PAGES - first.v % AHEAD_PAGES;
+        if (n > count)
+            n = count;
+        a->jobs[(a->job_first + a->job_count++) % AHEAD_JOBS] =
+            (struct chunk_ahead_job){object, first, (uint32_t)n};
+        find_thread_locked(r);
+        first.v += n;
+        count -= n;
+    }
+    lock_release(&r->lock);
+}
+
+void
+chunk_ahead_stop(struct chunk_reader *r)
+{
+    struct chunk_ahead *a = &r->ahead;
+    lock_take(&r->lock);
+    __atomic_store_n(&a->stopping, true, __ATOMIC_RELAXED);
+    condition_broadcast(&a->work);
+    lock_release(&r->lock);
+    // Nobody starts threads any more.
+    for (unsigned i = 0; i < a->thread_count; i++)
+        thread_join(&a->threads[i]);
+}
