@@ -33,13 +33,27 @@ look_up_size(struct view *view, void *argument)
 static struct page_piece *
 replayed_pieces(const struct change *c, const struct wal_replayed *record, size_t *count_out)
 {
-    struct page_piece *pieces =
-        page_pieces_new(c->offset, record->payload, record->payload_length, count_out);
+    uint32_t from = record->payload_page_offset;
+    uint32_t left = record->payload_length;
+    const uint8_t *data = record->payload;
+    *count_out = wal_payload_pieces(from, left);
+    struct page_piece *pieces = memory_alloc(*count_out * sizeof(*pieces));
     for (size_t i = 0; i < *count_out; i++) {
-        if (pieces[i].to - pieces[i].from < PAGE_BYTES)
-            continue;
-        page_put(pieces[i].content);
-        pieces[i].content = NULL;
+        uint32_t n = PAGE_BYTES - from < left ? PAGE_BYTES - from : left;
+        pieces[i] = (struct page_piece){
+            .page = {c->offset / PAGE_BYTES + i},
+            .from = from,
+            .to = from + n,
+            .crc = get_le32(record->piece_crcs + 4 * i),
+        };
+        if (n < PAGE_BYTES) {
+            pieces[i].content = page_new();
+            memset(pieces[i].content->data, 0, PAGE_BYTES);
+            memcpy(pieces[i].content->data + from, data, n);
+        }
+        data += n;
+        left -= n;
+        from = 0;
     }
     return pieces;
 }

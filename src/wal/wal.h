@@ -48,7 +48,7 @@ struct wal_options {
 };
 
 // A replayed record. `payload` holds the bytes of the CHANGE_WRITE among the changes and begins at
-// `payload_lsn` in the log.
+// `payload_lsn` in the log. Its pieces have been compared with `piece_crcs` (one le32 for each).
 struct wal_replayed {
     struct wal *wal; // for wal_read of earlier records while replaying
     struct lsn lsn;
@@ -59,6 +59,7 @@ struct wal_replayed {
     uint32_t payload_length;
     struct lsn payload_lsn;
     uint32_t payload_page_offset;
+    const uint8_t *piece_crcs;
 };
 typedef int wal_replay(void *argument, const struct wal_replayed *record);
 

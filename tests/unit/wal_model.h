@@ -124,6 +124,9 @@ model_check_replayed(const struct wal_replayed *x, uint32_t largest)
     ck_assert_uint_eq(x->payload_page_offset, r.page_offset);
     ck_assert_mem_eq(x->changes, r.changes, r.changes_length);
     ck_assert(r.payload_length == 0 || memcmp(x->payload, r.payload, r.payload_length) == 0);
+    uint32_t pieces = wal_payload_pieces(r.page_offset, r.payload_length);
+    for (uint32_t i = 0; i < pieces; i++)
+        ck_assert_uint_eq(get_le32(x->piece_crcs + 4 * (size_t)i), r.crcs[i]);
     ck_assert_uint_eq(x->end.v - x->lsn.v, model_record_length(&r));
     uint64_t id = r.id;
     model_record_free(&r);
