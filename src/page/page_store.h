@@ -56,6 +56,10 @@ struct page_piece {
 // content: they must be put with a place in the log. Any thread, no locks.
 struct page_piece *page_pieces_new(
     uint64_t offset, const uint8_t *data, size_t length, size_t *count_out);
+// The same of bytes that are in the log already: no whole page has content, and their checksums are
+// `crcs`, which has the le32 of each piece.
+struct page_piece *page_pieces_logged(
+    uint64_t offset, const uint8_t *data, size_t length, const uint8_t *crcs, size_t *count_out);
 // Frees the array and the contents that nobody took.
 void page_pieces_free(struct page_piece *pieces, size_t count);
 

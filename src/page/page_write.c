@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "base/bytes.h"
 #include "base/checksum.h"
 #include "page/page_internal.h"
 #include "platform/memory.h"
@@ -11,13 +12,6 @@
 #define LARGE_WRITE_BYTES (64u << 10)
 
 // ---- pieces -------------------------------------------------------------------------------------
-
-static struct page_piece
-make_logged_piece(uint64_t page, const uint8_t *data)
-{
-    return (struct page_piece){
-        .page = {page}, .to = PAGE_BYTES, .crc = crc32c(0, data, PAGE_BYTES)};
-}
 
 static struct page_piece
 make_piece(uint64_t page, uint32_t from, uint32_t to, const uint8_t *data)
@@ -31,20 +25,25 @@ make_piece(uint64_t page, uint32_t from, uint32_t to, const uint8_t *data)
     return piece;
 }
 
-struct page_piece *
-page_pieces_new(uint64_t offset, const uint8_t *data, size_t length, size_t *count_out)
+// Whole pages get no content if `logged`. `crcs`: the le32 of each piece, or NULL.
+static struct page_piece *
+cut_pieces(uint64_t offset, const uint8_t *data, size_t length, bool logged, const uint8_t *crcs,
+    size_t *count_out)
 {
     uint32_t in_page = (uint32_t)(offset % PAGE_BYTES);
     size_t count = wal_payload_pieces(in_page, (uint32_t)length);
     struct page_piece *pieces = memory_alloc(count * sizeof(*pieces));
     uint64_t page = offset / PAGE_BYTES;
-    bool large = length >= LARGE_WRITE_BYTES;
     for (size_t i = 0; i < count; i++) {
         uint32_t n = PAGE_BYTES - in_page;
         if (n > length)
             n = (uint32_t)length;
-        if (large && n == PAGE_BYTES)
-            pieces[i] = make_logged_piece(page + i, data);
+        if (logged && n == PAGE_BYTES)
+            pieces[i] = (struct page_piece){
+                .page = {page + i},
+                .to = PAGE_BYTES,
+                .crc = crcs ? get_le32(crcs + 4 * i) : crc32c(0, data, PAGE_BYTES),
+            };
         else
             pieces[i] = make_piece(page + i, in_page, in_page + n, data);
         data += n;
@@ -53,6 +52,19 @@ page_pieces_new(uint64_t offset, const uint8_t *data, size_t length, size_t *cou
     }
     *count_out = count;
     return pieces;
+}
+
+struct page_piece *
+page_pieces_new(uint64_t offset, const uint8_t *data, size_t length, size_t *count_out)
+{
+    return cut_pieces(offset, data, length, length >= LARGE_WRITE_BYTES, NULL, count_out);
+}
+
+struct page_piece *
+page_pieces_logged(
+    uint64_t offset, const uint8_t *data, size_t length, const uint8_t *crcs, size_t *count_out)
+{
+    return cut_pieces(offset, data, length, true, crcs, count_out);
 }
 
 struct page_piece *

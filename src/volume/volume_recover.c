@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/checksum.h"
 #include "platform/clock.h"
 #include "platform/log.h"
 #include "platform/memory.h"
@@ -27,35 +26,6 @@ look_up_size(struct view *view, void *argument)
     int rc = view_inode(view, x->object, &inode);
     x->size = inode.size;
     return rc;
-}
-
-// The payload as pieces; whole pages without their bytes.
-static struct page_piece *
-replayed_pieces(const struct change *c, const struct wal_replayed *record, size_t *count_out)
-{
-    uint32_t from = record->payload_page_offset;
-    uint32_t left = record->payload_length;
-    const uint8_t *data = record->payload;
-    *count_out = wal_payload_pieces(from, left);
-    struct page_piece *pieces = memory_alloc(*count_out * sizeof(*pieces));
-    for (size_t i = 0; i < *count_out; i++) {
-        uint32_t n = PAGE_BYTES - from < left ? PAGE_BYTES - from : left;
-        pieces[i] = (struct page_piece){
-            .page = {c->offset / PAGE_BYTES + i},
-            .from = from,
-            .to = from + n,
-            .crc = get_le32(record->piece_crcs + 4 * i),
-        };
-        if (n < PAGE_BYTES) {
-            pieces[i].content = page_new();
-            memset(pieces[i].content->data, 0, PAGE_BYTES);
-            memcpy(pieces[i].content->data + from, data, n);
-        }
-        data += n;
-        left -= n;
-        from = 0;
-    }
-    return pieces;
 }
 
 // A partial page over one that is only in the log: bring that one into memory first.
@@ -85,7 +55,8 @@ replay_data(struct volume *v, const struct change *c, const struct wal_replayed 
         if (c->length != record->payload_length ||
             c->offset % PAGE_BYTES != record->payload_page_offset)
             return -EBADMSG;
-        pieces = replayed_pieces(c, record, &count);
+        pieces = page_pieces_logged(
+            c->offset, record->payload, record->payload_length, record->piece_crcs, &count);
     }
     rc = make_way(v, c, pieces, count);
     if (rc == 0) {
