@@ -23,6 +23,7 @@ struct options {
     bool sync;
     bool no_atime;
     bool no_directory_atime;
+    bool no_cpu_latency;
     uint64_t max_read;
     uint64_t max_readahead;
     uint64_t max_background;

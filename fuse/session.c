@@ -236,7 +236,8 @@ serve(struct session *s, struct buffer *error)
     rc = mount_volume(s, error);
     if (rc != 0)
         return rc;
-    s->workers = workers_new(s->fuse, (unsigned)s->options->config.fuse_threads);
+    s->workers = workers_new(
+        s->fuse, (unsigned)s->options->config.fuse_threads, !s->options->no_cpu_latency);
     rc = seeker_start(&s->fs.seeker, s->fuse, &s->mount);
     if (rc == 0)
         rc = thread_start(&control_thread, "control", control, s);

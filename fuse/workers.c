@@ -13,6 +13,7 @@
 #include "base/list.h"
 #include "fuse/fs_ops.h"
 #include "platform/clock.h"
+#include "platform/cpu_latency.h"
 #include "platform/lock.h"
 #include "platform/log.h"
 #include "platform/memory.h"
@@ -22,6 +23,8 @@
 // happens.
 #define WATCH_MS     10u
 #define WATCH_ROUNDS 100u
+// Requests since the last look that keep idle processors from sleeping: 1,000 in a second.
+#define POLL_REQUESTS 10u
 // How often threads are told again to end: one that is about to enter read(2) can miss a signal.
 #define STOP_RETRY_MS 100u
 
@@ -40,6 +43,7 @@ struct workers {
     unsigned serving_max;
     atomic_bool watching; // the watchdog looks every WATCH_MS
     struct thread watchdog;
+    struct cpu_latency latency; // the watchdog's own
 
     struct lock lock; // "workers": protects what follows
     struct condition role_free;
@@ -54,7 +58,7 @@ struct workers {
 };
 
 struct workers *
-workers_new(struct fuse_session *session, unsigned threads_max)
+workers_new(struct fuse_session *session, unsigned threads_max, bool poll)
 {
     long processors = sysconf(_SC_NPROCESSORS_ONLN);
     struct workers *w = memory_alloc_zero(sizeof(*w));
@@ -63,6 +67,11 @@ workers_new(struct fuse_session *session, unsigned threads_max)
     w->serving_max = processors > 2 ? (unsigned)processors : 2;
     if (w->serving_max > threads_max)
         w->serving_max = threads_max;
+    w->latency = CPU_LATENCY_NONE;
+    int rc = poll ? cpu_latency_open(&w->latency, NULL) : 0;
+    if (rc != 0)
+        log_info(
+            "fuse.no_cpu_latency", "idle processors may sleep between requests: %s", strerror(-rc));
     lock_init(&w->lock, "workers", LOCK_RANK_WORKERS);
     condition_init(&w->role_free);
     condition_init(&w->watch);
@@ -74,6 +83,7 @@ workers_new(struct fuse_session *session, unsigned threads_max)
 void
 workers_free(struct workers *w)
 {
+    cpu_latency_close(&w->latency);
     condition_destroy(&w->role_free);
     condition_destroy(&w->watch);
     condition_destroy(&w->ended);
@@ -216,26 +226,30 @@ start_worker_locked(struct workers *w)
 
 // ---- the watchdog -------------------------------------------------------------------------------
 
-// Whether anything has happened since the last look. Takes the roles of those that have been busy
-// with the same request since then.
-static bool
-look_locked(struct workers *w, unsigned *stuck_out)
+struct sight {
+    unsigned stuck;   // lost their roles: busy with the same request since the last look
+    unsigned handled; // requests since then
+    bool busy;        // requests are being handled
+};
+
+static struct sight
+look_locked(struct workers *w)
 {
-    bool moved = false;
-    *stuck_out = 0;
+    struct sight seen = {0};
     LIST_FOR_EACH(&w->all, n)
     {
         struct worker *x = CONTAINER_OF(n, struct worker, node);
         unsigned requests = atomic_load_explicit(&x->requests, memory_order_relaxed);
+        unsigned steps = requests - x->requests_seen;
+        bool busy = requests % 2 == 1;
         bool serving = true;
-        if (requests != x->requests_seen)
-            moved = true;
-        else if (requests % 2 == 1 && atomic_compare_exchange_strong(&x->serving, &serving, false))
-            ++*stuck_out;
+        if (steps == 0 && busy && atomic_compare_exchange_strong(&x->serving, &serving, false))
+            seen.stuck++;
+        seen.handled += steps / 2;
+        seen.busy = seen.busy || busy || steps > 0;
         x->requests_seen = requests;
-        moved = moved || requests % 2 == 1;
     }
-    return moved;
+    return seen;
 }
 
 static void
@@ -245,11 +259,12 @@ run_watchdog(void *argument)
     unsigned quiet = 0;
     lock_take(&w->lock);
     while (!w->stopping) {
-        unsigned stuck;
-        quiet = look_locked(w, &stuck) ? 0 : quiet + 1;
+        struct sight seen = look_locked(w);
+        quiet = seen.busy ? 0 : quiet + 1;
         lock_release(&w->lock);
-        while (stuck-- > 0)
+        while (seen.stuck-- > 0)
             pass_role(w);
+        cpu_latency_poll(&w->latency, seen.handled >= POLL_REQUESTS);
         lock_take(&w->lock);
         if (w->stopping)
             break;

@@ -11,16 +11,24 @@
 // States of a thread: serving (reads and handles; at most `serving_max`), away (handles a request
 // without the role, until the request is done), idle (waits for a role). away -> serving when a
 // role is free, else idle.
+//
+// While requests come fast, idle processors are kept from sleeping (platform/cpu_latency.h): the
+// watchdog asks for it when at least POLL_REQUESTS have been handled since its last look, and takes
+// it back when there were fewer. So it costs a request nothing, and begins and ends within two
+// looks.
 #ifndef CKPTFS_FUSE_WORKERS_H
 #define CKPTFS_FUSE_WORKERS_H
+
+#include <stdbool.h>
 
 #include "base/compiler.h"
 
 struct fuse_session;
 struct workers;
 
-// `threads_max`: how many there may be in all, those that are away included.
-struct workers *workers_new(struct fuse_session *session, unsigned threads_max);
+// `threads_max`: how many there may be in all, those that are away included. `poll`: keep idle
+// processors awake while requests come fast, where the kernel lets us.
+struct workers *workers_new(struct fuse_session *session, unsigned threads_max, bool poll);
 void workers_free(struct workers *w);
 // Serves until the connection ends or workers_stop is called; returns when no thread is left.
 // 0 or -errno, what ended it.

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import threading
 import time
@@ -187,15 +188,13 @@ class Ckptfs:
         return Nothing()
 
 
-class Busy:
-    """A ckptfs target while checkpoints run back to back."""
+class Under:
+    """A target under some circumstance, which __enter__ and __exit__ bring about and end."""
 
-    def __init__(self, of):
+    def __init__(self, of, circumstance):
         self.of = of
-        self.name = of.name + "+checkpoints"
+        self.name = of.name + "+" + circumstance
         self.path = of.path
-        self.ended = threading.Event()
-        self.thread = None
 
     def start(self):
         pass
@@ -208,6 +207,31 @@ class Busy:
 
     def measuring(self):
         return self
+
+
+class Awake(Under):
+    """A target while idle processors poll, as ckptfs makes them while requests come fast."""
+
+    def __init__(self, of):
+        super().__init__(of, "awake")
+        self.fd = -1
+
+    def __enter__(self):
+        self.fd = os.open("/dev/cpu_dma_latency", os.O_WRONLY)
+        os.write(self.fd, struct.pack("=i", 0))
+        return self
+
+    def __exit__(self, *_):
+        os.close(self.fd)
+
+
+class Busy(Under):
+    """A ckptfs target while checkpoints run back to back."""
+
+    def __init__(self, of):
+        super().__init__(of, "checkpoints")
+        self.ended = threading.Event()
+        self.thread = None
 
     def __enter__(self):
         self.ended.clear()
