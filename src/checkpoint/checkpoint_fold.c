@@ -124,7 +124,10 @@ stage(struct fold *f)
     char id[37];
     uuid_to_string(&f->job.checkpoint_id, id);
     f->directory = memory_printf("%s/%s", f->c->options.place.scratch, id);
-    int rc = path_make_directories(f->directory, 0700);
+    // Not durable, for a flush less: what is in it counts only once it has another name.
+    int rc = mkdir(f->directory, 0700) < 0 ? -errno : 0;
+    if (rc == -ENOENT)
+        rc = path_make_directories(f->directory, 0700);
     if (rc == 0)
         rc = checkpoint_stage(f->c, &f->cut, &f->plan, &f->job, f->directory, &f->staging);
     if (rc == 0)

@@ -32,6 +32,11 @@ def run(command, timeout=600, **keywords):
     return done.stdout
 
 
+def write_random(path, size):
+    with open(path, "wb") as f:
+        f.write(os.urandom(size))
+
+
 def wait_until(what, seconds, condition):
     end = time.monotonic() + seconds
     while not condition():
@@ -226,10 +231,12 @@ class Awake(Under):
 
 
 class Busy(Under):
-    """A ckptfs target while checkpoints run back to back."""
+    """A target while checkpoints of a ckptfs target run back to back: of its own, or, to see what of
+    that is the disk's doing, the plain directory while some MiB of the other one go through."""
 
-    def __init__(self, of):
+    def __init__(self, of, volume=None):
         super().__init__(of, "checkpoints")
+        self.volume = volume or of
         self.ended = threading.Event()
         self.thread = None
 
@@ -242,8 +249,10 @@ class Busy(Under):
     def loop(self):
         while not self.ended.is_set():
             try:
-                self.of.checkpoint()
-            except Failed as e:
+                if self.volume is not self.of:
+                    write_random(os.path.join(self.volume.path, "beside"), 4 * MIB)
+                self.volume.checkpoint()
+            except (Failed, OSError) as e:
                 print(f"  {self.name}: {e}")
                 return
 

@@ -626,13 +626,19 @@ END_TEST
     "<InitiateMultipartUploadResult><UploadId>u+1</UploadId></InitiateMultipartUploadResult>"
 enum { BIG = (5u << 20) + 100 };
 
+// What the caller knows of the bytes. A CRC-32C is enough then: the SHA-256 is not looked at.
+enum known { NOTHING_RIGHT, HASH_RIGHT, CRC_RIGHT, CRC_WRONG };
+
 static int
-put_big(bool with_right_hash)
+put_big(enum known known)
 {
     uint8_t *bytes = memory_alloc_zero(BIG);
     struct remote_source source = {.data = bytes, .fd = -1, .length = BIG};
-    if (with_right_hash)
+    if (known == HASH_RIGHT)
         sha256_of(bytes, BIG, &source.hash);
+    source.crc_known = known >= CRC_RIGHT;
+    if (source.crc_known)
+        source.crc = crc32c(0, bytes, BIG) ^ (known == CRC_WRONG);
     int rc = remote_store_put_blob(store, "big", &source, REMOTE_PUT_OVERWRITE, NULL);
     free(bytes);
     return rc;
@@ -658,7 +664,7 @@ START_TEST(large_objects_go_in_parts)
     mock_http_answer(mock, "200 OK", "ETag: \"e2\"\r\n", "");
     mock_http_answer(mock, "200 OK", "", "\n  <CompleteMultipartUploadResult/>");
     mock_http_raw(mock, head, strlen(head), MOCK_KEEP);
-    ck_assert_int_eq(put_big(true), 0);
+    ck_assert_int_eq(put_big(HASH_RIGHT), 0);
     check_sent(0, "POST", "/bucket/big?uploads=");
     check_sent(1, "PUT", "/bucket/big?partNumber=1&uploadId=u%2B1");
     check_sent(3, "PUT", "/bucket/big?partNumber=2&uploadId=u%2B1");
@@ -668,6 +674,22 @@ START_TEST(large_objects_go_in_parts)
     ck_assert_str_eq(mock_http_request(mock, 4)->body,
         "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>\"e1\"</ETag></Part><Part>"
         "<PartNumber>2</PartNumber><ETag>\"e2\"</ETag></Part></CompleteMultipartUpload>");
+    close_store();
+}
+END_TEST
+
+START_TEST(the_checksum_of_a_large_object_will_do)
+{
+    open_for_parts();
+    char head[64];
+    snprintf(head, sizeof(head), "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", BIG);
+    mock_http_answer(mock, "200 OK", "", UPLOAD);
+    mock_http_answer(mock, "200 OK", "ETag: \"e1\"\r\n", "");
+    mock_http_answer(mock, "200 OK", "ETag: \"e2\"\r\n", "");
+    mock_http_answer(mock, "200 OK", "", "<CompleteMultipartUploadResult/>");
+    mock_http_raw(mock, head, strlen(head), MOCK_KEEP);
+    ck_assert_int_eq(put_big(CRC_RIGHT), 0);
+    ck_assert_uint_eq(mock_http_count(mock), 5);
     close_store();
 }
 END_TEST
@@ -698,33 +720,36 @@ START_TEST(failed_uploads_are_aborted)
         if (cases[i].complete)
             mock_http_answer(mock, "200 OK", "", cases[i].complete);
         mock_http_answer(mock, "204 No Content", "", "");
-        int rc = put_big(true);
+        int rc = put_big(HASH_RIGHT);
         ck_assert_msg(rc == cases[i].expected, "case %zu: %d %s", i, rc, remote_store_error());
         ck_assert_str_ne(remote_store_error(), "");
         check_sent(mock_http_count(mock) - 1, "DELETE", "/bucket/big?uploadId=u%2B1");
     }
-    // Bytes without their hash are never made an object.
-    mock_http_answer(mock, "200 OK", "", UPLOAD);
-    mock_http_answer(mock, "200 OK", "ETag: \"e\"\r\n", "");
-    mock_http_answer(mock, "200 OK", "ETag: \"e\"\r\n", "");
-    mock_http_answer(mock, "204 No Content", "", "");
-    ck_assert_int_eq(put_big(false), -EBADMSG);
-    check_sent(mock_http_count(mock) - 1, "DELETE", "/bucket/big?uploadId=u%2B1");
+    // Bytes without their hash, or their checksum, are never made an object.
+    static const enum known wrong[] = {NOTHING_RIGHT, CRC_WRONG};
+    for (size_t i = 0; i < ARRAY_LENGTH(wrong); i++) {
+        mock_http_answer(mock, "200 OK", "", UPLOAD);
+        mock_http_answer(mock, "200 OK", "ETag: \"e\"\r\n", "");
+        mock_http_answer(mock, "200 OK", "ETag: \"e\"\r\n", "");
+        mock_http_answer(mock, "204 No Content", "", "");
+        ck_assert_int_eq(put_big(wrong[i]), -EBADMSG);
+        check_sent(mock_http_count(mock) - 1, "DELETE", "/bucket/big?uploadId=u%2B1");
+    }
     // An answer without what is needed to go on.
     mock_http_answer(mock, "200 OK", "", "<html/>");
-    ck_assert_int_eq(put_big(true), -EAGAIN);
+    ck_assert_int_eq(put_big(HASH_RIGHT), -EAGAIN);
     mock_http_answer(mock, "200 OK", "", UPLOAD);
     for (int i = 0; i < 3; i++)
         mock_http_answer(mock, "200 OK", "", ""); // no ETag
     mock_http_answer(mock, "204 No Content", "", "");
-    ck_assert_int_eq(put_big(true), -EAGAIN);
+    ck_assert_int_eq(put_big(HASH_RIGHT), -EAGAIN);
     // An object that came out shorter.
     mock_http_answer(mock, "200 OK", "", UPLOAD);
     mock_http_answer(mock, "200 OK", "ETag: \"e\"\r\n", "");
     mock_http_answer(mock, "200 OK", "ETag: \"e\"\r\n", "");
     mock_http_answer(mock, "200 OK", "", "<CompleteMultipartUploadResult/>");
     mock_http_raw(mock, head_ok, sizeof(head_ok) - 1, MOCK_KEEP);
-    ck_assert_int_eq(put_big(true), -EAGAIN);
+    ck_assert_int_eq(put_big(HASH_RIGHT), -EAGAIN);
     check_words("the object has 17");
     close_store();
 }
@@ -859,6 +884,7 @@ main(void)
     ADD(deletions_go_in_batches_and_report_what_failed);
     ADD(keys_that_s3_cannot_have_are_refused);
     ADD(large_objects_go_in_parts);
+    ADD(the_checksum_of_a_large_object_will_do);
     ADD(failed_uploads_are_aborted);
     ADD(canceled_uploads_are_aborted_all_the_same);
     ADD(stores_without_conditional_create_are_found_out);
