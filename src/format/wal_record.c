@@ -61,6 +61,30 @@ wal_segment_header_decode(
     return 0;
 }
 
+// Spare header:
+//     0  magic "CKPTWALF"     8  version u16, 10 reserved u16, 12 CRC-32C of bytes 0 .. 11
+//    16  zeros, not looked at
+// One of another version is no spare header: then the file is searched for records.
+#define SPARE_MAGIC   "CKPTWALF"
+#define SPARE_VERSION 1u
+
+void
+wal_spare_header_encode(uint8_t out[WAL_SEGMENT_HEADER_BYTES])
+{
+    memset(out, 0, WAL_SEGMENT_HEADER_BYTES);
+    memcpy(out, SPARE_MAGIC, 8);
+    put_le16(out + 8, SPARE_VERSION);
+    put_le32(out + 12, crc32c(0, out, 12));
+}
+
+bool
+wal_is_spare_header(const uint8_t p[WAL_SEGMENT_HEADER_BYTES])
+{
+    uint8_t spare[WAL_SEGMENT_HEADER_BYTES];
+    wal_spare_header_encode(spare);
+    return memcmp(p, spare, 16) == 0;
+}
+
 // Mark slot:
 //     0  magic "CKPTWALM"     8  version u16, 10 reserved u16, 12 epoch u32
 //    16  volume uuid         32  sequence u64         40 start u64   48 segment bytes u64

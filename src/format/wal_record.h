@@ -55,6 +55,11 @@ void wal_segment_header_encode(
 MUST_CHECK int wal_segment_header_decode(
     const uint8_t p[WAL_SEGMENT_HEADER_BYTES], struct wal_segment_header *h_out);
 
+// The first block of a segment file that has never held a record. It is overwritten, durably,
+// before the first one is written; so whoever finds it needs not look for records behind it.
+void wal_spare_header_encode(uint8_t out[WAL_SEGMENT_HEADER_BYTES]);
+bool wal_is_spare_header(const uint8_t p[WAL_SEGMENT_HEADER_BYTES]);
+
 // What is known for good about how far the log goes, kept in a file beside the segments, so that a
 // newest segment that is gone and damage at the end of a closed log are noticed. Two slots, written
 // in turn; each one is a whole statement, and none becomes false later.

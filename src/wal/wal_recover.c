@@ -24,11 +24,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "platform/log.h"
 #include "platform/memory.h"
 #include "wal/wal_internal.h"
+
+#define HUGE_PAGE_BYTES (2u << 20)
 
 struct recovery {
     struct wal *w;
@@ -67,8 +70,11 @@ read_segment(struct recovery *r, const struct wal_segment *s)
 {
     if (s->bytes > r->bytes_room) {
         free(r->bytes);
-        r->bytes = memory_alloc(s->bytes);
+        r->bytes = memory_alloc_aligned(HUGE_PAGE_BYTES, s->bytes);
         r->bytes_room = s->bytes;
+        // Fewer faults; a hint only.
+        if (madvise(r->bytes, s->bytes, MADV_HUGEPAGE) < 0)
+            log_debug("wal.huge_pages", "not taken: %s", strerror(errno));
     }
     read_ahead(s); // all at once: a disk is faster with many requests than with one after another
     int rc = file_read_exact_at(r->w->ops, s->fd, r->bytes, s->bytes, 0);
@@ -216,8 +222,8 @@ check_end(struct recovery *r, uint64_t end)
 
 // ---- segments -----------------------------------------------------------------------------------
 
-// A segment whose header does not decode: free to use (a new one, or one whose new header was
-// torn), unless it holds records that lie behind the cut.
+// A segment whose header does not decode: free to use (one whose new header was torn, or a new one
+// of an older version), unless it holds records that lie behind the cut.
 static int
 check_headerless(struct recovery *r, const struct wal_segment *s)
 {
@@ -265,7 +271,7 @@ load_header(struct recovery *r, const struct wal_segment *s, struct wal_segment_
     }
     if (rc == -EBADMSG) {
         *h_out = (struct wal_segment_header){0};
-        return check_headerless(r, s);
+        return wal_is_spare_header(header) ? 0 : check_headerless(r, s);
     }
     if (h_out->segment_bytes > s->bytes && uuid_equal(&h_out->volume, &r->w->volume) &&
         h_out->start.v + h_out->segment_bytes > r->cut.v)

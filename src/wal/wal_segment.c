@@ -33,17 +33,19 @@ wal_segment_path(const struct wal *w, uint32_t file_number)
 }
 
 // Real zeros, not only reserved blocks: an unwritten extent would have to be converted, with a
-// journal commit, by the first flush that writes to it.
+// journal commit, by the first flush that writes to it. The header says that there is nothing else.
 static int
 fill_with_zeros(struct wal *w, int fd)
 {
     size_t step = 1u << 20;
-    CLEANUP(memory_free_auto) uint8_t *zeros = memory_alloc_zero(step);
+    CLEANUP(memory_free_auto) uint8_t *bytes = memory_alloc_zero(step);
+    wal_spare_header_encode(bytes);
     for (uint64_t at = 0; at < w->segment_bytes; at += step) {
         uint64_t n = w->segment_bytes - at < step ? w->segment_bytes - at : step;
-        int rc = file_write_at(w->ops, fd, zeros, n, at);
+        int rc = file_write_at(w->ops, fd, bytes, n, at);
         if (rc < 0)
             return rc;
+        memset(bytes, 0, WAL_SEGMENT_HEADER_BYTES);
     }
     return w->ops->fsync(fd);
 }

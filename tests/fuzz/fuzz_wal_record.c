@@ -106,6 +106,7 @@ try_segment_header(const uint8_t *p, size_t n, bool seal)
     struct wal_segment_header h;
     int rc = wal_segment_header_decode(header, &h);
     MUST_HOLD(rc == 0 || rc == -EBADMSG || rc == -ENOTSUP);
+    MUST_HOLD(rc == -EBADMSG || !wal_is_spare_header(header));
     if (rc < 0)
         return;
     MUST_HOLD(h.start.v + h.segment_bytes <= INT64_MAX && h.prior_end.v <= h.start.v);

@@ -66,6 +66,62 @@ START_TEST(an_empty_log_can_be_reopened)
 }
 END_TEST
 
+static uint64_t bytes_read;
+
+static ssize_t
+counting_pread(int fd, void *p, size_t n, off_t offset)
+{
+    ssize_t got = file_ops_system.pread(fd, p, n, offset);
+    bytes_read += got > 0 ? (uint64_t)got : 0;
+    return got;
+}
+
+// A spare with another first block: one of an older version, or one that was damaged.
+static void
+spoil_spare_header(const char *directory)
+{
+    uint8_t header[WAL_SEGMENT_HEADER_BYTES];
+    for (int i = 0; i < 8; i++) {
+        CLEANUP(memory_free_auto) char *path = memory_printf("%s/segment-%08x", directory, i);
+        CLEANUP(file_close_auto) int fd = open(path, O_RDWR | O_CLOEXEC);
+        if (fd < 0 || pread(fd, header, sizeof(header), 0) != sizeof(header) ||
+            !wal_is_spare_header(header))
+            continue;
+        ck_assert_int_eq(pwrite(fd, "CKPTWAL?", 8, 0), 8);
+        return;
+    }
+    ck_abort_msg("there is no spare");
+}
+
+START_TEST(a_spare_is_not_searched_for_records)
+{
+    char *directory = unit_directory_new();
+    struct file_ops ops = file_ops_system;
+    ops.pread = counting_pread;
+    struct wal_options options = model_options(directory, &ops, 128 * MIB);
+    struct journal j;
+    journal_init(&j, 4096);
+    ck_assert_int_eq(wal_close(journal_open(&j, &options)), 0);
+    bytes_read = 0;
+    ck_assert_int_eq(wal_close(journal_open(&j, &options)), 0);
+    ck_assert_uint_lt(bytes_read, 1 * MIB);
+    // One that could hold records is.
+    spoil_spare_header(directory);
+    bytes_read = 0;
+    ck_assert_int_eq(wal_close(journal_open(&j, &options)), 0);
+    ck_assert_uint_gt(bytes_read, 4 * MIB);
+    // And the log goes on.
+    struct wal *w = journal_open(&j, &options);
+    journal_append_many(&j, w, 10);
+    ck_assert_int_eq(journal_sync(&j, w), 0);
+    ck_assert_int_eq(wal_close(w), 0);
+    j.acknowledged = j.count;
+    ck_assert_int_eq(wal_close(journal_open(&j, &options)), 0);
+    journal_destroy(&j);
+    unit_directory_remove(directory);
+}
+END_TEST
+
 // ---- group commit -------------------------------------------------------------------------------
 
 struct appender {
@@ -768,6 +824,7 @@ main(void)
 #define ADD(test) unit_add(s, #test, test, 240)
     ADD(records_of_all_sizes_survive_close_and_reopen);
     ADD(an_empty_log_can_be_reopened);
+    ADD(a_spare_is_not_searched_for_records);
     ADD(one_flush_answers_many_syncs);
     ADD(who_asks_alone_flushes_in_his_own_thread);
     ADD(a_sync_with_nothing_new_is_answered_at_once);

@@ -121,6 +121,27 @@ START_TEST(segment_headers_decode_as_encoded)
 }
 END_TEST
 
+START_TEST(a_spare_header_is_no_segment_header)
+{
+    // Written out: this is what is on disks.
+    static const uint8_t bytes[16] = {
+        'C', 'K', 'P', 'T', 'W', 'A', 'L', 'F', 1, 0, 0, 0, 0xc8, 0x13, 0x18, 0x65};
+    uint8_t p[WAL_SEGMENT_HEADER_BYTES];
+    struct wal_segment_header h;
+    wal_spare_header_encode(p);
+    ck_assert_int_eq(memcmp(p, bytes, sizeof(bytes)), 0);
+    ck_assert(wal_is_spare_header(p));
+    ck_assert_int_eq(wal_segment_header_decode(p, &h), -EBADMSG);
+    for (int i = 0; i < 16 * 8; i++) {
+        p[i / 8] ^= (uint8_t)(1u << i % 8);
+        ck_assert(!wal_is_spare_header(p));
+        p[i / 8] ^= (uint8_t)(1u << i % 8);
+    }
+    wal_segment_header_encode(&sample_header, p);
+    ck_assert(!wal_is_spare_header(p));
+}
+END_TEST
+
 static int
 decode_resealed(uint8_t *p, size_t at, uint64_t value, size_t bytes)
 {
@@ -275,6 +296,7 @@ main(void)
     ADD(no_record_is_longer_than_the_limit);
     ADD(each_flipped_bit_of_a_record_is_seen);
     ADD(segment_headers_decode_as_encoded);
+    ADD(a_spare_header_is_no_segment_header);
     ADD(impossible_segment_headers_are_refused);
     ADD(format_has_not_changed);
     ADD(marks_decode_as_encoded);
