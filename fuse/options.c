@@ -48,7 +48,7 @@ static const struct mount_option mount_options[] = {
     {"time_granularity_ms=", OPTION_NUMBER, IN(time_granularity_ms),
         "round times of files down to this, at most 1000 (default: not at all)"},
     {"no_cpu_latency", OPTION_FLAG, IN(no_cpu_latency),
-        "let idle processors sleep while requests come fast"},
+        "let idle processors sleep deep while requests come fast"},
     {"debug", OPTION_FLAG, IN(debug), "show every request; implies -f"},
     {"sync", OPTION_FLAG, IN(sync), "every write is synchronous"},
     {"async", OPTION_IGNORE, 0, NULL},

@@ -23,8 +23,8 @@
 // happens.
 #define WATCH_MS     10u
 #define WATCH_ROUNDS 100u
-// Requests since the last look that keep idle processors from sleeping: 1,000 in a second.
-#define POLL_REQUESTS 10u
+// Requests since the last look from which on they come fast: 1,000 in a second.
+#define FAST_REQUESTS 10u
 // How often threads are told again to end: one that is about to enter read(2) can miss a signal.
 #define STOP_RETRY_MS 100u
 
@@ -58,7 +58,7 @@ struct workers {
 };
 
 struct workers *
-workers_new(struct fuse_session *session, unsigned threads_max, bool poll)
+workers_new(struct fuse_session *session, unsigned threads_max, bool lower_latency)
 {
     long processors = sysconf(_SC_NPROCESSORS_ONLN);
     struct workers *w = memory_alloc_zero(sizeof(*w));
@@ -68,7 +68,7 @@ workers_new(struct fuse_session *session, unsigned threads_max, bool poll)
     if (w->serving_max > threads_max)
         w->serving_max = threads_max;
     w->latency = CPU_LATENCY_NONE;
-    int rc = poll ? cpu_latency_open(&w->latency, NULL) : 0;
+    int rc = lower_latency ? cpu_latency_open(&w->latency) : 0;
     if (rc != 0)
         log_info(
             "fuse.no_cpu_latency", "idle processors may sleep between requests: %s", strerror(-rc));
@@ -264,7 +264,7 @@ run_watchdog(void *argument)
         lock_release(&w->lock);
         while (seen.stuck-- > 0)
             pass_role(w);
-        cpu_latency_poll(&w->latency, seen.handled >= POLL_REQUESTS);
+        cpu_latency_lower(&w->latency, seen.handled >= FAST_REQUESTS);
         lock_take(&w->lock);
         if (w->stopping)
             break;

@@ -12,10 +12,10 @@
 // without the role, until the request is done), idle (waits for a role). away -> serving when a
 // role is free, else idle.
 //
-// While requests come fast, idle processors are kept from sleeping (platform/cpu_latency.h): the
-// watchdog asks for it when at least POLL_REQUESTS have been handled since its last look, and takes
-// it back when there were fewer. So it costs a request nothing, and begins and ends within two
-// looks.
+// While requests come fast, idle processors are kept from sleeping deep (platform/cpu_latency.h):
+// the watchdog asks for it when at least FAST_REQUESTS have been handled since its last look, and
+// takes it back when there were fewer. So it costs a request nothing, and begins and ends within
+// two looks.
 #ifndef CKPTFS_FUSE_WORKERS_H
 #define CKPTFS_FUSE_WORKERS_H
 
@@ -26,9 +26,9 @@
 struct fuse_session;
 struct workers;
 
-// `threads_max`: how many there may be in all, those that are away included. `poll`: keep idle
-// processors awake while requests come fast, where the kernel lets us.
-struct workers *workers_new(struct fuse_session *session, unsigned threads_max, bool poll);
+// `threads_max`: how many there may be in all, those that are away included. `lower_latency`: keep
+// idle processors from sleeping deep while requests come fast, where the kernel lets us.
+struct workers *workers_new(struct fuse_session *session, unsigned threads_max, bool lower_latency);
 void workers_free(struct workers *w);
 // Serves until the connection ends or workers_stop is called; returns when no thread is left.
 // 0 or -errno, what ended it.

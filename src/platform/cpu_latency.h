@@ -3,28 +3,33 @@
 // (Documentation/power/pm_qos_interface.rst). To wake a processor that sleeps takes some 40 us on a
 // virtual machine, and a request through FUSE has two such wake-ups; one that polls answers in 3.
 //
+// How low the latency is set depends on what idle processors do. Where to sleep is to leave the
+// virtual machine (the kernel's idle driver is haltpoll) they poll. Elsewhere they may still halt
+// (C1), which takes some 2 us to come out of, but not sleep any deeper.
+//
 // The kernel forgets what was asked for when the descriptor is closed, so nothing stays behind when
 // the process is killed. Not thread safe.
 #ifndef CKPTFS_PLATFORM_CPU_LATENCY_H
 #define CKPTFS_PLATFORM_CPU_LATENCY_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "base/compiler.h"
 
 struct cpu_latency {
-    int fd;       // -1: the kernel does not offer it, or not to us
-    bool polling; // idle processors poll
+    int fd;           // -1: the kernel does not offer it, or not to us
+    int32_t limit_us; // when it is low
+    bool low;
 };
 
 #define CPU_LATENCY_NONE ((struct cpu_latency){.fd = -1})
 
-// Opens the kernel's device at `path` (NULL: where it always is). 0 or -errno; after an error the
-// other calls do nothing.
-MUST_CHECK int cpu_latency_open(struct cpu_latency *c, const char *path);
+// 0 or -errno; after an error the other calls do nothing.
+MUST_CHECK int cpu_latency_open(struct cpu_latency *c);
 void cpu_latency_close(struct cpu_latency *c);
-// Whether idle processors are to poll (true) or may sleep as deep as anybody else lets them. A
-// system call when that changes.
-void cpu_latency_poll(struct cpu_latency *c, bool poll);
+// Whether idle processors are to be woken fast (true), or may sleep as deep as anybody else lets
+// them. A system call when that changes.
+void cpu_latency_lower(struct cpu_latency *c, bool low);
 
 #endif
