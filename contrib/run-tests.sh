@@ -134,7 +134,7 @@ say "unit tests under ThreadSanitizer"
 build "$top/build-tsan" --enable-developer --enable-tsan
 # Without programs that have no threads of their own, or look at every byte of damaged files.
 check_units "$top/build-tsan" "tsan" base access_list blob blob_damage change planner dirty_set \
-    manifest_record store_credentials store_sign wal_record wal_damage
+    manifest_record store_credentials store_sign wal_record wal_damage wal_mark
 
 say "distcheck"
 rm -f "$top/build-tests/failed.txt"
