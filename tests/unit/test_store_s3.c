@@ -653,17 +653,24 @@ open_for_parts(void)
     open_with(&options, "");
 }
 
+// The end of an upload, and the HEAD that asks for the length of what has come of it.
+static void
+answer_completed(const char *result)
+{
+    char head[64];
+    snprintf(head, sizeof(head), "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", BIG);
+    mock_http_answer(mock, "200 OK", "", result);
+    mock_http_raw(mock, head, strlen(head), MOCK_KEEP);
+}
+
 START_TEST(large_objects_go_in_parts)
 {
     open_for_parts();
-    char head[64];
-    snprintf(head, sizeof(head), "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", BIG);
     mock_http_answer(mock, "200 OK", "", UPLOAD);
     mock_http_answer(mock, "200 OK", "ETag: \"e1\"\r\n", "");
     answer_error("500 Oops", "", "InternalError"); // a part is repeated at once
     mock_http_answer(mock, "200 OK", "ETag: \"e2\"\r\n", "");
-    mock_http_answer(mock, "200 OK", "", "\n  <CompleteMultipartUploadResult/>");
-    mock_http_raw(mock, head, strlen(head), MOCK_KEEP);
+    answer_completed("\n  <CompleteMultipartUploadResult/>");
     ck_assert_int_eq(put_big(HASH_RIGHT), 0);
     check_sent(0, "POST", "/bucket/big?uploads=");
     check_sent(1, "PUT", "/bucket/big?partNumber=1&uploadId=u%2B1");
@@ -681,13 +688,10 @@ END_TEST
 START_TEST(the_checksum_of_a_large_object_will_do)
 {
     open_for_parts();
-    char head[64];
-    snprintf(head, sizeof(head), "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n", BIG);
     mock_http_answer(mock, "200 OK", "", UPLOAD);
     mock_http_answer(mock, "200 OK", "ETag: \"e1\"\r\n", "");
     mock_http_answer(mock, "200 OK", "ETag: \"e2\"\r\n", "");
-    mock_http_answer(mock, "200 OK", "", "<CompleteMultipartUploadResult/>");
-    mock_http_raw(mock, head, strlen(head), MOCK_KEEP);
+    answer_completed("<CompleteMultipartUploadResult/>");
     ck_assert_int_eq(put_big(CRC_RIGHT), 0);
     ck_assert_uint_eq(mock_http_count(mock), 5);
     close_store();
