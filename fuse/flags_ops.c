@@ -7,12 +7,10 @@
 #include <string.h>
 
 #include "fuse/fs_ops.h"
+#include "fuse/mount.h"
 
 static_assert(INODE_IMMUTABLE == FS_IMMUTABLE_FL && INODE_APPEND_ONLY == FS_APPEND_FL, "flags");
 static_assert(INODE_NO_DUMP == FS_NODUMP_FL && INODE_NO_ATIME == FS_NOATIME_FL, "flags");
-
-// The only generation that an inode number has.
-#define INODE_GENERATION 1
 
 static const struct {
     uint32_t flag;
@@ -114,7 +112,7 @@ fs_flags_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned command, const void *in,
     size_t out_size)
 {
     uint32_t flags = 0;
-    const uint32_t generation = INODE_GENERATION;
+    const uint32_t generation = MOUNT_NODE_GENERATION;
     bool get = command == FS_IOC_GETFLAGS || command == FS_IOC_FSGETXATTR;
     size_t needed = command == FS_IOC_FSGETXATTR || command == FS_IOC_FSSETXATTR
                         ? sizeof(struct fsxattr)

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fuse/mount.h"
 #include "platform/log.h"
 #include "platform/memory.h"
 
@@ -106,13 +107,15 @@ const struct fuse_lowlevel_ops fs_operations = {
 };
 
 void
-fs_init(struct fs *fs, const struct fs_settings *settings, struct volume *volume)
+fs_init(struct fs *fs, const struct fs_settings *settings, struct volume *volume,
+    struct kernel_cache *kernel_cache)
 {
     memset(fs, 0, sizeof(*fs));
     fs->settings = *settings;
     fs->volume = volume;
     tickets_init(&fs->tickets);
-    seeker_init(&fs->seeker, volume);
+    fs->kernel_cache = kernel_cache;
+    seeker_init(&fs->seeker, volume, kernel_cache);
     lock_init(&fs->lock, "fs", LOCK_RANK_FUSE);
     condition_init(&fs->idle);
 }
@@ -198,7 +201,7 @@ fs_fill_entry(const struct volume_attributes *attributes, struct fuse_entry_para
 {
     memset(entry_out, 0, sizeof(*entry_out));
     entry_out->ino = attributes->object.v;
-    entry_out->generation = 1;
+    entry_out->generation = MOUNT_NODE_GENERATION;
     entry_out->attr_timeout = CACHE_SECONDS;
     entry_out->entry_timeout = CACHE_SECONDS;
     fill_stat(attributes, &entry_out->attr);

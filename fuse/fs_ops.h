@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "fuse/ckptfs_ioctl.h"
+#include "fuse/kernel_cache.h"
 #include "fuse/seek.h"
 #include "fuse/ticket.h"
 #include "platform/lock.h"
@@ -36,6 +37,7 @@ struct fs {
     bool long_setxattr;            // SETXATTR requests come in their extended form
     bool has_access_lists;         // the kernel checks permissions by POSIX access lists
     struct tickets tickets;
+    struct kernel_cache *kernel_cache;
     struct seeker seeker;
     struct lock lock;      // protects `deferred`
     struct condition idle; // `deferred` has become 0
@@ -47,7 +49,8 @@ struct fs {
 // The userdata of the session is a struct fs.
 extern const struct fuse_lowlevel_ops fs_operations;
 
-void fs_init(struct fs *fs, const struct fs_settings *settings, struct volume *volume);
+void fs_init(struct fs *fs, const struct fs_settings *settings, struct volume *volume,
+    struct kernel_cache *kernel_cache);
 void fs_destroy(struct fs *fs);
 // Answers every request that is still open, or waits for its answer. Called when no worker runs any
 // more and before the session goes.

@@ -49,7 +49,7 @@ static void
 close_object(struct fs *fs, struct object_id object, const struct fuse_file_info *fi)
 {
     if (is_writer(fi))
-        seeker_forget_writer(&fs->seeker, object);
+        kernel_cache_forget_writer(fs->kernel_cache, object);
     volume_object_closed(fs->volume, object);
 }
 
@@ -65,7 +65,7 @@ open_object(fuse_req_t req, struct object_id object, bool truncate, struct fuse_
     if (rc != 0)
         return rc;
     if (is_writer(fi))
-        seeker_note_writer(&fs->seeker, object);
+        kernel_cache_note_writer(fs->kernel_cache, object);
     if (truncate)
         rc = truncate_at_open(req, object);
     if (rc != 0) {

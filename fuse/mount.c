@@ -27,6 +27,9 @@
 // A dead mount on a dead mount, and so on.
 #define DEAD_MOUNTS_MAX 16
 
+// FILEID_INO64_GEN
+#define NODE_HANDLE_TYPE 0x81
+
 extern char **environ;
 
 // Only root may call umount2; fusermount3 does it for others.
@@ -183,6 +186,11 @@ struct visit {
     dev_t device; // set by visit_stat, expected by the others
     int (*call)(struct visit *visit);
     int result;
+    // For visit_flush.
+    bool everything;
+    uint64_t *nodes;
+    size_t count;
+    size_t left; // of the nodes, moved to the front
 };
 
 static void
@@ -215,10 +223,32 @@ visit_stat(struct visit *visit)
     return 0;
 }
 
-// syncfs of our mount. When something else is mounted over it, or it was detached, it cannot be
-// reached by its path; what the kernel caches for it stays there.
+// Waits until the kernel has written what it caches of one file. -EAGAIN: it cannot be opened by
+// its number: the kernel does not cache it, or the caller may not (only who is allowed to read
+// every file may do that). The number is what the kernel makes of an inode for NFS: its node id and
+// its generation.
 static int
-visit_sync(struct visit *visit)
+flush_node(int mount, uint64_t node)
+{
+    struct {
+        struct file_handle head;
+        uint32_t words[3];
+    } handle = {.head = {.handle_bytes = sizeof(handle.words), .handle_type = NODE_HANDLE_TYPE},
+        .words = {(uint32_t)(node >> 32), (uint32_t)node, MOUNT_NODE_GENERATION}};
+    CLEANUP(file_close_auto)
+    int fd = open_by_handle_at(mount, &handle.head, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0)
+        return -EAGAIN;
+    const unsigned how =
+        SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
+    return sync_file_range(fd, 0, 0, how) < 0 ? -errno : 0;
+}
+
+// syncfs of our mount begins to write everything; recent kernels (Linux 6.18.44) do not wait for
+// files of FUSE then, so that has to be done for each that may have something. When another file
+// system is mounted over ours, or it was detached, it cannot be reached by its path.
+static int
+visit_flush(struct visit *visit)
 {
     CLEANUP(file_close_auto) int fd = open(visit->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     struct stat st;
@@ -226,7 +256,17 @@ visit_sync(struct visit *visit)
         return -errno;
     if (st.st_dev != visit->device)
         return -ESTALE;
-    return syncfs(fd) < 0 ? -errno : 0;
+    if (visit->everything && syncfs(fd) < 0)
+        return -errno;
+    visit->left = 0;
+    for (size_t i = 0; i < visit->count; i++) {
+        int rc = flush_node(fd, visit->nodes[i]);
+        if (rc == -EAGAIN)
+            visit->nodes[visit->left++] = visit->nodes[i];
+        else if (rc < 0)
+            return rc;
+    }
+    return 0;
 }
 
 static int
@@ -281,34 +321,43 @@ void
 mount_wait_idle(struct mount *m)
 {
     lock_take(&m->lock);
-    while (m->syncing > 0)
+    while (m->visitors > 0)
         condition_wait(&m->idle, &m->lock);
     lock_release(&m->lock);
 }
 
 int
-mount_sync_kernel(void *argument)
+mount_flush(struct mount *m, bool everything, uint64_t *nodes, size_t count, size_t *left_out)
 {
-    struct mount *m = argument;
     lock_take(&m->lock);
     bool enter = m->serving;
     dev_t device = m->device;
     if (enter)
-        m->syncing++;
+        m->visitors++;
     lock_release(&m->lock);
+    *left_out = 0;
     if (!enter)
         return 0;
-    struct visit visit = {.path = m->path, .device = device, .call = visit_sync};
+    struct visit visit = {.path = m->path,
+        .device = device,
+        .call = visit_flush,
+        .everything = everything,
+        .nodes = nodes,
+        .count = count,
+        .left = count};
     int rc = make_visit(&visit);
+    *left_out = visit.left;
     lock_take(&m->lock);
     // The session ended under it: there is no kernel cache any more.
-    if (!m->serving && rc != 0)
+    if (!m->serving) {
         rc = 0;
-    if (--m->syncing == 0)
+        *left_out = 0;
+    }
+    if (--m->visitors == 0)
         condition_broadcast(&m->idle);
     lock_release(&m->lock);
     if (rc != 0)
-        log_warning("mount.sync_failed", "syncfs %s: %s", m->path, strerror(-rc));
+        log_warning("mount.sync_failed", "%s: %s", m->path, strerror(-rc));
     return rc;
 }
 

@@ -14,11 +14,11 @@
 struct mount {
     char *path; // absolute, without symbolic links
     struct lock lock;
-    struct condition idle; // `syncing` has become 0
+    struct condition idle; // `visitors` has become 0
     // The lock protects:
-    bool serving;     // requests are answered: the mount may be used from within the daemon
-    unsigned syncing; // threads in mount_sync_kernel
-    dev_t device;     // of our mount
+    bool serving;      // requests are answered: the mount may be used from within the daemon
+    unsigned visitors; // threads in mount_flush
+    dev_t device;      // of our mount
 };
 
 // Finds the directory, and takes away a mount of ours on it whose daemon is dead. -errno and a text
@@ -36,8 +36,16 @@ void mount_raise_readahead(struct mount *m, uint64_t bytes);
 void mount_end_serving(struct mount *m);
 void mount_wait_idle(struct mount *m);
 
-// For struct volume_host: `argument` is the mount. 0 without doing anything when it is not served.
-MUST_CHECK int mount_sync_kernel(void *argument);
+// The only generation that a node number has.
+#define MOUNT_NODE_GENERATION 1u
+
+// Makes the kernel hand over what it caches of the files with these node numbers, and of
+// `everything` (but for that it may not wait), and waits until it is done. The first *left_out of
+// `nodes` are then those that cannot be reached. 0 without doing anything when the mount is not
+// served. -errno when the mount cannot be entered, or the kernel could not write: then it may have
+// done a part.
+MUST_CHECK int mount_flush(
+    struct mount *m, bool everything, uint64_t *nodes, size_t count, size_t *left_out);
 
 // umount(8) of our own mount; -EBUSY when it is in use. 0 when it is not there.
 MUST_CHECK int mount_unmount(struct mount *m);

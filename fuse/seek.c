@@ -6,14 +6,8 @@
 #include <string.h>
 
 #include "fuse/fs_ops.h"
-#include "fuse/mount.h"
+#include "fuse/kernel_cache.h"
 #include "platform/memory.h"
-
-struct writer {
-    struct hash_node node;
-    struct object_id object;
-    uint64_t opens;
-};
 
 struct seek_request {
     struct list_node node;
@@ -24,10 +18,11 @@ struct seek_request {
 };
 
 void
-seeker_init(struct seeker *s, struct volume *volume)
+seeker_init(struct seeker *s, struct volume *volume, struct kernel_cache *kernel_cache)
 {
     memset(s, 0, sizeof(*s));
     s->volume = volume;
+    s->kernel_cache = kernel_cache;
     lock_init(&s->lock, "seeker", LOCK_RANK_FUSE);
     condition_init(&s->changed);
     list_init(&s->queue);
@@ -36,52 +31,8 @@ seeker_init(struct seeker *s, struct volume *volume)
 void
 seeker_destroy(struct seeker *s)
 {
-    // The kernel does not close what is open when the connection breaks.
-    HASH_TABLE_FOR_EACH(&s->writers, node)
-    free(CONTAINER_OF(node, struct writer, node));
-    hash_table_free(&s->writers);
     condition_destroy(&s->changed);
     lock_destroy(&s->lock);
-}
-
-// ---- who writes ---------------------------------------------------------------------------------
-
-static struct writer *
-find_writer_locked(struct seeker *s, struct object_id object)
-{
-    struct hash_node *node = hash_table_first(&s->writers, hash_u64(object.v));
-    for (; node; node = hash_table_next_same(node)) {
-        struct writer *w = CONTAINER_OF(node, struct writer, node);
-        if (w->object.v == object.v)
-            return w;
-    }
-    return NULL;
-}
-
-void
-seeker_note_writer(struct seeker *s, struct object_id object)
-{
-    lock_take(&s->lock);
-    struct writer *w = find_writer_locked(s, object);
-    if (!w) {
-        w = memory_alloc_zero(sizeof(*w));
-        w->object = object;
-        hash_table_insert(&s->writers, &w->node, hash_u64(object.v));
-    }
-    w->opens++;
-    lock_release(&s->lock);
-}
-
-void
-seeker_forget_writer(struct seeker *s, struct object_id object)
-{
-    lock_take(&s->lock);
-    struct writer *w = find_writer_locked(s, object);
-    if (w && --w->opens == 0) {
-        hash_table_remove(&s->writers, &w->node);
-        free(w);
-    }
-    lock_release(&s->lock);
 }
 
 // ---- requests -----------------------------------------------------------------------------------
@@ -95,24 +46,11 @@ reply(fuse_req_t req, int64_t found)
         fuse_reply_lseek(req, found);
 }
 
-// A mount that cannot be entered (another one lies over it) leaves the notification that the file
-// has changed: the kernel writes back its dirty pages from the offset on, and drops them. It is not
-// the first choice: a thread that waits for that within the connection keeps the process from
-// ending when it is killed. -ENOENT: the kernel caches nothing of the file.
-static int
-flush(struct seeker *s, const struct seek_request *r)
-{
-    if (mount_sync_kernel(s->mount) == 0)
-        return 0;
-    int rc = fuse_lowlevel_notify_inval_inode(s->session, r->object.v, (off_t)r->offset, 0);
-    return rc == -ENOENT ? 0 : rc;
-}
-
 static void
 flush_and_seek(struct seeker *s, struct seek_request *r)
 {
     struct fs *fs = fs_of(r->req);
-    int64_t found = flush(s, r);
+    int64_t found = kernel_cache_flush_object(s->kernel_cache, r->object);
     if (found == 0)
         found = volume_seek(s->volume, r->object, r->offset, r->whence);
     reply(r->req, found);
@@ -141,10 +79,8 @@ run(void *argument)
 }
 
 int
-seeker_start(struct seeker *s, struct fuse_session *session, struct mount *mount)
+seeker_start(struct seeker *s)
 {
-    s->session = session;
-    s->mount = mount;
     s->running = s->started = true;
     int rc = thread_start(&s->thread, "seek", run, s);
     if (rc != 0)
@@ -170,9 +106,9 @@ seeker_seek(
     struct seeker *s, struct fuse_req *req, struct object_id object, uint64_t offset, int whence)
 {
     struct fs *fs = fs_of(req);
+    bool flush = kernel_cache_has_writer(s->kernel_cache, object);
     fs_begin_deferred(fs);
     lock_take(&s->lock);
-    bool flush = find_writer_locked(s, object) != NULL;
     bool queue = flush && s->running;
     if (queue) {
         struct seek_request *r = memory_alloc(sizeof(*r));

@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // SEEK_DATA and SEEK_HOLE. The kernel asks the daemon where data is without having handed over what
-// it caches (its write-back cache, and pages written through mappings), so data just written would
-// look like a hole, and a copy of the file would lose it. So the kernel is made to hand over what
-// it has first, all of the mount's, as for a checkpoint; by a thread of its own, because the kernel
-// needs the workers for that. A file that nobody has open for writing has no such pages: the kernel
-// writes them back before it releases the open file.
+// it caches, so data just written would look like a hole, and a copy of the file would lose it. So
+// the kernel is made to hand over what it has of the file first (kernel_cache.h); by a thread of
+// its own, because the kernel needs the workers for that.
 #ifndef CKPTFS_FUSE_SEEK_H
 #define CKPTFS_FUSE_SEEK_H
 
@@ -12,39 +10,32 @@
 #include <stdint.h>
 
 #include "base/compiler.h"
-#include "base/hash_table.h"
 #include "base/list.h"
 #include "platform/lock.h"
 #include "platform/thread.h"
 #include "volume/volume.h"
 
 struct fuse_req;
-struct fuse_session;
-struct mount;
+struct kernel_cache;
 
 struct seeker {
     struct volume *volume;
-    struct fuse_session *session;
-    struct mount *mount;
+    struct kernel_cache *kernel_cache;
     struct thread thread;
-    struct lock lock;          // protects what follows
-    struct condition changed;  // `queue`, `running`
-    struct hash_table writers; // of struct writer: the objects open for writing
-    struct list_node queue;    // of struct seek_request
-    bool running;              // requests are taken
-    bool started;              // the thread has not been joined
+    struct lock lock;         // protects what follows
+    struct condition changed; // `queue`, `running`
+    struct list_node queue;   // of struct seek_request
+    bool running;             // requests are taken
+    bool started;             // the thread has not been joined
 };
 
-void seeker_init(struct seeker *s, struct volume *volume);
+void seeker_init(struct seeker *s, struct volume *volume, struct kernel_cache *kernel_cache);
 void seeker_destroy(struct seeker *s);
-MUST_CHECK int seeker_start(struct seeker *s, struct fuse_session *session, struct mount *mount);
+MUST_CHECK int seeker_start(struct seeker *s);
 // Answers what is queued and ends the thread. Requests that come later get ENOTCONN. As long as the
 // connection is good, the workers must be running. May be called again, by the same thread or
 // later.
 void seeker_stop(struct seeker *s);
-
-void seeker_note_writer(struct seeker *s, struct object_id object);
-void seeker_forget_writer(struct seeker *s, struct object_id object);
 
 // Answers the request with volume_seek's result, now or later.
 void seeker_seek(

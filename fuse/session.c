@@ -34,6 +34,7 @@ struct session {
     const struct options *options;
     struct startup *startup;
     struct mount mount;
+    struct kernel_cache kernel_cache;
     struct volume *volume;
     struct fs fs;
     struct fuse_session *fuse;
@@ -158,7 +159,7 @@ unmount_and_stop(struct session *s)
         return;
     log_warning("mount.busy", "%s: %s; it is detached", s->mount.path, strerror(-rc));
     // Logged where it fails; what the kernel keeps is lost then, as in a crash.
-    rc = mount_sync_kernel(&s->mount);
+    rc = kernel_cache_flush(&s->kernel_cache);
     // What it does needs the workers.
     seeker_stop(&s->fs.seeker);
     mount_end_serving(&s->mount);
@@ -238,7 +239,8 @@ serve(struct session *s, struct buffer *error)
         return rc;
     s->workers = workers_new(
         s->fuse, (unsigned)s->options->config.fuse_threads, !s->options->no_cpu_latency);
-    rc = seeker_start(&s->fs.seeker, s->fuse, &s->mount);
+    s->kernel_cache.session = s->fuse;
+    rc = seeker_start(&s->fs.seeker);
     if (rc == 0)
         rc = thread_start(&control_thread, "control", control, s);
     if (rc != 0) {
@@ -269,8 +271,8 @@ serve(struct session *s, struct buffer *error)
 static int
 open_volume(struct session *s, struct buffer *error)
 {
-    struct volume_host host = {.argument = &s->mount,
-        .sync_kernel = mount_sync_kernel,
+    struct volume_host host = {.argument = &s->kernel_cache,
+        .sync_kernel = kernel_cache_flush,
         .keeps_times = s->options->config.writeback,
         .no_atime = s->options->no_atime,
         .no_directory_atime = s->options->no_directory_atime};
@@ -308,10 +310,11 @@ session_run(const struct options *options, struct startup *startup)
         .max_background = options->max_background,
         .time_granularity_ms = options->time_granularity_ms};
     int rc = mount_open(&s.mount, options->mountpoint, &error);
+    kernel_cache_init(&s.kernel_cache, &s.mount);
     if (rc == 0)
         rc = open_volume(&s, &error);
     if (rc == 0) {
-        fs_init(&s.fs, &settings, s.volume);
+        fs_init(&s.fs, &settings, s.volume, &s.kernel_cache);
         rc = serve(&s, &error);
         int close_result = close_volume(&s);
         rc = rc != 0 ? rc : close_result;
@@ -321,6 +324,7 @@ session_run(const struct options *options, struct startup *startup)
         log_error("mount.failed", "%s", buffer_string(&error));
         startup_failed(startup, buffer_string(&error));
     }
+    kernel_cache_destroy(&s.kernel_cache);
     mount_close(&s.mount);
     file_close(s.signals);
     file_close(s.finished);

@@ -19,8 +19,8 @@ struct volume;
 // What the volume asks of whoever mounts it. All may be NULL.
 struct volume_host {
     void *argument;
-    // Makes the kernel hand over what it still caches (syncfs on the mount). Called from a thread
-    // of the volume that holds no locks. 0 or -errno.
+    // Makes the kernel hand over what it caches, and returns when all of that has been answered.
+    // Called from a thread of the volume that holds no locks. 0 or -errno.
     int (*sync_kernel)(void *argument);
     // The host stamps the times of files itself (the kernel's write-back cache does): changes of
     // data and size leave them alone unless they bring times along.

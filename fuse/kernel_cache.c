@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+#define FUSE_USE_VERSION 312
+#include "fuse/kernel_cache.h"
+
+#include <errno.h>
+#include <fuse_lowlevel.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fuse/mount.h"
+#include "platform/memory.h"
+
+struct writer {
+    struct hash_node node;
+    struct object_id object;
+    uint64_t opens;
+};
+
+void
+kernel_cache_init(struct kernel_cache *k, struct mount *mount)
+{
+    memset(k, 0, sizeof(*k));
+    k->mount = mount;
+    lock_init(&k->lock, "kernel_cache", LOCK_RANK_FUSE);
+}
+
+void
+kernel_cache_destroy(struct kernel_cache *k)
+{
+    // The kernel does not close what is open when the connection breaks.
+    HASH_TABLE_FOR_EACH(&k->writers, node)
+    free(CONTAINER_OF(node, struct writer, node));
+    hash_table_free(&k->writers);
+    lock_destroy(&k->lock);
+}
+
+// ---- who writes ---------------------------------------------------------------------------------
+
+static struct writer *
+find_writer_locked(struct kernel_cache *k, struct object_id object)
+{
+    struct hash_node *node = hash_table_first(&k->writers, hash_u64(object.v));
+    for (; node; node = hash_table_next_same(node)) {
+        struct writer *w = CONTAINER_OF(node, struct writer, node);
+        if (w->object.v == object.v)
+            return w;
+    }
+    return NULL;
+}
+
+void
+kernel_cache_note_writer(struct kernel_cache *k, struct object_id object)
+{
+    lock_take(&k->lock);
+    struct writer *w = find_writer_locked(k, object);
+    if (!w) {
+        w = memory_alloc_zero(sizeof(*w));
+        w->object = object;
+        hash_table_insert(&k->writers, &w->node, hash_u64(object.v));
+    }
+    w->opens++;
+    lock_release(&k->lock);
+}
+
+void
+kernel_cache_forget_writer(struct kernel_cache *k, struct object_id object)
+{
+    lock_take(&k->lock);
+    struct writer *w = find_writer_locked(k, object);
+    if (w && --w->opens == 0) {
+        hash_table_remove(&k->writers, &w->node);
+        free(w);
+    }
+    lock_release(&k->lock);
+}
+
+bool
+kernel_cache_has_writer(struct kernel_cache *k, struct object_id object)
+{
+    lock_take(&k->lock);
+    bool has = find_writer_locked(k, object) != NULL;
+    lock_release(&k->lock);
+    return has;
+}
+
+static uint64_t *
+list_writers(struct kernel_cache *k, size_t *count_out)
+{
+    lock_take(&k->lock);
+    uint64_t *objects = memory_alloc((k->writers.count + 1) * sizeof(*objects));
+    *count_out = 0;
+    HASH_TABLE_FOR_EACH(&k->writers, node)
+    objects[(*count_out)++] = CONTAINER_OF(node, struct writer, node)->object.v;
+    lock_release(&k->lock);
+    return objects;
+}
+
+// ---- flushing -----------------------------------------------------------------------------------
+
+// The notification that a file has changed makes the kernel write back its dirty pages and drop
+// all. For a mount that cannot be entered (another one lies over it), and for files that cannot be
+// opened by their number. It is not the first choice: a thread that waits for that within the
+// connection keeps the process from ending when it is killed, and what is dropped is read again.
+static int
+drop(struct kernel_cache *k, uint64_t object)
+{
+    int rc = fuse_lowlevel_notify_inval_inode(k->session, object, 0, 0);
+    // Not cached; or written to again meanwhile, after what was there had been handed over.
+    return rc == -ENOENT || rc == -EBUSY ? 0 : rc;
+}
+
+int
+kernel_cache_flush_object(struct kernel_cache *k, struct object_id object)
+{
+    size_t left;
+    int rc = mount_flush(k->mount, false, &object.v, 1, &left);
+    return left > 0 ? drop(k, object.v) : rc;
+}
+
+int
+kernel_cache_flush(void *kernel_cache)
+{
+    struct kernel_cache *k = kernel_cache;
+    size_t count;
+    size_t left;
+    CLEANUP(memory_free_auto) uint64_t *objects = list_writers(k, &count);
+    int rc = mount_flush(k->mount, true, objects, count, &left);
+    for (size_t i = 0; rc == 0 && i < left; i++)
+        rc = drop(k, objects[i]);
+    return rc;
+}

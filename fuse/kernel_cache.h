@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the kernel holds back: pages of its write-back cache, and pages written through mappings.
+// A file that nobody has open for writing has none: the kernel writes them back before it releases
+// the open file. So the files that are open for writing are remembered here.
+#ifndef CKPTFS_FUSE_KERNEL_CACHE_H
+#define CKPTFS_FUSE_KERNEL_CACHE_H
+
+#include <stdbool.h>
+
+#include "base/compiler.h"
+#include "base/hash_table.h"
+#include "base/types.h"
+#include "platform/lock.h"
+
+struct fuse_session;
+struct mount;
+
+struct kernel_cache {
+    struct mount *mount;
+    struct fuse_session *session;
+    struct lock lock;          // protects `writers`
+    struct hash_table writers; // the objects that are open for writing
+};
+
+// `session` is set before the mount is served.
+void kernel_cache_init(struct kernel_cache *k, struct mount *mount);
+void kernel_cache_destroy(struct kernel_cache *k);
+
+void kernel_cache_note_writer(struct kernel_cache *k, struct object_id object);
+void kernel_cache_forget_writer(struct kernel_cache *k, struct object_id object);
+bool kernel_cache_has_writer(struct kernel_cache *k, struct object_id object);
+
+// Makes the kernel hand over what was written before the call, to the object or to all, and waits
+// until the daemon has answered for it. 0, or -errno: some of it may not have come. Not from a
+// worker: the kernel needs them for that. Nothing to do, and 0, when the mount is not served.
+MUST_CHECK int kernel_cache_flush_object(struct kernel_cache *k, struct object_id object);
+// For struct volume_host: `kernel_cache` is one.
+MUST_CHECK int kernel_cache_flush(void *kernel_cache);
+
+#endif
