@@ -187,10 +187,10 @@ file_write_durable_at(const struct file_ops *ops, int fd, const void *p, size_t 
 }
 
 int
-file_writev_durable_at(
-    const struct file_ops *ops, int fd, struct iovec *iov, int count, uint64_t offset)
+file_writev_at(
+    const struct file_ops *ops, int fd, struct iovec *iov, int count, uint64_t offset, bool durable)
 {
-    return write_vector(ops, fd, iov, count, offset, true);
+    return write_vector(ops, fd, iov, count, offset, durable);
 }
 
 int

@@ -52,8 +52,9 @@ MUST_CHECK int file_write_at(
 // The same, and on stable storage when it returns 0.
 MUST_CHECK int file_write_durable_at(
     const struct file_ops *ops, int fd, const void *p, size_t n, uint64_t offset);
-MUST_CHECK int file_writev_durable_at(
-    const struct file_ops *ops, int fd, struct iovec *iov, int count, uint64_t offset);
+// Of several pieces of memory, durably or not. Changes `iov`.
+MUST_CHECK int file_writev_at(const struct file_ops *ops, int fd, struct iovec *iov, int count,
+    uint64_t offset, bool durable);
 // Writes of an open file go past the kernel's cache (O_DIRECT), or no longer do. Then memory,
 // offset and length must be multiples of FILE_DIRECT_ALIGNMENT. Not every file system can:
 // negative, and some say so (-EINVAL) only when written to. Durability still takes an fsync.

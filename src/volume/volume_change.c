@@ -259,6 +259,8 @@ try_operation(
             op->payload_length, l.crcs);
     if (*logged_out && op->commit_point)
         rc = wal_spill(v->wal, &l.slot);
+    else if (*logged_out)
+        wal_start_writing(v->wal, &l.slot);
     if (l.tight)
         volume_press(v);
     buffer_free(&l.body);

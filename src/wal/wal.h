@@ -115,6 +115,12 @@ void wal_sync(struct wal *w, wal_synced *done, void *argument);
 // The same, waiting.
 MUST_CHECK int wal_sync_wait(struct wal *w);
 
+// Sets the disk to work on this (filled) record without making it durable, when it has at least
+// WAL_START_BYTES and all before it is durable: then a sync is likely to follow, as it did before,
+// and has less to wait for. An error makes the log dead, as in a flush. Hold no locks.
+#define WAL_START_BYTES (256u << 10)
+void wal_start_writing(struct wal *w, const struct wal_slot *slot);
+
 // Hands everything up to the end of this (filled) record to the kernel, without waiting for the
 // disk: it then outlives this process, though not the machine. Meant for changes that programs take
 // for commit points without syncing them (unlink, rename, truncate). -EIO when the log is dead.

@@ -58,28 +58,61 @@ write_header(struct wal *w, struct wal_segment *s)
     return file_write_durable_at(w->ops, s->fd, header, sizeof(header), 0);
 }
 
-// Writes ring bytes [from, to) to the segment, after its header and the mark when that is not there
-// yet.
-static int
-write_batch(struct wal *w, struct wal_segment *s, uint64_t from, uint64_t to)
+// A part of one segment: ring bytes [from, to), which are not with the kernel yet.
+struct batch {
+    struct wal_segment *segment;
+    uint64_t from;
+    uint64_t to;
+};
+
+// False: nothing is to be made durable, or somebody else writes.
+static bool
+next_batch_locked(struct wal *w, struct batch *out)
 {
-    if (!s->header_written) {
-        assert(from == s->start.v + WAL_SEGMENT_HEADER_BYTES);
-        int rc = write_header(w, s);
-        if (rc == 0)
-            rc = wal_mark_advance(w, s, (struct lsn){from});
-        if (rc < 0)
-            return rc;
-    }
+    struct lsn filled = wal_filled_locked(w);
+    if (w->failed != 0 || w->flushing || filled.v <= w->flushed.v)
+        return false;
+    struct wal_segment *s = flush_segment_locked(w);
+    *out = (struct batch){.segment = s,
+        .from = w->started.v > w->flushed.v ? w->started.v : w->flushed.v,
+        .to = s->end.v && s->end.v < filled.v ? s->end.v : filled.v};
+    return out->to > w->flushed.v;
+}
+
+static int
+write_ring(struct wal *w, const struct batch *b, bool durable)
+{
     struct iovec iov[2];
     int count = 0;
-    size_t at = from % w->ring_bytes;
-    size_t n = to - from;
+    size_t at = b->from % w->ring_bytes;
+    size_t n = b->to - b->from;
     size_t first = w->ring_bytes - at < n ? w->ring_bytes - at : n;
     iov[count++] = (struct iovec){w->ring + at, first};
     if (n > first)
         iov[count++] = (struct iovec){w->ring, n - first};
-    return file_writev_durable_at(w->ops, s->fd, iov, count, from - s->start.v);
+    return file_writev_at(
+        w->ops, b->segment->fd, iov, count, b->from - b->segment->start.v, durable);
+}
+
+// Makes the segment durable up to the end of the batch, after its header and the mark when that is
+// not there yet. `started`: the kernel has a part of it already, which a durable write of the rest
+// would not wait for.
+static int
+write_batch(struct wal *w, const struct batch *b, bool started)
+{
+    struct wal_segment *s = b->segment;
+    int rc = 0;
+    if (!s->header_written) {
+        assert(b->from == s->start.v + WAL_SEGMENT_HEADER_BYTES);
+        rc = write_header(w, s);
+        if (rc == 0)
+            rc = wal_mark_advance(w, s, (struct lsn){b->from});
+    }
+    if (rc == 0 && b->to > b->from)
+        rc = write_ring(w, b, !started);
+    if (rc == 0 && started)
+        rc = w->ops->fdatasync(s->fd);
+    return rc;
 }
 
 static void
@@ -137,26 +170,22 @@ recycle_locked(struct wal *w)
 static bool
 flush_once_locked(struct wal *w)
 {
-    struct lsn filled = wal_filled_locked(w);
-    if (w->failed != 0 || w->flushing || filled.v <= w->flushed.v)
+    struct batch b;
+    if (!next_batch_locked(w, &b))
         return false;
-    struct wal_segment *s = flush_segment_locked(w);
-    uint64_t from = w->flushed.v;
-    uint64_t to = s->end.v && s->end.v < filled.v ? s->end.v : filled.v;
-    if (to <= from)
-        return false;
+    bool started = w->started.v > w->flushed.v;
     w->flushing = true;
     lock_release(&w->lock);
-    int rc = write_batch(w, s, from, to);
+    int rc = write_batch(w, &b, started);
     lock_take(&w->lock);
     w->flushing = false;
     w->flushes++;
     if (rc < 0) {
-        fail_locked(w, s, rc);
+        fail_locked(w, b.segment, rc);
         return true;
     }
-    s->header_written = true;
-    w->flushed.v = to;
+    b.segment->header_written = true;
+    w->flushed.v = b.to;
     recycle_locked(w);
     if (w->reserving > 0)
         condition_broadcast(&w->room);
@@ -192,6 +221,36 @@ wal_flusher_run(void *argument)
         if (is_urgent_locked(w)) // what is waited for has not been filled yet, or there is no room
             condition_wait_until(&w->work, &w->lock, clock_monotonic_ms() + IDLE_FLUSH_MS);
     }
+    lock_release(&w->lock);
+}
+
+void
+wal_start_writing(struct wal *w, const struct wal_slot *slot)
+{
+    struct batch b;
+    if (slot->length < WAL_START_BYTES)
+        return;
+    lock_take(&w->lock);
+    // The header of a segment goes first, and durably: that is for a flush.
+    if (!next_batch_locked(w, &b) || !b.segment->header_written || b.from != slot->lsn.v ||
+        b.from != w->flushed.v) {
+        lock_release(&w->lock);
+        return;
+    }
+    w->flushing = true;
+    lock_release(&w->lock);
+    int rc = write_ring(w, &b, false);
+    if (rc == 0)
+        rc = file_start_writing(b.segment->fd, b.from - b.segment->start.v, b.to - b.from);
+    lock_take(&w->lock);
+    w->flushing = false;
+    if (rc < 0)
+        fail_locked(w, b.segment, rc);
+    else
+        w->started.v = b.to;
+    // Whoever came meanwhile relied on this thread.
+    if (rc < 0 || is_urgent_locked(w))
+        condition_signal(&w->work);
     lock_release(&w->lock);
 }
 

@@ -51,6 +51,8 @@ struct wal {
     uint64_t ring_bytes;
     struct lsn append;
     struct lsn flushed;
+    struct lsn
+        started;   // above flushed: in the segment of `flushed`, on its way to the disk below this
     bool flushing; // a thread writes a batch; when it is done it looks who waits
     struct lsn released;
     struct lsn last_end;        // of the newest record; what the next segment's prior_end says

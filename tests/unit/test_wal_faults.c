@@ -38,6 +38,8 @@ work(void *argument)
         while ((x->result = journal_append_slot(
                     x->journal, x->wal, x->first_id + i, 50, &index, &slot)) == -ENOSPC)
             release_acknowledged(x->journal, x->wal);
+        if (x->result == 0)
+            wal_start_writing(x->wal, &slot);
         if (x->result == 0 && model_random(&x->seed) % 4 == 0)
             x->result = wal_spill(x->wal, &slot);
         if (x->result == 0 && model_random(&x->seed) % 3 == 0)
@@ -265,6 +267,101 @@ START_TEST(what_a_failed_write_left_in_the_cache_is_not_built_upon)
 }
 END_TEST
 
+// ---- large records that the disk is set to work on ----------------------------------------------
+
+#define LARGE_MAX 700000u
+
+// Appends a record that is large enough to be started when all before it is durable, which it is.
+// Its id tells how large it is.
+static void
+append_large(struct journal *j, struct wal *w, struct wal_slot *slot_out)
+{
+    size_t index;
+    do {
+        ck_assert_int_eq(journal_sync(j, w), 0);
+        ck_assert_int_eq(
+            journal_append_slot(j, w, j->next_id++, MODEL_PATIENCE_MS, &index, slot_out), 0);
+    } while (slot_out->length < WAL_START_BYTES);
+}
+
+static uint64_t
+durable_writes(void)
+{
+    pthread_mutex_lock(&file_faults.mutex);
+    uint64_t n = file_faults.durable;
+    pthread_mutex_unlock(&file_faults.mutex);
+    return n;
+}
+
+// What was begun without a flush needs one all the same, and gets it with what came after it.
+START_TEST(what_was_started_is_made_durable)
+{
+    char *directory = unit_directory_new();
+    struct wal_options options = model_options(directory, &file_ops_faulty, 64 * MIB);
+    struct journal j;
+    journal_init(&j, LARGE_MAX);
+    file_faults.track = true;
+    for (uint64_t round = 0; round < 12; round++) {
+        struct wal *w = journal_open(&j, &options);
+        journal_release(&j, w, j.count);
+        struct wal_slot slot;
+        for (unsigned i = 0; i < 4; i++) {
+            append_large(&j, w, &slot);
+            uint64_t before = durable_writes();
+            wal_start_writing(w, &slot);
+            wal_start_writing(w, &slot); // there is nothing more to do
+            journal_append_many(&j, w, i % 2 ? round % 3 : 0);
+            if (i == 3 && round % 4 == 3)
+                break; // not acknowledged: may be gone, in part as well
+            ck_assert_int_eq(journal_sync(&j, w), 0);
+            // A segment may have begun; else it was fdatasync.
+            ck_assert_uint_le(durable_writes(), before + 3);
+        }
+        if (round % 4 == 3) {
+            faults_die_after(0);
+            (void)!journal_sync(&j, w);
+        }
+        (void)!wal_close(w);
+        faults_lose_power(directory);
+    }
+    ck_assert_int_eq(wal_close(journal_open(&j, &options)), 0);
+    faults_end();
+    journal_destroy(&j);
+    unit_directory_remove(directory);
+}
+END_TEST
+
+// The write itself fails, or the sync that it was begun for.
+START_TEST(an_error_after_a_start_kills_the_log)
+{
+    for (int which = 0; which < 2; which++) {
+        char *directory = unit_directory_new();
+        struct wal_options options = model_options(directory, &file_ops_faulty, 64 * MIB);
+        struct journal j;
+        journal_init(&j, LARGE_MAX);
+        struct wal *w = journal_open(&j, &options);
+        struct wal_slot slot;
+        append_large(&j, w, &slot);
+        pthread_mutex_lock(&file_faults.mutex);
+        file_faults.no_space = which == 0;
+        file_faults.sync_error = which == 1 ? -EIO : 0;
+        pthread_mutex_unlock(&file_faults.mutex);
+        wal_start_writing(w, &slot);
+        ck_assert_int_eq(journal_sync(&j, w), -EIO);
+        int error = which == 0 ? -ENOSPC : -EIO;
+        check_dead(w, error);
+        ck_assert_int_eq(wal_close(w), error);
+        pthread_mutex_lock(&file_faults.mutex);
+        file_faults.no_space = false;
+        file_faults.sync_error = 0;
+        pthread_mutex_unlock(&file_faults.mutex);
+        ck_assert_int_eq(wal_close(journal_open(&j, &options)), 0);
+        journal_destroy(&j);
+        unit_directory_remove(directory);
+    }
+}
+END_TEST
+
 START_TEST(a_recovery_that_cannot_read_or_sync_fails)
 {
     char *directory = unit_directory_new();
@@ -303,6 +400,8 @@ main(void)
     ADD(kills_and_power_losses_mix);
     ADD(what_was_recovered_is_made_durable);
     ADD(what_a_failed_write_left_in_the_cache_is_not_built_upon);
+    ADD(what_was_started_is_made_durable);
+    ADD(an_error_after_a_start_kills_the_log);
     ADD(a_recovery_that_cannot_read_or_sync_fails);
 #undef ADD
     return unit_run(s);
