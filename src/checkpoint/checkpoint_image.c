@@ -74,10 +74,11 @@ mark_holes(struct image *x)
     }
 }
 
+// The pages that the newest `count` images of the chunk say something about.
 static int
-mark_merged(struct image *x)
+mark_images(struct image *x, size_t count)
 {
-    for (size_t i = 0; i < x->action->merge_count; i++) {
+    for (size_t i = 0; i < count; i++) {
         const struct blob_index *index;
         int rc = chunk_reader_index(x->c->options.reader, x->view, i, &local_only, &index);
         if (rc < 0)
@@ -90,6 +91,17 @@ mark_merged(struct image *x)
         }
     }
     return 0;
+}
+
+// A base of a sparse file has few pages in a chunk, and there may be thousands of such chunks.
+static void
+mark_for_base(struct image *x)
+{
+    size_t images = x->view ? x->view->image_count : 0;
+    // An old image may be in the store only. When the cut has all pages it is not needed; else it
+    // fails with the page that is missing.
+    if (mark_images(x, images) < 0)
+        mark(x, 0, x->pages);
 }
 
 // ---- one page -----------------------------------------------------------------------------------
@@ -360,13 +372,12 @@ checkpoint_write_image(struct checkpoint *c, const struct checkpoint_cut *cut,
     x.frames = memory_alloc(action->merge_count * sizeof(*x.frames));
     for (size_t i = 0; i < action->merge_count; i++)
         x.frames[i].valid = false;
-    if (x.base) {
-        mark(&x, 0, x.pages);
-    } else {
-        dirty_set_walk(cut->pages, action->object, x.first, x.first + CHUNK_PAGES, mark_page, &x);
-        mark_holes(&x);
-        rc = mark_merged(&x);
-    }
+    dirty_set_walk(cut->pages, action->object, x.first, x.first + CHUNK_PAGES, mark_page, &x);
+    mark_holes(&x);
+    if (x.base)
+        mark_for_base(&x);
+    else
+        rc = mark_images(&x, action->merge_count);
     if (rc == 0)
         rc = write_pages(&x);
     drop_batch(&x);

@@ -215,8 +215,6 @@ START_TEST(chains_of_deltas_stay_short_also_when_the_base_is_not_on_this_host)
 }
 END_TEST
 
-// ---- holes --------------------------------------------------------------------------------------
-
 static void
 set_size(struct volume *v, struct object_id object, uint64_t size)
 {
@@ -235,6 +233,84 @@ expect_zeros(struct volume *v, struct object_id object, uint64_t offset, size_t 
         if (got[i] != 0)
             ck_abort_msg("byte %zu is not zero", i);
 }
+
+// ---- bases --------------------------------------------------------------------------------------
+
+START_TEST(a_chunk_that_is_written_whole_asks_for_nothing_of_the_old_one)
+{
+    struct volume_world w;
+    volume_world_new(&w);
+    volume_world_open(&w);
+    struct object_id a = volume_world_make_file(w.v, "a");
+    volume_world_fill(w.v, a, 0, 300 * PAGE_BYTES, 1);
+    volume_world_publish(w.v);
+    volume_world_close(&w);
+    volume_world_lose_root(&w);
+    volume_world_open(&w);
+    a = volume_world_find(w.v, "a");
+    struct volume_status before;
+    struct volume_status after;
+    volume_status(w.v, &before);
+    volume_world_fill(w.v, a, 0, 300 * PAGE_BYTES, 2);
+    volume_world_fold(w.v);
+    volume_status(w.v, &after);
+    ck_assert_uint_eq(after.get_requests, before.get_requests);
+    ck_assert_uint_eq(after.checkpoint_failures, 0);
+    ck_assert_uint_eq(after.deltas, 0);
+    volume_world_expect(w.v, a, 0, 300 * PAGE_BYTES, 2);
+    volume_world_free(&w);
+}
+END_TEST
+
+#define SPARSE_STEP 100u
+
+static void
+fill_sparse(struct volume_world *w, struct object_id object, uint64_t step, uint64_t seed)
+{
+    for (uint64_t page = 0; page < CHUNK_PAGES; page += step * SPARSE_STEP)
+        volume_world_fill(w->v, object, page * PAGE_BYTES, PAGE_BYTES, seed + page);
+}
+
+// Every other one of the pages was written again since.
+static void
+expect_sparse(struct volume_world *w, struct object_id object)
+{
+    for (uint64_t page = 0; page < CHUNK_PAGES; page += SPARSE_STEP) {
+        uint64_t seed = page % (2 * SPARSE_STEP) == 0 ? 200000 : 100000;
+        volume_world_expect(w->v, object, page * PAGE_BYTES, PAGE_BYTES, seed + page);
+        if (page + SPARSE_STEP < CHUNK_PAGES)
+            expect_zeros(w->v, object, (page + 1) * PAGE_BYTES, (SPARSE_STEP - 1) * PAGE_BYTES);
+    }
+}
+
+START_TEST(a_base_of_a_sparse_chunk_holds_old_and_new_pages)
+{
+    struct volume_world w;
+    volume_world_new(&w);
+    volume_world_open(&w);
+    struct object_id a = volume_world_make_file(w.v, "a");
+    fill_sparse(&w, a, 1, 100000);
+    volume_world_fold(w.v);
+    fill_sparse(&w, a, 2, 200000);
+    volume_world_fold(w.v);
+    struct volume_status status;
+    volume_status(w.v, &status);
+    ck_assert_uint_eq(status.deltas, 1);
+    // By now half of the base is out of date: it is made anew.
+    volume_world_fill(w.v, a, 0, PAGE_BYTES, 200000);
+    volume_world_publish(w.v);
+    volume_status(w.v, &status);
+    ck_assert_uint_eq(status.deltas, 0);
+    expect_sparse(&w, a);
+    volume_world_close(&w);
+    volume_world_lose_root(&w);
+    volume_world_open(&w);
+    expect_sparse(&w, volume_world_find(w.v, "a"));
+    volume_world_free(&w);
+}
+END_TEST
+
+// ---- holes --------------------------------------------------------------------------------------
 
 START_TEST(what_was_cut_off_is_zero_when_the_file_grows_again)
 {
@@ -364,6 +440,8 @@ main(void)
 #define ADD(test) unit_add(s, #test, test, 120)
     ADD(a_checkpoint_after_a_failed_one_holds_what_came_between);
     ADD(chains_of_deltas_stay_short_also_when_the_base_is_not_on_this_host);
+    ADD(a_chunk_that_is_written_whole_asks_for_nothing_of_the_old_one);
+    ADD(a_base_of_a_sparse_chunk_holds_old_and_new_pages);
     ADD(what_was_cut_off_is_zero_when_the_file_grows_again);
     ADD(seeking_in_a_file_of_exabytes_ends);
     ADD(attempts_that_fail_use_up_no_generations);
