@@ -17,13 +17,17 @@ class Failed(Exception):
     """A target or a workload could not do its part; the benchmark goes on without it."""
 
 
+class TooSlow(Failed):
+    """It may still be at it."""
+
+
 def run(command, timeout=600, **keywords):
     """Runs a command and returns what it printed."""
     try:
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                               stdin=subprocess.DEVNULL, timeout=timeout, check=False, **keywords)
     except subprocess.TimeoutExpired as e:
-        raise Failed(f"{command[0]}: not done after {timeout} s") from e
+        raise TooSlow(f"{command[0]}: not done after {timeout} s") from e
     except OSError as e:
         raise Failed(f"{command[0]}: {e.strerror}") from e
     if done.returncode != 0:

@@ -14,6 +14,11 @@ import tempfile
 from targets import Failed, MIB, run, wait_until
 
 
+def time_limit(seconds):
+    """For a run that should take so many; most of the rest is for making files."""
+    return 120 + 20 * seconds
+
+
 class Workload:
     def __init__(self, group, name, title, unit, target, measure, fixture=None):
         self.group = group
@@ -40,7 +45,7 @@ class Place:
     def helper(self, program, *arguments):
         seconds = self.bench.seconds
         return json.loads(run([os.path.join(self.bench.helpers, program), *map(str, arguments)],
-                              timeout=300 + 20 * seconds))
+                              timeout=time_limit(seconds)))
 
     def drop_caches(self):
         self.target.drop_caches(self.path)
@@ -109,7 +114,7 @@ def fio(place, name, **options):
     options = {"name": name, "directory": place.path, "ioengine": "psync", "group_reporting": 1,
                "output-format": "json", "randrepeat": 1, **options}
     arguments = [f"--{k}={v}" for k, v in options.items()]
-    text = run(["fio", *arguments], timeout=300 + 20 * place.bench.seconds)
+    text = run(["fio", *arguments], timeout=time_limit(place.bench.seconds))
     return json.loads(text[text.index("{"):])["jobs"][0]
 
 
@@ -285,7 +290,7 @@ def pgbench(clients, *flags):
 def db_bench(f, benchmark, *flags):
     text = run(["db_bench", f"--db={f.place.file('rocks')}", f"--benchmarks={benchmark}",
                 "--threads=1", "--compression_type=none", *flags],
-               timeout=300 + 20 * f.place.bench.seconds)
+               timeout=time_limit(f.place.bench.seconds))
     found = re.search(benchmark + r"\s*:\s*[0-9.]+ micros/op ([0-9]+) ops/sec", text)
     if not found:
         raise Failed("db_bench did not say how many operations")
