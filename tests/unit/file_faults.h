@@ -291,6 +291,25 @@ faults_die_after(uint64_t skip)
     pthread_mutex_unlock(&file_faults.mutex);
 }
 
+static inline uint64_t
+faults_durable_writes(void)
+{
+    pthread_mutex_lock(&file_faults.mutex);
+    uint64_t n = file_faults.durable;
+    pthread_mutex_unlock(&file_faults.mutex);
+    return n;
+}
+
+// What plain writes and fallocate say, and what syncs do, from now on.
+static inline void
+faults_refuse(bool no_space, int sync_error)
+{
+    pthread_mutex_lock(&file_faults.mutex);
+    file_faults.no_space = no_space;
+    file_faults.sync_error = sync_error;
+    pthread_mutex_unlock(&file_faults.mutex);
+}
+
 // A new process; what was written is still in the kernel's cache.
 static inline void
 faults_restart(void)

@@ -541,30 +541,22 @@ START_TEST(a_full_log_says_so_and_goes_on_after_release)
 }
 END_TEST
 
-static void
-set_no_space(bool no_space)
-{
-    pthread_mutex_lock(&file_faults.mutex);
-    file_faults.no_space = no_space;
-    pthread_mutex_unlock(&file_faults.mutex);
-}
-
 START_TEST(a_full_disk_is_enospc_until_there_is_space)
 {
     char *directory = unit_directory_new();
     struct wal_options options = model_options(directory, &file_ops_faulty, 16 * MIB);
     struct journal j;
     journal_init(&j, 100000);
-    set_no_space(true);
+    faults_refuse(true, 0);
     struct wal *w;
     BUFFER_AUTO error = {0};
     ck_assert_int_eq(wal_open(&options, (struct lsn){0}, journal_replay, &j, &w, &error), -ENOSPC);
     size_t files;
-    set_no_space(false);
+    faults_refuse(false, 0);
     w = journal_open(&j, &options);
     journal_append_many(&j, w, 10);
     // The disk is full again, but what is released can be used again.
-    set_no_space(true);
+    faults_refuse(true, 0);
     ck_assert_uint_gt(append_until_full(&j, w, 50), 10);
     ck_assert_int_eq(journal_sync(&j, w), 0);
     struct wal_numbers n;
@@ -573,7 +565,7 @@ START_TEST(a_full_disk_is_enospc_until_there_is_space)
     journal_release(&j, w, j.count);
     if (n.disk_bytes > 4 * MIB)
         ck_assert_uint_gt(append_until_full(&j, w, 50), 0);
-    set_no_space(false);
+    faults_refuse(false, 0);
     journal_append_many(&j, w, 10);
     ck_assert_int_eq(wal_close(w), 0);
     count_segments(directory, &files);

@@ -83,6 +83,16 @@ check_dead(struct wal *w, int error)
     ck_assert_int_eq(wal_reserve(w, 100, clock_monotonic_ms() + MODEL_PATIENCE_MS), -EROFS);
 }
 
+// The log is whole, and nothing is left.
+static void
+end_journal(struct journal *j, const struct wal_options *options, char *directory)
+{
+    ck_assert_int_eq(wal_close(journal_open(j, options)), 0);
+    faults_end();
+    journal_destroy(j);
+    unit_directory_remove(directory);
+}
+
 static void
 fail_every_write_once(uint32_t torn_of_1000)
 {
@@ -106,9 +116,7 @@ fail_every_write_once(uint32_t torn_of_1000)
         if (round % 5 == 4)
             j.first = j.acknowledged;
     }
-    ck_assert_int_eq(wal_close(journal_open(&j, &options)), 0);
-    journal_destroy(&j);
-    unit_directory_remove(directory);
+    end_journal(&j, &options, directory);
 }
 
 START_TEST(a_failed_write_kills_the_log)
@@ -136,9 +144,7 @@ START_TEST(short_and_interrupted_writes_go_on)
         ck_assert_int_eq(wal_close(w), 0);
         j.acknowledged = j.count;
     }
-    ck_assert_int_eq(wal_close(journal_open(&j, &options)), 0);
-    journal_destroy(&j);
-    unit_directory_remove(directory);
+    end_journal(&j, &options, directory);
 }
 END_TEST
 
@@ -171,10 +177,7 @@ crash_again_and_again(uint64_t rounds, uint64_t limit_bytes, uint32_t largest, b
             faults_lose_power(directory);
         }
     }
-    ck_assert_int_eq(wal_close(journal_open(&j, &options)), 0);
-    faults_end();
-    journal_destroy(&j);
-    unit_directory_remove(directory);
+    end_journal(&j, &options, directory);
 }
 
 START_TEST(acknowledged_records_survive_power_loss)
@@ -223,10 +226,7 @@ START_TEST(what_was_recovered_is_made_durable)
         ck_assert_int_eq(wal_close(w), 0);
         faults_lose_power(directory);
     }
-    ck_assert_int_eq(wal_close(journal_open(&j, &options)), 0);
-    faults_end();
-    journal_destroy(&j);
-    unit_directory_remove(directory);
+    end_journal(&j, &options, directory);
 }
 END_TEST
 
@@ -259,10 +259,7 @@ START_TEST(what_a_failed_write_left_in_the_cache_is_not_built_upon)
             ck_assert_int_eq(wal_close(w), 0);
             faults_lose_power(directory);
         }
-        ck_assert_int_eq(wal_close(journal_open(&j, &options)), 0);
-        faults_end();
-        journal_destroy(&j);
-        unit_directory_remove(directory);
+        end_journal(&j, &options, directory);
     }
 }
 END_TEST
@@ -284,15 +281,6 @@ append_large(struct journal *j, struct wal *w, struct wal_slot *slot_out)
     } while (slot_out->length < WAL_START_BYTES);
 }
 
-static uint64_t
-durable_writes(void)
-{
-    pthread_mutex_lock(&file_faults.mutex);
-    uint64_t n = file_faults.durable;
-    pthread_mutex_unlock(&file_faults.mutex);
-    return n;
-}
-
 // What was begun without a flush needs one all the same, and gets it with what came after it.
 START_TEST(what_was_started_is_made_durable)
 {
@@ -307,7 +295,7 @@ START_TEST(what_was_started_is_made_durable)
         struct wal_slot slot;
         for (unsigned i = 0; i < 4; i++) {
             append_large(&j, w, &slot);
-            uint64_t before = durable_writes();
+            uint64_t before = faults_durable_writes();
             wal_start_writing(w, &slot);
             wal_start_writing(w, &slot); // there is nothing more to do
             journal_append_many(&j, w, i % 2 ? round % 3 : 0);
@@ -315,7 +303,7 @@ START_TEST(what_was_started_is_made_durable)
                 break; // not acknowledged: may be gone, in part as well
             ck_assert_int_eq(journal_sync(&j, w), 0);
             // A segment may have begun; else it was fdatasync.
-            ck_assert_uint_le(durable_writes(), before + 3);
+            ck_assert_uint_le(faults_durable_writes(), before + 3);
         }
         if (round % 4 == 3) {
             faults_die_after(0);
@@ -324,10 +312,7 @@ START_TEST(what_was_started_is_made_durable)
         (void)!wal_close(w);
         faults_lose_power(directory);
     }
-    ck_assert_int_eq(wal_close(journal_open(&j, &options)), 0);
-    faults_end();
-    journal_destroy(&j);
-    unit_directory_remove(directory);
+    end_journal(&j, &options, directory);
 }
 END_TEST
 
@@ -342,22 +327,14 @@ START_TEST(an_error_after_a_start_kills_the_log)
         struct wal *w = journal_open(&j, &options);
         struct wal_slot slot;
         append_large(&j, w, &slot);
-        pthread_mutex_lock(&file_faults.mutex);
-        file_faults.no_space = which == 0;
-        file_faults.sync_error = which == 1 ? -EIO : 0;
-        pthread_mutex_unlock(&file_faults.mutex);
+        faults_refuse(which == 0, which == 1 ? -EIO : 0);
         wal_start_writing(w, &slot);
         ck_assert_int_eq(journal_sync(&j, w), -EIO);
         int error = which == 0 ? -ENOSPC : -EIO;
         check_dead(w, error);
         ck_assert_int_eq(wal_close(w), error);
-        pthread_mutex_lock(&file_faults.mutex);
-        file_faults.no_space = false;
-        file_faults.sync_error = 0;
-        pthread_mutex_unlock(&file_faults.mutex);
-        ck_assert_int_eq(wal_close(journal_open(&j, &options)), 0);
-        journal_destroy(&j);
-        unit_directory_remove(directory);
+        faults_refuse(false, 0);
+        end_journal(&j, &options, directory);
     }
 }
 END_TEST
@@ -381,9 +358,7 @@ START_TEST(a_recovery_that_cannot_read_or_sync_fails)
     j.next = 0;
     ck_assert_int_eq(wal_open(&options, (struct lsn){0}, journal_replay, &j, &w, &error), -EIO);
     file_faults.sync_error = 0;
-    ck_assert_int_eq(wal_close(journal_open(&j, &options)), 0);
-    journal_destroy(&j);
-    unit_directory_remove(directory);
+    end_journal(&j, &options, directory);
 }
 END_TEST
 

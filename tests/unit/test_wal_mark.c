@@ -475,23 +475,6 @@ START_TEST(a_log_from_before_there_was_a_mark_is_taken_over)
 }
 END_TEST
 
-static uint64_t
-durable_writes(void)
-{
-    pthread_mutex_lock(&file_faults.mutex);
-    uint64_t n = file_faults.durable;
-    pthread_mutex_unlock(&file_faults.mutex);
-    return n;
-}
-
-static void
-set_no_space(bool no_space)
-{
-    pthread_mutex_lock(&file_faults.mutex);
-    file_faults.no_space = no_space;
-    pthread_mutex_unlock(&file_faults.mutex);
-}
-
 START_TEST(a_mark_that_cannot_be_written_kills_the_log)
 {
     struct fixture f;
@@ -516,11 +499,11 @@ START_TEST(a_full_disk_does_not_keep_a_log_from_being_opened)
     struct fixture f;
     fixture_init(&f, 6000);
     fixture_fill(&f, 100000, false);
-    set_no_space(true);
+    faults_refuse(true, 0);
     struct wal *w = journal_open(&f.journal, &f.options);
     fixture_append(&f, w, 200000);
     ck_assert_int_eq(wal_close(w), 0);
-    set_no_space(false);
+    faults_refuse(false, 0);
     open_and_close(&f);
     fixture_end(&f);
 }
@@ -533,14 +516,14 @@ START_TEST(the_mark_costs_one_write_a_segment)
     fixture_init(&f, 6000);
     struct wal *w = journal_open(&f.journal, &f.options);
     struct wal_numbers n;
-    uint64_t before = durable_writes();
+    uint64_t before = faults_durable_writes();
     do {
         journal_append_many(&f.journal, w, 20);
         ck_assert_int_eq(journal_sync(&f.journal, w), 0);
         wal_numbers(w, &n);
     } while (n.append.v < 3 * SEGMENT);
     uint64_t segments = n.append.v / SEGMENT + 1;
-    ck_assert_uint_le(durable_writes() - before, n.flushes + 2 * segments);
+    ck_assert_uint_le(faults_durable_writes() - before, n.flushes + 2 * segments);
     ck_assert_int_eq(wal_close(w), 0);
     fixture_end(&f);
 }
