@@ -276,7 +276,7 @@ volume_press_if_needed(struct volume *v)
 {
     struct wal_numbers n;
     wal_numbers(v->wal, &n);
-    if (n.retained_bytes < n.limit_bytes / 8 * 3 && !n.waiting)
+    if (n.retained_bytes < n.limit_bytes / 8 * 3 && !n.starved)
         return;
     volume_press(v);
 }

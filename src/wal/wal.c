@@ -364,6 +364,7 @@ wal_numbers(struct wal *w, struct wal_numbers *numbers_out)
         .flushes = w->flushes,
         .failed = w->failed,
         .waiting = w->reserving,
+        .starved = wal_is_starved_locked(w),
         .spare_error = w->spare_error,
     };
     lock_release(&w->lock);

@@ -149,6 +149,7 @@ struct wal_numbers {
     uint64_t flushes;    // durable writes
     int failed;          // 0 or the errno the log died of
     unsigned waiting;    // threads that wait for room
+    bool starved;        // they do, and only a release can make it
     int spare_error;     // 0, or why the last new segment could not be made; it is tried again
 };
 void wal_numbers(struct wal *w, struct wal_numbers *numbers_out);

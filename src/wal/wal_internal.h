@@ -51,9 +51,8 @@ struct wal {
     uint64_t ring_bytes;
     struct lsn append;
     struct lsn flushed;
-    struct lsn
-        started;   // above flushed: in the segment of `flushed`, on its way to the disk below this
-    bool flushing; // a thread writes a batch; when it is done it looks who waits
+    struct lsn started; // above flushed: in its segment, on its way to the disk below this
+    bool flushing;      // a thread writes a batch; when it is done it looks who waits
     struct lsn released;
     struct lsn last_end;        // of the newest record; what the next segment's prior_end says
     struct list_node slots;     // begun, not filled, in order of LSN
@@ -105,6 +104,8 @@ MUST_CHECK int wal_mark_advance(struct wal *w, const struct wal_segment *s, stru
 // wal_room.c
 // The segment that is being appended to, or NULL.
 struct wal_segment *wal_newest_locked(const struct wal *w);
+// Whether who waits for room waits for segments, and no more of them can be made.
+bool wal_is_starved_locked(const struct wal *w);
 
 // wal.c: turns segments that nobody needs into spares; collects those that are to be removed, which
 // is done without the lock. A segment that the flusher is not done with stays, whatever was

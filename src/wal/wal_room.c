@@ -14,6 +14,7 @@
 struct reserver {
     struct list_node node; // in w->reservers
     uint64_t turn;
+    uint64_t bytes;
 };
 
 struct wal_segment *
@@ -25,10 +26,8 @@ wal_newest_locked(const struct wal *w)
 }
 
 static bool
-has_room_locked(const struct wal *w, uint64_t bytes)
+has_segment_room_locked(const struct wal *w, uint64_t bytes)
 {
-    if (w->append.v - w->flushed.v + w->reserved + bytes + 2 * GAP_MAX > w->ring_bytes)
-        return false;
     uint64_t usable = 0;
     struct wal_segment *current = wal_newest_locked(w);
     if (current && w->append.v + WAL_RECORD_MAX < current->start.v + current->bytes)
@@ -39,9 +38,25 @@ has_room_locked(const struct wal *w, uint64_t bytes)
 }
 
 static bool
-may_go_locked(const struct wal *w, const struct reserver *x, uint64_t bytes)
+has_room_locked(const struct wal *w, uint64_t bytes)
 {
-    return w->reservers.next == &x->node && has_room_locked(w, bytes);
+    return w->append.v - w->flushed.v + w->reserved + bytes + 2 * GAP_MAX <= w->ring_bytes &&
+           has_segment_room_locked(w, bytes);
+}
+
+static bool
+may_go_locked(const struct wal *w, const struct reserver *x)
+{
+    return w->reservers.next == &x->node && has_room_locked(w, x->bytes);
+}
+
+bool
+wal_is_starved_locked(const struct wal *w)
+{
+    if (list_is_empty(&w->reservers) || (w->segment_count < w->segments_max && w->spare_error == 0))
+        return false;
+    const struct reserver *first = CONTAINER_OF(w->reservers.next, struct reserver, node);
+    return !has_segment_room_locked(w, first->bytes);
 }
 
 // In order of turns: who comes again takes its old place.
@@ -56,18 +71,18 @@ queue_locked(struct wal *w, struct reserver *x)
 }
 
 static int
-wait_locked(struct wal *w, struct reserver *x, uint64_t bytes, uint64_t deadline_ms)
+wait_locked(struct wal *w, struct reserver *x, uint64_t deadline_ms)
 {
     int rc = 0;
     queue_locked(w, x);
-    while (rc == 0 && w->failed == 0 && !may_go_locked(w, x, bytes)) {
+    while (rc == 0 && w->failed == 0 && !may_go_locked(w, x)) {
         w->spare_wanted = true;
         condition_signal(&w->prepare);
         condition_signal(&w->work);
         w->reserving++;
         bool in_time = condition_wait_until(&w->room, &w->lock, deadline_ms);
         w->reserving--;
-        if (!in_time && !may_go_locked(w, x, bytes))
+        if (!in_time && !may_go_locked(w, x))
             rc = -ENOSPC;
     }
     list_remove(&x->node);
@@ -84,8 +99,8 @@ wal_reserve_in_turn(struct wal *w, uint32_t bytes, uint64_t deadline_ms, uint64_
     if (w->failed == 0 && !(list_is_empty(&w->reservers) && has_room_locked(w, bytes))) {
         if (*turn == 0)
             *turn = ++w->turns;
-        struct reserver x = {.turn = *turn};
-        rc = wait_locked(w, &x, bytes, deadline_ms);
+        struct reserver x = {.turn = *turn, .bytes = bytes};
+        rc = wait_locked(w, &x, deadline_ms);
     }
     if (w->failed != 0)
         rc = -EROFS;

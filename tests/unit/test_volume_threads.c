@@ -263,11 +263,59 @@ START_TEST(threads_do_not_get_in_each_others_way)
 }
 END_TEST
 
+struct streamer {
+    struct thread thread;
+    struct volume *v;
+    struct object_id object;
+    uint64_t seed;
+};
+
+#define PIECE        (1u << 20)
+#define STREAM_BYTES (24 * PIECE)
+
+static void
+stream_run(void *argument)
+{
+    struct streamer *x = argument;
+    for (uint64_t at = 0; at < STREAM_BYTES; at += PIECE)
+        volume_world_fill(x->v, x->object, at, PIECE, x->seed + at);
+}
+
+// Writers that are faster than the disk wait for the log's flushes. A checkpoint would not help
+// them, and would stage again and again what they go on with.
+START_TEST(streams_wait_for_the_disk_without_checkpoints)
+{
+    struct volume_world w;
+    volume_world_new(&w);
+    w.config.wal_limit_bytes = 512u << 20;
+    w.config.page_cache_bytes = 64u << 20;
+    volume_world_open(&w);
+    struct streamer x[4];
+    for (unsigned i = 0; i < ARRAY_LENGTH(x); i++) {
+        char name[] = {'a', (char)('0' + i), 0};
+        x[i] = (struct streamer){
+            .v = w.v, .object = volume_world_make_file(w.v, name), .seed = 100 * i};
+        ck_assert_int_eq(thread_start(&x[i].thread, "stream", stream_run, &x[i]), 0);
+    }
+    for (unsigned i = 0; i < ARRAY_LENGTH(x); i++)
+        thread_join(&x[i].thread);
+    struct volume_status status;
+    volume_status(w.v, &status);
+    ck_assert_uint_eq(status.checkpoints, 0);
+    for (unsigned i = 0; i < ARRAY_LENGTH(x); i++)
+        for (uint64_t at = 0; at < STREAM_BYTES; at += PIECE)
+            volume_world_expect(w.v, x[i].object, at, PIECE, x[i].seed + at);
+    volume_world_free(&w);
+}
+END_TEST
+
 int
 main(void)
 {
     Suite *s = suite_create("volume_threads");
-    unit_add(
-        s, "threads_do_not_get_in_each_others_way", threads_do_not_get_in_each_others_way, 300);
+#define ADD(test) unit_add(s, #test, test, 300)
+    ADD(threads_do_not_get_in_each_others_way);
+    ADD(streams_wait_for_the_disk_without_checkpoints);
+#undef ADD
     return unit_run(s);
 }

@@ -273,6 +273,66 @@ START_TEST(a_large_record_gets_through_a_stream_of_small_ones)
 }
 END_TEST
 
+static bool
+is_starved(struct wal *w)
+{
+    struct wal_numbers n;
+    wal_numbers(w, &n);
+    return n.starved;
+}
+
+// A log that is full needs somebody who releases; one that has only not been flushed yet does not.
+START_TEST(who_waits_for_a_flush_is_not_starved)
+{
+    struct fixture f;
+    fixture_init(&f);
+    unsigned served = 0;
+    struct waiter x;
+    unsigned taken = take_nearly_all(f.wal);
+    waiter_start(&x, f.wal, LARGE, MODEL_PATIENCE_MS, &served);
+    wait_for_waiters(f.wal, 1);
+    // At the limit there are segments for more than the ring holds; they may still be made.
+    uint64_t deadline = clock_monotonic_ms() + MODEL_PATIENCE_MS;
+    while (is_starved(f.wal)) {
+        ck_assert_uint_lt(clock_monotonic_ms(), deadline);
+        clock_sleep_ms(1);
+    }
+    give_back(f.wal, taken);
+    thread_join(&x.thread);
+    ck_assert_int_eq(x.result, 0);
+    wal_unreserve(f.wal, LARGE);
+    fixture_end(&f);
+}
+END_TEST
+
+START_TEST(who_waits_for_a_release_is_starved)
+{
+    char *directory = unit_directory_new();
+    struct wal_options options = model_options(directory, NULL, 16 * MIB);
+    struct journal j;
+    journal_init(&j, 100000);
+    struct wal *w = journal_open(&j, &options);
+    size_t index;
+    while (journal_append(&j, w, j.next_id, 2000, &index) == 0) {
+        j.next_id++;
+        ck_assert_int_eq(journal_sync(&j, w), 0);
+    }
+    ck_assert(!is_starved(w)); // nobody waits
+    unsigned served = 0;
+    struct waiter x;
+    waiter_start(&x, w, LARGE, MODEL_PATIENCE_MS, &served);
+    wait_for_waiters(w, 1);
+    ck_assert(is_starved(w));
+    journal_release(&j, w, j.count);
+    thread_join(&x.thread);
+    ck_assert_int_eq(x.result, 0);
+    wal_unreserve(w, LARGE);
+    ck_assert_int_eq(wal_close(w), 0);
+    journal_destroy(&j);
+    unit_directory_remove(directory);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -283,6 +343,8 @@ main(void)
     ADD(who_gives_up_lets_the_next_one_through);
     ADD(who_comes_again_keeps_its_place);
     ADD(a_large_record_gets_through_a_stream_of_small_ones);
+    ADD(who_waits_for_a_flush_is_not_starved);
+    ADD(who_waits_for_a_release_is_starved);
 #undef ADD
     return unit_run(s);
 }
