@@ -16,17 +16,19 @@ frame_crc(const uint8_t *p, uint32_t stored)
 }
 
 uint32_t
-blob_frame_pack(const uint8_t *data, uint32_t pages, uint8_t *out)
+blob_frame_pack(uint8_t *frame, uint32_t pages, uint8_t *room, const uint8_t **stored_out)
 {
     assert(pages > 0 && pages <= BLOB_FRAME_PAGES);
     uint32_t raw = pages * PAGE_BYTES;
-    uint32_t room = raw - raw / COMPRESS_MARGIN;
+    uint32_t most = raw - raw / COMPRESS_MARGIN;
+    uint8_t *out = room;
     uint32_t flags = FRAME_FLAG_LZ4;
-    uint32_t length = (uint32_t)compress_block(data, raw, out + FRAME_PAYLOAD, room);
+    uint32_t length =
+        (uint32_t)compress_block(frame + FRAME_PAYLOAD, raw, room + FRAME_PAYLOAD, most);
     if (length == 0) {
+        out = frame;
         flags = 0;
         length = raw;
-        memcpy(out + FRAME_PAYLOAD, data, raw);
     }
     uint32_t stored = FRAME_PAYLOAD + length;
     put_le32(out + FRAME_STORED, stored);
@@ -34,6 +36,7 @@ blob_frame_pack(const uint8_t *data, uint32_t pages, uint8_t *out)
     put_le16(out + FRAME_FLAGS, (uint16_t)flags);
     put_le16(out + FRAME_RESERVED, 0);
     put_le32(out + FRAME_CRC, frame_crc(out, stored));
+    *stored_out = out;
     return stored;
 }
 

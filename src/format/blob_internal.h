@@ -173,8 +173,11 @@ blob_frame_pages(uint32_t slots, uint32_t frame)
     return left < BLOB_FRAME_PAGES ? left : BLOB_FRAME_PAGES;
 }
 
-// Packs `pages` pages to `out` (BLOB_FRAME_STORED_MAX of room); returns the stored length.
-MUST_CHECK uint32_t blob_frame_pack(const uint8_t *data, uint32_t pages, uint8_t *out);
+// Packs the `pages` pages that lie BLOB_FRAME_HEADER bytes behind `frame`; returns the stored
+// length. The stored bytes are in `room` (BLOB_FRAME_STORED_MAX) or, when they do not compress, in
+// `frame`.
+MUST_CHECK uint32_t blob_frame_pack(
+    uint8_t *frame, uint32_t pages, uint8_t *room, const uint8_t **stored_out);
 
 // The first run of set bits at or after bit `at`; false when there is none.
 bool page_mask_next_range(

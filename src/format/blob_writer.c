@@ -34,8 +34,8 @@ struct blob_writer {
     struct buffer runs;
     struct buffer patch_ranges;
 
-    uint8_t pages[BLOB_FRAME_BYTES]; // of the frame that fills up
-    uint8_t stored[BLOB_FRAME_STORED_MAX];
+    uint8_t frame[BLOB_FRAME_STORED_MAX]; // that fills up: pages behind room for the header
+    uint8_t packed[BLOB_FRAME_STORED_MAX];
 };
 
 struct blob_writer *
@@ -107,9 +107,10 @@ give_frame(struct blob_writer *w)
     uint32_t pages = w->slots % BLOB_FRAME_PAGES;
     if (pages == 0)
         pages = BLOB_FRAME_PAGES;
-    uint32_t stored = blob_frame_pack(w->pages, pages, w->stored);
-    buffer_append_le32(&w->frame_lengths, stored);
-    return give_hashed(w, w->stored, stored);
+    const uint8_t *stored;
+    uint32_t n = blob_frame_pack(w->frame, pages, w->packed, &stored);
+    buffer_append_le32(&w->frame_lengths, n);
+    return give_hashed(w, stored, n);
 }
 
 static void
@@ -154,7 +155,7 @@ static uint8_t *
 begin_slot(struct blob_writer *w, enum blob_page_state state, uint32_t page)
 {
     extend_run(w, state, page, 1);
-    return w->pages + w->slots % BLOB_FRAME_PAGES * PAGE_BYTES;
+    return w->frame + BLOB_FRAME_HEADER + w->slots % BLOB_FRAME_PAGES * PAGE_BYTES;
 }
 
 static int
