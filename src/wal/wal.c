@@ -27,10 +27,9 @@ preparer_run(void *argument)
     uint64_t retry_at_ms = 0;
     lock_take(&w->lock);
     while (!w->preparer_stopping) {
-        bool wanted = (w->spare_wanted || list_is_empty(&w->spares)) &&
+        bool wanted = wal_spares_locked(w) < w->spares_wanted &&
                       w->segment_count < w->segments_max && w->failed == 0;
         if (!wanted) {
-            w->spare_wanted = false;
             condition_wait(&w->prepare, &w->lock);
             continue;
         }
@@ -46,7 +45,6 @@ preparer_run(void *argument)
         lock_take(&w->lock);
         w->spare_error = rc;
         if (rc == 0) {
-            w->spare_wanted = false;
             list_append(&w->spares, &s->node);
             condition_broadcast(&w->room);
             continue;
@@ -116,7 +114,7 @@ begin_segment_locked(struct wal *w)
     s->header_written = false;
     list_append(&w->live, &s->node);
     w->append.v = start + WAL_SEGMENT_HEADER_BYTES;
-    if (list_is_empty(&w->spares))
+    if (wal_spares_locked(w) < w->spares_wanted)
         condition_signal(&w->prepare);
 }
 
@@ -409,6 +407,7 @@ wal_new(const struct wal_options *options)
     w->mark_fd = -1;
     w->volume = options->volume;
     w->callers_flush = options->callers_flush;
+    w->spares_wanted = 1;
     w->limit_bytes = options->limit_bytes;
     w->segment_bytes = options->segment_bytes
                            ? options->segment_bytes

@@ -61,8 +61,8 @@ struct wal {
     unsigned reserving;         // threads that wait for room
     struct list_node reservers; // the same, in order of their turns
     uint64_t turns;             // given out
-    bool spare_wanted;
-    int spare_error; // why the last segment could not be made; 0: it could
+    uint32_t spares_wanted;     // so many are kept ready while the limit allows
+    int spare_error;            // why the last segment could not be made; 0: it could
 
     struct list_node live;
     struct list_node spares;
@@ -104,6 +104,7 @@ MUST_CHECK int wal_mark_advance(struct wal *w, const struct wal_segment *s, stru
 // wal_room.c
 // The segment that is being appended to, or NULL.
 struct wal_segment *wal_newest_locked(const struct wal *w);
+uint32_t wal_spares_locked(const struct wal *w);
 // Whether who waits for room waits for segments, and no more of them can be made.
 bool wal_is_starved_locked(const struct wal *w);
 

@@ -10,6 +10,9 @@
 // twice at most, because the ring is not larger than two of them.
 #define GAP_MAX (WAL_RECORD_MAX + WAL_SEGMENT_HEADER_BYTES)
 
+#define SPARES_FOR_STREAM  2u
+#define SPARES_AFTER_STALL 4u
+
 // Somebody who waits; on its stack.
 struct reserver {
     struct list_node node; // in w->reservers
@@ -23,6 +26,15 @@ wal_newest_locked(const struct wal *w)
     if (list_is_empty(&w->live))
         return NULL;
     return CONTAINER_OF(w->live.previous, struct wal_segment, node);
+}
+
+uint32_t
+wal_spares_locked(const struct wal *w)
+{
+    uint32_t count = 0;
+    for (const struct list_node *n = w->spares.next; n != &w->spares; n = n->next)
+        count++;
+    return count;
 }
 
 static bool
@@ -70,14 +82,28 @@ queue_locked(struct wal *w, struct reserver *x)
     list_append(at, &x->node);
 }
 
+// Who waits writes a stream, and will need more than the one segment that is always ready. Each
+// that is made costs the disk as much as what will be written to it.
+static void
+want_spares_locked(struct wal *w, const struct reserver *x)
+{
+    uint32_t wanted = SPARES_FOR_STREAM;
+    if (!has_segment_room_locked(w, x->bytes)) {
+        uint32_t more = wal_spares_locked(w) + 1;
+        wanted = more > SPARES_AFTER_STALL ? more : SPARES_AFTER_STALL;
+    }
+    if (wanted > w->spares_wanted)
+        w->spares_wanted = wanted;
+    condition_signal(&w->prepare);
+}
+
 static int
 wait_locked(struct wal *w, struct reserver *x, uint64_t deadline_ms)
 {
     int rc = 0;
     queue_locked(w, x);
     while (rc == 0 && w->failed == 0 && !may_go_locked(w, x)) {
-        w->spare_wanted = true;
-        condition_signal(&w->prepare);
+        want_spares_locked(w, x);
         condition_signal(&w->work);
         w->reserving++;
         bool in_time = condition_wait_until(&w->room, &w->lock, deadline_ms);

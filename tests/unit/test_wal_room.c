@@ -305,6 +305,29 @@ START_TEST(who_waits_for_a_flush_is_not_starved)
 }
 END_TEST
 
+// Segments that nobody needs cost the disk as much as what was written.
+START_TEST(who_waits_for_a_flush_gets_few_segments)
+{
+    char *directory = unit_directory_new();
+    struct wal_options options = model_options(directory, NULL, 64 * MIB);
+    struct wal *w;
+    BUFFER_AUTO error = {0};
+    ck_assert_int_eq(wal_open(&options, (struct lsn){0}, no_replay, NULL, &w, &error), 0);
+    unsigned taken = 0;
+    while (wal_reserve(w, SMALL, clock_monotonic_ms() + 1000) == 0)
+        taken++;
+    for (int i = 0; i < 50; i++)
+        ck_assert_int_eq(wal_reserve(w, LARGE, clock_monotonic_ms() + 10), -ENOSPC);
+    struct wal_numbers n;
+    wal_numbers(w, &n);
+    ck_assert_uint_ge(n.disk_bytes, 16 * MIB); // all that the ring takes has its place
+    ck_assert_uint_le(n.disk_bytes, 32 * MIB);
+    give_back(w, taken);
+    ck_assert_int_eq(wal_close(w), 0);
+    unit_directory_remove(directory);
+}
+END_TEST
+
 START_TEST(who_waits_for_a_release_is_starved)
 {
     char *directory = unit_directory_new();
@@ -344,6 +367,7 @@ main(void)
     ADD(who_comes_again_keeps_its_place);
     ADD(a_large_record_gets_through_a_stream_of_small_ones);
     ADD(who_waits_for_a_flush_is_not_starved);
+    ADD(who_waits_for_a_flush_gets_few_segments);
     ADD(who_waits_for_a_release_is_starved);
 #undef ADD
     return unit_run(s);
