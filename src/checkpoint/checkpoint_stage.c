@@ -56,9 +56,9 @@ file_write_behind(struct blob_file *f)
     uint64_t end = f->bytes - f->pending.length;
     if (end < f->started + WRITE_BUFFER)
         return 0;
-    int rc = file_start_writing(f->fd, f->started, end - f->started);
+    int rc = file_start_writing(f->ops, f->fd, f->started, end - f->started);
     if (rc == 0 && f->started > WRITE_BEHIND)
-        rc = file_wait_written(f->fd, 0, f->started - WRITE_BEHIND);
+        rc = file_wait_written(f->ops, f->fd, 0, f->started - WRITE_BEHIND);
     f->started = end;
     return rc;
 }

@@ -58,6 +58,12 @@ system_fallocate(int fd, off_t offset, off_t length)
 }
 
 static int
+system_sync_range(int fd, off_t offset, off_t length, unsigned flags)
+{
+    return sync_file_range(fd, offset, length, flags) < 0 ? -errno : 0;
+}
+
+static int
 system_rename(const char *from, const char *to)
 {
     return rename(from, to) < 0 ? -errno : 0;
@@ -83,6 +89,7 @@ const struct file_ops file_ops_system = {
     .fdatasync = system_fdatasync,
     .fsync = system_fsync,
     .fallocate = system_fallocate,
+    .sync_range = system_sync_range,
     .rename = system_rename,
     .unlink = system_unlink,
     .link = system_link,
@@ -215,27 +222,25 @@ file_set_direct(int fd, bool direct)
 }
 
 static int
-sync_range(int fd, uint64_t offset, uint64_t n, unsigned flags)
+sync_range(const struct file_ops *ops, int fd, uint64_t offset, uint64_t n, unsigned flags)
 {
-    while (n > 0 && sync_file_range(fd, (off_t)offset, (off_t)n, flags) < 0) {
-        if (errno == ENOSYS || errno == ESPIPE)
-            return 0; // only a hint, and fsync does without it
-        if (errno != EINTR)
-            return -errno;
-    }
-    return 0;
+    int rc = 0;
+    while (n > 0 && (rc = ops->sync_range(fd, (off_t)offset, (off_t)n, flags)) == -EINTR)
+        ;
+    // Only a hint, and fsync does without it.
+    return rc == -ENOSYS || rc == -ESPIPE ? 0 : rc;
 }
 
 int
-file_start_writing(int fd, uint64_t offset, uint64_t n)
+file_start_writing(const struct file_ops *ops, int fd, uint64_t offset, uint64_t n)
 {
-    return sync_range(fd, offset, n, SYNC_FILE_RANGE_WRITE);
+    return sync_range(ops, fd, offset, n, SYNC_FILE_RANGE_WRITE);
 }
 
 int
-file_wait_written(int fd, uint64_t offset, uint64_t n)
+file_wait_written(const struct file_ops *ops, int fd, uint64_t offset, uint64_t n)
 {
-    return sync_range(fd, offset, n, SYNC_FILE_RANGE_WAIT_BEFORE);
+    return sync_range(ops, fd, offset, n, SYNC_FILE_RANGE_WAIT_BEFORE);
 }
 
 int
@@ -251,7 +256,7 @@ file_write_direct_at(
     *direct = false;
     if (rc == 0)
         rc = file_write_at(ops, fd, p, n, offset);
-    return rc < 0 ? rc : file_start_writing(fd, offset, n);
+    return rc < 0 ? rc : file_start_writing(ops, fd, offset, n);
 }
 
 int

@@ -26,6 +26,7 @@ struct file_ops {
     int (*fdatasync)(int fd);
     int (*fsync)(int fd);
     int (*fallocate)(int fd, off_t offset, off_t length);
+    int (*sync_range)(int fd, off_t offset, off_t length, unsigned flags); // sync_file_range
     int (*rename)(const char *from, const char *to);
     int (*unlink)(const char *path);
     int (*link)(const char *from, const char *to);
@@ -69,8 +70,8 @@ MUST_CHECK int file_size(int fd, uint64_t *size_out);
 // Begins writing dirty pages of the range to the disk; waits until those begun are there. Neither
 // makes anything durable. The wait takes a write-back error away from a later fsync of this
 // descriptor: what it returns must not be lost.
-MUST_CHECK int file_start_writing(int fd, uint64_t offset, uint64_t n);
-MUST_CHECK int file_wait_written(int fd, uint64_t offset, uint64_t n);
+MUST_CHECK int file_start_writing(const struct file_ops *ops, int fd, uint64_t offset, uint64_t n);
+MUST_CHECK int file_wait_written(const struct file_ops *ops, int fd, uint64_t offset, uint64_t n);
 // Makes the names in the directory `path` durable.
 MUST_CHECK int file_sync_directory(const struct file_ops *ops, const char *path);
 // The directory part of `path` ("." when there is none), in `out`.

@@ -241,7 +241,7 @@ wal_start_writing(struct wal *w, const struct wal_slot *slot)
     lock_release(&w->lock);
     int rc = write_ring(w, &b, false);
     if (rc == 0)
-        rc = file_start_writing(b.segment->fd, b.from - b.segment->start.v, b.to - b.from);
+        rc = file_start_writing(w->ops, b.segment->fd, b.from - b.segment->start.v, b.to - b.from);
     lock_take(&w->lock);
     w->flushing = false;
     if (rc < 0)

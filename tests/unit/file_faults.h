@@ -42,6 +42,7 @@ static struct file_faults {
     bool no_space;     // fallocate and plain writes say ENOSPC
     bool short_writes; // writes are cut short and interrupted now and then
     int sync_error;    // fsync and fdatasync say so
+    int range_error;   // sync_file_range says so
     int read_error;    // pread says so
     uint64_t seed;
     struct hash_table sectors;
@@ -243,6 +244,15 @@ faulty_fallocate(int fd, off_t offset, off_t length)
 }
 
 static int
+faulty_sync_range(int fd, off_t offset, off_t length, unsigned flags)
+{
+    pthread_mutex_lock(&file_faults.mutex);
+    int rc = file_faults.dead ? -EIO : file_faults.range_error;
+    pthread_mutex_unlock(&file_faults.mutex);
+    return rc < 0 ? rc : file_ops_system.sync_range(fd, offset, length, flags);
+}
+
+static int
 faulty_unlink(const char *path)
 {
     pthread_mutex_lock(&file_faults.mutex);
@@ -276,6 +286,7 @@ static const struct file_ops file_ops_faulty = {
     .fdatasync = faulty_sync,
     .fsync = faulty_sync,
     .fallocate = faulty_fallocate,
+    .sync_range = faulty_sync_range,
     .rename = faulty_rename,
     .unlink = faulty_unlink,
     .link = faulty_link,
@@ -300,13 +311,14 @@ faults_durable_writes(void)
     return n;
 }
 
-// What plain writes and fallocate say, and what syncs do, from now on.
+// What plain writes and fallocate, syncs, and sync_file_range say from now on.
 static inline void
-faults_refuse(bool no_space, int sync_error)
+faults_refuse(bool no_space, int sync_error, int range_error)
 {
     pthread_mutex_lock(&file_faults.mutex);
     file_faults.no_space = no_space;
     file_faults.sync_error = sync_error;
+    file_faults.range_error = range_error;
     pthread_mutex_unlock(&file_faults.mutex);
 }
 

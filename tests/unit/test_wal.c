@@ -547,16 +547,16 @@ START_TEST(a_full_disk_is_enospc_until_there_is_space)
     struct wal_options options = model_options(directory, &file_ops_faulty, 16 * MIB);
     struct journal j;
     journal_init(&j, 100000);
-    faults_refuse(true, 0);
+    faults_refuse(true, 0, 0);
     struct wal *w;
     BUFFER_AUTO error = {0};
     ck_assert_int_eq(wal_open(&options, (struct lsn){0}, journal_replay, &j, &w, &error), -ENOSPC);
     size_t files;
-    faults_refuse(false, 0);
+    faults_refuse(false, 0, 0);
     w = journal_open(&j, &options);
     journal_append_many(&j, w, 10);
     // The disk is full again, but what is released can be used again.
-    faults_refuse(true, 0);
+    faults_refuse(true, 0, 0);
     ck_assert_uint_gt(append_until_full(&j, w, 50), 10);
     ck_assert_int_eq(journal_sync(&j, w), 0);
     struct wal_numbers n;
@@ -565,7 +565,7 @@ START_TEST(a_full_disk_is_enospc_until_there_is_space)
     journal_release(&j, w, j.count);
     if (n.disk_bytes > 4 * MIB)
         ck_assert_uint_gt(append_until_full(&j, w, 50), 0);
-    faults_refuse(false, 0);
+    faults_refuse(false, 0, 0);
     journal_append_many(&j, w, 10);
     ck_assert_int_eq(wal_close(w), 0);
     count_segments(directory, &files);

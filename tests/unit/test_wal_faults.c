@@ -316,10 +316,10 @@ START_TEST(what_was_started_is_made_durable)
 }
 END_TEST
 
-// The write itself fails, or the sync that it was begun for.
+// The write itself fails, or the sync that it was begun for, or what the disk was told.
 START_TEST(an_error_after_a_start_kills_the_log)
 {
-    for (int which = 0; which < 2; which++) {
+    for (int which = 0; which < 3; which++) {
         char *directory = unit_directory_new();
         struct wal_options options = model_options(directory, &file_ops_faulty, 64 * MIB);
         struct journal j;
@@ -327,13 +327,13 @@ START_TEST(an_error_after_a_start_kills_the_log)
         struct wal *w = journal_open(&j, &options);
         struct wal_slot slot;
         append_large(&j, w, &slot);
-        faults_refuse(which == 0, which == 1 ? -EIO : 0);
+        faults_refuse(which == 0, which == 1 ? -EIO : 0, which == 2 ? -EIO : 0);
         wal_start_writing(w, &slot);
         ck_assert_int_eq(journal_sync(&j, w), -EIO);
         int error = which == 0 ? -ENOSPC : -EIO;
         check_dead(w, error);
         ck_assert_int_eq(wal_close(w), error);
-        faults_refuse(false, 0);
+        faults_refuse(false, 0, 0);
         end_journal(&j, &options, directory);
     }
 }

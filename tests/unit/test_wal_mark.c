@@ -499,11 +499,11 @@ START_TEST(a_full_disk_does_not_keep_a_log_from_being_opened)
     struct fixture f;
     fixture_init(&f, 6000);
     fixture_fill(&f, 100000, false);
-    faults_refuse(true, 0);
+    faults_refuse(true, 0, 0);
     struct wal *w = journal_open(&f.journal, &f.options);
     fixture_append(&f, w, 200000);
     ck_assert_int_eq(wal_close(w), 0);
-    faults_refuse(false, 0);
+    faults_refuse(false, 0, 0);
     open_and_close(&f);
     fixture_end(&f);
 }
