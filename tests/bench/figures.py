@@ -55,15 +55,15 @@ FIGURES = [
 ]
 
 
-def write_random(path, size, page=4096, random=4096):
+def write_random(path, size, random=4096):
     """Of each page the first bytes are random and the others zeros."""
     with open(path, "wb") as f:
         for _ in range(0, size, MIB):
-            if random == page:
+            if random == 4096:
                 f.write(os.urandom(MIB))
             else:
-                f.write(b"".join(os.urandom(random) + bytes(page - random)
-                                 for _ in range(0, MIB, page)))
+                f.write(b"".join(os.urandom(random) + bytes(4096 - random)
+                                 for _ in range(0, MIB, 4096)))
         f.flush()
         os.fsync(f.fileno())
 
@@ -115,14 +115,16 @@ def settled_cpu_seconds(t):
     return cpu
 
 
-def checkpoint_cpu(bench, t, data):
-    """Of a checkpoint of this file and of its floor, in s/GiB."""
+def timed_checkpoint(bench, t, data):
+    """Of this file: its seconds, its CPU and that of its floor in s/GiB."""
     gib = os.path.getsize(data) / MIB / 1024
     cpu = settled_cpu_seconds(t)
+    began = time.monotonic()
     t.checkpoint()
+    seconds = time.monotonic() - began
     cpu = t.cpu_seconds() - cpu
     floor = json.loads(run([os.path.join(bench.helpers, "bench_io"), "cpu", data]))
-    return cpu / gib, floor["cpu_seconds"] / gib
+    return seconds, cpu / gib, floor["cpu_seconds"] / gib
 
 
 def checkpoint(bench, add):
@@ -134,24 +136,20 @@ def checkpoint(bench, add):
         for _ in range(bench.runs):
             data = os.path.join(t.path, "data")
             write_random(data, size * MIB, random=2048)
-            cpu, floor = checkpoint_cpu(bench, t, data)
+            _, cpu, floor = timed_checkpoint(bench, t, data)
             add("checkpoint-cpu-half", cpu, floor)
             write_random(data, size * MIB)
-            before, cpu = t.status(), settled_cpu_seconds(t)
-            began = time.monotonic()
-            t.checkpoint()
-            seconds = time.monotonic() - began
-            cpu = t.cpu_seconds() - cpu
+            before = t.status()
+            seconds, cpu, floor = timed_checkpoint(bench, t, data)
             after = t.status()
             upload = last_event(t, "checkpoint.uploaded")
             began = time.monotonic()
             bench.store.put_all(plain, 4)
             plain_rate = size / (time.monotonic() - began)
-            floor = json.loads(run([os.path.join(bench.helpers, "bench_io"), "cpu", data]))
             add("upload-rate", upload["uploaded_bytes"] / MIB / (upload["duration_ms"] / 1e3),
                 plain_rate)
             add("checkpoint-rate", size / seconds, plain_rate)
-            add("checkpoint-cpu", cpu / size * 1024, floor["cpu_seconds"] / size * 1024)
+            add("checkpoint-cpu", cpu, floor)
             add("checkpoint-bytes",
                 (after["store_bytes_written"] - before["store_bytes_written"]) / (size * MIB))
             requests = sum(after[k] - before[k] for k in after if k.endswith("_requests"))
