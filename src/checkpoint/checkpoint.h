@@ -31,6 +31,7 @@
 #include "checkpoint/checkpoint_planner.h"
 #include "chunk/chunk_reader.h"
 #include "manifest/manifest.h"
+#include "platform/flush_pace.h"
 #include "platform/lock.h"
 #include "remote/remote_manifest.h"
 #include "store/local_store.h"
@@ -76,6 +77,7 @@ struct checkpoint_options {
     struct local_store *local;
     struct remote_place place; // place.scratch is ROOT/checkpoint_scratch
     const struct file_ops *ops;
+    struct flush_pace *pace; // flushes of the checkpoint keep it; or NULL
     uint64_t interval_ms; // 0: no timer
     uint64_t upload_deadline_ms;
     unsigned upload_threads;

@@ -195,6 +195,7 @@ static void
 upload_run(void *argument)
 {
     struct publication *p = argument;
+    flush_pace_bind(p->c->options.pace);
     for (;;) {
         lock_take(&p->lock);
         bool more = p->error == 0 && p->next < p->upload_count;

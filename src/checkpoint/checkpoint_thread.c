@@ -219,6 +219,7 @@ static void
 fold_run(void *argument)
 {
     struct checkpoint *c = argument;
+    flush_pace_bind(c->options.pace);
     lock_take(&c->lock);
     while (!c->stopping) {
         uint64_t now = clock_monotonic_ms();
@@ -291,6 +292,7 @@ static void
 publish_run(void *argument)
 {
     struct checkpoint *c = argument;
+    flush_pace_bind(c->options.pace);
     lock_take(&c->lock);
     while (!c->stopping) {
         uint64_t now = clock_monotonic_ms();

@@ -159,6 +159,7 @@ manifest_open(
     lock_init(&m->lock, "manifest_queue", LOCK_RANK_MANIFEST);
     condition_init(&m->wanted);
     list_init(&m->queue);
+    m->pace = options->pace;
     int rc = open_all(m, directory, options);
     if (rc < 0) {
         free_manifest(m);

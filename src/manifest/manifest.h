@@ -18,6 +18,7 @@
 #include "base/types.h"
 #include "format/change.h"
 #include "format/records.h"
+#include "platform/flush_pace.h"
 
 struct manifest;
 
@@ -25,6 +26,7 @@ struct manifest_options {
     uint64_t map_bytes; // initial size of the map; 0: 64 GiB, or less where address space is short.
                         // It is address space only, and grows by itself
     bool no_sync;       // for throwaway environments (views) and tests
+    struct flush_pace *pace; // of commits to the db, which those of the manifest keep; or NULL
 };
 
 // Opens or creates the environment in `directory` (made if missing) and starts the writer thread.

@@ -27,6 +27,7 @@ struct manifest {
     struct lmdb_env *env;
     struct uuid root_id;
     struct thread writer;
+    struct flush_pace *pace;
 
     struct lock lock; // "manifest_queue" protects the following
     struct condition wanted;

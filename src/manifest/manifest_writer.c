@@ -7,6 +7,7 @@
 
 #include "manifest/manifest_internal.h"
 #include "platform/crash_point.h"
+#include "platform/flush_pace.h"
 #include "platform/log.h"
 
 // Bounds of one group, so that a failure does not have to repeat too much and the first in the
@@ -125,12 +126,16 @@ static void
 run_writer(void *argument)
 {
     struct manifest *m = argument;
+    flush_pace_bind(m->pace);
     lock_take(&m->lock);
     for (;;) {
         while (list_is_empty(&m->queue) && !m->stopping)
             condition_wait(&m->wanted, &m->lock);
         if (list_is_empty(&m->queue))
             break;
+        lock_release(&m->lock);
+        flush_pace_wait();
+        lock_take(&m->lock);
         struct list_node group;
         struct list_node finished;
         list_init(&group);

@@ -10,6 +10,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "platform/flush_pace.h"
+
 static int
 system_open(const char *path, int flags, mode_t mode)
 {
@@ -42,12 +44,14 @@ system_pwritev(int fd, const struct iovec *iov, int count, off_t offset, bool du
 static int
 system_fdatasync(int fd)
 {
+    flush_pace_wait();
     return fdatasync(fd) < 0 ? -errno : 0;
 }
 
 static int
 system_fsync(int fd)
 {
+    flush_pace_wait();
     return fsync(fd) < 0 ? -errno : 0;
 }
 

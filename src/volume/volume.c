@@ -21,6 +21,7 @@ volume_new(const struct volume_config *config, const struct volume_host *host)
     v->lock_fd = -1;
     lock_init(&v->lock, "volume", LOCK_RANK_VOLUME);
     condition_init(&v->folded);
+    flush_pace_init(&v->pace);
     lock_init(&v->housekeeping_lock, "housekeeping", LOCK_RANK_CONTROL);
     condition_init(&v->housekeeping_work);
     return v;
@@ -36,6 +37,7 @@ volume_free(struct volume *v)
         log_warning("scratch.failed", "cannot remove %s", v->root);
     file_close(v->lock_fd);
     volume_free_live_objects(v);
+    flush_pace_destroy(&v->pace);
     condition_destroy(&v->folded);
     condition_destroy(&v->housekeeping_work);
     lock_destroy(&v->housekeeping_lock);
@@ -122,6 +124,7 @@ start_checkpoints(struct volume *v)
         .local = v->local,
         .place = v->place,
         .ops = &file_ops_system,
+        .pace = &v->pace,
         .interval_ms = v->config.checkpoint_interval_ms,
         .upload_deadline_ms = 60000,
         .upload_threads = (unsigned)v->config.upload_threads,

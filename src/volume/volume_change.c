@@ -156,7 +156,9 @@ wait_for_memory(struct volume *v, uint64_t deadline)
         lock_take(&v->lock);
         if (!is_full_locked(v))
             break;
+        flush_pace_begin_waiting(&v->pace);
         in_time = condition_wait_until(&v->folded, &v->lock, deadline);
+        flush_pace_end_waiting(&v->pace);
     }
     bool read_only = v->read_only;
     lock_release(&v->lock);

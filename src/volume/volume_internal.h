@@ -10,6 +10,7 @@
 #include "chunk/chunk_reader.h"
 #include "manifest/manifest.h"
 #include "page/page_store.h"
+#include "platform/flush_pace.h"
 #include "platform/lock.h"
 #include "platform/thread.h"
 #include "remote/remote_manifest.h"
@@ -49,6 +50,7 @@ struct volume {
     struct wal *wal;
     struct page_store *pages;
     struct checkpoint *checkpoint;
+    struct flush_pace pace; // commits before checkpoints
 
     struct lock lock;            // "volume": protects everything below, and the layers of `pages`
     struct condition folded;     // a cut has been folded: there may be room

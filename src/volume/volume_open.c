@@ -228,6 +228,7 @@ open_wal(struct volume *v, const struct db_record *db, struct buffer *error)
         .limit_bytes = v->config.wal_limit_bytes,
         // With one thread, nobody would take the requests that make up the next batch.
         .callers_flush = v->config.fuse_threads > 1,
+        .pace = &v->pace,
     };
     // The log has a segment from the first open on, and that comes before the first claim.
     if (rc == 0 && (db->epoch > 0 || db->cut.v > 0) && !has_segments(directory)) {
@@ -285,7 +286,7 @@ sweep(struct volume *v)
 static int
 open_manifest(struct volume *v, const char *directory, bool throwaway, struct buffer *error)
 {
-    struct manifest_options options = {.no_sync = throwaway};
+    struct manifest_options options = {.no_sync = throwaway, .pace = &v->pace};
     int rc = manifest_open(directory, &options, &v->manifest);
     if (rc < 0)
         volume_error(error, "cannot open the manifest in %s: %s%s", directory, strerror(-rc),

@@ -25,6 +25,7 @@ preparer_run(void *argument)
 {
     struct wal *w = argument;
     uint64_t retry_at_ms = 0;
+    flush_pace_bind(w->pace);
     lock_take(&w->lock);
     while (!w->preparer_stopping) {
         bool wanted = wal_spares_locked(w) < w->spares_wanted &&
@@ -407,6 +408,7 @@ wal_new(const struct wal_options *options)
     w->mark_fd = -1;
     w->volume = options->volume;
     w->callers_flush = options->callers_flush;
+    w->pace = options->pace;
     w->spares_wanted = 1;
     w->limit_bytes = options->limit_bytes;
     w->segment_bytes = options->segment_bytes

@@ -32,6 +32,7 @@
 #include "base/types.h"
 #include "format/wal_record.h"
 #include "platform/file.h"
+#include "platform/flush_pace.h"
 
 struct wal;
 
@@ -45,6 +46,7 @@ struct wal_options {
     // wal_sync may flush in the calling thread when nobody else does: that saves waking the
     // flusher. For callers who have other threads to go on with.
     bool callers_flush;
+    struct flush_pace *pace; // is told of commits; the making of segments keeps it. Or NULL
 };
 
 // A replayed record. `payload` holds the bytes of the CHANGE_WRITE among the changes and begins at

@@ -144,6 +144,7 @@ answer_waiters_locked(struct wal *w)
         return;
     int failed = w->failed;
     lock_release(&w->lock);
+    flush_pace_committed(w->pace);
     for (struct list_node *n; (n = list_take_first(&ready));) {
         struct wal_waiter *x = CONTAINER_OF(n, struct wal_waiter, node);
         x->done(x->argument, failed == 0 ? 0 : -EIO);

@@ -41,6 +41,7 @@ struct wal {
     int mark_fd;
     struct wal_mark mark; // as it was written last. The flusher's, while it runs
     bool callers_flush;
+    struct flush_pace *pace;
 
     struct lock lock;         // "wal": protects everything below
     struct condition work;    // flusher: something to write, or stop

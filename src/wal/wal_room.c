@@ -106,7 +106,9 @@ wait_locked(struct wal *w, struct reserver *x, uint64_t deadline_ms)
         want_spares_locked(w, x);
         condition_signal(&w->work);
         w->reserving++;
+        flush_pace_begin_waiting(w->pace);
         bool in_time = condition_wait_until(&w->room, &w->lock, deadline_ms);
+        flush_pace_end_waiting(w->pace);
         w->reserving--;
         if (!in_time && !may_go_locked(w, x))
             rc = -ENOSPC;
