@@ -274,25 +274,25 @@ create_record(struct publication *p)
     return 0;
 }
 
-// The checkpoint job is done when its generation (or a later one) is in the store.
-static int
-finish_job(struct checkpoint *c, struct generation published)
+// The checkpoint job is done when its generation (or a later one) is in the store. 0: none is.
+static uint64_t
+finished_job(struct checkpoint *c, struct generation published)
 {
     lock_take(&c->lock);
     uint64_t id = c->job.generation.v <= published.v ? c->job.id : 0;
     lock_release(&c->lock);
-    if (id == 0)
-        return 0;
-    struct manifest_batch *b = manifest_batch_new(c->options.db);
-    manifest_batch_remove_job(b, id);
-    int rc = manifest_submit(c->options.manifest, b, NULL);
-    // Only now may a fold begin a job with a new id: two unfinished ones exclude each other. One
-    // that began meanwhile goes on under this id.
+    return id;
+}
+
+// Only now may a fold begin a job with a new id: two unfinished ones exclude each other. One that
+// began meanwhile goes on under this id.
+static void
+forget_job(struct checkpoint *c, uint64_t id, struct generation published)
+{
     lock_take(&c->lock);
-    if (rc == 0 && c->job.id == id && c->job.generation.v <= published.v)
+    if (c->job.id == id && c->job.generation.v <= published.v)
         c->job.id = 0;
     lock_release(&c->lock);
-    return rc;
 }
 
 static int
@@ -300,12 +300,13 @@ record_publication(struct publication *p)
 {
     struct checkpoint *c = p->c;
     struct generation generation = p->staged.header.generation;
-    int rc = remote_manifest_record_publication(&c->options.place, c->options.manifest,
-        c->options.db, &p->staged, p->staged.header.created_ms, p->uploads, p->upload_count);
-    if (rc == 0)
-        rc = finish_job(c, generation);
+    uint64_t job_id = finished_job(c, generation);
+    int rc =
+        remote_manifest_record_publication(&c->options.place, c->options.manifest, c->options.db,
+            &p->staged, p->staged.header.created_ms, p->uploads, p->upload_count, job_id);
     if (rc < 0)
         return rc;
+    forget_job(c, job_id, generation);
     struct log_event e;
     char id[37];
     uuid_to_string(&p->staged.header.checkpoint_id, id);

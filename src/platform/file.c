@@ -286,20 +286,28 @@ path_directory(const char *path, struct buffer *out)
     buffer_string(out);
 }
 
-static int
-make_directory(const char *path, mode_t mode)
+int
+path_make_directory(const char *path, mode_t mode)
 {
-    if (mkdir(path, mode) == 0) {
-        BUFFER_AUTO parent = {0};
-        path_directory(path, &parent);
-        return file_sync_directory(&file_ops_system, buffer_string(&parent));
-    }
+    if (mkdir(path, mode) == 0)
+        return 1;
     if (errno != EEXIST)
         return -errno;
     struct stat st;
     if (stat(path, &st) < 0)
         return -errno;
     return S_ISDIR(st.st_mode) ? 0 : -ENOTDIR;
+}
+
+static int
+make_durable_directory(const char *path, mode_t mode)
+{
+    BUFFER_AUTO parent = {0};
+    int rc = path_make_directory(path, mode);
+    if (rc <= 0)
+        return rc;
+    path_directory(path, &parent);
+    return file_sync_directory(&file_ops_system, buffer_string(&parent));
 }
 
 int
@@ -314,7 +322,7 @@ path_make_directories(const char *path, mode_t mode)
             continue;
         memcpy(prefix, path, i);
         prefix[i] = 0;
-        int rc = make_directory(prefix, mode);
+        int rc = make_durable_directory(prefix, mode);
         if (rc < 0)
             return rc;
     }

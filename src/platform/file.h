@@ -76,6 +76,8 @@ MUST_CHECK int file_wait_written(const struct file_ops *ops, int fd, uint64_t of
 MUST_CHECK int file_sync_directory(const struct file_ops *ops, const char *path);
 // The directory part of `path` ("." when there is none), in `out`.
 void path_directory(const char *path, struct buffer *out);
+// One directory: 1 when it was made, its name not durable yet; 0 when it exists.
+MUST_CHECK int path_make_directory(const char *path, mode_t mode);
 // mkdir -p; existing directories are fine. New directories are made durable in their parents.
 MUST_CHECK int path_make_directories(const char *path, mode_t mode);
 // rm -rf; a missing path is fine. Does not follow symbolic links.

@@ -127,10 +127,11 @@ MUST_CHECK int remote_manifest_stage_generation(const struct remote_place *place
 MUST_CHECK int remote_manifest_publish(
     const struct remote_place *place, const struct remote_staged *staged);
 
-// Records in the manifest what was published: generation, position, and the uploads as remote.
+// Records in the manifest what was published: generation, position, and the uploads as remote; and,
+// in the same transaction, that the job with `job_id` is done (0: none is).
 MUST_CHECK int remote_manifest_record_publication(const struct remote_place *place,
     struct manifest *m, struct db_id db, const struct remote_staged *staged, uint64_t wall_ms,
-    const struct remote_upload *uploads, size_t count);
+    const struct remote_upload *uploads, size_t count, uint64_t job_id);
 
 // Whether a new catalog is worth writing: there is none, or the records after the newest one
 // outweigh it (and at least 16 records or 1 MiB have come since). A record weighs its bytes and

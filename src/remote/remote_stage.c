@@ -175,7 +175,7 @@ remote_manifest_stage_generation(const struct remote_place *place, struct manife
 int
 remote_manifest_record_publication(const struct remote_place *place, struct manifest *m,
     struct db_id db_id, const struct remote_staged *staged, uint64_t wall_ms,
-    const struct remote_upload *uploads, size_t count)
+    const struct remote_upload *uploads, size_t count, uint64_t job_id)
 {
     struct db_record db;
     int rc = remote_refresh_db(m, db_id, &db);
@@ -183,11 +183,17 @@ remote_manifest_record_publication(const struct remote_place *place, struct mani
         return rc;
     const struct manifest_record_header *h = &staged->header;
     // Catching up may have been here before.
-    if (db.remote_sequence == h->sequence && sha256_equal(&db.remote_hash, &staged->hash))
+    bool known = db.remote_sequence == h->sequence && sha256_equal(&db.remote_hash, &staged->hash);
+    if (known && job_id == 0)
         return 0;
-    if (db.remote_sequence + 1 != h->sequence || !uuid_equal(&h->writer, &place->writer))
+    if (!known &&
+        (db.remote_sequence + 1 != h->sequence || !uuid_equal(&h->writer, &place->writer)))
         return -ESTALE;
     struct manifest_batch *b = manifest_batch_new(db_id);
+    if (job_id != 0)
+        manifest_batch_remove_job(b, job_id);
+    if (known)
+        return manifest_submit(m, b, NULL);
     manifest_batch_set_residency(b, RESIDENCY_REMOTE);
     for (size_t i = 0; i < count; i++) {
         // A blob that was superseded while it was uploaded has no record any more; GC must know it.

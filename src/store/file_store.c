@@ -184,7 +184,7 @@ make_parents(struct file_store *fs, const char *path)
         const char *name = buffer_string(&directory);
         if (directory_is_known(fs, name))
             continue;
-        int rc = path_make_directories(name, DIRECTORY_MODE);
+        int rc = path_make_directory(name, DIRECTORY_MODE);
         if (rc < 0)
             return rc;
         path_directory(name, &above);

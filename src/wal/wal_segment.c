@@ -34,6 +34,8 @@ wal_segment_path(const struct wal *w, uint32_t file_number)
 
 // Real zeros, not only reserved blocks: an unwritten extent would have to be converted, with a
 // journal commit, by the first flush that writes to it. The header says that there is nothing else.
+// The disk never has more than two steps of it before it, so that commits meanwhile do not wait for
+// a whole segment.
 static int
 fill_with_zeros(struct wal *w, int fd)
 {
@@ -43,6 +45,10 @@ fill_with_zeros(struct wal *w, int fd)
     for (uint64_t at = 0; at < w->segment_bytes; at += step) {
         uint64_t n = w->segment_bytes - at < step ? w->segment_bytes - at : step;
         int rc = file_write_at(w->ops, fd, bytes, n, at);
+        if (rc == 0)
+            rc = file_start_writing(w->ops, fd, at, n);
+        if (rc == 0 && at > 0)
+            rc = file_wait_written(w->ops, fd, at - step, step);
         if (rc < 0)
             return rc;
         memset(bytes, 0, WAL_SEGMENT_HEADER_BYTES);

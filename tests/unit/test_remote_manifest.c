@@ -604,6 +604,69 @@ START_TEST(older_attempt_that_lands_late_is_rolled_forward)
 }
 END_TEST
 
+static int
+count_job(void *argument, const struct job_record *job UNUSED)
+{
+    ++*(unsigned *)argument;
+    return 0;
+}
+
+static unsigned
+count_jobs(struct root *r)
+{
+    struct manifest_reader *reader;
+    unsigned count = 0;
+    ck_assert_int_eq(manifest_read_begin(r->m, &reader), 0);
+    ck_assert_int_eq(manifest_read_jobs(reader, r->db.id, count_job, &count), 0);
+    manifest_read_end(reader);
+    return count;
+}
+
+static void
+begin_job(struct root *r, struct job_record *job)
+{
+    *job = (struct job_record){.kind = JOB_CREATE_CHECKPOINT, .state = JOB_IN_FLIGHT};
+    struct manifest_batch *b = manifest_batch_new(r->db.id);
+    manifest_batch_put_job(b, job);
+    ck_assert_int_eq(manifest_submit(r->m, b, NULL), 0);
+    ck_assert_uint_eq(count_jobs(r), 1);
+}
+
+// The job that a publication finishes goes in its transaction, also when catching up was there
+// before; one that is refused leaves it.
+START_TEST(publication_ends_its_job)
+{
+    struct remote_staged staged;
+    struct remote_upload *uploads;
+    size_t count;
+    struct uuid id = {{1}};
+    struct job_record job;
+    root_begin(&source);
+    root_fold(&source, 0);
+    ck_assert_int_eq(remote_manifest_stage_generation(
+                         &source.place, source.m, source.db.id, &id, &staged, &uploads, &count),
+        0);
+    ck_assert_int_eq(remote_manifest_publish(&source.place, &staged), 0);
+    for (int i = 0; i < 2; i++) {
+        begin_job(&source, &job);
+        ck_assert_int_eq(remote_manifest_record_publication(&source.place, source.m, source.db.id,
+                             &staged, 1, uploads, count, job.id),
+            0);
+        ck_assert_uint_eq(count_jobs(&source), 0);
+    }
+    ck_assert_int_eq(manifest_find_db(source.m, source.db.place, "acme", 1, &source.db), 0);
+    ck_assert_uint_eq(source.db.published.v, 1);
+    publish_generations(1, false);
+    begin_job(&source, &job);
+    ck_assert_int_eq(remote_manifest_record_publication(
+                         &source.place, source.m, source.db.id, &staged, 1, uploads, count, job.id),
+        -ESTALE);
+    ck_assert_uint_eq(count_jobs(&source), 1);
+    free(uploads);
+    remote_staged_free(&staged);
+}
+END_TEST
+
 START_TEST(publication_is_recorded_once)
 {
     struct remote_staged staged;
@@ -621,12 +684,12 @@ START_TEST(publication_is_recorded_once)
     ck_assert_int_eq(remote_manifest_catch_up(&source.place, source.m, &source.db, &found), 0);
     ck_assert_uint_eq(found.rolled_forward, 1);
     ck_assert_int_eq(remote_manifest_record_publication(
-                         &source.place, source.m, source.db.id, &staged, 1, uploads, count),
+                         &source.place, source.m, source.db.id, &staged, 1, uploads, count, 0),
         0);
     publish_generations(1, false);
     // Long past it is refused, and changes nothing.
     ck_assert_int_eq(remote_manifest_record_publication(
-                         &source.place, source.m, source.db.id, &staged, 1, uploads, count),
+                         &source.place, source.m, source.db.id, &staged, 1, uploads, count, 0),
         -ESTALE);
     ck_assert_uint_eq(source.db.published.v, 2);
     free(uploads);
@@ -720,6 +783,7 @@ main(void)
     ADD(record_whose_answer_was_lost_is_ours);
     ADD(own_record_is_rolled_forward);
     ADD(older_attempt_that_lands_late_is_rolled_forward);
+    ADD(publication_ends_its_job);
     ADD(publication_is_recorded_once);
     ADD(catching_up_refuses_what_does_not_verify);
     ADD(outage_leaves_publication_to_be_done_later);

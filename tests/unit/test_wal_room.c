@@ -332,6 +332,9 @@ START_TEST(who_waits_for_a_release_is_starved)
 {
     char *directory = unit_directory_new();
     struct wal_options options = model_options(directory, NULL, 16 * MIB);
+    struct flush_pace pace;
+    flush_pace_init(&pace);
+    options.pace = &pace;
     struct journal j;
     journal_init(&j, 100000);
     struct wal *w = journal_open(&j, &options);
@@ -341,17 +344,22 @@ START_TEST(who_waits_for_a_release_is_starved)
         ck_assert_int_eq(journal_sync(&j, w), 0);
     }
     ck_assert(!is_starved(w)); // nobody waits
+    ck_assert_uint_eq(pace.commits, j.count);
+    ck_assert_uint_eq(pace.waiters, 0);
     unsigned served = 0;
     struct waiter x;
     waiter_start(&x, w, LARGE, MODEL_PATIENCE_MS, &served);
     wait_for_waiters(w, 1);
     ck_assert(is_starved(w));
+    ck_assert_uint_eq(pace.waiters, 1); // the background must not wait now
     journal_release(&j, w, j.count);
     thread_join(&x.thread);
+    ck_assert_uint_eq(pace.waiters, 0);
     ck_assert_int_eq(x.result, 0);
     wal_unreserve(w, LARGE);
     ck_assert_int_eq(wal_close(w), 0);
     journal_destroy(&j);
+    flush_pace_destroy(&pace);
     unit_directory_remove(directory);
 }
 END_TEST
