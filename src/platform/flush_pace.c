@@ -16,7 +16,7 @@ flush_pace_init(struct flush_pace *p)
     lock_init(&p->lock, "flush_pace", LOCK_RANK_PLATFORM);
     condition_init(&p->turn);
     p->waiters = 0;
-    p->turn_commits = p->turn_ms = 0;
+    p->turns = p->turn_commits = p->turn_ms = 0;
 }
 
 void
@@ -95,6 +95,7 @@ flush_pace_wait(void)
         };
         uint64_t left = flush_pace_left_ms(&sight);
         if (left == 0) {
+            p->turns++;
             p->turn_commits = commits;
             p->turn_ms = sight.now_ms;
             break;

@@ -31,6 +31,7 @@ struct flush_pace {
     struct lock lock;                  // "flush_pace": protects what follows
     struct condition turn;
     unsigned waiters;      // for what the background does
+    uint64_t turns;        // given so far
     uint64_t turn_commits; // `commits` at the last turn
     uint64_t turn_ms;
 };

@@ -148,7 +148,7 @@ START_TEST(a_thread_that_is_not_bound_never_waits)
     begin(&b, false);
     while (!atomic_load(&b.ended))
         flush_pace_committed(&b.pace);
-    ck_assert_uint_eq(b.pace.turn_ms, 0);
+    ck_assert_uint_eq(b.pace.turns, 0);
     end(&b);
 }
 END_TEST
@@ -164,6 +164,7 @@ START_TEST(who_waits_lets_it_go)
     flush_pace_begin_waiting(&b.pace);
     flush_pace_end_waiting(&b.pace);
     thread_join(&b.thread);
+    ck_assert_uint_eq(b.pace.turns, FLUSHES);
     ck_assert_uint_eq(b.pace.waiters, 1);
     flush_pace_end_waiting(&b.pace);
     ck_assert_uint_eq(b.pace.waiters, 0);
