@@ -78,7 +78,7 @@ struct checkpoint_options {
     struct remote_place place; // place.scratch is ROOT/checkpoint_scratch
     const struct file_ops *ops;
     struct flush_pace *pace; // flushes of the checkpoint keep it; or NULL
-    uint64_t interval_ms; // 0: no timer
+    uint64_t interval_ms;    // 0: no timer
     uint64_t upload_deadline_ms;
     unsigned upload_threads;
     uint64_t lease_ttl_ms;
