@@ -1,21 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0
 // The protocol: https://www.kernel.org/doc/html/latest/filesystems/fuse.html, <linux/fuse.h>.
-// A thread of libfuse reads a request and handles it before it reads the next one, so what was read
-// last is what is being handled.
+// A thread reads a request and handles it before it reads the next one, so what was read last is
+// what is being handled.
 #include "fuse/device.h"
 
 #include <errno.h>
 #include <linux/fuse.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
 #include <unistd.h>
+
+#include "platform/log.h"
+#include "platform/memory.h"
+
+// What a request has besides the data of a WRITE.
+#define REQUEST_HEADERS_MAX 4096u
 
 static __thread bool kills_suid;
 static __thread bool clears_sgid;
 static __thread bool is_nameless;
 static __thread uint32_t offered; // of WANTED, when the request is INIT
 
+// What libfuse does not negotiate by itself.
+#ifdef DEVICE_LIBFUSE_NEGOTIATES
+#define WANTED 0u
+#else
 #define WANTED (FUSE_HANDLE_KILLPRIV_V2 | FUSE_SETXATTR_EXT)
+#endif
 
 // The extended form of a SETXATTR request is so much longer.
 #define SETXATTR_EXT_BYTES (sizeof(struct fuse_setxattr_in) - FUSE_COMPAT_SETXATTR_IN_SIZE)
@@ -78,15 +90,18 @@ note_request(struct fs *fs, const uint8_t *request, size_t length)
         offered = init_in.flags & WANTED;
 }
 
-// Takes the extension out of a SETXATTR request; its new length.
+// Notes what the extension of a SETXATTR request says, and takes it out where libfuse does not know
+// it; the request's new length.
 static size_t
-shorten_setxattr(uint8_t *request, size_t length)
+adapt_setxattr(uint8_t *request, size_t length)
 {
     struct fuse_setxattr_in in;
     struct fuse_in_header header;
     if (!ARGUMENT_OF(request, length, &in))
         return length;
     clears_sgid = (in.setxattr_flags & FUSE_SETXATTR_ACL_KILL_SGID) != 0;
+    if (WANTED == 0)
+        return length;
     const size_t kept = sizeof(header) + FUSE_COMPAT_SETXATTR_IN_SIZE;
     memmove(
         request + kept, request + kept + SETXATTR_EXT_BYTES, length - kept - SETXATTR_EXT_BYTES);
@@ -106,7 +121,7 @@ adapt_request(const struct fs *fs, uint8_t *request, size_t length)
         return length;
     memcpy(&header, request, sizeof(header));
     if (header.opcode == FUSE_SETXATTR && fs->long_setxattr)
-        return shorten_setxattr(request, length);
+        return adapt_setxattr(request, length);
     if (header.opcode == FUSE_TMPFILE) {
         is_nameless = true;
         header.opcode = FUSE_CREATE;
@@ -115,18 +130,39 @@ adapt_request(const struct fs *fs, uint8_t *request, size_t length)
     return length;
 }
 
-static ssize_t
-read_request(int fd, void *buffer, size_t size, void *userdata)
+int
+device_receive(struct fuse_session *session, struct fs *fs, struct fuse_buf *request)
 {
-    ssize_t n = read(fd, buffer, size);
-    int error = errno;
-    if (n > 0) {
-        note_request(userdata, buffer, (size_t)n);
-        n = (ssize_t)adapt_request(userdata, buffer, (size_t)n);
+    const size_t size = FS_WRITE_BYTES_MAX + REQUEST_HEADERS_MAX;
+    if (!request->mem)
+        request->mem = memory_alloc(size);
+    ssize_t n;
+    do {
+        n = read(fuse_session_fd(session), request->mem, size);
+    } while (n < 0 && errno == ENOENT); // the request was taken back before it was read
+    int error = n < 0 ? errno : n < (ssize_t)sizeof(struct fuse_in_header) ? EIO : 0;
+    if (fuse_session_exited(session) || error == ENODEV) { // ENODEV: unmounted, or aborted
+        fuse_session_exit(session);
+        return 0;
     }
-    errno = error;
-    return n;
+    if (error != 0 && error != EINTR && error != EAGAIN)
+        log_error("fuse.device_failed", "cannot read a request: %s", strerror(error));
+    if (error != 0)
+        return -error;
+    note_request(fs, request->mem, (size_t)n);
+    request->size = adapt_request(fs, request->mem, (size_t)n);
+    return 1;
 }
+
+#ifdef DEVICE_LIBFUSE_NEGOTIATES
+
+int
+device_attach(struct fuse_session *session UNUSED)
+{
+    return 0;
+}
+
+#else
 
 // The answer to INIT: a header and a fuse_init_out. Accepts the offers.
 static void
@@ -157,9 +193,18 @@ write_reply(int fd, struct iovec *iov, int count, void *userdata)
     return writev(fd, iov, count);
 }
 
+// Never called: device_receive reads.
+static ssize_t
+read_request(int fd, void *buffer, size_t size, void *userdata UNUSED)
+{
+    return read(fd, buffer, size);
+}
+
 int
 device_attach(struct fuse_session *session)
 {
     static const struct fuse_custom_io io = {.read = read_request, .writev = write_reply};
     return fuse_session_custom_io(session, &io, fuse_session_fd(session));
 }
+
+#endif

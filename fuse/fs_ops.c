@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fuse/device.h"
 #include "fuse/mount.h"
 #include "platform/log.h"
 #include "platform/memory.h"
@@ -14,13 +15,12 @@
 // Without expiry; a year, because some kernels do not take more seconds than fit in 32 bits.
 #define CACHE_SECONDS (365.0 * 86400.0)
 
-#define REQUEST_BYTES_MAX  (1u << 20)
 #define BACKGROUND_DEFAULT 64u
 
 static void
 apply_settings(const struct fs_settings *settings, struct fuse_conn_info *conn)
 {
-    conn->max_write = REQUEST_BYTES_MAX;
+    conn->max_write = FS_WRITE_BYTES_MAX;
     if (settings->max_read > 0)
         conn->max_read = (unsigned)settings->max_read;
     if (settings->max_readahead > 0)
@@ -44,6 +44,9 @@ apply_settings(const struct fs_settings *settings, struct fuse_conn_info *conn)
                     FUSE_CAP_EXPLICIT_INVAL_DATA | FUSE_CAP_DONT_MASK | FUSE_CAP_POSIX_ACL;
     if (settings->writeback)
         want |= FUSE_CAP_WRITEBACK_CACHE;
+#ifdef DEVICE_LIBFUSE_NEGOTIATES
+    want |= FUSE_CAP_HANDLE_KILLPRIV_V2 | FUSE_CAP_SETXATTR_EXT;
+#endif
     conn->want = want & conn->capable;
 }
 
@@ -53,6 +56,10 @@ init(void *userdata, struct fuse_conn_info *conn)
     struct fs *fs = userdata;
     apply_settings(&fs->settings, conn);
     fs->has_access_lists = (conn->want & FUSE_CAP_POSIX_ACL) != 0;
+#ifdef DEVICE_LIBFUSE_NEGOTIATES
+    fs->told_to_kill_suid = (conn->want & FUSE_CAP_HANDLE_KILLPRIV_V2) != 0;
+    fs->long_setxattr = (conn->want & FUSE_CAP_SETXATTR_EXT) != 0;
+#endif
     if (fs->settings.writeback && !(conn->want & FUSE_CAP_WRITEBACK_CACHE)) {
         log_warning("fuse.no_writeback", "the kernel has no write-back cache for FUSE");
         fs->settings.writeback = false;

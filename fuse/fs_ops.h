@@ -20,6 +20,9 @@
 #include "platform/lock.h"
 #include "volume/volume.h"
 
+// The longest WRITE that the kernel may send.
+#define FS_WRITE_BYTES_MAX (1u << 20)
+
 struct fs_settings {
     bool writeback;               // the kernel's write-back cache
     bool sync_writes;             // mounted with -o sync: every write is one with O_SYNC

@@ -238,7 +238,7 @@ serve(struct session *s, struct buffer *error)
     if (rc != 0)
         return rc;
     s->workers = workers_new(
-        s->fuse, (unsigned)s->options->config.fuse_threads, !s->options->no_cpu_latency);
+        s->fuse, &s->fs, (unsigned)s->options->config.fuse_threads, !s->options->no_cpu_latency);
     s->kernel_cache.session = s->fuse;
     rc = seeker_start(&s->fs.seeker);
     if (rc == 0)

@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #include "base/list.h"
-#include "fuse/fs_ops.h"
+#include "fuse/device.h"
 #include "platform/clock.h"
 #include "platform/cpu_latency.h"
 #include "platform/lock.h"
@@ -39,6 +39,7 @@ struct worker {
 
 struct workers {
     struct fuse_session *session;
+    struct fs *fs;
     unsigned threads_max;
     unsigned serving_max;
     atomic_bool watching; // the watchdog looks every WATCH_MS
@@ -58,11 +59,12 @@ struct workers {
 };
 
 struct workers *
-workers_new(struct fuse_session *session, unsigned threads_max, bool lower_latency)
+workers_new(struct fuse_session *session, struct fs *fs, unsigned threads_max, bool lower_latency)
 {
     long processors = sysconf(_SC_NPROCESSORS_ONLN);
     struct workers *w = memory_alloc_zero(sizeof(*w));
     w->session = session;
+    w->fs = fs;
     w->threads_max = threads_max;
     w->serving_max = processors > 2 ? (unsigned)processors : 2;
     if (w->serving_max > threads_max)
@@ -176,7 +178,7 @@ serve(struct worker *x, struct fuse_buf *request)
 {
     struct workers *w = x->pool;
     while (atomic_load_explicit(&x->serving, memory_order_relaxed)) {
-        int n = fuse_session_exited(w->session) ? 0 : fuse_session_receive_buf(w->session, request);
+        int n = fuse_session_exited(w->session) ? 0 : device_receive(w->session, w->fs, request);
         if (n == -EINTR || n == -EAGAIN)
             continue;
         if (n <= 0) {

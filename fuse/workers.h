@@ -23,12 +23,14 @@
 
 #include "base/compiler.h"
 
+struct fs;
 struct fuse_session;
 struct workers;
 
 // `threads_max`: how many there may be in all, those that are away included. `lower_latency`: keep
 // idle processors from sleeping deep while requests come fast, where the kernel lets us.
-struct workers *workers_new(struct fuse_session *session, unsigned threads_max, bool lower_latency);
+struct workers *workers_new(
+    struct fuse_session *session, struct fs *fs, unsigned threads_max, bool lower_latency);
 void workers_free(struct workers *w);
 // Serves until the connection ends or workers_stop is called; returns when no thread is left.
 // 0 or -errno, what ended it.
