@@ -300,6 +300,7 @@ class Other:
                 subprocess.run(["umount", "-l", path], check=False)
         for process in self.processes:
             end_process(process)
+        self.processes = []
         shutil.rmtree(self.base, ignore_errors=True)
 
     def unmount_also_paths(self):

@@ -161,15 +161,17 @@ def fio_sequential_read(f):
 
 def fio_random_read(cold):
     def measure(f):
-        name, size = ("sequential", f"{f.place.bench.megabytes}m") if cold else ("hot", "128m")
         if cold:
+            # Each page once at most: what has been read is not cold any more.
+            name, size, how = "sequential", f"{f.place.bench.megabytes}m", {}
             f.place.drop_caches()
         else:
+            name, size, how = "hot", "128m", {"time_based": 1, "norandommap": 1}
             with open(f.place.file("hot.0.0"), "rb", buffering=0) as whole:
                 while whole.read(MIB):
                     pass
-        job = fio(f.place, name, rw="randread", bs="4k", size=size, invalidate=0, time_based=1,
-                  runtime=f.place.bench.seconds, norandommap=1)
+        job = fio(f.place, name, rw="randread", bs="4k", size=size, invalidate=0,
+                  runtime=f.place.bench.seconds, **how)
         return job["read"]["iops"], job["read"]["clat_ns"]["percentile"]["99.000000"] / 1e3
     return measure
 
