@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "checkpoint/checkpoint_internal.h"
 #include "platform/clock.h"
 #include "platform/memory.h"
 #include "platform/thread.h"
@@ -434,6 +435,80 @@ START_TEST(pages_that_are_only_in_the_log_are_folded_and_each_is_verified)
 }
 END_TEST
 
+// ---- a disk that refuses what is staged ---------------------------------------------------------
+
+enum refusal { REFUSE_NOTHING, REFUSE_WRITE, REFUSE_START, REFUSE_WAIT, REFUSE_SYNC, REFUSALS };
+
+static atomic_int refusal;
+static atomic_uint refused;
+
+static int
+refuse(enum refusal what, int error)
+{
+    if (atomic_load(&refusal) != (int)what)
+        return 0;
+    atomic_fetch_add(&refused, 1);
+    return error;
+}
+
+static ssize_t
+refusing_pwritev(int fd, const struct iovec *iov, int count, off_t offset, bool durable)
+{
+    int rc = offset > 0 ? refuse(REFUSE_WRITE, -ENOSPC) : 0;
+    return rc < 0 ? rc : file_ops_system.pwritev(fd, iov, count, offset, durable);
+}
+
+static int
+refusing_sync_range(int fd, off_t offset, off_t length, unsigned flags)
+{
+    int rc = refuse(flags == SYNC_FILE_RANGE_WRITE ? REFUSE_START : REFUSE_WAIT, -EIO);
+    return rc < 0 ? rc : file_ops_system.sync_range(fd, offset, length, flags);
+}
+
+static int
+refusing_fdatasync(int fd)
+{
+    int rc = refuse(REFUSE_SYNC, -EIO);
+    return rc < 0 ? rc : file_ops_system.fdatasync(fd);
+}
+
+// Neither does a checkpoint hold what may not be on the disk, nor is it lost.
+START_TEST(what_the_disk_refuses_of_a_staged_blob_fails_the_checkpoint)
+{
+    enum { BYTES = 7 << 20 }; // more than may be on its way to the disk
+    struct file_ops ops = file_ops_system;
+    ops.pwritev = refusing_pwritev;
+    ops.sync_range = refusing_sync_range;
+    ops.fdatasync = refusing_fdatasync;
+    struct volume_world w;
+    volume_world_new(&w);
+    volume_world_open(&w);
+    struct object_id a = volume_world_make_file(w.v, "a");
+    volume_world_publish(w.v);
+    w.v->checkpoint->options.ops = &ops;
+    for (int what = REFUSE_NOTHING + 1; what < REFUSALS; what++) {
+        volume_world_fill(w.v, a, 0, BYTES, (uint64_t)what);
+        atomic_store(&refused, 0);
+        atomic_store(&refusal, what);
+        struct generation none;
+        ck_assert_int_eq(
+            volume_world_checkpoint(w.v, 0, &none), what == REFUSE_WRITE ? -ENOSPC : -EIO);
+        ck_assert_uint_ge(atomic_load(&refused), 1);
+        atomic_store(&refusal, REFUSE_NOTHING);
+        volume_world_expect(w.v, a, 0, BYTES, (uint64_t)what);
+        volume_world_publish(w.v);
+        volume_world_close(&w);
+        volume_world_lose_root(&w);
+        volume_world_open(&w);
+        volume_world_expect(w.v, a, 0, BYTES, (uint64_t)what);
+        w.v->checkpoint->options.ops = &ops;
+    }
+    volume_world_free(&w);
+}
+END_TEST
+
+// ---- flushes ------------------------------------------------------------------------------------
+
 static uint64_t
 turns_of(struct volume *v)
 {
@@ -483,6 +558,7 @@ main(void)
     ADD(writers_wait_while_folds_fail_and_go_on_when_they_do_not);
     ADD(the_kernel_can_hand_over_more_than_the_log_holds);
     ADD(pages_that_are_only_in_the_log_are_folded_and_each_is_verified);
+    ADD(what_the_disk_refuses_of_a_staged_blob_fails_the_checkpoint);
     ADD(a_small_checkpoint_takes_ten_turns_at_flushing);
 #undef ADD
     return unit_run(s);
