@@ -3,6 +3,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import urllib.parse
 
@@ -14,6 +15,12 @@ class FileStore:
 
     def __init__(self, work):
         self.work = os.path.join(work, "store")
+
+    def renew(self):
+        self.stop()
+
+    def stop(self):
+        shutil.rmtree(self.work, ignore_errors=True)
 
     def source(self, name):
         return f"file://{self.work}/{name}/tenant"
@@ -30,12 +37,39 @@ class FileStore:
 
 
 class S3Store:
-    """Credentials and place come from the variables that tests/with-s3 sets."""
+    """The server that the variables of tests/with-s3 name; else tests/s3-server, anew for each
+    group of workloads, for it keeps in memory what is written over, too."""
 
-    def __init__(self):
+    SERVER = os.path.join(os.path.dirname(os.path.realpath(__file__)), "../s3-server")
+
+    def __init__(self, work):
+        self.directory = os.path.join(work, "s3")
+        self.own = "CKPT_TEST_S3_ENDPOINT" not in os.environ
+        self.count = 0
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 30
+        os.environ.setdefault("CKPT_S3_MEMORY_GB", str(max(2, memory // 4)))
+        self.renew()
+
+    def renew(self):
+        self.stop()
+        if self.own:
+            os.makedirs(self.directory)
+            for line in run([self.SERVER, "start", self.directory]).splitlines():
+                name, _, value = line.partition("=")
+                os.environ[name] = value
+            os.environ["AWS_ACCESS_KEY_ID"] = os.environ["CKPT_TEST_S3_ACCESS_KEY"]
+            os.environ["AWS_SECRET_ACCESS_KEY"] = os.environ["CKPT_TEST_S3_SECRET_KEY"]
+            for name in ("AWS_SESSION_TOKEN", "AWS_PROFILE"):
+                os.environ.pop(name, None)
         self.endpoint = os.environ["CKPT_TEST_S3_ENDPOINT"]
         self.region = os.environ["CKPT_TEST_S3_REGION"]
+        self.count += 1
         self.made = set()
+
+    def stop(self):
+        if self.own and os.path.isdir(self.directory):
+            run([self.SERVER, "stop", self.directory])
+            shutil.rmtree(self.directory, ignore_errors=True)
 
     def curl(self, *arguments):
         key = os.environ["AWS_ACCESS_KEY_ID"] + ":" + os.environ["AWS_SECRET_ACCESS_KEY"]
@@ -44,7 +78,7 @@ class S3Store:
                 *arguments]
 
     def bucket(self, name):
-        bucket = "bench-" + re.sub("[^a-z0-9-]", "-", name) + f"-{os.getpid()}"
+        bucket = "bench-" + re.sub("[^a-z0-9-]", "-", name) + f"-{os.getpid()}-{self.count}"
         if bucket not in self.made:
             run(self.curl("-X", "PUT", f"{self.endpoint}/{bucket}"))
             self.made.add(bucket)

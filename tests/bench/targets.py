@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is measured: directories, and how they come about and go."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -22,18 +23,26 @@ class TooSlow(Failed):
 
 
 def run(command, timeout=600, **keywords):
-    """Runs a command and returns what it printed."""
+    """Runs a command and returns what it printed. What is not done in time is ended with all that
+    it has started, and not waited for: it may be in a request that is never answered."""
     try:
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                              stdin=subprocess.DEVNULL, timeout=timeout, check=False, **keywords)
-    except subprocess.TimeoutExpired as e:
-        raise TooSlow(f"{command[0]}: not done after {timeout} s") from e
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE, text=True, start_new_session=True,
+                                   **keywords)
     except OSError as e:
         raise Failed(f"{command[0]}: {e.strerror}") from e
-    if done.returncode != 0:
-        text = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:] or ["no message"]
-        raise Failed(f"{' '.join(command[:3])}: ended with {done.returncode}: {text[0]}")
-    return done.stdout
+    try:
+        printed, complaint = process.communicate(timeout=timeout)
+    except BaseException as e:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        if isinstance(e, subprocess.TimeoutExpired):
+            raise TooSlow(f"{command[0]}: not done after {timeout} s") from e
+        raise
+    if process.returncode != 0:
+        text = (complaint.strip() or printed.strip()).splitlines()[-1:] or ["no message"]
+        raise Failed(f"{' '.join(command[:3])}: ended with {process.returncode}: {text[0]}")
+    return printed
 
 
 def write_random(path, size):
@@ -236,7 +245,7 @@ class Awake(Under):
 
 class Busy(Under):
     """A target while checkpoints of a ckptfs target run back to back: of its own, or, to see what of
-    that is the disk's doing, the plain directory while some MiB of the other one go through."""
+    that is the disk's doing, the plain directory while a MiB of the other one goes through each time."""
 
     def __init__(self, of, volume=None):
         super().__init__(of, "checkpoints")
@@ -254,7 +263,7 @@ class Busy(Under):
         while not self.ended.is_set():
             try:
                 if self.volume is not self.of:
-                    write_random(os.path.join(self.volume.path, "beside"), 4 * MIB)
+                    write_random(os.path.join(self.volume.path, "beside"), MIB)
                 self.volume.checkpoint()
             except (Failed, OSError) as e:
                 print(f"  {self.name}: {e}")
