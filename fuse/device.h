@@ -19,7 +19,7 @@
 
 // Since 3.17 libfuse can be asked for the first two (fs_ops.c). Before, device_attach adds them to
 // the answer to INIT; what that takes (fuse_session_custom_io) need not be there in later versions.
-#ifdef FUSE_CAP_SETXATTR_EXT
+#if defined(FUSE_CAP_SETXATTR_EXT) && defined(FUSE_CAP_HANDLE_KILLPRIV_V2)
 #define DEVICE_LIBFUSE_NEGOTIATES
 #endif
 

@@ -106,12 +106,12 @@ note_fenced(struct publication *p, const char *host, uint64_t epoch)
     lock_take(&c->lock);
     c->numbers.fenced = true;
     lock_release(&c->lock);
+    c->options.host.fenced(c->options.host.argument, host, epoch);
     struct manifest_batch *b = manifest_batch_new(c->options.db);
     manifest_batch_fenced(b, true);
     int rc = manifest_submit(c->options.manifest, b, NULL);
     if (rc < 0)
         log_error("volume.fenced", "cannot record that the volume was taken: %s", strerror(-rc));
-    c->options.host.fenced(c->options.host.argument, host, epoch);
     return -ESTALE;
 }
 

@@ -13,10 +13,11 @@ flush_pace_init(struct flush_pace *p)
 {
     atomic_init(&p->commits, 0);
     atomic_init(&p->committed_ms, 0);
+    atomic_init(&p->hurried, false);
     lock_init(&p->lock, "flush_pace", LOCK_RANK_PLATFORM);
     condition_init(&p->turn);
     p->waiters = 0;
-    p->turns = p->turn_commits = p->turn_ms = 0;
+    p->tickets = p->turns = p->turn_commits = p->turn_ms = 0;
 }
 
 void
@@ -57,6 +58,13 @@ flush_pace_end_waiting(struct flush_pace *p)
 }
 
 void
+flush_pace_hurry(struct flush_pace *p, bool hurried)
+{
+    if (p && atomic_load_explicit(&p->hurried, memory_order_relaxed) != hurried)
+        atomic_store_explicit(&p->hurried, hurried, memory_order_relaxed);
+}
+
+void
 flush_pace_bind(struct flush_pace *p)
 {
     bound = p;
@@ -77,30 +85,42 @@ flush_pace_left_ms(const struct flush_pace_sight *s)
     return left < LOOK_MS ? left : LOOK_MS;
 }
 
-void
+static uint64_t
+left_ms_locked(struct flush_pace *p, uint64_t now_ms, uint64_t commits)
+{
+    struct flush_pace_sight sight = {
+        .now_ms = now_ms,
+        .commits = commits - p->turn_commits,
+        .committed_ms = atomic_load_explicit(&p->committed_ms, memory_order_relaxed),
+        .turn_ms = p->turn_ms,
+        .awaited = p->waiters > 0 || atomic_load_explicit(&p->hurried, memory_order_relaxed),
+    };
+    return flush_pace_left_ms(&sight);
+}
+
+uint64_t
 flush_pace_wait(void)
 {
     struct flush_pace *p = bound;
     if (!p)
-        return;
+        return 0;
     lock_take(&p->lock);
+    uint64_t ticket = p->tickets++;
+    while (p->turns != ticket)
+        condition_wait(&p->turn, &p->lock);
     for (;;) {
         uint64_t commits = atomic_load_explicit(&p->commits, memory_order_relaxed);
-        struct flush_pace_sight sight = {
-            .now_ms = clock_monotonic_ms(),
-            .commits = commits - p->turn_commits,
-            .committed_ms = atomic_load_explicit(&p->committed_ms, memory_order_relaxed),
-            .turn_ms = p->turn_ms,
-            .awaited = p->waiters > 0,
-        };
-        uint64_t left = flush_pace_left_ms(&sight);
+        uint64_t now = clock_monotonic_ms();
+        uint64_t left = left_ms_locked(p, now, commits);
         if (left == 0) {
-            p->turns++;
             p->turn_commits = commits;
-            p->turn_ms = sight.now_ms;
+            p->turn_ms = now;
             break;
         }
-        condition_wait_until(&p->turn, &p->lock, sight.now_ms + left);
+        condition_wait_until(&p->turn, &p->lock, now + left);
     }
+    p->turns++;
+    condition_broadcast(&p->turn);
     lock_release(&p->lock);
+    return ticket + 1;
 }

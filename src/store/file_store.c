@@ -208,6 +208,14 @@ forget_parents(struct file_store *fs, const char *path)
     }
 }
 
+// After what a known directory was needed for has failed with -ENOENT: somebody removed one.
+static int
+remake_parents(struct file_store *fs, const char *path)
+{
+    forget_parents(fs, path);
+    return make_parents(fs, path);
+}
+
 static int
 sync_parent(struct file_store *fs, const char *path)
 {
@@ -300,15 +308,15 @@ put_in_place(struct file_store *fs, const char *key, const char *temporary, cons
     enum remote_put_mode mode)
 {
     int rc = make_parents(fs, path);
+    if (rc == -ENOENT)
+        rc = remake_parents(fs, path);
     if (rc < 0)
         return file_store_fail(fs, rc, "put", key);
     int (*place)(const char *, const char *) =
         mode == REMOTE_PUT_CREATE ? fs->ops->link : fs->ops->rename;
     rc = place(temporary, path);
     if (rc == -ENOENT) {
-        // Somebody removed a directory that we knew.
-        forget_parents(fs, path);
-        rc = make_parents(fs, path);
+        rc = remake_parents(fs, path);
         if (rc == 0)
             rc = place(temporary, path);
     }

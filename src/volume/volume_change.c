@@ -278,6 +278,7 @@ volume_press_if_needed(struct volume *v)
 {
     struct wal_numbers n;
     wal_numbers(v->wal, &n);
+    flush_pace_hurry(&v->pace, n.retained_bytes > n.limit_bytes / 4 * 3);
     if (n.retained_bytes < n.limit_bytes / 8 * 3 && !n.starved)
         return;
     volume_press(v);

@@ -252,9 +252,11 @@ class Busy(Under):
         self.volume = volume or of
         self.ended = threading.Event()
         self.thread = None
+        self.error = None
 
     def __enter__(self):
         self.ended.clear()
+        self.error = None
         self.thread = threading.Thread(target=self.loop)
         self.thread.start()
         return self
@@ -266,12 +268,14 @@ class Busy(Under):
                     write_random(os.path.join(self.volume.path, "beside"), MIB)
                 self.volume.checkpoint()
             except (Failed, OSError) as e:
-                print(f"  {self.name}: {e}")
+                self.error = e
                 return
 
-    def __exit__(self, *_):
+    def __exit__(self, kind, *_):
         self.ended.set()
         self.thread.join()
+        if self.error and not kind:
+            raise Failed(f"without checkpoints at the end: {self.error}")
 
 
 class Other:

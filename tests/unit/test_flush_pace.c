@@ -172,6 +172,66 @@ START_TEST(who_waits_lets_it_go)
 }
 END_TEST
 
+START_TEST(who_sees_room_get_scarce_lets_it_go)
+{
+    struct background b;
+    flush_pace_hurry(NULL, true);
+    begin(&b, true);
+    flush_pace_hurry(&b.pace, true);
+    while (!atomic_load(&b.ended))
+        flush_pace_committed(&b.pace);
+    flush_pace_hurry(&b.pace, false);
+    ck_assert(atomic_load(&b.close));
+    end(&b);
+}
+END_TEST
+
+#define THREADS 8u
+
+struct in_line {
+    struct flush_pace *pace;
+    uint64_t turn;
+    struct thread thread;
+};
+
+static void
+wait_in_line(void *argument)
+{
+    struct in_line *x = argument;
+    flush_pace_bind(x->pace);
+    x->turn = flush_pace_wait();
+    flush_pace_bind(NULL);
+}
+
+static uint64_t
+tickets_of(struct flush_pace *p)
+{
+    lock_take(&p->lock);
+    uint64_t n = p->tickets;
+    lock_release(&p->lock);
+    return n;
+}
+
+START_TEST(turns_come_in_order)
+{
+    struct flush_pace pace;
+    flush_pace_init(&pace);
+    struct in_line line[THREADS];
+    for (unsigned i = 0; i < THREADS; i++) {
+        line[i] = (struct in_line){.pace = &pace};
+        ck_assert_int_eq(thread_start(&line[i].thread, "in-line", wait_in_line, &line[i]), 0);
+        while (tickets_of(&pace) <= i)
+            flush_pace_committed(&pace);
+    }
+    for (unsigned i = 0; i < THREADS; i++) {
+        thread_join(&line[i].thread);
+        ck_assert_uint_eq(line[i].turn, i + 1);
+    }
+    ck_assert_uint_eq(flush_pace_wait(), 0); // not bound
+    flush_pace_destroy(&pace);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -185,5 +245,7 @@ main(void)
     unit_add(
         s, "a_thread_that_is_not_bound_never_waits", a_thread_that_is_not_bound_never_waits, 60);
     unit_add(s, "who_waits_lets_it_go", who_waits_lets_it_go, 60);
+    unit_add(s, "who_sees_room_get_scarce_lets_it_go", who_sees_room_get_scarce_lets_it_go, 60);
+    unit_add(s, "turns_come_in_order", turns_come_in_order, 60);
     return unit_run(s);
 }

@@ -309,6 +309,10 @@ START_TEST(directories_removed_meanwhile_are_made_again)
     ck_assert_int_eq(remote_store_put_blob(s, "a/b/c", &source, REMOTE_PUT_CREATE, NULL), 0);
     ck_assert_int_eq(path_remove_tree(path), 0);
     ck_assert_int_eq(remote_store_put_blob(s, "a/b/c", &source, REMOTE_PUT_OVERWRITE, NULL), 0);
+    // Above a directory that was not known yet.
+    ck_assert_int_eq(path_remove_tree(path), 0);
+    ck_assert_int_eq(remote_store_put_blob(s, "a/x/c", &source, REMOTE_PUT_CREATE, NULL), 0);
+    ck_assert_int_eq(remote_store_put_blob(s, "a/b/c", &source, REMOTE_PUT_CREATE, NULL), 0);
     // A key that is another key's directory cannot be had; it says so and harms nothing.
     ck_assert_int_eq(remote_store_put_blob(s, "a/b", &source, REMOTE_PUT_CREATE, NULL), -EIO);
     ck_assert_int_eq(remote_store_put_blob(s, "a/b", &source, REMOTE_PUT_OVERWRITE, NULL), -EIO);

@@ -543,6 +543,33 @@ START_TEST(a_small_checkpoint_takes_ten_turns_at_flushing)
 }
 END_TEST
 
+// A fold that takes its time meanwhile would end when writers wait already.
+START_TEST(a_log_that_is_nearly_full_makes_flushes_wait_no_more)
+{
+    struct volume_world w;
+    volume_world_new(&w);
+    volume_world_open(&w);
+    struct object_id a = volume_world_make_file(w.v, "a");
+    volume_world_publish(w.v);
+    block_scratch(&w);
+    for (;;) {
+        struct wal_numbers n;
+        wal_numbers(w.v->wal, &n);
+        ck_assert_uint_lt(n.retained_bytes, n.limit_bytes);
+        bool scarce = n.retained_bytes > n.limit_bytes / 4 * 3;
+        ck_assert(atomic_load(&w.v->pace.hurried) == scarce);
+        if (scarce)
+            break;
+        volume_world_fill(w.v, a, 0, 100000, 1);
+    }
+    unblock_scratch(&w);
+    volume_world_publish(w.v);
+    volume_world_fill(w.v, a, 0, 100000, 2);
+    ck_assert(!atomic_load(&w.v->pace.hurried));
+    volume_world_free(&w);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -559,6 +586,7 @@ main(void)
     ADD(the_kernel_can_hand_over_more_than_the_log_holds);
     ADD(pages_that_are_only_in_the_log_are_folded_and_each_is_verified);
     ADD(what_the_disk_refuses_of_a_staged_blob_fails_the_checkpoint);
+    ADD(a_log_that_is_nearly_full_makes_flushes_wait_no_more);
     ADD(a_small_checkpoint_takes_ten_turns_at_flushing);
 #undef ADD
     return unit_run(s);
