@@ -93,10 +93,13 @@ def markdown(results, picture=None):
             parts.append(f"![ratios]({picture})")
         parts += [latency_table(results, targets)]
     parts.append(figure_table(results))
-    failures = [f"- {w['title']} on {t}: {e}" for w in results["workloads"].values()
-                for t, e in w["errors"].items()]
+    failures = {}
+    for w in results["workloads"].values():
+        for t, e in w["errors"].items():
+            failures.setdefault((t, e), []).append(w["title"])
     if failures:
-        parts.append("Failed:\n\n" + "\n".join(failures))
+        parts.append("Failed:\n\n" + "\n".join(
+            f"- {t}: {e} ({'; '.join(titles)})" for (t, e), titles in failures.items()))
     return "\n\n".join(p for p in parts if p)
 
 

@@ -89,6 +89,10 @@ def end_process(process, seconds=60):
         process.wait()
 
 
+def sync(path):
+    run(["sync", "-f", path], 120)
+
+
 class Directory:
     """A directory of a file system that is there: the plain disk, or one given by the user."""
 
@@ -104,6 +108,10 @@ class Directory:
     def stop(self):
         if self.temporary:
             shutil.rmtree(self.path, ignore_errors=True)
+
+    def settle(self):
+        """What was made for a workload is written before it begins."""
+        sync(self.path)
 
     def drop_caches(self, directory):
         drop_pages(directory)
@@ -184,6 +192,9 @@ class Ckptfs:
         """The kernel's pages of the files and of what the daemon has on disk."""
         drop_pages(directory)
         drop_pages(self.root)
+
+    def settle(self):
+        self.checkpoint()
 
     def checkpoint(self, *flags):
         run([self.bench.ckptctl, "checkpoint", *flags, self.path])
@@ -315,6 +326,9 @@ class Other:
             end_process(process)
         self.processes = []
         shutil.rmtree(self.base, ignore_errors=True)
+
+    def settle(self):
+        sync(self.path)
 
     def unmount_also_paths(self):
         return [os.path.join(self.base, name) for name in self.unmount_also]
