@@ -4,8 +4,8 @@
 import html
 import statistics
 
-BEGIN = "<!-- figures: written by tests/bench/bench, do not edit -->"
-END = "<!-- end of figures -->"
+BEGIN = "<!-- %s: written by tests/bench/bench, do not edit -->"
+END = "<!-- end of %s -->"
 
 
 def number(x):
@@ -103,15 +103,16 @@ def markdown(results, picture=None):
     return "\n\n".join(p for p in parts if p)
 
 
-def update_document(path, text):
+def update_document(path, section, text):
+    begin, end = BEGIN % section, END % section
     with open(path, encoding="utf-8") as f:
         document = f.read()
-    before, _, rest = document.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not end:
-        raise SystemExit(f"{path} has no lines '{BEGIN}' and '{END}'")
+    before, _, rest = document.partition(begin)
+    _, found, after = rest.partition(end)
+    if not found:
+        raise SystemExit(f"{path} has no lines '{begin}' and '{end}'")
     with open(path, "w", encoding="utf-8") as f:
-        f.write(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
+        f.write(f"{before}{begin}\n\n{text}\n\n{end}{after}")
 
 
 # ---- the picture ----------------------------------------------------------------------------------

@@ -89,6 +89,16 @@ def end_process(process, seconds=60):
         process.wait()
 
 
+def kill_all(word):
+    """Processes whose command line has this word: what has put itself into the background, and may
+    wait for ever for a server that is about to go."""
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            with open(f"/proc/{pid}/cmdline", encoding="utf-8", errors="replace") as f:
+                if word in f.read():
+                    os.kill(int(pid), signal.SIGKILL)
+
+
 def sync(path):
     run(["sync", "-f", path], 120)
 
@@ -325,6 +335,7 @@ class Other:
         for process in self.processes:
             end_process(process)
         self.processes = []
+        kill_all(self.base)
         shutil.rmtree(self.base, ignore_errors=True)
 
     def settle(self):
