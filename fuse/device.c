@@ -6,7 +6,6 @@
 
 #include <errno.h>
 #include <linux/fuse.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
 #include <unistd.h>

@@ -632,6 +632,19 @@ begin_job(struct root *r, struct job_record *job)
     ck_assert_uint_eq(count_jobs(r), 1);
 }
 
+// A first generation whose record is in the store and not in the manifest yet.
+static void
+publish_unrecorded(struct remote_staged *staged, struct remote_upload **uploads, size_t *count)
+{
+    struct uuid id = {{1}};
+    root_begin(&source);
+    root_fold(&source, 0);
+    ck_assert_int_eq(remote_manifest_stage_generation(
+                         &source.place, source.m, source.db.id, &id, staged, uploads, count),
+        0);
+    ck_assert_int_eq(remote_manifest_publish(&source.place, staged), 0);
+}
+
 // The job that a publication finishes goes in its transaction, also when catching up was there
 // before; one that is refused leaves it.
 START_TEST(publication_ends_its_job)
@@ -639,14 +652,8 @@ START_TEST(publication_ends_its_job)
     struct remote_staged staged;
     struct remote_upload *uploads;
     size_t count;
-    struct uuid id = {{1}};
     struct job_record job;
-    root_begin(&source);
-    root_fold(&source, 0);
-    ck_assert_int_eq(remote_manifest_stage_generation(
-                         &source.place, source.m, source.db.id, &id, &staged, &uploads, &count),
-        0);
-    ck_assert_int_eq(remote_manifest_publish(&source.place, &staged), 0);
+    publish_unrecorded(&staged, &uploads, &count);
     for (int i = 0; i < 2; i++) {
         begin_job(&source, &job);
         ck_assert_int_eq(remote_manifest_record_publication(&source.place, source.m, source.db.id,
@@ -672,14 +679,8 @@ START_TEST(publication_is_recorded_once)
     struct remote_staged staged;
     struct remote_upload *uploads;
     size_t count;
-    struct uuid id = {{1}};
     struct remote_catch_up found;
-    root_begin(&source);
-    root_fold(&source, 0);
-    ck_assert_int_eq(remote_manifest_stage_generation(
-                         &source.place, source.m, source.db.id, &id, &staged, &uploads, &count),
-        0);
-    ck_assert_int_eq(remote_manifest_publish(&source.place, &staged), 0);
+    publish_unrecorded(&staged, &uploads, &count);
     ck_assert_int_eq(remote_manifest_publish(&source.place, &staged), 0);
     ck_assert_int_eq(remote_manifest_catch_up(&source.place, source.m, &source.db, &found), 0);
     ck_assert_uint_eq(found.rolled_forward, 1);
