@@ -48,7 +48,8 @@ class S3Store:
         self.count = 0
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 30
         os.environ.setdefault("CKPT_S3_MEMORY_GB", str(max(2, memory // 4)))
-        self.renew()
+        self.endpoint = self.region = None  # before the first renew
+        self.made = set()
 
     def renew(self):
         self.stop()

@@ -23,8 +23,9 @@ class TooSlow(Failed):
 
 
 def run(command, timeout=600, **keywords):
-    """Runs a command and returns what it printed. What is not done in time is ended with all that
-    it has started, and not waited for: it may be in a request that is never answered."""
+    """Runs a command and returns what it printed. What is not done in time is ended with its
+    process group, and not waited for: it may be in a request that is never answered. (Jobs of fio
+    have sessions of their own; Other.stop ends them.)"""
     try:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                    stderr=subprocess.PIPE, text=True, start_new_session=True,
