@@ -2,9 +2,11 @@
 // The protocol: https://www.kernel.org/doc/html/latest/filesystems/fuse.html, <linux/fuse.h>.
 // A thread reads a request and handles it before it reads the next one, so what was read last is
 // what is being handled.
+#define _GNU_SOURCE
 #include "fuse/device.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/fuse.h>
 #include <string.h>
 #include <sys/uio.h>
@@ -151,6 +153,20 @@ device_receive(struct fuse_session *session, struct fs *fs, struct fuse_buf *req
     note_request(fs, request->mem, (size_t)n);
     request->size = adapt_request(fs, request->mem, (size_t)n);
     return 1;
+}
+
+// The descriptor becomes the end of a pipe that nobody reads. It polls as broken, which is how
+// libfuse recognises a connection that has ended; else it would unmount what is at the path.
+int
+device_leave(struct fuse_session *session)
+{
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC) < 0)
+        return -errno;
+    close(ends[0]);
+    int rc = dup3(ends[1], fuse_session_fd(session), O_CLOEXEC) < 0 ? -errno : 0;
+    close(ends[1]);
+    return rc;
 }
 
 #ifdef DEVICE_LIBFUSE_NEGOTIATES

@@ -34,6 +34,11 @@ MUST_CHECK int device_attach(struct fuse_session *session);
 MUST_CHECK int device_receive(
     struct fuse_session *session, struct fs *fs, struct fuse_buf *request);
 
+// Closes the connection of a session whose requests nobody reads any more, without unmounting: for
+// a mount that lives on elsewhere, or under another one. fuse_session_unmount then finds that the
+// file system is gone, and leaves alone what is mounted at the place now. 0 or -errno.
+MUST_CHECK int device_leave(struct fuse_session *session);
+
 // Whether the WRITE, OPEN or CREATE request that the calling thread has read last asks for suid and
 // sgid to be cleared. For handlers, before they return.
 bool device_request_kills_suid(void);

@@ -17,6 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "fuse/mount_users.h"
 #include "platform/file.h"
 #include "platform/log.h"
 #include "platform/memory.h"
@@ -272,8 +273,7 @@ visit_flush(struct visit *visit)
 static int
 visit_unmount(struct visit *visit)
 {
-    struct stat st;
-    if (stat(visit->path, &st) < 0 || st.st_dev != visit->device)
+    if (mount_users_device_of(visit->path) != visit->device)
         return 0;
     return unmount(visit->path, false);
 }
@@ -369,4 +369,41 @@ mount_unmount(struct mount *m)
     bool serving = m->serving;
     lock_release(&m->lock);
     return serving ? make_visit(&visit) : 0;
+}
+
+static dev_t
+device_of(struct mount *m)
+{
+    lock_take(&m->lock);
+    dev_t device = m->device;
+    lock_release(&m->lock);
+    return device;
+}
+
+bool
+mount_is_reached(struct mount *m)
+{
+    dev_t device = device_of(m);
+    return device == 0 || mount_users_device_of(m->path) == device;
+}
+
+bool
+mount_is_listed(struct mount *m)
+{
+    return mount_users_is_mounted(device_of(m));
+}
+
+void
+mount_describe_users(struct mount *m, struct buffer *out)
+{
+    dev_t device = device_of(m);
+    BUFFER_AUTO users = {0};
+    mount_users_describe(device, &users);
+    if (mount_users_is_mounted(device) && mount_users_device_of(m->path) != device)
+        buffer_append_string(out, "another file system is mounted over it");
+    else if (users.length == 0)
+        buffer_append_string(out, "something still uses it that /proc does not show");
+    if (out->length > 0 && users.length > 0)
+        buffer_append_string(out, "; ");
+    buffer_append(out, users.data, users.length);
 }

@@ -47,7 +47,15 @@ void mount_wait_idle(struct mount *m);
 MUST_CHECK int mount_flush(
     struct mount *m, bool everything, uint64_t *nodes, size_t count, size_t *left_out);
 
-// umount(8) of our own mount; -EBUSY when it is in use. 0 when it is not there.
+// umount(8) of our own mount; -EBUSY when it is in use. 0 when it is not what is found at its path.
 MUST_CHECK int mount_unmount(struct mount *m);
+
+// Whether our mount is what is found at its path; true also before it has answered for the first
+// time. Neither this nor the next one waits for the mount.
+bool mount_is_reached(struct mount *m);
+// Whether it is in the mount table of this process, perhaps below another mount.
+bool mount_is_listed(struct mount *m);
+// Appends a sentence: why the file system lives on although it was unmounted, or cannot be.
+void mount_describe_users(struct mount *m, struct buffer *out);
 
 #endif

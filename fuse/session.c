@@ -3,13 +3,18 @@
 // - The file system is unmounted (umount, fusermount3 -u): the kernel has handed over everything;
 //   workers see the end of the connection and end.
 // - SIGTERM, SIGINT, SIGHUP: the control thread unmounts while the workers still serve. When the
-//   mount is busy, it makes the kernel hand over what it caches and stops the workers; the mount is
-//   detached, and who still uses it gets ENOTCONN.
+//   mount is busy, or the file system lives on after that (in another mount namespace, below
+//   another mount, with files open after umount -l), it makes the kernel hand over what it caches
+//   and stops the workers; the mount is detached where it can be, and whoever still uses it gets
+//   ENOTCONN.
+// - The mount leaves the mount table and the file system lives on: the control thread logs who has
+//   it, and the session goes on.
 // - The process that started us is gone before the mount is up: as a signal.
 #define _GNU_SOURCE
 #include "fuse/session.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -29,6 +34,10 @@
 // How far the kernel reads ahead. Half of the largest request: a reader through a mapping makes the
 // kernel fetch as much for any page it touches.
 #define READAHEAD_DEFAULT_BYTES ((uint64_t)512 << 10)
+
+// After the last umount the kernel ends the connection at once; the workers need this long at most
+// to see that.
+#define LAST_MOUNT_MS 2000
 
 struct session {
     const struct options *options;
@@ -141,29 +150,61 @@ ignore_signal(int number UNUSED)
 {
 }
 
-// Until the workers have ended.
+// Whether the workers have ended, at the latest after so many milliseconds (-1: without limit).
+static bool
+wait_for_workers(struct session *s, int ms)
+{
+    struct pollfd finished = {.fd = s->finished, .events = POLLIN};
+    int n;
+    do
+        n = poll(&finished, 1, ms);
+    while (n < 0 && errno == EINTR);
+    return n > 0;
+}
+
 static void
 stop_loop(struct session *s)
 {
-    struct pollfd finished = {.fd = s->finished, .events = POLLIN};
     workers_stop(s->workers);
-    while (poll(&finished, 1, -1) <= 0)
-        continue;
+    (void)wait_for_workers(s, -1);
 }
 
 static void
 unmount_and_stop(struct session *s)
 {
+    BUFFER_AUTO why = {0};
     int rc = mount_unmount(&s->mount);
-    if (rc == 0)
+    // The kernel ends the connection with the last mount of the file system.
+    if (rc == 0 && wait_for_workers(s, LAST_MOUNT_MS))
         return;
-    log_warning("mount.busy", "%s: %s; it is detached", s->mount.path, strerror(-rc));
+    if (rc != 0)
+        buffer_printf(&why, "%s: ", strerror(-rc));
+    mount_describe_users(&s->mount, &why);
+    log_warning("mount.busy", "%s: %s; it is detached, and whoever uses it gets ENOTCONN",
+        s->mount.path, buffer_string(&why));
     // Logged where it fails; what the kernel keeps is lost then, as in a crash.
     rc = kernel_cache_flush(&s->kernel_cache);
     // What it does needs the workers.
     seeker_stop(&s->fs.seeker);
     mount_end_serving(&s->mount);
     stop_loop(s);
+}
+
+// The mount table changed. Whether our mount has left it for good.
+static bool
+is_gone(struct session *s)
+{
+    if (mount_is_listed(&s->mount))
+        return false;
+    if (wait_for_workers(s, LAST_MOUNT_MS))
+        return true;
+    BUFFER_AUTO who = {0};
+    mount_describe_users(&s->mount, &who);
+    log_warning("mount.lives_on",
+        "%s: unmounted here, but still in use: %s. The volume stays mounted until that ends, or "
+        "until SIGTERM ends process %ld",
+        s->mount.path, buffer_string(&who), (long)getpid());
+    return true;
 }
 
 static void
@@ -187,14 +228,17 @@ control(void *argument)
         log_warning("mount.abandoned", "%s: who started it is gone", s->mount.path);
         unmount_and_stop(s);
     }
-    for (;;) {
-        struct pollfd fds[] = {
-            {.fd = s->finished, .events = POLLIN}, {.fd = s->signals, .events = POLLIN}};
+    CLEANUP(file_close_auto) int table = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC);
+    for (bool gone = false;;) {
+        struct pollfd fds[] = {{.fd = s->finished, .events = POLLIN},
+            {.fd = s->signals, .events = POLLIN}, {.fd = gone ? -1 : table, .events = POLLPRI}};
         uint64_t count;
-        if (poll(fds, 2, -1) < 0 && errno != EINTR)
+        if (poll(fds, ARRAY_LENGTH(fds), -1) < 0 && errno != EINTR)
             break;
         if (fds[0].revents)
             return;
+        if (fds[2].revents)
+            gone = is_gone(s);
         if (read(s->signals, &count, sizeof(count)) != (ssize_t)sizeof(count))
             continue;
         log_info("mount.signal", "%s: asked to end by a signal", s->mount.path);
@@ -257,6 +301,11 @@ serve(struct session *s, struct buffer *error)
     mount_end_serving(&s->mount);
     fs_drain(&s->fs);
     // Closes the connection: whoever of us is still inside the mount comes out with an error.
+    if (!mount_is_reached(&s->mount)) {
+        int left = device_leave(s->fuse);
+        if (left != 0)
+            log_warning("mount.leave", "%s: %s", s->mount.path, strerror(-left));
+    }
     fuse_session_unmount(s->fuse);
     uint64_t one = 1;
     if (write(s->finished, &one, sizeof(one)) != (ssize_t)sizeof(one))
