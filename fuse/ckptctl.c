@@ -86,12 +86,15 @@ run_status(const struct arguments *a)
     if (a->fuse)
         return print_fuse(a, fd);
     int rc = control_status(fd, &status);
+    CLEANUP(memory_free_auto) struct ckptfs_metrics *metrics = memory_alloc(sizeof(*metrics));
+    if (rc == 0)
+        rc = control_metrics(fd, metrics);
     if (rc != 0)
         return control_failed("status of", a->operand, rc);
     if (a->json)
-        print_status_json(&status, &text);
+        print_status_json(&status, metrics, &text);
     else
-        print_status(&status, clock_wall_ms(), &text);
+        print_status(&status, metrics, clock_wall_ms(), &text);
     return print_out(&text);
 }
 

@@ -20,6 +20,7 @@ MUST_CHECK int control_open(const char *path);
 // 0 or -errno; -ENOTTY when the path is not on a ckptfs.
 MUST_CHECK int control_status(int fd, struct ckptfs_status *status_out);
 // As control_status.
+MUST_CHECK int control_metrics(int fd, struct ckptfs_metrics *metrics_out);
 MUST_CHECK int control_fuse_requests(int fd, struct ckptfs_fuse_requests *requests_out);
 // Fills in generation and ticket.
 MUST_CHECK int control_checkpoint(int fd, uint32_t flags, struct ckptfs_checkpoint *checkpoint_out);
@@ -43,8 +44,10 @@ void print_size(uint64_t bytes, char text_out[32]);
 // "3m 20s"
 void print_age(uint64_t ms, char text_out[32]);
 const char *print_stage_name(uint32_t stage);
-void print_status(const struct ckptfs_status *status, uint64_t now_ms, struct buffer *out);
-void print_status_json(const struct ckptfs_status *status, struct buffer *out);
+void print_status(const struct ckptfs_status *status, const struct ckptfs_metrics *metrics,
+    uint64_t now_ms, struct buffer *out);
+void print_status_json(
+    const struct ckptfs_status *status, const struct ckptfs_metrics *metrics, struct buffer *out);
 void print_fuse_requests(const struct ckptfs_fuse_requests *requests, struct buffer *out);
 void print_fuse_requests_json(const struct ckptfs_fuse_requests *requests, struct buffer *out);
 void print_checkpoint_json(const struct ckptfs_checkpoint *checkpoint,

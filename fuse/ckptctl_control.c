@@ -38,6 +38,22 @@ control_status(int fd, struct ckptfs_status *status_out)
 }
 
 int
+control_metrics(int fd, struct ckptfs_metrics *metrics_out)
+{
+    *metrics_out = (struct ckptfs_metrics){.version = CKPTFS_ABI_VERSION};
+    if (ioctl(fd, CKPTFS_IOC_METRICS, metrics_out) < 0)
+        return -errno;
+    // Bytes of another program: what is used of them is made sure of here.
+    if (metrics_out->count > CKPTFS_METRICS_MAX)
+        return -EBADMSG;
+    for (size_t i = 0; i < metrics_out->count; i++) {
+        struct ckptfs_metric *m = &metrics_out->metrics[i];
+        m->name[sizeof(m->name) - 1] = '\0';
+    }
+    return 0;
+}
+
+int
 control_fuse_requests(int fd, struct ckptfs_fuse_requests *requests_out)
 {
     *requests_out = (struct ckptfs_fuse_requests){.version = CKPTFS_ABI_VERSION};

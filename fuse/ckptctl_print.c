@@ -84,8 +84,19 @@ line_of(struct buffer *out, const char *name, uint64_t bytes, uint64_t limit)
     buffer_append_u8(out, '\n');
 }
 
+// 0 for one that the daemon does not have.
+static uint64_t
+metric(const struct ckptfs_metrics *metrics, const char *name)
+{
+    for (size_t i = 0; i < metrics->count; i++)
+        if (strcmp(metrics->metrics[i].name, name) == 0)
+            return metrics->metrics[i].value;
+    return 0;
+}
+
 static void
-print_identity(const struct ckptfs_status *s, struct buffer *out)
+print_identity(
+    const struct ckptfs_status *s, const struct ckptfs_metrics *metrics, struct buffer *out)
 {
     struct uuid id;
     char text[37];
@@ -101,7 +112,13 @@ print_identity(const struct ckptfs_status *s, struct buffer *out)
                                              : "read-write");
     if (s->read_only_reason[0] != '\0')
         buffer_printf(out, ": %s", s->read_only_reason);
-    buffer_printf(out, " (writer epoch %" PRIu64 ")\n", (uint64_t)s->epoch);
+    buffer_append_u8(out, '\n');
+    if (metric(metrics, "claimed"))
+        buffer_printf(
+            out, "%-14s by this mount, writer epoch %" PRIu64 "\n", "claimed", (uint64_t)s->epoch);
+    else if (!(s->flags & (CKPTFS_STATUS_READ_ONLY | CKPTFS_STATUS_FENCED)))
+        line(
+            out, "claimed", "no: the store could not be reached; another host may take the volume");
     line(out, "store", s->flags & CKPTFS_STATUS_STORE_REACHABLE ? "reachable" : "not reachable");
 }
 
@@ -140,11 +157,12 @@ print_stages(const struct ckptfs_status *s, struct buffer *out)
 }
 
 void
-print_status(const struct ckptfs_status *s, uint64_t now_ms, struct buffer *out)
+print_status(const struct ckptfs_status *s, const struct ckptfs_metrics *metrics, uint64_t now_ms,
+    struct buffer *out)
 {
     char size[32];
     char other[32];
-    print_identity(s, out);
+    print_identity(s, metrics, out);
     line_generation(out, "local", s->local_generation, s->local_time_ms, now_ms);
     line_generation(out, "published", s->published_generation, s->published_time_ms, now_ms);
     print_unpublished(s, out);
@@ -174,54 +192,21 @@ print_status(const struct ckptfs_status *s, uint64_t now_ms, struct buffer *out)
 
 // ---- for programs -------------------------------------------------------------------------------
 
-#define FIELD(name)                                                                                \
-    {                                                                                              \
-#name, offsetof(struct ckptfs_status, name)                                                \
+static void
+print_metrics_json(const struct ckptfs_metrics *metrics, struct json_writer *w)
+{
+    for (size_t i = 0; i < metrics->count; i++) {
+        const struct ckptfs_metric *m = &metrics->metrics[i];
+        if (m->unit == CKPTFS_UNIT_FLAG)
+            json_bool(w, m->name, m->value != 0);
+        else
+            json_u64(w, m->name, m->value);
     }
-static const struct {
-    const char *name;
-    size_t offset; // of a __u64
-} numbers[] = {
-    FIELD(epoch),
-    FIELD(local_generation),
-    FIELD(published_generation),
-    FIELD(local_time_ms),
-    FIELD(published_time_ms),
-    FIELD(oldest_unpublished_ms),
-    FIELD(stage_done_bytes),
-    FIELD(stage_total_bytes),
-    FIELD(stage_done_blobs),
-    FIELD(stage_total_blobs),
-    FIELD(wal_bytes),
-    FIELD(wal_limit_bytes),
-    FIELD(dirty_bytes),
-    FIELD(page_cache_bytes),
-    FIELD(page_cache_limit_bytes),
-    FIELD(unpublished_blobs),
-    FIELD(unpublished_bytes),
-    FIELD(inodes),
-    FIELD(chunks),
-    FIELD(deltas),
-    FIELD(blobs),
-    FIELD(blob_bytes),
-    FIELD(put_requests),
-    FIELD(get_requests),
-    FIELD(head_requests),
-    FIELD(list_requests),
-    FIELD(delete_requests),
-    FIELD(store_bytes_written),
-    FIELD(store_bytes_read),
-    FIELD(store_errors),
-    FIELD(fsyncs),
-    FIELD(flushes),
-    FIELD(checkpoints),
-    FIELD(publications),
-    FIELD(checkpoint_failures),
-    FIELD(completed_ticket),
-};
+}
 
 void
-print_status_json(const struct ckptfs_status *s, struct buffer *out)
+print_status_json(
+    const struct ckptfs_status *s, const struct ckptfs_metrics *metrics, struct buffer *out)
 {
     struct json_writer w = {.out = out};
     struct uuid id;
@@ -233,17 +218,12 @@ print_status_json(const struct ckptfs_status *s, struct buffer *out)
     json_string(&w, "tenant", s->tenant);
     json_string(&w, "volume", text);
     json_string(&w, "root", s->root);
-    json_bool(&w, "read_only", (s->flags & CKPTFS_STATUS_READ_ONLY) != 0);
+    json_u64(&w, "pid", metrics->pid);
     json_string(&w, "read_only_reason", s->read_only_reason);
-    json_bool(&w, "fenced", (s->flags & CKPTFS_STATUS_FENCED) != 0);
-    json_bool(&w, "store_reachable", (s->flags & CKPTFS_STATUS_STORE_REACHABLE) != 0);
     json_string(&w, "fold_stage", print_stage_name(s->fold_stage));
     json_string(&w, "publish_stage", print_stage_name(s->publish_stage));
-    for (size_t i = 0; i < ARRAY_LENGTH(numbers); i++) {
-        uint64_t value;
-        memcpy(&value, (const char *)s + numbers[i].offset, sizeof(value));
-        json_u64(&w, numbers[i].name, value);
-    }
+    print_metrics_json(metrics, &w);
+    json_u64(&w, "completed_ticket", s->completed_ticket);
     json_i64(&w, "completed_result", s->completed_result);
     json_string(&w, "last_error", s->last_error);
     json_end_object(&w);

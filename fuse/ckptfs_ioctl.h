@@ -83,6 +83,36 @@ struct ckptfs_status {
     char last_error[200];
 };
 
+/* Every number that the daemon has about the volume, each with its name: newer daemons add some, so
+   look them up by name. All fields but `version` must be zero in the call. */
+#define CKPTFS_METRICS_MAX 200
+
+#define CKPTFS_METRIC_GAUGE   1 /* as of now */
+#define CKPTFS_METRIC_COUNTER 2 /* only grows while the volume is mounted */
+
+#define CKPTFS_UNIT_NUMBER  1
+#define CKPTFS_UNIT_BYTES   2
+#define CKPTFS_UNIT_FLAG    3 /* 0 or 1 */
+#define CKPTFS_UNIT_AGE_MS  4 /* a duration in milliseconds */
+#define CKPTFS_UNIT_TIME_MS 5 /* milliseconds since 1970 */
+
+struct ckptfs_metric {
+    char name[40]; /* NUL-terminated */
+    __u32 kind;    /* CKPTFS_METRIC_* */
+    __u32 unit;    /* CKPTFS_UNIT_* */
+    __u64 value;
+    __u64 reserved;
+};
+
+struct ckptfs_metrics {
+    __u32 version;
+    __u32 count; /* out: of `metrics` */
+    __u32 pid;   /* out: of the daemon, in its own pid namespace */
+    __u32 reserved0;
+    __u64 reserved[6];
+    struct ckptfs_metric metrics[CKPTFS_METRICS_MAX];
+};
+
 /* The FUSE requests that the kernel has sent since the mount, for who looks into what a program
    costs. Opcodes are those of <linux/fuse.h>. */
 #define CKPTFS_FUSE_OPCODES 64
@@ -96,14 +126,17 @@ struct ckptfs_fuse_requests {
 
 #define CKPTFS_IOC_CHECKPOINT _IOWR('K', 0x01, struct ckptfs_checkpoint)
 #define CKPTFS_IOC_STATUS     _IOWR('K', 0x02, struct ckptfs_status)
+#define CKPTFS_IOC_METRICS    _IOWR('K', 0x03, struct ckptfs_metrics)
 #define CKPTFS_IOC_FUSE       _IOWR('K', 0x10, struct ckptfs_fuse_requests)
 
 #ifdef __cplusplus
 static_assert(sizeof(struct ckptfs_checkpoint) == 64, "ABI");
 static_assert(sizeof(struct ckptfs_fuse_requests) == 576, "ABI");
+static_assert(sizeof(struct ckptfs_metrics) == 64 + 64 * CKPTFS_METRICS_MAX, "ABI");
 #else
 _Static_assert(sizeof(struct ckptfs_checkpoint) == 64, "ABI");
 _Static_assert(sizeof(struct ckptfs_fuse_requests) == 576, "ABI");
+_Static_assert(sizeof(struct ckptfs_metrics) == 64 + 64 * CKPTFS_METRICS_MAX, "ABI");
 #endif
 
 #endif

@@ -4,9 +4,12 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "fuse/ckptfs_ioctl.h"
 #include "fuse/fs_ops.h"
+#include "metrics/metrics.h"
+#include "platform/memory.h"
 
 #define CHECKPOINT_FLAGS (CKPTFS_CHECKPOINT_WAIT | CKPTFS_CHECKPOINT_LOCAL_ONLY)
 
@@ -133,52 +136,24 @@ checkpoint(fuse_req_t req, const struct ckptfs_checkpoint *in)
 
 // ---- status -------------------------------------------------------------------------------------
 
+#define FILL_STATUS(name) out->name = s->metrics.name;
+#define FILL_ELSEWHERE(name)
+
 static void
 fill_status(const struct volume_status *s, struct ckptfs_status *out)
 {
+    const struct metrics *m = &s->metrics;
     *out = (struct ckptfs_status){
         .version = CKPTFS_ABI_VERSION,
-        .flags = (s->read_only ? CKPTFS_STATUS_READ_ONLY : 0) |
-                 (s->fenced ? CKPTFS_STATUS_FENCED : 0) |
-                 (s->store_reachable ? CKPTFS_STATUS_STORE_REACHABLE : 0),
-        .epoch = s->epoch,
-        .local_generation = s->local.v,
-        .published_generation = s->published.v,
-        .local_time_ms = s->local_time_ms,
-        .published_time_ms = s->published_time_ms,
-        .oldest_unpublished_ms = s->oldest_unpublished_ms,
+        .flags = (m->read_only ? CKPTFS_STATUS_READ_ONLY : 0) |
+                 (m->fenced ? CKPTFS_STATUS_FENCED : 0) |
+                 (m->store_reachable ? CKPTFS_STATUS_STORE_REACHABLE : 0),
         .fold_stage = s->fold_stage,
         .publish_stage = s->publish_stage,
-        .stage_done_bytes = s->stage_done_bytes,
-        .stage_total_bytes = s->stage_total_bytes,
-        .stage_done_blobs = s->stage_done_blobs,
-        .stage_total_blobs = s->stage_total_blobs,
-        .wal_bytes = s->wal_bytes,
-        .wal_limit_bytes = s->wal_limit_bytes,
-        .dirty_bytes = s->dirty_bytes,
-        .page_cache_bytes = s->page_cache_bytes,
-        .page_cache_limit_bytes = s->page_cache_limit_bytes,
-        .unpublished_blobs = s->unpublished_blobs,
-        .unpublished_bytes = s->unpublished_bytes,
-        .inodes = s->inodes,
-        .chunks = s->chunks,
-        .deltas = s->deltas,
-        .blobs = s->blobs,
-        .blob_bytes = s->blob_bytes,
-        .put_requests = s->put_requests,
-        .get_requests = s->get_requests,
-        .head_requests = s->head_requests,
-        .list_requests = s->list_requests,
-        .delete_requests = s->delete_requests,
-        .store_bytes_written = s->store_bytes_written,
-        .store_bytes_read = s->store_bytes_read,
-        .store_errors = s->store_errors,
-        .fsyncs = s->fsyncs,
-        .flushes = s->flushes,
-        .checkpoints = s->checkpoints,
-        .publications = s->publications,
-        .checkpoint_failures = s->checkpoint_failures,
     };
+#define METRIC(name, kind, unit, where, help) FILL_##where(name)
+#include "metrics/metrics.def"
+#undef METRIC
 }
 
 // The rest of the field is zero already.
@@ -208,6 +183,30 @@ status(fuse_req_t req)
     copy_text(out.read_only_reason, sizeof(out.read_only_reason), s.read_only_reason);
     copy_text(out.last_error, sizeof(out.last_error), s.last_error);
     fuse_reply_ioctl(req, 0, &out, sizeof(out));
+}
+
+// ---- metrics ------------------------------------------------------------------------------------
+
+_Static_assert(METRICS_COUNT <= CKPTFS_METRICS_MAX, "the metrics ioctl has no room for all");
+_Static_assert(METRIC_NAME_MAX < sizeof(((struct ckptfs_metric *)0)->name), "names");
+
+static void
+metrics(fuse_req_t req)
+{
+    struct volume_status s;
+    volume_status(fs_of(req)->volume, &s);
+    CLEANUP(memory_free_auto) struct ckptfs_metrics *out = memory_alloc_zero(sizeof(*out));
+    out->version = CKPTFS_ABI_VERSION;
+    out->count = METRICS_COUNT;
+    out->pid = (uint32_t)getpid();
+    for (size_t i = 0; i < METRICS_COUNT; i++) {
+        struct ckptfs_metric *metric = &out->metrics[i];
+        copy_text(metric->name, sizeof(metric->name), metrics_table[i].name);
+        metric->kind = metrics_table[i].kind;
+        metric->unit = metrics_table[i].unit;
+        metric->value = metrics_value(&s.metrics, i);
+    }
+    fuse_reply_ioctl(req, 0, out, sizeof(*out));
 }
 
 // ---- requests -----------------------------------------------------------------------------------
@@ -251,10 +250,20 @@ check_fuse_requests(const struct ckptfs_fuse_requests *in)
     return 0;
 }
 
+static int
+check_metrics(const struct ckptfs_metrics *in)
+{
+    if (in->version != CKPTFS_ABI_VERSION || in->count != 0 || in->pid != 0 || in->reserved0 != 0 ||
+        !is_zero(in->reserved, sizeof(in->reserved)))
+        return -EINVAL;
+    return 0;
+}
+
 union request {
     struct ckptfs_checkpoint checkpoint;
     struct ckptfs_status status;
     struct ckptfs_fuse_requests fuse;
+    struct ckptfs_metrics metrics;
 };
 
 // 0 for a command that there is not.
@@ -268,6 +277,8 @@ size_of(unsigned command)
         return sizeof(struct ckptfs_status);
     case CKPTFS_IOC_FUSE:
         return sizeof(struct ckptfs_fuse_requests);
+    case CKPTFS_IOC_METRICS:
+        return sizeof(struct ckptfs_metrics);
     default:
         return 0;
     }
@@ -280,6 +291,8 @@ check(unsigned command, const union request *in)
         return check_checkpoint(&in->checkpoint);
     if (command == CKPTFS_IOC_STATUS)
         return check_status(&in->status);
+    if (command == CKPTFS_IOC_METRICS)
+        return check_metrics(&in->metrics);
     return check_fuse_requests(&in->fuse);
 }
 
@@ -309,6 +322,8 @@ fs_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned command, void *argument UNUSED
         checkpoint(req, &u.checkpoint);
     else if (command == CKPTFS_IOC_STATUS)
         status(req);
+    else if (command == CKPTFS_IOC_METRICS)
+        metrics(req);
     else
         fuse_requests(req);
 }

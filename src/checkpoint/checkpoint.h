@@ -130,6 +130,7 @@ struct checkpoint_numbers {
     uint64_t folds, publications, failures;
     bool store_reachable; // as of the last attempt
     bool fenced;
+    bool claimed; // the writer epoch of this root is in the chain
     char last_error[200];
 };
 void checkpoint_numbers(struct checkpoint *c, struct checkpoint_numbers *numbers_out);

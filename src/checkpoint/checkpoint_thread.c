@@ -353,6 +353,7 @@ checkpoint_numbers(struct checkpoint *c, struct checkpoint_numbers *numbers_out)
 {
     lock_take(&c->lock);
     *numbers_out = c->numbers;
+    numbers_out->claimed = c->claimed;
     lock_release(&c->lock);
 }
 

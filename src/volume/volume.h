@@ -12,6 +12,7 @@
 #include "base/compiler.h"
 #include "base/types.h"
 #include "format/records.h"
+#include "metrics/metrics.h"
 #include "volume/volume_config.h"
 
 struct volume;
@@ -225,30 +226,11 @@ struct volume_status {
     char tenant[65];
     char root[1024];
     struct uuid volume;
-    bool read_only;
-    char read_only_reason[160]; // "" when not, or when asked for
-    bool fenced;
-    uint64_t epoch;
-    struct generation local;
-    struct generation published;
-    uint64_t local_time_ms;           // wall clock
-    uint64_t published_time_ms;       // wall clock
-    uint64_t oldest_unpublished_ms;   // age of the oldest change that is not in the store; 0: none
-    enum checkpoint_stage fold_stage; // local generation
-    enum checkpoint_stage publish_stage;          // upload and publication
-    uint64_t stage_done_bytes, stage_total_bytes; // of the upload in progress
-    uint64_t stage_done_blobs, stage_total_blobs;
-    uint64_t wal_bytes, wal_limit_bytes;
-    uint64_t dirty_bytes; // pages changed since the last local generation
-    uint64_t page_cache_bytes, page_cache_limit_bytes;
-    uint64_t unpublished_blobs, unpublished_bytes;
-    uint64_t inodes, chunks, deltas, blobs, blob_bytes;
-    uint64_t put_requests, get_requests, head_requests, list_requests, delete_requests;
-    uint64_t store_bytes_written, store_bytes_read, store_errors;
-    uint64_t fsyncs, flushes; // answered, and writes to the WAL they took
-    uint64_t checkpoints, publications, checkpoint_failures;
-    bool store_reachable;
+    char read_only_reason[160];          // "" when not, or when asked for
+    enum checkpoint_stage fold_stage;    // local generation
+    enum checkpoint_stage publish_stage; // upload and publication
     char last_error[200]; // of checkpoint or publication; "" when the last one went well
+    struct metrics metrics;
 };
 
 void volume_status(struct volume *v, struct volume_status *status_out);

@@ -255,6 +255,7 @@ stage_of(enum checkpoint_phase phase)
 static void
 fill_from_manifest(struct volume *v, struct volume_status *s)
 {
+    struct metrics *m = &s->metrics;
     struct manifest_reader *r;
     struct db_record db;
     struct db_totals totals;
@@ -262,59 +263,63 @@ fill_from_manifest(struct volume *v, struct volume_status *s)
         return;
     if (manifest_read_db(r, v->db, &db) == 0) {
         s->volume = db.volume;
-        s->epoch = db.epoch;
-        s->local = db.local;
-        s->published = db.published;
-        s->local_time_ms = db.local_time_ms;
-        s->published_time_ms = db.published_time_ms;
+        m->epoch = db.epoch;
+        m->local_generation = db.local.v;
+        m->published_generation = db.published.v;
+        m->local_time_ms = db.local_time_ms;
+        m->published_time_ms = db.published_time_ms;
     }
     if (manifest_read_totals(r, v->db, &totals) == 0) {
-        s->inodes = totals.inodes;
-        s->chunks = totals.chunks;
-        s->deltas = totals.deltas;
-        s->blobs = totals.blobs;
-        s->blob_bytes = totals.blob_bytes;
-        s->unpublished_blobs = totals.unpublished_blobs;
-        s->unpublished_bytes = totals.unpublished_bytes;
+        m->inodes = totals.inodes;
+        m->chunks = totals.chunks;
+        m->deltas = totals.deltas;
+        m->blobs = totals.blobs;
+        m->blob_bytes = totals.blob_bytes;
+        m->unpublished_blobs = totals.unpublished_blobs;
+        m->unpublished_bytes = totals.unpublished_bytes;
     }
     manifest_read_end(r);
 }
 
 static void
-fill_from_store(struct volume *v, struct volume_status *s)
+fill_from_store(struct volume *v, struct metrics *m)
 {
     const struct remote_store_counters *c = &v->remote->counters;
-    s->put_requests = __atomic_load_n(&c->put_requests, __ATOMIC_RELAXED);
-    s->get_requests = __atomic_load_n(&c->get_requests, __ATOMIC_RELAXED);
-    s->head_requests = __atomic_load_n(&c->head_requests, __ATOMIC_RELAXED);
-    s->list_requests = __atomic_load_n(&c->list_requests, __ATOMIC_RELAXED);
-    s->delete_requests = __atomic_load_n(&c->delete_requests, __ATOMIC_RELAXED);
-    s->store_bytes_written = __atomic_load_n(&c->bytes_written, __ATOMIC_RELAXED);
-    s->store_bytes_read = __atomic_load_n(&c->bytes_read, __ATOMIC_RELAXED);
-    s->store_errors = __atomic_load_n(&c->errors, __ATOMIC_RELAXED);
+    m->put_requests = __atomic_load_n(&c->put_requests, __ATOMIC_RELAXED);
+    m->get_requests = __atomic_load_n(&c->get_requests, __ATOMIC_RELAXED);
+    m->head_requests = __atomic_load_n(&c->head_requests, __ATOMIC_RELAXED);
+    m->list_requests = __atomic_load_n(&c->list_requests, __ATOMIC_RELAXED);
+    m->delete_requests = __atomic_load_n(&c->delete_requests, __ATOMIC_RELAXED);
+    m->store_bytes_written = __atomic_load_n(&c->bytes_written, __ATOMIC_RELAXED);
+    m->store_bytes_read = __atomic_load_n(&c->bytes_read, __ATOMIC_RELAXED);
+    m->store_errors = __atomic_load_n(&c->errors, __ATOMIC_RELAXED);
+    m->store_retries = __atomic_load_n(&c->retries, __ATOMIC_RELAXED);
 }
 
 static void
 fill_from_writer(struct volume *v, struct volume_status *s)
 {
+    struct metrics *m = &s->metrics;
     struct wal_numbers w;
     wal_numbers(v->wal, &w);
-    s->wal_bytes = w.retained_bytes;
-    s->wal_limit_bytes = w.limit_bytes;
-    s->fsyncs = w.syncs;
-    s->flushes = w.flushes;
+    m->wal_bytes = w.retained_bytes;
+    m->wal_limit_bytes = w.limit_bytes;
+    m->fsyncs = w.syncs;
+    m->flushes = w.flushes;
     struct checkpoint_numbers c;
     checkpoint_numbers(v->checkpoint, &c);
     s->fold_stage = stage_of(c.fold_phase);
     s->publish_stage = stage_of(c.publish_phase);
-    s->stage_done_bytes = c.done_bytes;
-    s->stage_total_bytes = c.total_bytes;
-    s->stage_done_blobs = c.done_blobs;
-    s->stage_total_blobs = c.total_blobs;
-    s->checkpoints = c.folds;
-    s->publications = c.publications;
-    s->checkpoint_failures = c.failures;
-    s->store_reachable = c.store_reachable;
+    m->stage_done_bytes = c.done_bytes;
+    m->stage_total_bytes = c.total_bytes;
+    m->stage_done_blobs = c.done_blobs;
+    m->stage_total_blobs = c.total_blobs;
+    m->checkpoints = c.folds;
+    m->publications = c.publications;
+    m->checkpoint_failures = c.failures;
+    m->store_reachable = c.store_reachable;
+    m->claimed = c.claimed && !c.fenced;
+    m->lease_ttl_ms = v->config.lease_ttl_ms;
     snprintf(s->last_error, sizeof(s->last_error), "%s", c.last_error);
 }
 
@@ -322,31 +327,32 @@ void
 volume_status(struct volume *v, struct volume_status *status_out)
 {
     struct volume_status *s = status_out;
+    struct metrics *m = &s->metrics;
     *s = (struct volume_status){0};
     snprintf(s->source, sizeof(s->source), "%s", v->config.source);
     snprintf(s->tenant, sizeof(s->tenant), "%s", v->url.tenant);
     snprintf(s->root, sizeof(s->root), "%s", v->config.root);
     fill_from_manifest(v, s);
-    fill_from_store(v, s);
+    fill_from_store(v, m);
     if (v->wal)
         fill_from_writer(v, s);
     else
-        s->store_reachable = true; // as far as a view has asked it
+        m->store_reachable = true; // as far as a view has asked it
     struct page_store_numbers p;
     uint64_t now = clock_monotonic_ms();
     lock_take(&v->lock);
     page_store_numbers_locked(v->pages, &p);
-    s->read_only = v->read_only;
-    s->fenced = v->fenced;
+    m->read_only = v->read_only;
+    m->fenced = v->fenced;
     snprintf(s->read_only_reason, sizeof(s->read_only_reason), "%s", v->read_only_reason);
-    if (s->local.v == s->published.v)
+    if (m->local_generation == m->published_generation)
         v->local_change_ms = 0;
     uint64_t oldest = v->local_change_ms    ? v->local_change_ms
                       : v->frozen_change_ms ? v->frozen_change_ms
                                             : v->oldest_change_ms;
     lock_release(&v->lock);
-    s->oldest_unpublished_ms = oldest ? now - oldest : 0;
-    s->dirty_bytes = p.dirty_pages * PAGE_BYTES;
-    s->page_cache_bytes = p.dirty_resident_bytes + p.clean_bytes;
-    s->page_cache_limit_bytes = p.limit_bytes;
+    m->oldest_unpublished_ms = oldest ? now - oldest : 0;
+    m->dirty_bytes = p.dirty_pages * PAGE_BYTES;
+    m->page_cache_bytes = p.dirty_resident_bytes + p.clean_bytes;
+    m->page_cache_limit_bytes = p.limit_bytes;
 }

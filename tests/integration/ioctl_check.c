@@ -138,6 +138,37 @@ check_fuse_requests(int fd)
     }
 }
 
+// ---- metrics ------------------------------------------------------------------------------------
+
+static void
+check_metrics(int fd)
+{
+    static struct ckptfs_metrics m;
+    m.version = CKPTFS_ABI_VERSION;
+    check(ioctl(fd, CKPTFS_IOC_METRICS, &m) == 0, "metrics");
+    check(m.count > 30 && m.count <= CKPTFS_METRICS_MAX && m.pid > 0, "their number, the daemon");
+    uint64_t epoch = 0;
+    for (size_t i = 0; i < m.count; i++) {
+        const struct ckptfs_metric *x = &m.metrics[i];
+        check(x->name[0] != '\0' && is_text(x->name, sizeof(x->name)), "a name");
+        check(x->kind >= CKPTFS_METRIC_GAUGE && x->kind <= CKPTFS_METRIC_COUNTER, "a kind");
+        check(x->unit >= CKPTFS_UNIT_NUMBER && x->unit <= CKPTFS_UNIT_TIME_MS, "a unit");
+        check(x->unit != CKPTFS_UNIT_FLAG || x->value <= 1, "a flag is 0 or 1");
+        check(x->reserved == 0, "reserved words are zero");
+        for (size_t j = 0; j < i; j++)
+            check(strcmp(x->name, m.metrics[j].name) != 0, "each name once");
+        if (strcmp(x->name, "epoch") == 0)
+            epoch = x->value;
+    }
+    check(epoch == get_status(fd).epoch, "metrics and status agree");
+    m = (struct ckptfs_metrics){.version = CKPTFS_ABI_VERSION + 1};
+    check(fails(fd, CKPTFS_IOC_METRICS, &m, EINVAL), "metrics: a newer version is EINVAL");
+    m = (struct ckptfs_metrics){.version = CKPTFS_ABI_VERSION, .count = 1};
+    check(fails(fd, CKPTFS_IOC_METRICS, &m, EINVAL), "metrics: a count is EINVAL");
+    m = (struct ckptfs_metrics){.version = CKPTFS_ABI_VERSION, .reserved = {0, 1}};
+    check(fails(fd, CKPTFS_IOC_METRICS, &m, EINVAL), "metrics: a reserved word is EINVAL");
+}
+
 // ---- what works ---------------------------------------------------------------------------------
 
 static void
@@ -189,6 +220,7 @@ check_owner(int fd)
     check_unknown_commands(fd);
     check_bad_status(fd);
     check_fuse_requests(fd);
+    check_metrics(fd);
     check_checkpoints(fd);
 }
 
@@ -197,6 +229,9 @@ check_stranger(int fd)
 {
     struct ckptfs_fuse_requests r = {.version = CKPTFS_ABI_VERSION};
     check(fails(fd, CKPTFS_IOC_FUSE, &r, EPERM), "requests by opcode are EPERM");
+    static struct ckptfs_metrics m;
+    m.version = CKPTFS_ABI_VERSION;
+    check(fails(fd, CKPTFS_IOC_METRICS, &m, EPERM), "metrics are EPERM");
     struct ckptfs_status s = {.version = CKPTFS_ABI_VERSION};
     struct ckptfs_checkpoint c = {.version = CKPTFS_ABI_VERSION};
     check(fails(fd, CKPTFS_IOC_STATUS, &s, EPERM), "status is EPERM");

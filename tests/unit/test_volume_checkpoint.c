@@ -120,7 +120,7 @@ START_TEST(writers_wait_while_folds_fail_and_go_on_when_they_do_not)
     do {
         clock_sleep_ms(10);
         volume_status(w.v, &status);
-    } while (status.checkpoint_failures < 2);
+    } while (status.metrics.checkpoint_failures < 2);
     ck_assert(!atomic_load(&x.done));
     ck_assert_uint_gt(strlen(status.last_error), 0);
     unblock_scratch(&w);
@@ -158,8 +158,8 @@ START_TEST(the_kernel_can_hand_over_more_than_the_log_holds)
     ck_assert(atomic_load(&x.done));
     struct volume_status status;
     volume_status(w.v, &status);
-    ck_assert_uint_eq(status.checkpoint_failures, 0);
-    ck_assert_uint_eq(status.published.v, generation.v);
+    ck_assert_uint_eq(status.metrics.checkpoint_failures, 0);
+    ck_assert_uint_eq(status.metrics.published_generation, generation.v);
     // What was handed over is in the generation.
     struct volume_world past = w;
     past.config.at_generation = generation.v;
@@ -204,14 +204,14 @@ START_TEST(chains_of_deltas_stay_short_also_when_the_base_is_not_on_this_host)
     struct volume_status status;
     publish_pages(&w, a, 40);
     volume_status(w.v, &status);
-    ck_assert_uint_le(status.deltas, 8);
+    ck_assert_uint_le(status.metrics.deltas, 8);
     expect_pages(&w, a, 40);
     volume_world_close(&w);
     volume_world_lose_root(&w);
     volume_world_open(&w);
     publish_pages(&w, a, 80);
     volume_status(w.v, &status);
-    ck_assert_uint_le(status.deltas, 16);
+    ck_assert_uint_le(status.metrics.deltas, 16);
     expect_pages(&w, a, 80);
     volume_world_free(&w);
 }
@@ -256,9 +256,9 @@ START_TEST(a_chunk_that_is_written_whole_asks_for_nothing_of_the_old_one)
     volume_world_fill(w.v, a, 0, 300 * PAGE_BYTES, 2);
     volume_world_fold(w.v);
     volume_status(w.v, &after);
-    ck_assert_uint_eq(after.get_requests, before.get_requests);
-    ck_assert_uint_eq(after.checkpoint_failures, 0);
-    ck_assert_uint_eq(after.deltas, 0);
+    ck_assert_uint_eq(after.metrics.get_requests, before.metrics.get_requests);
+    ck_assert_uint_eq(after.metrics.checkpoint_failures, 0);
+    ck_assert_uint_eq(after.metrics.deltas, 0);
     volume_world_expect(w.v, a, 0, 300 * PAGE_BYTES, 2);
     volume_world_free(&w);
 }
@@ -297,12 +297,12 @@ START_TEST(a_base_of_a_sparse_chunk_holds_old_and_new_pages)
     volume_world_fold(w.v);
     struct volume_status status;
     volume_status(w.v, &status);
-    ck_assert_uint_eq(status.deltas, 1);
+    ck_assert_uint_eq(status.metrics.deltas, 1);
     // By now half of the base is out of date: it is made anew.
     volume_world_fill(w.v, a, 0, PAGE_BYTES, 200000);
     volume_world_publish(w.v);
     volume_status(w.v, &status);
-    ck_assert_uint_eq(status.deltas, 0);
+    ck_assert_uint_eq(status.metrics.deltas, 0);
     expect_sparse(&w, a);
     volume_world_close(&w);
     volume_world_lose_root(&w);

@@ -90,7 +90,7 @@ START_TEST(a_taken_over_writer_finds_out_and_stops)
     ck_assert_int_eq(volume_world_checkpoint(w.v, VOLUME_CHECKPOINT_PUBLISH, &generation), -ESTALE);
     struct volume_status status;
     volume_status(w.v, &status);
-    ck_assert(status.fenced && status.read_only);
+    ck_assert(status.metrics.fenced && status.metrics.read_only);
     ck_assert_ptr_nonnull(strstr(status.read_only_reason, "fenced"));
     struct object_id c = volume_world_find(w.v, "c");
     ck_assert_int_eq(volume_write(w.v, c, 0, (const uint8_t *)"x", 1, 0), -EROFS);

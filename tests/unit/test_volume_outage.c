@@ -47,7 +47,8 @@ wait_until_published(struct volume_world *w)
         clock_sleep_ms(20);
         volume_status(w->v, &status);
         ck_assert_msg(clock_monotonic_ms() < deadline, "not published: %s", status.last_error);
-    } while (status.local.v != status.published.v || status.local.v == 0 || status.dirty_bytes > 0);
+    } while (status.metrics.local_generation != status.metrics.published_generation ||
+             status.metrics.local_generation == 0 || status.metrics.dirty_bytes > 0);
 }
 
 // ---- writing ------------------------------------------------------------------------------------
@@ -118,7 +119,7 @@ churn_under(struct churn *c, const char *script)
         uint64_t bytes = disk_bytes(&c->w, "hot_cache");
         most = bytes > most ? bytes : most;
         volume_status(c->w.v, &status);
-        ck_assert_uint_le(status.wal_bytes, 3u * (4u << 20));
+        ck_assert_uint_le(status.metrics.wal_bytes, 3u * (4u << 20));
     }
     ck_assert_int_eq(volume_world_sync(c->w.v), 0);
     return most;
@@ -206,7 +207,7 @@ START_TEST(a_root_opens_without_the_store_and_publishes_when_it_is_back)
     ck_assert_int_eq(volume_world_sync(w.v), 0);
     struct volume_status status;
     volume_status(w.v, &status);
-    ck_assert(!status.store_reachable && !status.read_only);
+    ck_assert(!status.metrics.store_reachable && !status.metrics.read_only);
     // It can also be closed, soon, and loses nothing.
     ck_assert_int_lt(volume_world_try_close(&w), 0);
     volume_world_open(&w);

@@ -196,7 +196,8 @@ look_around(void *argument)
         MUST(volume_read_directory(v, OBJECT_ROOT_DIRECTORY, 0, true, count_entry, &count) == 0);
         MUST(count >= FILES);
         volume_status(v, &status);
-        MUST(!status.read_only && status.local.v >= status.published.v);
+        MUST(!status.metrics.read_only &&
+             status.metrics.local_generation >= status.metrics.published_generation);
         MUST(volume_world_sync(v) == 0);
         clock_sleep_ms(2);
     }
@@ -301,7 +302,7 @@ START_TEST(streams_wait_for_the_disk_without_checkpoints)
         thread_join(&x[i].thread);
     struct volume_status status;
     volume_status(w.v, &status);
-    ck_assert_uint_eq(status.checkpoints, 0);
+    ck_assert_uint_eq(status.metrics.checkpoints, 0);
     for (unsigned i = 0; i < ARRAY_LENGTH(x); i++)
         for (uint64_t at = 0; at < STREAM_BYTES; at += PIECE)
             volume_world_expect(w.v, x[i].object, at, PIECE, x[i].seed + at);

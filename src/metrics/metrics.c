@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "metrics/metrics.h"
+
+#include <string.h>
+
+const struct metric_info metrics_table[] = {
+#define METRIC(name, kind, unit, where, help) {#name, METRIC_KIND_##kind, METRIC_UNIT_##unit, help},
+#include "metrics/metrics.def"
+#undef METRIC
+};
+
+#define METRIC(name, kind, unit, where, help)                                                      \
+    _Static_assert(sizeof(#name) - 1 <= METRIC_NAME_MAX, "name");
+#include "metrics/metrics.def"
+#undef METRIC
+_Static_assert(sizeof(metrics_table) / sizeof(metrics_table[0]) == METRICS_COUNT, "table");
+
+uint64_t
+metrics_value(const struct metrics *m, size_t i)
+{
+    uint64_t value;
+    memcpy(&value, (const uint8_t *)m + i * sizeof(value), sizeof(value));
+    return value;
+}
