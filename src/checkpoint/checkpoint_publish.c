@@ -301,9 +301,8 @@ record_publication(struct publication *p)
     struct checkpoint *c = p->c;
     struct generation generation = p->staged.header.generation;
     uint64_t job_id = finished_job(c, generation);
-    int rc =
-        remote_manifest_record_publication(&c->options.place, c->options.manifest, c->options.db,
-            &p->staged, p->staged.header.created_ms, p->uploads, p->upload_count, job_id);
+    int rc = remote_manifest_record_publication(&c->options.place, c->options.manifest,
+        c->options.db, &p->staged, p->uploads, p->upload_count, job_id);
     if (rc < 0)
         return rc;
     forget_job(c, job_id, generation);

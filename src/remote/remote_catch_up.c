@@ -40,11 +40,17 @@ is_own(const struct catch_up *c, const struct manifest_record_header *h)
            (h->generation.v != db->local.v || h->cut.v == db->cut.v);
 }
 
+struct noted_blobs {
+    struct manifest_batch *b;
+    struct generation generation; // of the record
+};
+
 static int
 note_blob(void *argument, const struct change *change)
 {
+    const struct noted_blobs *n = argument;
     if (change->kind == CHANGE_PUT_BLOB)
-        manifest_batch_blob_remote(argument, &change->blob.hash);
+        remote_note_uploaded(n->b, &change->blob, n->generation);
     return 0;
 }
 
@@ -54,7 +60,8 @@ roll_forward(struct catch_up *c, const char *key, struct remote_object *object,
 {
     struct sha256 hash;
     struct manifest_batch *b = manifest_batch_new(c->db->id);
-    int rc = remote_object_read(object, key, note_blob, b, &hash);
+    struct noted_blobs noted = {b, h->generation};
+    int rc = remote_object_read(object, key, note_blob, &noted, &hash);
     if (rc < 0) {
         manifest_batch_free(b);
         return rc;
@@ -62,8 +69,7 @@ roll_forward(struct catch_up *c, const char *key, struct remote_object *object,
     if (h->kind == MANIFEST_RECORD_OPEN)
         manifest_batch_remote_position(b, h->epoch, h->sequence, &hash);
     else
-        manifest_batch_published(
-            b, h->generation, h->created_ms, h->sequence, &hash, object->bytes);
+        remote_note_published(b, h, &hash, object->bytes);
     rc = manifest_submit(c->m, b, NULL);
     if (rc < 0)
         return rc;

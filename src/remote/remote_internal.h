@@ -150,6 +150,17 @@ MUST_CHECK int remote_record_create(
 // Milliseconds since an object was written, by the server's clock.
 uint64_t remote_age_ms(const struct remote_head *head);
 
+// Puts into `b` that record `h` with this hash is in the store, and all that goes with it: the one
+// way in which a publication is recorded, by who made it and by who finds it later. Before it,
+// remote_note_uploaded for each blob that the record names.
+void remote_note_published(struct manifest_batch *b, const struct manifest_record_header *h,
+    const struct sha256 *hash, uint64_t bytes);
+// The blob is in the store under the key that follows from `blob`, whatever the manifest says of
+// its key: content that went and came again meanwhile has been given another one. A blob that
+// nothing refers to any more becomes known (again), so that GC and catalogs know of the object.
+void remote_note_uploaded(
+    struct manifest_batch *b, const struct blob_record *blob, struct generation generation);
+
 // Reads the db's record anew.
 MUST_CHECK int remote_refresh_db(struct manifest *m, struct db_id id, struct db_record *db_out);
 

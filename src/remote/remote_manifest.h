@@ -130,7 +130,7 @@ MUST_CHECK int remote_manifest_publish(
 // Records in the manifest what was published: generation, position, and the uploads as remote; and,
 // in the same transaction, that the job with `job_id` is done (0: none is).
 MUST_CHECK int remote_manifest_record_publication(const struct remote_place *place,
-    struct manifest *m, struct db_id db, const struct remote_staged *staged, uint64_t wall_ms,
+    struct manifest *m, struct db_id db, const struct remote_staged *staged,
     const struct remote_upload *uploads, size_t count, uint64_t job_id);
 
 // Whether a new catalog is worth writing: there is none, or the records after the newest one

@@ -172,10 +172,27 @@ remote_manifest_stage_generation(const struct remote_place *place, struct manife
     return 0;
 }
 
+void
+remote_note_uploaded(
+    struct manifest_batch *b, const struct blob_record *blob, struct generation generation)
+{
+    struct change put = {.kind = CHANGE_PUT_BLOB, .blob = *blob};
+    manifest_batch_set_residency(b, RESIDENCY_REMOTE);
+    manifest_batch_change(b, &put, false, generation);
+    manifest_batch_blob_remote(b, &blob->hash);
+}
+
+void
+remote_note_published(struct manifest_batch *b, const struct manifest_record_header *h,
+    const struct sha256 *hash, uint64_t bytes)
+{
+    manifest_batch_published(b, h->generation, h->created_ms, h->sequence, hash, bytes);
+}
+
 int
 remote_manifest_record_publication(const struct remote_place *place, struct manifest *m,
-    struct db_id db_id, const struct remote_staged *staged, uint64_t wall_ms,
-    const struct remote_upload *uploads, size_t count, uint64_t job_id)
+    struct db_id db_id, const struct remote_staged *staged, const struct remote_upload *uploads,
+    size_t count, uint64_t job_id)
 {
     struct db_record db;
     int rc = remote_refresh_db(m, db_id, &db);
@@ -194,15 +211,9 @@ remote_manifest_record_publication(const struct remote_place *place, struct mani
         manifest_batch_remove_job(b, job_id);
     if (known)
         return manifest_submit(m, b, NULL);
-    manifest_batch_set_residency(b, RESIDENCY_REMOTE);
-    for (size_t i = 0; i < count; i++) {
-        // A blob that was superseded while it was uploaded has no record any more; GC must know it.
-        struct change put = {.kind = CHANGE_PUT_BLOB};
-        put.blob = uploads[i].blob;
-        manifest_batch_change(b, &put, false, h->generation);
-        manifest_batch_blob_remote(b, &uploads[i].blob.hash);
-    }
-    manifest_batch_published(b, h->generation, wall_ms, h->sequence, &staged->hash, staged->bytes);
+    for (size_t i = 0; i < count; i++)
+        remote_note_uploaded(b, &uploads[i].blob, h->generation);
+    remote_note_published(b, h, &staged->hash, staged->bytes);
     return manifest_submit(m, b, NULL);
 }
 

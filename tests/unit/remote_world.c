@@ -325,7 +325,7 @@ publish(struct root *r, bool record)
     rc = remote_manifest_publish(&r->place, &staged);
     if (rc == 0 && record)
         rc = remote_manifest_record_publication(
-            &r->place, r->m, r->db.id, &staged, staged.header.created_ms, uploads, count, 0);
+            &r->place, r->m, r->db.id, &staged, uploads, count, 0);
     free(uploads);
     remote_staged_free(&staged);
     ck_assert_int_eq(manifest_find_db(r->m, r->db.place, "acme", 1, &r->db), 0);

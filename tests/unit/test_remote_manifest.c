@@ -657,7 +657,7 @@ START_TEST(publication_ends_its_job)
     for (int i = 0; i < 2; i++) {
         begin_job(&source, &job);
         ck_assert_int_eq(remote_manifest_record_publication(&source.place, source.m, source.db.id,
-                             &staged, 1, uploads, count, job.id),
+                             &staged, uploads, count, job.id),
             0);
         ck_assert_uint_eq(count_jobs(&source), 0);
     }
@@ -666,7 +666,7 @@ START_TEST(publication_ends_its_job)
     publish_generations(1, false);
     begin_job(&source, &job);
     ck_assert_int_eq(remote_manifest_record_publication(
-                         &source.place, source.m, source.db.id, &staged, 1, uploads, count, job.id),
+                         &source.place, source.m, source.db.id, &staged, uploads, count, job.id),
         -ESTALE);
     ck_assert_uint_eq(count_jobs(&source), 1);
     free(uploads);
@@ -685,12 +685,12 @@ START_TEST(publication_is_recorded_once)
     ck_assert_int_eq(remote_manifest_catch_up(&source.place, source.m, &source.db, &found), 0);
     ck_assert_uint_eq(found.rolled_forward, 1);
     ck_assert_int_eq(remote_manifest_record_publication(
-                         &source.place, source.m, source.db.id, &staged, 1, uploads, count, 0),
+                         &source.place, source.m, source.db.id, &staged, uploads, count, 0),
         0);
     publish_generations(1, false);
     // Long past it is refused, and changes nothing.
     ck_assert_int_eq(remote_manifest_record_publication(
-                         &source.place, source.m, source.db.id, &staged, 1, uploads, count, 0),
+                         &source.place, source.m, source.db.id, &staged, uploads, count, 0),
         -ESTALE);
     ck_assert_uint_eq(source.db.published.v, 2);
     free(uploads);

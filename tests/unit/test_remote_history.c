@@ -1,0 +1,377 @@
+// SPDX-License-Identifier: Apache-2.0
+// Random histories of one volume: content that comes, goes and comes again, publications that fail,
+// whose answer is lost, or after which the process dies. Whatever happened, what the bucket says is
+// the same by catalog and by records, and each blob that it names is there under its key.
+#include "remote_world.h"
+#include "store/blob_key.h"
+
+#include <dirent.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/checksum.h"
+#include "platform/memory.h"
+#include "platform/random.h"
+
+#define FILES    4u // at once
+#define CONTENTS 3u // so that the same blobs come again and again
+#define STEPS    60u
+#define ROUNDS   12u
+
+static struct world world;
+static struct root source, copy;
+static uint64_t seed;
+
+struct file {
+    uint64_t object, chunk; // object 0: there is none
+};
+
+static struct file files[FILES];
+static uint64_t next_object, next_chunk;
+
+static unsigned
+dice(unsigned sides)
+{
+    seed ^= seed >> 12;
+    seed ^= seed << 25;
+    seed ^= seed >> 27;
+    return (unsigned)(seed * 2685821657736338717u >> 33) % sides;
+}
+
+// ---- folding ------------------------------------------------------------------------------------
+
+struct fold {
+    struct manifest_batch *b;
+    uint64_t g;
+};
+
+static void
+add(struct fold *f, const struct change *c)
+{
+    manifest_batch_change(f->b, c, true, (struct generation){f->g});
+}
+
+// One of few contents as a blob whose key is of this generation.
+static struct blob_location
+add_blob(struct fold *f, enum blob_object_kind kind, uint64_t chunk)
+{
+    char text[16];
+    int n = snprintf(text, sizeof(text), "content %u", dice(CONTENTS));
+    struct blob_location where = {.length = 8192, .index_offset = 4096};
+    sha256_of(text, (size_t)n, &where.blob);
+    struct change c = {
+        .kind = CHANGE_PUT_BLOB,
+        .blob = {.hash = where.blob,
+            .bytes = 8192,
+            .kind = (uint8_t)kind,
+            .checkpoint_id = {{(uint8_t)f->g, (uint8_t)(f->g >> 8)}},
+            .chunk = {chunk},
+            .generation = {f->g}},
+    };
+    manifest_batch_change(f->b, &c, false, (struct generation){f->g});
+    return where;
+}
+
+static void
+add_inode(struct fold *f, uint64_t object, uint32_t mode, uint32_t nlink, uint64_t size)
+{
+    struct change c = {.kind = CHANGE_PUT_INODE, .object = {object}};
+    c.inode = (struct inode_record){
+        .mode = mode, .nlink = nlink, .size = size, .mtime = {(int64_t)f->g, 0}, .link_target = ""};
+    add(f, &c);
+}
+
+static void
+add_dirent(struct fold *f, enum change_kind kind, uint64_t object)
+{
+    char name[32];
+    int n = snprintf(name, sizeof(name), "file-%" PRIu64, object);
+    struct change c = {.kind = kind};
+    c.dirent = (struct dirent_record){
+        .parent = OBJECT_ROOT_DIRECTORY,
+        .cookie = object << DIRENT_SLOT_BITS,
+        .object = {object},
+        .type = DT_REG,
+        .name_length = (uint8_t)n,
+        .name = name,
+    };
+    add(f, &c);
+}
+
+static void
+add_base(struct fold *f, const struct file *file)
+{
+    struct change c = {.kind = CHANGE_PUT_CHUNK};
+    c.chunk = (struct chunk_entry){
+        .id = {file->chunk},
+        .object = {file->object},
+        .generation = {f->g},
+        .base_generation = {f->g},
+        .base = add_blob(f, BLOB_OBJECT_CHUNK, file->chunk),
+        .base_pages = 1,
+        .present_pages = 2,
+    };
+    add(f, &c);
+}
+
+static void
+add_delta(struct fold *f, const struct file *file)
+{
+    struct change c = {.kind = CHANGE_PUT_DELTA};
+    c.delta = (struct chunk_delta){
+        .chunk = {file->chunk},
+        .generation = {f->g},
+        .where = add_blob(f, BLOB_OBJECT_DELTA, file->chunk),
+        .data_pages = 1,
+    };
+    add(f, &c);
+}
+
+static void
+change_file(struct fold *f, struct file *file)
+{
+    unsigned what = dice(8);
+    if (!file->object) {
+        *file = (struct file){next_object++, next_chunk++};
+        add_inode(f, file->object, S_IFREG | 0644, 1, 5000);
+        add_dirent(f, CHANGE_PUT_DIRENT, file->object);
+        add_base(f, file);
+    } else if (what < 3) {
+        add_base(f, file);
+    } else if (what < 6) {
+        add_delta(f, file);
+    } else if (what == 6) {
+        struct change c = {.kind = CHANGE_DELETE_INODE, .object = {file->object}};
+        add_dirent(f, CHANGE_DELETE_DIRENT, file->object);
+        add(f, &c);
+        *file = (struct file){0};
+    }
+}
+
+static void
+fold_some(void)
+{
+    struct fold f = {manifest_batch_new(source.db.id), source.db.next.v};
+    uint64_t entries = 0;
+    for (unsigned i = 0; i < FILES; i++) {
+        if (dice(2))
+            change_file(&f, &files[i]);
+        entries += files[i].object != 0;
+    }
+    add_inode(&f, 1, S_IFDIR | 0755, 2, entries);
+    struct db_counters counters = {.next_object = next_object, .next_chunk = next_chunk};
+    manifest_batch_local_generation(
+        f.b, (struct generation){f.g}, (struct lsn){f.g * 1000}, counters, 1700000000000 + f.g);
+    ck_assert_int_eq(manifest_submit(source.m, f.b, NULL), 0);
+    ck_assert_int_eq(manifest_find_db(source.m, source.db.place, "acme", 1, &source.db), 0);
+}
+
+// ---- publishing ---------------------------------------------------------------------------------
+
+static int
+upload(const struct remote_upload *uploads, size_t count)
+{
+    static const char bytes[] = "a blob";
+    for (size_t i = 0; i < count; i++) {
+        BUFFER_AUTO key = {0};
+        blob_key("acme", &uploads[i].blob, &key);
+        struct remote_source s = {.data = bytes, .length = sizeof(bytes)};
+        sha256_of(bytes, sizeof(bytes), &s.hash);
+        int rc =
+            remote_store_put_blob(world.store, buffer_string(&key), &s, REMOTE_PUT_OVERWRITE, NULL);
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+// Folds go on while a publication is under way.
+static void
+maybe_fold(void)
+{
+    if (dice(3) == 0)
+        fold_some();
+}
+
+// One attempt, which may fail at any step: nothing is tidied up behind it.
+static int
+publish_some(void)
+{
+    struct remote_staged staged;
+    struct remote_upload *uploads;
+    size_t count;
+    struct uuid id = random_uuid();
+    int rc = remote_manifest_stage_generation(
+        &source.place, source.m, source.db.id, &id, &staged, &uploads, &count);
+    if (rc < 0)
+        return rc;
+    maybe_fold();
+    rc = upload(uploads, count);
+    if (rc == 0) {
+        maybe_fold();
+        rc = remote_manifest_publish(&source.place, &staged);
+        maybe_fold();
+    }
+    bool dies = dice(4) == 0;
+    if (rc == 0 && !dies)
+        rc = remote_manifest_record_publication(
+            &source.place, source.m, source.db.id, &staged, uploads, count, 0);
+    free(uploads);
+    remote_staged_free(&staged);
+    return rc;
+}
+
+static void
+catch_up(void)
+{
+    struct remote_catch_up found;
+    ck_assert_int_eq(remote_manifest_catch_up(&source.place, source.m, &source.db, &found), 0);
+    ck_assert(!found.foreign);
+}
+
+static void
+add_faults(void)
+{
+    struct store_fault f = {.nth = 1, .times = 1, .error = -EAGAIN};
+    switch (dice(5)) {
+    case 0: // the record is created, the answer lost
+        f.verb = STORE_VERB_PUT;
+        f.kind = STORE_FAULT_SWALLOW;
+        f.key_prefix = "manifests/acme/1/record-";
+        break;
+    case 1:
+        f.verb = STORE_VERB_PUT;
+        f.nth = 1 + dice(3);
+        break;
+    case 2: // an outage from somewhere on
+        f.nth = 1 + dice(6);
+        f.times = 0;
+        break;
+    default:
+        return;
+    }
+    fault_store_add(world.faults, &f);
+}
+
+// ---- what must hold -----------------------------------------------------------------------------
+
+static int
+check_blob(void *argument, const struct change *c)
+{
+    if (c->kind != CHANGE_PUT_BLOB)
+        return 0;
+    BUFFER_AUTO key = {0};
+    struct remote_head head;
+    blob_key("acme", &c->blob, &key);
+    ck_assert_msg(remote_store_head_blob(world.store, buffer_string(&key), &head, NULL) == 0,
+        "%s is named and not there", buffer_string(&key));
+    *(uint64_t *)argument += 1;
+    return 0;
+}
+
+// Imports the newest generation into `copy` and dumps it; checks that its blobs are there.
+static void
+import(struct buffer *dump_out)
+{
+    uint64_t blobs = 0;
+    struct manifest_reader *r;
+    root_import(&copy);
+    root_dump(copy.m, copy.db.id, dump_out);
+    ck_assert_int_eq(manifest_check(copy.m, copy.db.id), 0);
+    ck_assert_int_eq(manifest_read_begin(copy.m, &r), 0);
+    ck_assert_int_eq(manifest_export(r, copy.db.id, check_blob, &blobs), 0);
+    manifest_read_end(r);
+}
+
+static void
+check_bucket(void)
+{
+    BUFFER_AUTO by_catalog = {0};
+    BUFFER_AUTO by_records = {0};
+    BUFFER_AUTO own = {0};
+    struct store_fault bad = {.verb = STORE_VERB_GET, .kind = STORE_FAULT_CORRUPT, .nth = 1};
+    bad.key_prefix = "manifests/acme/1/catalog-";
+    fault_store_clear(world.faults);
+    catch_up();
+    import(&by_catalog);
+    fault_store_add(world.faults, &bad);
+    import(&by_records);
+    fault_store_clear(world.faults);
+    ck_assert_uint_eq(by_catalog.length, by_records.length);
+    ck_assert_int_eq(memcmp(by_catalog.data, by_records.data, by_catalog.length), 0);
+    ck_assert_int_eq(manifest_check(source.m, source.db.id), 0);
+    if (source.db.local.v != source.db.published.v)
+        return;
+    root_dump(source.m, source.db.id, &own);
+    ck_assert_uint_eq(own.length, by_records.length);
+    ck_assert_int_eq(memcmp(own.data, by_records.data, own.length), 0);
+}
+
+static void
+write_catalog(void)
+{
+    int rc = remote_manifest_write_catalog(&source.place, source.m, source.db.id);
+    ck_assert(rc == 0 || rc == -EAGAIN);
+}
+
+static void
+run_history(uint64_t number)
+{
+    struct remote_lease lease;
+    seed = number | 1;
+    memset(files, 0, sizeof(files));
+    next_object = 2;
+    next_chunk = 1;
+    world_open(&world);
+    root_open(&source, &world, "source", 1);
+    root_open(&copy, &world, "copy", 2);
+    root_begin(&source);
+    for (unsigned i = 0; i < STEPS; i++) {
+        if (dice(3) > 0)
+            fold_some();
+        add_faults();
+        int rc = publish_some();
+        // -ESTALE: the place is taken by an attempt of ours. Else it may be, too: who died looks
+        // first, who only lost the answer tries again.
+        if (dice(4) == 0)
+            write_catalog();
+        fault_store_clear(world.faults);
+        if (rc == -ESTALE || dice(3) == 0)
+            catch_up();
+        if (dice(8) == 0) {
+            catch_up();
+            ck_assert_int_eq(root_claim(&source, false, &lease), 0);
+        }
+        if (source.db.published.v > 0 && dice(3) == 0)
+            write_catalog();
+        if (dice(6) == 0)
+            check_bucket();
+    }
+    check_bucket();
+    root_close(&source);
+    root_close(&copy);
+    world_close(&world);
+}
+
+START_TEST(what_the_bucket_says_is_there_and_said_alike_by_catalog_and_records)
+{
+    const char *given = getenv("CKPTFS_TEST_SEED");
+    uint64_t first = given ? strtoull(given, NULL, 10) : 0;
+    if (!given)
+        random_bytes(&first, sizeof(first));
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        printf("CKPTFS_TEST_SEED=%" PRIu64 "\n", first + i * 2);
+        fflush(stdout);
+        run_history(first + i * 2);
+    }
+}
+END_TEST
+
+int
+main(void)
+{
+    Suite *s = suite_create("remote_history");
+    unit_add(s, "what_the_bucket_says_is_there_and_said_alike_by_catalog_and_records",
+        what_the_bucket_says_is_there_and_said_alike_by_catalog_and_records, 300);
+    return unit_run(s);
+}
