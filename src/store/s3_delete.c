@@ -20,6 +20,8 @@ delete_one(struct s3_store *ss, const char *key, const struct remote_call *call)
     };
     struct http_response response;
     int rc = s3_perform(&ss->bucket, &request, &response, NULL);
+    if (rc == 0)
+        rc = s3_check_wordless("delete", key, &response);
     http_response_free(&response);
     return rc == -ENOENT ? 0 : rc;
 }
@@ -40,20 +42,6 @@ append_xml(struct buffer *out, const char *text)
     }
 }
 
-static void
-append_base64(struct buffer *out, const uint8_t *p, size_t n)
-{
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    for (size_t i = 0; i < n; i += 3) {
-        uint32_t v = (uint32_t)p[i] << 16 | (i + 1 < n ? (uint32_t)p[i + 1] << 8 : 0) |
-                     (i + 2 < n ? p[i + 2] : 0);
-        buffer_append_u8(out, (uint8_t)digits[v >> 18]);
-        buffer_append_u8(out, (uint8_t)digits[v >> 12 & 63]);
-        buffer_append_u8(out, i + 1 < n ? (uint8_t)digits[v >> 6 & 63] : '=');
-        buffer_append_u8(out, i + 2 < n ? (uint8_t)digits[v & 63] : '=');
-    }
-}
-
 static int
 send_deletions(struct s3_store *ss, struct buffer *xml, const struct remote_call *call)
 {
@@ -63,7 +51,7 @@ send_deletions(struct s3_store *ss, struct buffer *xml, const struct remote_call
     struct remote_source body = {.data = xml->data, .fd = -1, .length = xml->length};
     sha256_of(xml->data, xml->length, &body.hash);
     md5_of(xml->data, xml->length, digest);
-    append_base64(&md5, digest, sizeof(digest));
+    s3_append_base64(&md5, digest, sizeof(digest));
     const struct s3_pair query[] = {{"delete", ""}};
     const struct s3_pair headers[] = {
         {"content-md5", buffer_string(&md5)}, {"content-type", "application/xml"}};

@@ -96,12 +96,11 @@ send_part(
     };
     struct http_response response;
     int rc = s3_perform(&u->ss->bucket, &request, &response, NULL);
-    const char *tag = rc == 0 ? http_response_header(&response, "etag") : NULL;
-    if (rc == 0 && (!tag || !*tag || strpbrk(tag, "<>&")))
-        rc = store_fail(-EAGAIN, "put part of %s: an answer without an ETag", u->key);
     if (rc == 0)
-        buffer_printf(
-            &u->parts, "<Part><PartNumber>%u</PartNumber><ETag>%s</ETag></Part>", number, tag);
+        rc = s3_check_stored(request.what, u->key, &response, hash);
+    if (rc == 0)
+        buffer_printf(&u->parts, "<Part><PartNumber>%u</PartNumber><ETag>%s</ETag></Part>", number,
+            http_response_header(&response, "etag"));
     http_response_free(&response);
     return rc;
 }
@@ -164,14 +163,9 @@ complete_upload(struct upload *u)
         .call = u->call,
     };
     struct http_response response;
-    struct s3_error error;
-    bool is_error = false;
     int rc = s3_perform(&u->ss->bucket, &request, &response, NULL);
-    if (rc == 0 &&
-        s3_parse_complete(response.body.data, response.body.length, &is_error, &error) < 0)
+    if (rc == 0 && s3_parse_complete(response.body.data, response.body.length) < 0)
         rc = store_fail(-EAGAIN, "complete upload %s: an answer that says nothing", u->key);
-    if (is_error)
-        rc = s3_refused(&u->ss->bucket, &request, response.status, &error);
     http_response_free(&response);
     return rc;
 }

@@ -253,6 +253,55 @@ send_signed(struct s3_bucket *b, const struct s3_request *r, const struct s3_cre
     return rc;
 }
 
+// ---- what an answer offers ----------------------------------------------------------------------
+
+static bool
+has_words(const struct http_response *response)
+{
+    for (size_t i = 0; i < response->body.length; i++)
+        if (!s3_is_blank(response->body.data[i]))
+            return true;
+    return false;
+}
+
+int
+s3_check_wordless(const char *what, const char *key, const struct http_response *response)
+{
+    if (!has_words(response))
+        return 0;
+    BUFFER_AUTO shown = {0};
+    store_append_printable(
+        &shown, (const char *)response->body.data, response->body.length, BODY_SHOWN_BYTES);
+    return store_fail(-EAGAIN,
+        "%s %s: status %d with words that are no answer of S3, so it may not have been done: %s",
+        what, key, response->status, buffer_string(&shown));
+}
+
+// Compares a checksum that the server tells, in base64, with ours; no header is no contradiction.
+static bool
+checksum_agrees(
+    const struct http_response *response, const char *name, const uint8_t *ours, size_t n)
+{
+    const char *theirs = http_response_header(response, name);
+    BUFFER_AUTO text = {0};
+    s3_append_base64(&text, ours, n);
+    return !theirs || strcmp(theirs, buffer_string(&text)) == 0;
+}
+
+int
+s3_check_stored(const char *what, const char *key, const struct http_response *response,
+    const struct sha256 *hash)
+{
+    int rc = s3_check_wordless(what, key, response);
+    const char *tag = http_response_header(response, "etag");
+    if (rc == 0 && (!tag || !*tag || strpbrk(tag, "<>&")))
+        rc = store_fail(-EAGAIN, "%s %s: an answer without an ETag", what, key);
+    if (rc == 0 && !checksum_agrees(response, "x-amz-checksum-sha256", hash->b, sizeof(hash->b)))
+        rc = store_fail(
+            -EBADMSG, "%s %s: the server has stored other bytes than were sent", what, key);
+    return rc;
+}
+
 // ---- the series ---------------------------------------------------------------------------------
 
 int64_t
@@ -325,12 +374,14 @@ s3_perform(struct s3_bucket *b, const struct s3_request *r, struct http_response
             rc = explain_transport(b, r, rc);
             break;
         }
-        if (response_out->status / 100 == 2) {
+        bool is_error = has_words(response_out) && s3_parse_error(response_out->body.data,
+                                                       response_out->body.length, &error) == 0;
+        if (!is_error)
+            error = (struct s3_error){0};
+        if (response_out->status / 100 == 2 && !is_error) {
             atomic_store(&b->seen, true);
             break;
         }
-        if (s3_parse_error(response_out->body.data, response_out->body.length, &error) < 0)
-            error = (struct s3_error){0};
         const char *region = http_response_header(response_out, "x-amz-bucket-region");
         BUFFER_AUTO shown = {0};
         if (region)

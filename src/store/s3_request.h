@@ -44,14 +44,25 @@ struct s3_request {
 };
 
 // 0 with a 2xx answer; else an error of the contract's classes with a text. With an if-none-match
-// header, 412 is -EEXIST and 501 is -EOPNOTSUPP. The response is to be freed in any case; its
-// status is 0 when no answer came. `error_out` may be NULL.
+// header, 412 is -EEXIST and 501 is -EOPNOTSUPP. An answer that begins with 200 and holds an Error
+// in its body is the refusal that the Error says, whatever was asked for (a body that goes to the
+// caller's sink is not looked at). The response is to be freed in any case; its status is 0 when no
+// answer came. `error_out` may be NULL.
 MUST_CHECK int s3_perform(struct s3_bucket *bucket, const struct s3_request *request,
     struct http_response *response_out, struct s3_error *error_out);
 
 // Sets the text for a refusal that came in the body of a 200 answer; returns its class.
 MUST_CHECK int s3_refused(struct s3_bucket *bucket, const struct s3_request *request, int status,
     const struct s3_error *error);
+
+// What a 2xx answer to a request that writes offers as proof beyond its status. The body must be
+// empty: -EAGAIN with a text when it is not (a proxy's page, an Error that was cut off).
+MUST_CHECK int s3_check_wordless(
+    const char *what, const char *key, const struct http_response *response);
+// The same for an answer to bytes that were sent: there must be an ETag (-EAGAIN), and where the
+// server tells the checksum of what it has stored, it must be that of the bytes (-EBADMSG).
+MUST_CHECK int s3_check_stored(const char *what, const char *key,
+    const struct http_response *response, const struct sha256 *hash);
 
 // The server's clock minus ours by the answer's Date, as far as it says.
 int64_t s3_response_skew_ms(const struct http_response *response);

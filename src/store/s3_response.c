@@ -83,6 +83,9 @@ walk_xml(const void *p, size_t n, element_function *each, void *context)
     struct walk w = {.each = each, .context = context};
     if (n > S3_ANSWER_MAX_BYTES)
         return -EBADMSG;
+    const char *text = p; // expat wants the declaration first
+    for (; n > 0 && s3_is_blank((uint8_t)*text); n--)
+        text++;
     w.parser = XML_ParserCreate("UTF-8");
     if (!w.parser)
         abort();
@@ -90,7 +93,7 @@ walk_xml(const void *p, size_t n, element_function *each, void *context)
     XML_SetElementHandler(w.parser, on_begin, on_end);
     XML_SetCharacterDataHandler(w.parser, on_text);
     XML_SetStartDoctypeDeclHandler(w.parser, on_document_type);
-    if (XML_Parse(w.parser, n > 0 ? p : "", (int)n, 1) != XML_STATUS_OK)
+    if (XML_Parse(w.parser, n > 0 ? text : "", (int)n, 1) != XML_STATUS_OK)
         w.bad = true;
     XML_ParserFree(w.parser);
     buffer_free(&w.path);
@@ -310,12 +313,9 @@ on_complete_element(void *context, const char *path, const char *text UNUSED)
 }
 
 int
-s3_parse_complete(const void *p, size_t n, bool *is_error_out, struct s3_error *error_out)
+s3_parse_complete(const void *p, size_t n)
 {
     bool done = false;
-    *is_error_out = s3_parse_error(p, n, error_out) == 0;
-    if (*is_error_out)
-        return 0;
     int rc = walk_xml(p, n, on_complete_element, &done);
     return rc < 0 || done ? rc : -EBADMSG;
 }

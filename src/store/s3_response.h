@@ -16,6 +16,14 @@
 // The longest answer that is read: a listing of 1000 keys with every byte escaped.
 #define S3_ANSWER_MAX_BYTES (16u << 20)
 
+// What may stand around an answer: a server that takes long sends blanks, so that the connection
+// lives.
+static inline bool
+s3_is_blank(uint8_t c)
+{
+    return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
+
 // Printable ASCII, cut where too long; "" where absent.
 struct s3_error {
     char code[64];
@@ -40,9 +48,8 @@ MUST_CHECK int s3_parse_delete(
 
 // The UploadId of CreateMultipartUpload.
 MUST_CHECK int s3_parse_upload_id(const void *p, size_t n, struct buffer *id_out);
-// CompleteMultipartUpload answers 200 and then says in the body whether it worked: *is_error_out.
-MUST_CHECK int s3_parse_complete(
-    const void *p, size_t n, bool *is_error_out, struct s3_error *error_out);
+// That the body says that CompleteMultipartUpload worked: its status does not.
+MUST_CHECK int s3_parse_complete(const void *p, size_t n);
 
 // Calls `each` for every upload of ListMultipartUploads.
 typedef void s3_upload_function(

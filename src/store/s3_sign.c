@@ -177,3 +177,17 @@ s3_sign(const struct s3_signing *s, struct buffer *authorization_out)
     buffer_printf(authorization_out, ", Signature=%s", hex);
     canonical_headers_free(headers, s->header_count);
 }
+
+void
+s3_append_base64(struct buffer *out, const uint8_t *p, size_t n)
+{
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    for (size_t i = 0; i < n; i += 3) {
+        uint32_t v = (uint32_t)p[i] << 16 | (i + 1 < n ? (uint32_t)p[i + 1] << 8 : 0) |
+                     (i + 2 < n ? p[i + 2] : 0);
+        buffer_append_u8(out, (uint8_t)digits[v >> 18]);
+        buffer_append_u8(out, (uint8_t)digits[v >> 12 & 63]);
+        buffer_append_u8(out, i + 1 < n ? (uint8_t)digits[v >> 6 & 63] : '=');
+        buffer_append_u8(out, i + 2 < n ? (uint8_t)digits[v & 63] : '=');
+    }
+}

@@ -39,4 +39,7 @@ void s3_append_encoded(struct buffer *out, const char *text, bool keep_slash);
 // Appends the canonical query string of the parameters in any order.
 void s3_append_query(struct buffer *out, const struct s3_pair *parameters, size_t count);
 
+// Appends the bytes in base64 (RFC 4648, with padding), as headers of S3 have digests.
+void s3_append_base64(struct buffer *out, const uint8_t *p, size_t n);
+
 #endif

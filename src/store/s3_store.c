@@ -113,6 +113,8 @@ s3_put_single(struct s3_store *ss, const char *key, const struct remote_source *
     };
     struct http_response response;
     int rc = s3_perform(&ss->bucket, &request, &response, NULL);
+    if (rc == 0)
+        rc = s3_check_stored(request.what, key, &response, &source->hash);
     unsigned sends = response.sends;
     int status = response.status;
     http_response_free(&response);
