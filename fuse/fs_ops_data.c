@@ -157,8 +157,8 @@ is_interrupted(void *req)
 void
 fs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
 {
-    struct volume_read_context context = {
-        .is_canceled = is_interrupted, .argument = req, .keep_atime = (fi->flags & O_NOATIME) != 0};
+    struct volume_read_context context = {.call = {.is_canceled = is_interrupted, .argument = req},
+        .keep_atime = (fi->flags & O_NOATIME) != 0};
     uint8_t *data = fs_scratch(size);
     int64_t n = offset < 0 ? -EINVAL
                            : volume_read(fs_of(req)->volume, object_of(ino), (uint64_t)offset, size,

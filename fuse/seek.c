@@ -52,7 +52,7 @@ flush_and_seek(struct seeker *s, struct seek_request *r)
     struct fs *fs = fs_of(r->req);
     int64_t found = kernel_cache_flush_object(s->kernel_cache, r->object);
     if (found == 0)
-        found = volume_seek(s->volume, r->object, r->offset, r->whence);
+        found = volume_seek(s->volume, r->object, r->offset, r->whence, NULL);
     reply(r->req, found);
     fs_end_deferred(fs);
     free(r);
@@ -120,6 +120,6 @@ seeker_seek(
     lock_release(&s->lock);
     if (queue)
         return;
-    reply(req, flush ? -ENOTCONN : volume_seek(s->volume, object, offset, whence));
+    reply(req, flush ? -ENOTCONN : volume_seek(s->volume, object, offset, whence, NULL));
     fs_end_deferred(fs);
 }

@@ -44,7 +44,7 @@ struct image {
     } * frames;
 };
 
-static const struct chunk_read_options local_only = {.local_only = true};
+static const struct remote_call local_only = {.local_only = true};
 
 static void
 mark(struct image *x, uint64_t from, uint64_t to)

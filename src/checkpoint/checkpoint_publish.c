@@ -185,7 +185,7 @@ upload_blob(struct publication *p, const struct blob_record *blob)
                        blob->bytes / UPLOAD_BYTES_PER_MS_MIN,
         .is_canceled = is_stopping,
         .argument = p,
-        .background = true,
+        .class = REMOTE_UPLOAD,
     };
     return remote_store_put_blob(
         c->options.place.store, buffer_string(&key), &source, REMOTE_PUT_OVERWRITE, &call);

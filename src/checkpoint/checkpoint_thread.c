@@ -426,8 +426,8 @@ checkpoint_start(const struct checkpoint_options *options, struct checkpoint **c
     c->options = *options;
     c->claimed = options->claimed;
     c->options.place.call_ms = options->upload_deadline_ms;
-    c->options.place.is_canceled = checkpoint_is_canceled;
-    c->options.place.argument = c;
+    c->options.place.call =
+        (struct remote_call){.is_canceled = checkpoint_is_canceled, .argument = c};
     lock_init(&c->lock, "checkpoint", LOCK_RANK_CHECKPOINT);
     condition_init(&c->sync_work);
     condition_init(&c->fold_work);

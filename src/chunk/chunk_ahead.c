@@ -36,11 +36,11 @@ widen(struct span *s, const struct blob_index *index, uint32_t slot)
 // From the newest image to the oldest, as reading does.
 static int
 add_page(struct chunk_reader *r, struct chunk_view *view, uint32_t page,
-    const struct chunk_read_options *options, struct span *spans)
+    const struct remote_call *call, struct span *spans)
 {
     for (size_t i = 0; i < view->image_count; i++) {
         const struct blob_index *index;
-        int rc = chunk_reader_index(r, view, i, options, &index);
+        int rc = chunk_reader_index(r, view, i, call, &index);
         if (rc < 0)
             return rc;
         struct blob_page p;
@@ -65,7 +65,8 @@ is_here(struct chunk_reader *r, const struct chunk_view *view)
 static void
 do_job(struct chunk_reader *r, const struct chunk_ahead_job *job)
 {
-    struct chunk_read_options options = {.is_canceled = is_stopping, .argument = r};
+    struct remote_call call = {
+        .is_canceled = is_stopping, .argument = r, .class = REMOTE_READ_AHEAD};
     struct chunk_view *view;
     if (chunk_map_get(r->map, job->object, chunk_of_page(job->first), &view) < 0 || !view)
         return;
@@ -75,12 +76,12 @@ do_job(struct chunk_reader *r, const struct chunk_ahead_job *job)
         uint32_t first = page_in_chunk(job->first);
         int rc = 0;
         for (uint32_t i = 0; rc == 0 && i < job->count; i++)
-            rc = add_page(r, view, first + i, &options, spans);
+            rc = add_page(r, view, first + i, &call, spans);
         for (size_t i = 0; rc == 0 && i < view->image_count; i++)
             if (spans[i].to > 0)
                 chunk_fetch_ahead(r, &view->images[i].blob,
                     view->images[i].where.offset + spans[i].from, spans[i].to - spans[i].from,
-                    &options);
+                    &call);
     }
     chunk_view_put(r->map, view);
 }

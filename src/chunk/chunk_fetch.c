@@ -37,16 +37,18 @@ struct fetch {
     uint8_t *p;
     chunk_verify *verify;
     void *verify_argument;
-    const struct chunk_read_options *options;
-    uint64_t deadline_ms;
-    uint64_t landings; // when the local copy was looked at
-    bool landed;       // somebody has landed since
+    struct remote_call call; // always with a deadline
+    uint64_t landings;       // when the local copy was looked at
+    bool landed;             // somebody has landed since
 };
 
-static bool
-is_canceled(const struct fetch *x)
+static struct remote_call
+with_deadline(const struct chunk_reader *r, const struct remote_call *call)
 {
-    return x->options->is_canceled && x->options->is_canceled(x->options->argument);
+    struct remote_call limited = *call;
+    if (limited.deadline_ms == 0)
+        limited.deadline_ms = clock_monotonic_ms() + r->deadline_ms;
+    return limited;
 }
 
 // Takes off (0), or waits until those who fetch the same bytes have landed (1: the bytes may be
@@ -59,11 +61,13 @@ take_off(struct chunk_reader *r, struct chunk_flight *flight, struct fetch *x)
     int rc = 0;
     while (rc >= 0 && overlaps_locked(r, &flight->blob, flight->from, flight->to)) {
         uint64_t now = clock_monotonic_ms();
-        rc = now >= x->deadline_ms ? -ETIMEDOUT : is_canceled(x) ? -EINTR : 1;
+        rc = now >= x->call.deadline_ms          ? -ETIMEDOUT
+             : remote_call_is_canceled(&x->call) ? -EINTR
+                                                 : 1;
         uint64_t poll = now + CANCEL_POLL_MS;
         if (rc > 0)
             condition_wait_until(
-                &r->landed, &r->lock, poll < x->deadline_ms ? poll : x->deadline_ms);
+                &r->landed, &r->lock, poll < x->call.deadline_ms ? poll : x->call.deadline_ms);
     }
     if (rc == 0)
         list_append(&r->flights, &flight->node);
@@ -94,14 +98,9 @@ fail_remote(const char *key, const char *why)
 static int
 get_verified(struct chunk_reader *r, const struct fetch *x, const char *key, struct buffer *bytes)
 {
-    struct remote_call call = {
-        .deadline_ms = x->deadline_ms,
-        .is_canceled = x->options->is_canceled,
-        .argument = x->options->argument,
-    };
     for (int attempt = 0; attempt < 2; attempt++) {
         buffer_clear(bytes);
-        int rc = remote_store_get_blob(r->remote, key, x->offset, x->n, bytes, &call);
+        int rc = remote_store_get_blob(r->remote, key, x->offset, x->n, bytes, &x->call);
         if (rc == -ECANCELED)
             return -EINTR;
         if (rc < 0)
@@ -119,6 +118,8 @@ get_verified(struct chunk_reader *r, const struct fetch *x, const char *key, str
 static void
 keep(struct chunk_reader *r, const struct fetch *x, const char *key, const struct buffer *bytes)
 {
+    if (x->call.no_keep)
+        return;
     int rc = local_store_keep(r->local, &x->blob.hash, x->offset, bytes->data, bytes->length);
     if (rc < 0)
         log_warning(
@@ -204,7 +205,7 @@ try_fetch(struct chunk_reader *r, struct fetch *x)
     }
     if (!is_in_store(r, &x->blob))
         return rc == -ENOENT ? -ESTALE : -EIO;
-    if (x->options->local_only)
+    if (x->call.local_only)
         return -EREMOTE;
     struct chunk_flight flight = {.blob = x->blob.hash, .from = x->offset, .to = x->offset + x->n};
     thread_will_wait();
@@ -228,8 +229,7 @@ try_fetch(struct chunk_reader *r, struct fetch *x)
 
 int
 chunk_fetch(struct chunk_reader *r, const struct blob_record *blob, uint64_t offset, size_t n,
-    uint8_t *p, chunk_verify *verify, void *verify_argument,
-    const struct chunk_read_options *options)
+    uint8_t *p, chunk_verify *verify, void *verify_argument, const struct remote_call *call)
 {
     if (offset > blob->bytes || n > blob->bytes - offset)
         return -EIO;
@@ -240,8 +240,7 @@ chunk_fetch(struct chunk_reader *r, const struct blob_record *blob, uint64_t off
         .p = p,
         .verify = verify,
         .verify_argument = verify_argument,
-        .options = options,
-        .deadline_ms = clock_monotonic_ms() + r->deadline_ms,
+        .call = with_deadline(r, call),
     };
     int rc;
     do {
@@ -259,13 +258,9 @@ get_ahead(struct chunk_reader *r, const struct fetch *x)
 {
     BUFFER_AUTO key = {0};
     BUFFER_AUTO bytes = {0};
-    struct remote_call call = {
-        .deadline_ms = x->deadline_ms,
-        .is_canceled = x->options->is_canceled,
-        .argument = x->options->argument,
-    };
     blob_key(r->tenant, &x->blob, &key);
-    if (remote_store_get_blob(r->remote, buffer_string(&key), x->offset, x->n, &bytes, &call) < 0)
+    if (remote_store_get_blob(r->remote, buffer_string(&key), x->offset, x->n, &bytes, &x->call) <
+        0)
         return;
     count(&r->numbers.remote_bytes, bytes.length);
     count(&r->numbers.remote_frames, 1);
@@ -274,11 +269,10 @@ get_ahead(struct chunk_reader *r, const struct fetch *x)
 
 void
 chunk_fetch_ahead(struct chunk_reader *r, const struct blob_record *blob, uint64_t offset,
-    uint64_t n, const struct chunk_read_options *options)
+    uint64_t n, const struct remote_call *call)
 {
     uint64_t end = offset + n;
-    struct fetch x = {
-        .blob = *blob, .options = options, .deadline_ms = clock_monotonic_ms() + r->deadline_ms};
+    struct fetch x = {.blob = *blob, .call = with_deadline(r, call)};
     if (!is_in_store(r, blob) || offset > blob->bytes || n > blob->bytes - offset)
         return;
     for (int rc = 1; rc > 0;) {

@@ -59,12 +59,12 @@ struct chunk_reader {
 // Reads [offset, offset + n) of the blob to `p` so that `verify` accepts it.
 MUST_CHECK int chunk_fetch(struct chunk_reader *r, const struct blob_record *blob, uint64_t offset,
     size_t n, uint8_t *p, chunk_verify *verify, void *verify_argument,
-    const struct chunk_read_options *options);
+    const struct remote_call *call);
 
 // Gets what is not here of [offset, offset + n) from the store and keeps it, unverified: who reads
 // it verifies. Failures are left to those readers, too.
 void chunk_fetch_ahead(struct chunk_reader *r, const struct blob_record *blob, uint64_t offset,
-    uint64_t n, const struct chunk_read_options *options);
+    uint64_t n, const struct remote_call *call);
 
 // Ends the threads that read ahead.
 void chunk_ahead_stop(struct chunk_reader *r);

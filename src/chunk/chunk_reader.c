@@ -67,7 +67,7 @@ verify_index(void *argument, const uint8_t *p, size_t n)
 
 int
 chunk_reader_index(struct chunk_reader *r, struct chunk_view *view, size_t image,
-    const struct chunk_read_options *options, const struct blob_index **index_out)
+    const struct remote_call *call, const struct blob_index **index_out)
 {
     struct chunk_image *im = &view->images[image];
     struct blob_index *index = atomic_load(&im->index);
@@ -76,7 +76,7 @@ chunk_reader_index(struct chunk_reader *r, struct chunk_view *view, size_t image
         size_t n = im->where.length - im->where.index_offset;
         CLEANUP(memory_free_auto) uint8_t *bytes = memory_alloc(n);
         int rc = chunk_fetch(r, &im->blob, im->where.offset + im->where.index_offset, n, bytes,
-            verify_index, &check, options);
+            verify_index, &check, call);
         if (rc < 0) {
             blob_index_free(check.index);
             return rc;
@@ -108,12 +108,12 @@ struct place {
 
 static int
 find_page(struct chunk_reader *r, struct chunk_view *view, uint32_t page,
-    const struct chunk_read_options *options, struct place *place_out)
+    const struct remote_call *call, struct place *place_out)
 {
     *place_out = (struct place){.image = view->image_count, .state = BLOB_PAGE_ABSENT};
     for (size_t i = 0; i < view->image_count; i++) {
         const struct blob_index *index;
-        int rc = chunk_reader_index(r, view, i, options, &index);
+        int rc = chunk_reader_index(r, view, i, call, &index);
         if (rc < 0)
             return rc;
         struct blob_page p;
@@ -132,13 +132,13 @@ find_page(struct chunk_reader *r, struct chunk_view *view, uint32_t page,
 
 static int
 run_in_view(struct chunk_reader *r, struct chunk_view *view, uint32_t page,
-    const struct chunk_read_options *options, bool *hole_out, uint64_t *count_out)
+    const struct remote_call *call, bool *hole_out, uint64_t *count_out)
 {
     uint64_t end = CHUNK_PAGES;
     *hole_out = true;
     for (size_t i = 0; i < view->image_count && *hole_out; i++) {
         const struct blob_index *index;
-        int rc = chunk_reader_index(r, view, i, options, &index);
+        int rc = chunk_reader_index(r, view, i, call, &index);
         if (rc < 0)
             return rc;
         struct blob_page p;
@@ -155,9 +155,9 @@ run_in_view(struct chunk_reader *r, struct chunk_view *view, uint32_t page,
 
 int
 chunk_reader_run(struct chunk_reader *r, struct object_id object, struct page_no page,
-    const struct chunk_read_options *options, bool *hole_out, uint64_t *count_out)
+    const struct remote_call *call, bool *hole_out, uint64_t *count_out)
 {
-    static const struct chunk_read_options no_options;
+    static const struct remote_call no_limits;
     struct chunk_view *view;
     *hole_out = true;
     *count_out = CHUNK_PAGES - page_in_chunk(page);
@@ -170,8 +170,7 @@ chunk_reader_run(struct chunk_reader *r, struct object_id object, struct page_no
         *count_out = next.v == UINT64_MAX ? UINT64_MAX - page.v : next.v * CHUNK_PAGES - page.v;
         return rc;
     }
-    rc = run_in_view(
-        r, view, page_in_chunk(page), options ? options : &no_options, hole_out, count_out);
+    rc = run_in_view(r, view, page_in_chunk(page), call ? call : &no_limits, hole_out, count_out);
     chunk_view_put(r->map, view);
     return rc;
 }
@@ -230,7 +229,7 @@ verify_frames(void *argument, const uint8_t *p, size_t n)
 
 static int
 fetch_frames(struct chunk_reader *r, const struct chunk_image *image, struct frames *f,
-    const struct chunk_read_options *options)
+    const struct remote_call *call)
 {
     uint64_t from;
     uint64_t to;
@@ -240,16 +239,16 @@ fetch_frames(struct chunk_reader *r, const struct chunk_image *image, struct fra
     to += stored;
     CLEANUP(memory_free_auto) uint8_t *bytes = memory_alloc(to - from);
     return chunk_fetch(
-        r, &image->blob, image->where.offset + from, to - from, bytes, verify_frames, f, options);
+        r, &image->blob, image->where.offset + from, to - from, bytes, verify_frames, f, call);
 }
 
 int
 chunk_reader_frame(struct chunk_reader *r, struct chunk_view *view, size_t image, uint32_t frame,
-    const struct chunk_read_options *options, uint8_t out[BLOB_FRAME_BYTES])
+    const struct remote_call *call, uint8_t out[BLOB_FRAME_BYTES])
 {
     struct frames f = {.first = frame, .count = 1, .to = {out}};
-    int rc = chunk_reader_index(r, view, image, options, &f.index);
-    return rc < 0 ? rc : fetch_frames(r, &view->images[image], &f, options);
+    int rc = chunk_reader_index(r, view, image, call, &f.index);
+    return rc < 0 ? rc : fetch_frames(r, &view->images[image], &f, call);
 }
 
 // ---- reading ------------------------------------------------------------------------------------
@@ -257,7 +256,7 @@ chunk_reader_frame(struct chunk_reader *r, struct chunk_view *view, size_t image
 struct read {
     struct chunk_reader *r;
     struct chunk_view *view;
-    const struct chunk_read_options *options;
+    const struct remote_call *call;
     uint32_t first; // page within the chunk
     size_t count;
     struct page **out; // NULL: the answer goes to `bytes`
@@ -283,7 +282,7 @@ deliver(struct read *x, size_t image, uint32_t page, const uint8_t *data)
     struct place place;
     if (asked)
         place = x->places[i];
-    else if (find_page(x->r, x->view, page, x->options, &place) < 0)
+    else if (find_page(x->r, x->view, page, x->call, &place) < 0)
         return;
     if (place.image != image || place.state != BLOB_PAGE_DATA)
         return; // a newer image has this page
@@ -429,13 +428,13 @@ read_frames_for(struct read *x, size_t i)
     const struct place place = x->places[i];
     struct chunk_image *image = &x->view->images[place.image];
     struct frames *f = &x->frames;
-    int rc = chunk_reader_index(x->r, x->view, place.image, x->options, &f->index);
+    int rc = chunk_reader_index(x->r, x->view, place.image, x->call, &f->index);
     if (rc < 0)
         return rc;
     f->first = place.slot / BLOB_FRAME_PAGES;
     f->count = frames_wanted(x, i);
     place_frames(x, i, place.image);
-    rc = fetch_frames(x->r, image, f, x->options);
+    rc = fetch_frames(x->r, image, f, x->call);
     if (rc < 0)
         return rc;
     note_placed(x);
@@ -473,7 +472,7 @@ apply_patches(struct read *x, size_t i)
     uint8_t *result = own_page(x, i);
     struct frames *f = &x->frames;
     for (size_t k = x->places[i].image; k-- > 0;) {
-        int rc = chunk_reader_index(x->r, x->view, k, x->options, &f->index);
+        int rc = chunk_reader_index(x->r, x->view, k, x->call, &f->index);
         if (rc < 0)
             return rc;
         struct blob_page p;
@@ -485,7 +484,7 @@ apply_patches(struct read *x, size_t i)
         f->first = p.slot / BLOB_FRAME_PAGES;
         f->count = 1;
         unpack_to_memory(f);
-        rc = fetch_frames(x->r, &x->view->images[k], f, x->options);
+        rc = fetch_frames(x->r, &x->view->images[k], f, x->call);
         if (rc < 0)
             return rc;
         page_mask_copy(&mask, result, f->to[0] + (size_t)(p.slot % BLOB_FRAME_PAGES) * PAGE_BYTES);
@@ -505,7 +504,7 @@ read_from_view(struct read *x)
 {
     int rc = 0;
     for (size_t i = 0; rc == 0 && i < x->count; i++)
-        rc = find_page(x->r, x->view, x->first + (uint32_t)i, x->options, &x->places[i]);
+        rc = find_page(x->r, x->view, x->first + (uint32_t)i, x->call, &x->places[i]);
     for (size_t i = 0; rc == 0 && i < x->count; i++)
         if (x->places[i].state == BLOB_PAGE_DATA && !x->places[i].had)
             rc = read_frames_for(x, i);
@@ -529,7 +528,7 @@ struct answer {
 // Pages of one chunk, which begin at `at` in the answer.
 static int
 read_chunk(struct chunk_reader *r, struct object_id object, struct page_no first, size_t count,
-    const struct chunk_read_options *options, const struct answer *answer, size_t at)
+    const struct remote_call *call, const struct answer *answer, size_t at)
 {
     struct chunk_view *view;
     int rc = chunk_map_get(r->map, object, chunk_of_page(first), &view);
@@ -540,7 +539,7 @@ read_chunk(struct chunk_reader *r, struct object_id object, struct page_no first
     struct read x = {
         .r = r,
         .view = view,
-        .options = options,
+        .call = call,
         .first = page_in_chunk(first),
         .count = count,
         .out = answer->pages ? answer->pages + at : NULL,
@@ -558,16 +557,16 @@ read_chunk(struct chunk_reader *r, struct object_id object, struct page_no first
 
 static int
 read_chunks(struct chunk_reader *r, struct object_id object, struct page_no first, size_t count,
-    const struct chunk_read_options *options, const struct answer *answer)
+    const struct remote_call *call, const struct answer *answer)
 {
-    static const struct chunk_read_options no_options;
+    static const struct remote_call no_limits;
     int rc = 0;
     for (size_t done = 0; rc == 0 && done < count;) {
         struct page_no page = {first.v + done};
         size_t n = CHUNK_PAGES - page_in_chunk(page);
         if (n > count - done)
             n = count - done;
-        rc = read_chunk(r, object, page, n, options ? options : &no_options, answer, done);
+        rc = read_chunk(r, object, page, n, call ? call : &no_limits, answer, done);
         done += n;
     }
     return rc;
@@ -575,12 +574,12 @@ read_chunks(struct chunk_reader *r, struct object_id object, struct page_no firs
 
 int
 chunk_reader_read(struct chunk_reader *r, struct object_id object, struct page_no first,
-    size_t count, const struct chunk_read_options *options, struct page **pages_out,
-    chunk_page_sink *sink, void *sink_argument)
+    size_t count, const struct remote_call *call, struct page **pages_out, chunk_page_sink *sink,
+    void *sink_argument)
 {
     struct answer answer = {.pages = pages_out, .sink = sink, .sink_argument = sink_argument};
     memset(pages_out, 0, count * sizeof(struct page *));
-    int rc = read_chunks(r, object, first, count, options, &answer);
+    int rc = read_chunks(r, object, first, count, call, &answer);
     if (rc < 0)
         for (size_t i = 0; i < count; i++) {
             page_put(pages_out[i]);
@@ -591,9 +590,9 @@ chunk_reader_read(struct chunk_reader *r, struct object_id object, struct page_n
 
 int
 chunk_reader_copy(struct chunk_reader *r, struct object_id object, struct page_no first,
-    size_t count, const struct chunk_read_options *options, uint8_t *out, chunk_page_sink *sink,
+    size_t count, const struct remote_call *call, uint8_t *out, chunk_page_sink *sink,
     void *sink_argument)
 {
     struct answer answer = {.bytes = out, .sink = sink, .sink_argument = sink_argument};
-    return read_chunks(r, object, first, count, options, &answer);
+    return read_chunks(r, object, first, count, call, &answer);
 }

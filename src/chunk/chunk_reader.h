@@ -20,18 +20,11 @@ struct chunk_reader_options {
     struct local_store *local;
     struct remote_store *remote; // NULL: local only
     const char *tenant;
-    uint64_t deadline_ms; // how long a read may wait for the store
+    uint64_t deadline_ms; // how long a fetch may wait for the store when its call has no deadline
 };
 
 struct chunk_reader *chunk_reader_new(const struct chunk_reader_options *options);
 void chunk_reader_free(struct chunk_reader *r); // ends what is read ahead
-
-// How a read is to be done.
-struct chunk_read_options {
-    bool (*is_canceled)(void *argument); // may be NULL
-    void *argument;
-    bool local_only; // -EREMOTE instead of asking the store
-};
 
 // Is given every page that was resolved on the way, those asked for among them, with its content as
 // of the local generation. May keep a reference of its own.
@@ -42,13 +35,13 @@ typedef void chunk_page_sink(void *argument, struct page_no page, struct page *c
 // cancelled, -EREMOTE as above. On error no references are given. -ESTALE: an image went away while
 // it was read; the caller looks again.
 MUST_CHECK int chunk_reader_read(struct chunk_reader *r, struct object_id object,
-    struct page_no first, size_t count, const struct chunk_read_options *options,
-    struct page **pages_out, chunk_page_sink *sink, void *sink_argument);
+    struct page_no first, size_t count, const struct remote_call *call, struct page **pages_out,
+    chunk_page_sink *sink, void *sink_argument);
 
 // The same, but the content of the pages goes to `out`, zeros for holes; what `out` holds on error
 // is undefined. Of frames that are asked for as a whole the sink is not told.
 MUST_CHECK int chunk_reader_copy(struct chunk_reader *r, struct object_id object,
-    struct page_no first, size_t count, const struct chunk_read_options *options, uint8_t *out,
+    struct page_no first, size_t count, const struct remote_call *call, uint8_t *out,
     chunk_page_sink *sink, void *sink_argument);
 
 // Has pages that are likely to be read soon, [first, first + count), fetched from the store by
@@ -59,17 +52,16 @@ void chunk_reader_ahead(
 
 // The index of an image, loaded if need be. Belongs to the view.
 MUST_CHECK int chunk_reader_index(struct chunk_reader *r, struct chunk_view *view, size_t image,
-    const struct chunk_read_options *options, const struct blob_index **index_out);
+    const struct remote_call *call, const struct blob_index **index_out);
 
 // Whether the page is a hole as of the local generation, and how far (to the end of the chunk at
 // most, or where there is none to the next one) the same holds for the pages that follow.
 MUST_CHECK int chunk_reader_run(struct chunk_reader *r, struct object_id object,
-    struct page_no page, const struct chunk_read_options *options, bool *hole_out,
-    uint64_t *count_out);
+    struct page_no page, const struct remote_call *call, bool *hole_out, uint64_t *count_out);
 
 // The unpacked pages of one frame of an image.
 MUST_CHECK int chunk_reader_frame(struct chunk_reader *r, struct chunk_view *view, size_t image,
-    uint32_t frame, const struct chunk_read_options *options, uint8_t out[BLOB_FRAME_BYTES]);
+    uint32_t frame, const struct remote_call *call, uint8_t out[BLOB_FRAME_BYTES]);
 
 struct chunk_reader_numbers {
     uint64_t local_frames, remote_frames, remote_bytes, repaired_frames, failed_reads;

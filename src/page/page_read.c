@@ -30,7 +30,7 @@ struct reading {
     uint8_t *out;
     struct view *views;
     uint64_t version;
-    const struct chunk_read_options *options;
+    const struct remote_call *call;
     // Pages on their way to the clean cache.
     struct keep {
         struct page_no page;
@@ -121,7 +121,7 @@ static int
 copy_run(struct reading *x, size_t from, size_t to)
 {
     struct page_no first = {x->first.v + from};
-    int rc = chunk_reader_copy(x->ps->reader, x->object, first, to - from, x->options,
+    int rc = chunk_reader_copy(x->ps->reader, x->object, first, to - from, x->call,
         x->out + (first.v * PAGE_BYTES - x->offset), keep_page, x);
     cache_keeps(x);
     if (rc < 0)
@@ -138,7 +138,7 @@ read_run(struct reading *x, size_t from, size_t to)
         return copy_run(x, from, to);
     CLEANUP(memory_free_auto) struct page **pages = memory_alloc((to - from) * sizeof(*pages));
     int rc = chunk_reader_read(x->ps->reader, x->object, (struct page_no){x->first.v + from},
-        to - from, x->options, pages, keep_page, x);
+        to - from, x->call, pages, keep_page, x);
     cache_keeps(x);
     if (rc < 0)
         return rc;
@@ -258,8 +258,9 @@ readahead_locked(struct page_store *ps, struct object_id object, uint64_t first,
 
 int
 page_store_read(struct page_store *ps, struct object_id object, uint64_t offset, size_t length,
-    uint8_t *out, const struct chunk_read_options *options)
+    uint8_t *out, const struct remote_call *call)
 {
+    static const struct remote_call no_limits;
     if (length == 0)
         return 0;
     struct reading x = {
@@ -270,7 +271,7 @@ page_store_read(struct page_store *ps, struct object_id object, uint64_t offset,
         .offset = offset,
         .length = length,
         .out = out,
-        .options = options,
+        .call = call ? call : &no_limits,
     };
     x.views = memory_alloc_zero(x.count * sizeof(*x.views));
     int rc = 0;
@@ -281,7 +282,7 @@ page_store_read(struct page_store *ps, struct object_id object, uint64_t offset,
         x.version = ps->version;
         for (size_t i = 0; i < x.count; i++)
             look_locked(ps, object, (struct page_no){x.first.v + i}, &x.views[i]);
-        if (attempt == 0)
+        if (attempt == 0 && !x.call->again)
             ahead_end = readahead_locked(ps, object, x.first.v, x.first.v + x.count, &ahead);
         lock_release(ps->lock);
         if (ahead_end > ahead)

@@ -30,15 +30,15 @@ layer_run_locked(
 // The same for the chunks. An image may go away while it is asked, because a local generation took
 // its place: then it is asked again.
 static int
-chunk_run(struct page_store *ps, struct object_id object, uint64_t page, bool *hole_out,
-    uint64_t *run_out)
+chunk_run(struct page_store *ps, struct object_id object, uint64_t page,
+    const struct remote_call *call, bool *hole_out, uint64_t *run_out)
 {
     for (;;) {
         lock_take(ps->lock);
         uint64_t version = ps->version;
         lock_release(ps->lock);
         int rc =
-            chunk_reader_run(ps->reader, object, (struct page_no){page}, NULL, hole_out, run_out);
+            chunk_reader_run(ps->reader, object, (struct page_no){page}, call, hole_out, run_out);
         if (rc == 0)
             return 0;
         lock_take(ps->lock);
@@ -51,7 +51,7 @@ chunk_run(struct page_store *ps, struct object_id object, uint64_t page, bool *h
 
 int
 page_store_seek(struct page_store *ps, struct object_id object, uint64_t offset, uint64_t end,
-    bool data, uint64_t *found_out)
+    bool data, const struct remote_call *call, uint64_t *found_out)
 {
     uint64_t page = offset / PAGE_BYTES;
     uint64_t pages = pages_of_bytes(end);
@@ -63,7 +63,7 @@ page_store_seek(struct page_store *ps, struct object_id object, uint64_t offset,
         bool hole = answer == LAYERS_HOLE;
         if (answer == LAYERS_BELOW) {
             uint64_t below;
-            int rc = chunk_run(ps, object, page, &hole, &below);
+            int rc = chunk_run(ps, object, page, call, &hole, &below);
             if (rc < 0)
                 return rc;
             run = below < run ? below : run;

@@ -87,14 +87,14 @@ void page_store_drop_object_locked(struct page_store *ps, struct object_id objec
 // ---- reading ------------------------------------------------------------------------------------
 
 // Reads `length` bytes at `offset` (the caller has cut them at the object's size). 0 or -errno as
-// chunk_reader_read. Hold no locks.
+// chunk_reader_read. `call` may be NULL. Hold no locks.
 MUST_CHECK int page_store_read(struct page_store *ps, struct object_id object, uint64_t offset,
-    size_t length, uint8_t *out, const struct chunk_read_options *options);
+    size_t length, uint8_t *out, const struct remote_call *call);
 
 // The first byte at or behind `offset` and before `end` that is data (or that is in a hole), to the
 // page; `end` when there is none. Hold no locks.
 MUST_CHECK int page_store_seek(struct page_store *ps, struct object_id object, uint64_t offset,
-    uint64_t end, bool data, uint64_t *found_out);
+    uint64_t end, bool data, const struct remote_call *call, uint64_t *found_out);
 
 // ---- checkpoints --------------------------------------------------------------------------------
 

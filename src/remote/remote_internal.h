@@ -15,11 +15,9 @@ static inline struct remote_call
 remote_call_of(const struct remote_place *place, uint64_t bytes)
 {
     uint64_t ms = place->call_ms + bytes / REMOTE_BYTES_PER_MS_MIN;
-    return (struct remote_call){
-        .deadline_ms = place->call_ms ? clock_monotonic_ms() + ms : 0,
-        .is_canceled = place->is_canceled,
-        .argument = place->argument,
-    };
+    struct remote_call call = place->call;
+    call.deadline_ms = place->call_ms ? clock_monotonic_ms() + ms : 0;
+    return call;
 }
 
 // Of a lease that cannot be read or is missing: how long its owner is believed to be alive.

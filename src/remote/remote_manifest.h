@@ -30,10 +30,9 @@ struct remote_place {
     struct uuid writer;  // manifest_root_id()
     const char *scratch; // an existing directory for temporary files
     // How long one request may take, tries included, besides the time for its bytes (0: as long as
-    // the store likes), and whether to give it up (-ECANCELED; may be NULL).
+    // the store likes); its other limits, a request that is given up being -ECANCELED.
     uint64_t call_ms;
-    bool (*is_canceled)(void *argument);
-    void *argument;
+    struct remote_call call;
 };
 
 // Makes record 1. -EEXIST when the volume exists.

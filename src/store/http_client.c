@@ -127,7 +127,7 @@ static int
 take_handle(struct http_client *c, const struct remote_call *call, const struct http_request *r,
     struct handle **handle_out)
 {
-    bool background = call->background;
+    bool background = remote_call_gives_way(call);
     int rc = 0;
     lock_take(&c->lock);
     c->foreground_waiting += !background;

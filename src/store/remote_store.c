@@ -230,7 +230,7 @@ store_listing_append(
 int
 store_check_call(const struct remote_call *call, const char *what, const char *key)
 {
-    if (call->is_canceled && call->is_canceled(call->argument))
+    if (remote_call_is_canceled(call))
         return store_fail(-ECANCELED, "%s %s: canceled", what, key);
     if (call->deadline_ms && clock_monotonic_ms() >= call->deadline_ms)
         return store_fail(-ETIMEDOUT, "%s %s: the deadline passed", what, key);

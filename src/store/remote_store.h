@@ -31,6 +31,7 @@
 #include "base/buffer.h"
 #include "base/compiler.h"
 #include "base/types.h"
+#include "store/remote_call.h"
 
 struct remote_store;
 
@@ -51,14 +52,6 @@ struct remote_source {
 enum remote_put_mode {
     REMOTE_PUT_OVERWRITE,
     REMOTE_PUT_CREATE, // fails with -EEXIST when the object exists; atomic among all hosts
-};
-
-// Limits on one call. Zero-initialise for "no limit".
-struct remote_call {
-    uint64_t deadline_ms; // on clock_monotonic_ms(); 0: the store's default (30 s idle)
-    bool (*is_canceled)(void *argument); // polled during the transfer; may be NULL
-    void *argument;
-    bool background; // gives way to foreground calls in limiters
 };
 
 // What a listing yields, in ascending byte order of keys.

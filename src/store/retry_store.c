@@ -85,7 +85,7 @@ sleep_unless_canceled(const struct series *t, uint64_t ms)
 {
     const struct retry_environment *env = &t->rs->env;
     for (uint64_t end = now_ms(t->rs) + ms;;) {
-        if (t->call->is_canceled && t->call->is_canceled(t->call->argument))
+        if (remote_call_is_canceled(t->call))
             return store_fail(
                 -ECANCELED, "%s %s: canceled while waiting to try again", t->what, t->key);
         uint64_t now = now_ms(t->rs);

@@ -13,6 +13,7 @@
 #include "base/types.h"
 #include "format/records.h"
 #include "metrics/metrics.h"
+#include "store/remote_call.h"
 #include "volume/volume_config.h"
 
 struct volume;
@@ -157,9 +158,8 @@ MUST_CHECK int volume_space(struct volume *v, struct volume_space *space_out);
 // ---- data ---------------------------------------------------------------------------------------
 
 struct volume_read_context {
-    bool (*is_canceled)(void *argument); // polled while waiting for the store; may be NULL
-    void *argument;
-    bool keep_atime; // O_NOATIME
+    struct remote_call call; // for what is only in the store
+    bool keep_atime;         // O_NOATIME
 };
 
 // A directory is being read: its access time changes as with the mount option relatime. volume_read
@@ -167,7 +167,8 @@ struct volume_read_context {
 // open and becomes part of it at the last close, or with its next change.
 void volume_directory_accessed(struct volume *v, struct object_id directory);
 
-// Up to `length` bytes at `offset` into `out`; the count, 0 at the end of the file.
+// Up to `length` bytes at `offset` into `out`; the count, 0 at the end of the file. -EIO when the
+// store does not give them, -EINTR, -EREMOTE as of the limits. `context` may be NULL.
 MUST_CHECK int64_t volume_read(struct volume *v, struct object_id object, uint64_t offset,
     size_t length, uint8_t *out, const struct volume_read_context *context);
 
@@ -185,9 +186,10 @@ MUST_CHECK int volume_write(struct volume *v, struct object_id object, uint64_t 
 // -EOPNOTSUPP for the rest.
 MUST_CHECK int volume_allocate(
     struct volume *v, struct object_id object, int mode, uint64_t offset, uint64_t length);
-// SEEK_DATA or SEEK_HOLE; the offset or -ENXIO.
-MUST_CHECK int64_t volume_seek(
-    struct volume *v, struct object_id object, uint64_t offset, int whence);
+// SEEK_DATA or SEEK_HOLE; the offset or -ENXIO; errors of the store as of volume_read. `call` may
+// be NULL.
+MUST_CHECK int64_t volume_seek(struct volume *v, struct object_id object, uint64_t offset,
+    int whence, const struct remote_call *call);
 
 // Calls `done` when everything that happened before is on stable local storage: before this
 // function returns when it already is, from the flusher thread else. `done` must not call back into

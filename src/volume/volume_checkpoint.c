@@ -156,8 +156,7 @@ renew_lease(struct volume *v)
     if (rc < 0 || db.epoch == 0)
         return;
     struct remote_place place = v->place;
-    place.is_canceled = is_canceled;
-    place.argument = v;
+    place.call = (struct remote_call){.is_canceled = is_canceled, .argument = v};
     rc = remote_lease_write(&place, db.epoch, v->config.lease_ttl_ms, false);
     if (rc == 0)
         rc = remote_manifest_is_followed(&place, db.remote_sequence);

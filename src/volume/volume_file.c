@@ -38,18 +38,14 @@ volume_read(struct volume *v, struct object_id object, uint64_t offset, size_t l
     int rc = volume_look(v, find_file, &x);
     if (rc < 0)
         return rc;
-    if (length > 0 && (!context || !context->keep_atime))
+    bool keep_atime = context && (context->keep_atime || context->call.again);
+    if (length > 0 && !keep_atime)
         volume_accessed(v, object, &x.inode);
     if (offset >= x.inode.size)
         return 0;
     if (length > x.inode.size - offset)
         length = x.inode.size - offset;
-    struct chunk_read_options options = {0};
-    if (context) {
-        options.is_canceled = context->is_canceled;
-        options.argument = context->argument;
-    }
-    rc = page_store_read(v->pages, object, offset, length, out, &options);
+    rc = page_store_read(v->pages, object, offset, length, out, context ? &context->call : NULL);
     return rc < 0 ? rc : (int64_t)length;
 }
 
@@ -237,7 +233,8 @@ volume_allocate(
 // ---- seeking ------------------------------------------------------------------------------------
 
 int64_t
-volume_seek(struct volume *v, struct object_id object, uint64_t offset, int whence)
+volume_seek(struct volume *v, struct object_id object, uint64_t offset, int whence,
+    const struct remote_call *call)
 {
     struct find_file x = {.object = object};
     int rc = volume_look(v, find_file, &x);
@@ -248,7 +245,7 @@ volume_seek(struct volume *v, struct object_id object, uint64_t offset, int when
     if (offset >= x.inode.size)
         return -ENXIO;
     uint64_t found;
-    rc = page_store_seek(v->pages, object, offset, x.inode.size, whence == SEEK_DATA, &found);
+    rc = page_store_seek(v->pages, object, offset, x.inode.size, whence == SEEK_DATA, call, &found);
     if (rc < 0)
         return rc;
     if (found >= x.inode.size)

@@ -60,7 +60,7 @@ gate_get_blob(struct remote_store *s, const char *key, uint64_t offset, uint64_t
         soon.tv_sec += soon.tv_nsec / 1000000000;
         soon.tv_nsec %= 1000000000;
         pthread_cond_timedwait(&g->changed, &g->mutex, &soon);
-        if (call->is_canceled && call->is_canceled(call->argument))
+        if (remote_call_is_canceled(call))
             rc = -ECANCELED;
         else if (call->deadline_ms > 0 && clock_monotonic_ms() >= call->deadline_ms)
             rc = -ETIMEDOUT;

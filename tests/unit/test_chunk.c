@@ -92,12 +92,12 @@ check_sunk(void *argument, struct page_no page, struct page *content)
 // The same pages as bytes. Wherever the memory begins, nothing around it is touched.
 static int
 copy_pages(struct world *w, struct chunk_model *c, uint64_t first, size_t count,
-    const struct chunk_read_options *options)
+    const struct remote_call *call)
 {
     uint8_t *bytes = memory_alloc((count + 2) * PAGE_BYTES);
     memset(bytes, 0xa5, (count + 2) * PAGE_BYTES);
-    int rc = chunk_reader_copy(w->reader, OBJECT, (struct page_no){first}, count, options,
-        bytes + PAGE_BYTES, check_sunk, c);
+    int rc = chunk_reader_copy(
+        w->reader, OBJECT, (struct page_no){first}, count, call, bytes + PAGE_BYTES, check_sunk, c);
     struct page *page = page_new();
     for (size_t i = 0; rc == 0 && i < count; i++) {
         memcpy(page->data, bytes + (i + 1) * PAGE_BYTES, PAGE_BYTES);
@@ -114,11 +114,11 @@ copy_pages(struct world *w, struct chunk_model *c, uint64_t first, size_t count,
 
 static int
 read_pages(struct world *w, struct chunk_model *c, uint64_t first, size_t count,
-    const struct chunk_read_options *options)
+    const struct remote_call *call)
 {
     struct page **pages = memory_alloc(count * sizeof(*pages));
     int rc = chunk_reader_read(
-        w->reader, OBJECT, (struct page_no){first}, count, options, pages, check_sunk, c);
+        w->reader, OBJECT, (struct page_no){first}, count, call, pages, check_sunk, c);
     for (size_t i = 0; i < count; i++) {
         if (rc == 0 && !page_is(c, first + i, pages[i]))
             abort();
@@ -133,15 +133,15 @@ static void
 check_randomly(struct world *w, struct chunk_model *c, int reads, uint64_t *seed)
 {
     for (int i = 0; i < reads; i++) {
-        struct chunk_read_options options = {0};
+        struct remote_call call = {0};
         uint64_t first = next_random(seed) % CHUNK_PAGES;
         size_t count = 1 + next_random(seed) % (i % 10 ? 40 : 800);
         if (i % 4 == 0)
             chunk_reader_ahead(
                 w->reader, OBJECT, (struct page_no){first + count}, next_random(seed) % 300);
         int (*get)(struct world *, struct chunk_model *, uint64_t, size_t,
-            const struct chunk_read_options *) = next_random(seed) % 2 ? read_pages : copy_pages;
-        ck_assert_int_eq(get(w, c, first, count, i % 2 ? &options : NULL), 0);
+            const struct remote_call *) = next_random(seed) % 2 ? read_pages : copy_pages;
+        ck_assert_int_eq(get(w, c, first, count, i % 2 ? &call : NULL), 0);
     }
 }
 
@@ -372,10 +372,9 @@ static void
 do_reading(void *argument)
 {
     struct reading *x = argument;
-    struct chunk_read_options options = {
-        .is_canceled = reading_is_canceled, .argument = &x->canceled};
+    struct remote_call call = {.is_canceled = reading_is_canceled, .argument = &x->canceled};
     uint64_t started = clock_monotonic_ms();
-    x->result = read_pages(x->world, x->content, x->first, x->count, &options);
+    x->result = read_pages(x->world, x->content, x->first, x->count, &call);
     x->took_ms = clock_monotonic_ms() - started;
 }
 
@@ -450,7 +449,7 @@ START_TEST(a_reader_waits_for_what_is_fetched_ahead)
     ck_assert_int_eq(x.result, 0);
     ck_assert_uint_eq(world_gets(&w), 3);
     // It is kept: nobody asks the store for it any more, not even who reads it ahead once more.
-    struct chunk_read_options local_only = {.local_only = true};
+    struct remote_call local_only = {.local_only = true};
     ck_assert_int_eq(copy_pages(&w, c, 0, 316, &local_only), 0);
     chunk_reader_ahead(w.reader, OBJECT, (struct page_no){16}, 384);
     ck_assert_int_eq(read_pages(&w, c, 0, 400, NULL), 0);
@@ -609,11 +608,28 @@ START_TEST(local_only_reads_never_ask_the_store)
     struct world w;
     world_init(&w, 1 << 24, PATIENCE_MS);
     struct chunk_model *c = random_content(&w, 1, 300, RESIDENCY_REMOTE, 4);
-    struct chunk_read_options options = {.local_only = true};
-    ck_assert_int_eq(read_pages(&w, c, 0, 500, &options), -EREMOTE);
+    struct remote_call call = {.local_only = true};
+    ck_assert_int_eq(read_pages(&w, c, 0, 500, &call), -EREMOTE);
     ck_assert_uint_eq(world_gets(&w), 0);
     ck_assert_int_eq(read_pages(&w, c, 0, 500, NULL), 0);
-    ck_assert_int_eq(read_pages(&w, c, 0, 500, &options), 0);
+    ck_assert_int_eq(read_pages(&w, c, 0, 500, &call), 0);
+    chunk_model_free(c);
+    world_destroy(&w);
+}
+END_TEST
+
+START_TEST(what_is_not_to_be_kept_is_not_kept)
+{
+    struct world w;
+    world_init(&w, 1 << 24, PATIENCE_MS);
+    struct chunk_model *c = random_content(&w, 1, 300, RESIDENCY_REMOTE, 4);
+    struct remote_call passing = {.no_keep = true, .class = REMOTE_COLD_SCAN};
+    struct remote_call local_only = {.local_only = true};
+    ck_assert_int_eq(copy_pages(&w, c, 0, 500, &passing), 0);
+    uint64_t gets = world_gets(&w);
+    ck_assert_int_eq(copy_pages(&w, c, 0, 500, &local_only), -EREMOTE);
+    ck_assert_int_eq(copy_pages(&w, c, 0, 500, &passing), 0);
+    ck_assert_uint_gt(world_gets(&w), gets);
     chunk_model_free(c);
     world_destroy(&w);
 }
@@ -837,6 +853,7 @@ main(void)
     ADD(readers_of_a_store_that_does_not_answer_fail_together);
     ADD(readers_can_be_cancelled_wherever_they_wait);
     ADD(local_only_reads_never_ask_the_store);
+    ADD(what_is_not_to_be_kept_is_not_kept);
     ADD(threads_read_while_views_come_and_go);
     ADD(local_copies_are_whole_or_partial);
     ADD(more_blobs_than_open_files);

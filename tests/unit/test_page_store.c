@@ -214,13 +214,14 @@ check_seeks(struct bench *b, struct object_model *o)
     for (uint64_t at = WINDOW_START; at < end;) {
         uint64_t data;
         uint64_t hole;
-        if (page_store_seek(b->pages, o->id, at, end, true, &data) != 0 || data < at || data > end)
+        if (page_store_seek(b->pages, o->id, at, end, true, NULL, &data) != 0 || data < at ||
+            data > end)
             abort();
         if (!is_zero(o->bytes + (at - WINDOW_START), data - at))
             abort();
         if (data == end)
             break;
-        if (page_store_seek(b->pages, o->id, data, end, false, &hole) != 0 || hole <= data ||
+        if (page_store_seek(b->pages, o->id, data, end, false, NULL, &hole) != 0 || hole <= data ||
             hole > end)
             abort();
         at = hole;

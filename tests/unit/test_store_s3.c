@@ -213,7 +213,8 @@ START_TEST(calls_beyond_the_connections_wait)
     ck_assert_int_eq(thread_start(&thread, "holder", hold_connection, &held_until), 0);
     while (mock_http_count(mock) == 0)
         clock_sleep_ms(1);
-    const struct remote_call late = {.deadline_ms = clock_monotonic_ms() + 20, .background = true};
+    const struct remote_call late = {
+        .deadline_ms = clock_monotonic_ms() + 20, .class = REMOTE_UPLOAD};
     ck_assert_int_eq(remote_store_head_blob(store, "k", &head, &late), -ETIMEDOUT);
     check_words("waiting for a connection");
     mock_http_raw(mock, "HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n",

@@ -349,15 +349,15 @@ START_TEST(seeking_in_a_file_of_exabytes_ends)
     volume_world_fill(w.v, a, far, 100, 1);
     set_size(w.v, a, OBJECT_MAX_BYTES);
     for (int round = 0; round < 2; round++) {
-        ck_assert_int_eq(volume_seek(w.v, a, 5, SEEK_DATA), (int64_t)far);
-        ck_assert_int_eq(volume_seek(w.v, a, far, SEEK_HOLE), (int64_t)far + PAGE_BYTES);
-        ck_assert_int_eq(volume_seek(w.v, a, far + PAGE_BYTES, SEEK_DATA), -ENXIO);
+        ck_assert_int_eq(volume_seek(w.v, a, 5, SEEK_DATA, NULL), (int64_t)far);
+        ck_assert_int_eq(volume_seek(w.v, a, far, SEEK_HOLE, NULL), (int64_t)far + PAGE_BYTES);
+        ck_assert_int_eq(volume_seek(w.v, a, far + PAGE_BYTES, SEEK_DATA, NULL), -ENXIO);
         volume_world_fold(w.v);
     }
     // The same with a hole that was made.
     set_size(w.v, a, 0);
     set_size(w.v, a, OBJECT_MAX_BYTES);
-    ck_assert_int_eq(volume_seek(w.v, a, 0, SEEK_DATA), -ENXIO);
+    ck_assert_int_eq(volume_seek(w.v, a, 0, SEEK_DATA, NULL), -ENXIO);
     volume_world_free(&w);
 }
 END_TEST

@@ -112,7 +112,8 @@ punch_and_cut(void *argument)
             struct volume_attributes a;
             MUST(volume_set_attributes(v, file, &set, &a) == 0);
         }
-        int64_t data = volume_seek(v, file, first * PAGE_BYTES, r % 2 ? SEEK_DATA : SEEK_HOLE);
+        int64_t data =
+            volume_seek(v, file, first * PAGE_BYTES, r % 2 ? SEEK_DATA : SEEK_HOLE, NULL);
         MUST(data >= (int64_t)(first * PAGE_BYTES) || data == -ENXIO);
         clock_sleep_ms(1);
     }

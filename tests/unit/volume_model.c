@@ -278,7 +278,7 @@ model_compare_seek(const struct model *m, struct volume *v, int object)
     size_t at = 0;
     uint64_t offset = 0;
     while (offset < o->size) {
-        int64_t data = volume_seek(v, o->id, offset, SEEK_DATA);
+        int64_t data = volume_seek(v, o->id, offset, SEEK_DATA, NULL);
         ck_assert_msg(data == -ENXIO || data >= (int64_t)offset, "SEEK_DATA %" PRId64, data);
         uint64_t to = data < 0 ? o->size : (uint64_t)data;
         for (; at < o->page_count && o->pages[at].page * PAGE_BYTES < to; at++)
@@ -289,7 +289,7 @@ model_compare_seek(const struct model *m, struct volume *v, int object)
                     o->id.v, offset, o->pages[at].page);
         if (data < 0)
             return;
-        int64_t hole = volume_seek(v, o->id, to, SEEK_HOLE);
+        int64_t hole = volume_seek(v, o->id, to, SEEK_HOLE, NULL);
         ck_assert_msg(hole > data && hole <= (int64_t)o->size, "SEEK_HOLE %" PRId64, hole);
         offset = (uint64_t)hole;
         while (at < o->page_count && (o->pages[at].page + 1) * PAGE_BYTES <= offset)

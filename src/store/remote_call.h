@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+// The limits of one call to the store. Who wants something makes one, and it goes down as it is,
+// through volume, page store and chunk reader to the backend.
+#ifndef CKPTFS_STORE_REMOTE_CALL_H
+#define CKPTFS_STORE_REMOTE_CALL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+// For whom a call is made. Limiters let the last three wait for the others.
+enum remote_class {
+    REMOTE_FOREGROUND, // somebody waits for it, or it keeps a lease or the chain of records alive
+    REMOTE_READ_AHEAD, // a reader is likely to want it soon, and waits for it if it comes first
+    REMOTE_UPLOAD,     // blobs of a checkpoint
+    REMOTE_JOB,        // work on the bucket that an operator asked for
+    REMOTE_COLD_SCAN,  // data that is read once
+};
+
+// Zero-initialise for a foreground call without limits.
+struct remote_call {
+    uint64_t deadline_ms; // on clock_monotonic_ms(); 0: what the layer below takes by default
+    bool (*is_canceled)(void *argument); // polled while the call waits; may be NULL
+    void *argument;
+    enum remote_class class;
+    bool again;      // of readers: the same was asked for just now, with local_only
+    bool local_only; // of readers of chunks: -EREMOTE instead of asking the store
+    bool no_keep;    // of readers of chunks: what the store gives does not go to hot_cache
+};
+
+static inline bool
+remote_call_is_canceled(const struct remote_call *call)
+{
+    return call->is_canceled && call->is_canceled(call->argument);
+}
+
+static inline bool
+remote_call_gives_way(const struct remote_call *call)
+{
+    return call->class >= REMOTE_UPLOAD;
+}
+
+#endif
