@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/similar.h"
 #include "config.h"
 #include "fuse/ckptctl.h"
 #include "fuse/options.h"
@@ -24,7 +25,9 @@ struct arguments {
     bool local;
     bool fuse;
     bool quiet;
-    const char *operand; // SOURCE or MOUNTPOINT
+    int64_t wait_seconds; // unmount; -1: without limit
+    const char *root;     // status
+    const char *operand;  // SOURCE or MOUNTPOINT; NULL with `root`
 };
 
 struct command {
@@ -32,7 +35,8 @@ struct command {
     const char *switches; // for getopt_long: the short ones; 'h' is always there
     const struct option *long_switches;
     const char *usage;
-    const char *help; // what stands below the usage line
+    const char *help;    // what stands below the usage line
+    const char *operand; // of which there is exactly one
     int (*run)(const struct arguments *arguments);
 };
 
@@ -42,7 +46,12 @@ static int
 run_create(const struct arguments *a)
 {
     BUFFER_AUTO error = {0};
-    int rc = volume_create(&a->config, &error);
+    int rc = volume_config_check(&a->config, &error);
+    if (rc != 0) {
+        fprintf(stderr, "ckptctl: %s\n", buffer_string(&error));
+        return EXIT_STATUS_USAGE;
+    }
+    rc = volume_create(&a->config, &error);
     if (rc == 0)
         return EXIT_SUCCESS;
     if (error.length == 0)
@@ -51,7 +60,7 @@ run_create(const struct arguments *a)
     return EXIT_STATUS_ERROR;
 }
 
-static int
+int
 print_out(struct buffer *text)
 {
     if (fwrite(text->data, 1, text->length, stdout) == text->length && fflush(stdout) == 0)
@@ -80,6 +89,8 @@ run_status(const struct arguments *a)
 {
     BUFFER_AUTO text = {0};
     struct ckptfs_status status;
+    if (a->root)
+        return print_root(a->root, a->json);
     CLEANUP(file_close_auto) int fd = control_open(a->operand);
     if (fd < 0)
         return EXIT_STATUS_ERROR;
@@ -122,48 +133,73 @@ static int
 run_checkpoint(const struct arguments *a)
 {
     struct ckptfs_checkpoint done;
+    struct ckptfs_status status;
     CLEANUP(file_close_auto) int fd = control_open(a->operand);
     if (fd < 0)
         return EXIT_STATUS_ERROR;
+    // Whoever may not, and versions that do not fit, show here; later errors are the checkpoint's.
+    int rc = control_status(fd, &status);
+    if (rc != 0)
+        return control_failed("checkpoint of", a->operand, rc);
     uint32_t flags =
         (a->no_wait ? 0 : CKPTFS_CHECKPOINT_WAIT) | (a->local ? CKPTFS_CHECKPOINT_LOCAL_ONLY : 0);
     struct progress *progress = NULL;
     if (!a->no_wait && !a->quiet && !a->json)
         progress = progress_start(fd);
-    int rc = control_checkpoint(fd, flags, &done);
+    rc = control_checkpoint(fd, flags, &done);
     progress_stop(progress);
     if (rc != 0)
-        return control_failed("checkpoint of", a->operand, rc);
+        return control_checkpoint_failed(a->operand, fd, rc);
     if (a->quiet && !a->json)
         return EXIT_SUCCESS;
     return print_checkpoint(a, &done, a->operand, fd);
 }
 
+static int
+run_unmount(const struct arguments *a)
+{
+    struct unmount_request request = {
+        .path = a->operand, .wait_seconds = a->wait_seconds, .quiet = a->quiet, .json = a->json};
+    return unmount_volume(&request);
+}
+
 // ---- the command line ---------------------------------------------------------------------------
 
-enum { SWITCH_JSON = 256, SWITCH_NO_WAIT, SWITCH_LOCAL, SWITCH_FUSE };
+enum {
+    SWITCH_JSON = 256,
+    SWITCH_NO_WAIT,
+    SWITCH_LOCAL,
+    SWITCH_FUSE,
+    SWITCH_WAIT,
+    SWITCH_ROOT,
+};
 
 static const struct option create_switches[] = {
     {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
 static const struct option status_switches[] = {{"help", no_argument, NULL, 'h'},
     {"json", no_argument, NULL, SWITCH_JSON}, {"fuse", no_argument, NULL, SWITCH_FUSE},
-    {NULL, 0, NULL, 0}};
+    {"root", required_argument, NULL, SWITCH_ROOT}, {NULL, 0, NULL, 0}};
 static const struct option checkpoint_switches[] = {{"help", no_argument, NULL, 'h'},
     {"json", no_argument, NULL, SWITCH_JSON}, {"no-wait", no_argument, NULL, SWITCH_NO_WAIT},
     {"local", no_argument, NULL, SWITCH_LOCAL}, {"quiet", no_argument, NULL, 'q'},
     {NULL, 0, NULL, 0}};
+static const struct option unmount_switches[] = {{"help", no_argument, NULL, 'h'},
+    {"json", no_argument, NULL, SWITCH_JSON}, {"quiet", no_argument, NULL, 'q'},
+    {"wait", required_argument, NULL, SWITCH_WAIT}, {NULL, 0, NULL, 0}};
 
 static const struct command commands[] = {
     {"create", ":ho:", create_switches, "create [-o OPTION,...] SOURCE",
         "Makes an empty volume at SOURCE: s3://BUCKET[/PREFIX]/TENANT or\n"
         "file:///DIRECTORY/TENANT. It must not exist.\n",
-        run_create},
-    {"status", ":h", status_switches, "status [--fuse] [--json] MOUNTPOINT",
+        "SOURCE", run_create},
+    {"status", ":h", status_switches, "status [--fuse] [--json] MOUNTPOINT | --root ROOT",
         "Shows the state of the volume mounted at MOUNTPOINT; any path below it will do.\n"
         "\n"
+        "    --root ROOT  show instead which volumes the storage root ROOT holds, mounted or not,\n"
+        "                 and what of them is not in the store\n"
         "    --fuse       how many requests the kernel has sent since the mount, by opcode\n"
         "    --json       all of it, as one JSON object\n",
-        run_status},
+        "MOUNTPOINT", run_status},
     {"checkpoint", ":hq", checkpoint_switches,
         "checkpoint [--no-wait] [--local] [--json] [-q] MOUNTPOINT",
         "Makes a checkpoint of everything that has happened on the mount so far and waits\n"
@@ -173,7 +209,18 @@ static const struct command commands[] = {
         "    --local      only the local generation; do not wait for the store\n"
         "    --json       print the result as a JSON object\n"
         "    -q, --quiet  no progress, and no output when it went well\n",
-        run_checkpoint},
+        "MOUNTPOINT", run_checkpoint},
+    {"unmount", ":hq", unmount_switches, "unmount [--wait SECONDS] [--json] [-q] MOUNTPOINT",
+        "Unmounts, waits until the daemon has published what is left and has ended, and says\n"
+        "whether everything is in the store.\n"
+        "\n"
+        "    --wait SECONDS  wait no longer than this for the daemon; 0: not at all\n"
+        "    --json          print what the storage root holds afterwards as a JSON object\n"
+        "    -q, --quiet     no progress, and no output when it went well\n"
+        "\n"
+        "Exit status: 0 everything is in the store, 2 it is not or unmounting failed, 3 the\n"
+        "daemon goes on.\n",
+        "MOUNTPOINT", run_unmount},
 };
 
 static void
@@ -182,7 +229,8 @@ print_usage(FILE *out)
     fputs("Usage: ckptctl COMMAND ...\n", out);
     for (size_t i = 0; i < ARRAY_LENGTH(commands); i++)
         fprintf(out, "       ckptctl %s\n", commands[i].usage);
-    fputs("       ckptctl --help | --version\n"
+    fputs("       ckptctl help [COMMAND]\n"
+          "       ckptctl --help | --version\n"
           "\nckptctl COMMAND --help tells more about a command.\n",
         out);
 }
@@ -210,13 +258,52 @@ static int
 take_option(void *config, const char *option, struct buffer *error)
 {
     int rc = volume_config_set(config, option, error);
-    if (rc == -ENOENT)
-        buffer_printf(error, "option %s is not known; see ckptctl create --help", option);
+    if (rc != -ENOENT)
+        return rc;
+    const char *similar = volume_config_similar(option);
+    buffer_printf(error, "option %s is not known; ", option);
+    if (similar)
+        buffer_printf(error, "did you mean %s?", similar);
+    else
+        buffer_append_string(error, "see ckptctl create --help");
     return rc;
 }
 
 static int
-take_switch(const struct command *c, struct arguments *a, int letter)
+take_seconds(const struct command *c, const char *text, int64_t *seconds_out)
+{
+    char *end;
+    errno = 0;
+    long value = strtol(text, &end, 10);
+    if (*text < '0' || *text > '9' || *end != '\0' || errno != 0 || value > INT32_MAX)
+        return usage_error(c, "--wait takes a number of seconds");
+    *seconds_out = value;
+    return EXIT_SUCCESS;
+}
+
+// `argument` is the word that getopt_long stopped at.
+static int
+unknown_switch(const struct command *c, const char *argument, int letter)
+{
+    BUFFER_AUTO text = {0};
+    if (letter == ':') {
+        buffer_printf(&text, "switch %s needs a value", argument);
+        return usage_error(c, buffer_string(&text));
+    }
+    buffer_printf(&text, "unknown switch %s", argument);
+    const char *name = argument;
+    while (*name == '-')
+        name++;
+    const char *best = NULL;
+    for (const struct option *o = c->long_switches; o->name; o++)
+        best = similar_word(name, o->name, best);
+    if (best)
+        buffer_printf(&text, "; did you mean --%s?", best);
+    return usage_error(c, buffer_string(&text));
+}
+
+static int
+take_switch(const struct command *c, struct arguments *a, int letter, const char *argument)
 {
     BUFFER_AUTO error = {0};
     switch (letter) {
@@ -232,6 +319,11 @@ take_switch(const struct command *c, struct arguments *a, int letter)
     case SWITCH_FUSE:
         a->fuse = true;
         return EXIT_SUCCESS;
+    case SWITCH_WAIT:
+        return take_seconds(c, optarg, &a->wait_seconds);
+    case SWITCH_ROOT:
+        a->root = optarg;
+        return EXIT_SUCCESS;
     case 'q':
         a->quiet = true;
         return EXIT_SUCCESS;
@@ -240,7 +332,7 @@ take_switch(const struct command *c, struct arguments *a, int letter)
             return EXIT_SUCCESS;
         return usage_error(c, buffer_string(&error));
     default:
-        return usage_error(c, "unknown switch, or one without its value");
+        return unknown_switch(c, argument, letter);
     }
 }
 
@@ -250,22 +342,62 @@ parse_and_run(const struct command *c, struct arguments *a, int argc, char *cons
 {
     optind = 0;
     for (;;) {
+        // An unknown one in a group ("-qx") is shown with the whole group.
+        const char *argument = optind > 0 && optind < argc ? argv[optind] : argc > 1 ? argv[1] : "";
         int letter = getopt_long(argc, argv, c->switches, c->long_switches, NULL);
         if (letter == -1)
             break;
+        if ((letter == '?' || letter == ':') && optind > 0 && optind <= argc &&
+            argv[optind - 1][0] == '-')
+            argument = argv[optind - 1];
         if (letter == 'h') {
             print_help(c);
             return EXIT_SUCCESS;
         }
-        int status = take_switch(c, a, letter);
+        int status = take_switch(c, a, letter, argument);
         if (status != EXIT_SUCCESS)
             return status;
     }
-    if (argc - optind != 1 || argv[optind][0] == '\0')
-        return usage_error(c, c->run == run_create ? "give one SOURCE" : "give one MOUNTPOINT");
+    if (a->root && optind == argc)
+        return c->run(a);
+    if (a->root || argc - optind != 1 || argv[optind][0] == '\0') {
+        BUFFER_AUTO text = {0};
+        buffer_printf(&text, "give one %s%s", c->operand, a->root ? ", or --root ROOT" : "");
+        return usage_error(c, buffer_string(&text));
+    }
     a->operand = argv[optind];
     a->config.source = memory_string(argv[optind]);
     return c->run(a);
+}
+
+static const struct command *
+find_command(const char *name)
+{
+    for (size_t i = 0; i < ARRAY_LENGTH(commands); i++)
+        if (strcmp(name, commands[i].name) == 0)
+            return &commands[i];
+    const char *best = NULL;
+    for (size_t i = 0; i < ARRAY_LENGTH(commands); i++)
+        best = similar_word(name, commands[i].name, best);
+    fprintf(stderr, "ckptctl: unknown command %s", name);
+    if (best)
+        fprintf(stderr, "; did you mean %s?", best);
+    fputc('\n', stderr);
+    return NULL;
+}
+
+static int
+help(int argc, char *const argv[])
+{
+    if (argc == 0) {
+        print_usage(stdout);
+        return EXIT_SUCCESS;
+    }
+    const struct command *c = find_command(argv[0]);
+    if (!c)
+        return EXIT_STATUS_USAGE;
+    print_help(c);
+    return EXIT_SUCCESS;
 }
 
 int
@@ -275,26 +407,23 @@ main(int argc, char *argv[])
         print_usage(stderr);
         return EXIT_STATUS_USAGE;
     }
-    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
-        print_usage(stdout);
-        return EXIT_SUCCESS;
-    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
+        strcmp(argv[1], "help") == 0)
+        return help(argc - 2, argv + 2);
     if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0) {
         printf("ckptctl %s\n", PACKAGE_VERSION);
         return EXIT_SUCCESS;
     }
     // What went wrong is printed once, as text.
     log_set_level(LOG_LEVEL_ERROR);
-    for (size_t i = 0; i < ARRAY_LENGTH(commands); i++) {
-        if (strcmp(argv[1], commands[i].name) != 0)
-            continue;
-        struct arguments arguments = {0};
-        volume_config_init(&arguments.config);
-        int status = parse_and_run(&commands[i], &arguments, argc - 1, argv + 1);
-        volume_config_free(&arguments.config);
-        return status;
+    const struct command *c = find_command(argv[1]);
+    if (!c) {
+        print_usage(stderr);
+        return EXIT_STATUS_USAGE;
     }
-    fprintf(stderr, "ckptctl: unknown command %s\n", argv[1]);
-    print_usage(stderr);
-    return EXIT_STATUS_USAGE;
+    struct arguments arguments = {.wait_seconds = -1};
+    volume_config_init(&arguments.config);
+    int status = parse_and_run(c, &arguments, argc - 1, argv + 1);
+    volume_config_free(&arguments.config);
+    return status;
 }

@@ -10,8 +10,9 @@
 #include "base/compiler.h"
 #include "fuse/ckptfs_ioctl.h"
 
-#define EXIT_STATUS_USAGE 1
-#define EXIT_STATUS_ERROR 2
+#define EXIT_STATUS_USAGE      1
+#define EXIT_STATUS_ERROR      2
+#define EXIT_STATUS_UNFINISHED 3 // it goes on without ckptctl
 
 // ---- control: the mount -------------------------------------------------------------------------
 
@@ -26,6 +27,23 @@ MUST_CHECK int control_fuse_requests(int fd, struct ckptfs_fuse_requests *reques
 MUST_CHECK int control_checkpoint(int fd, uint32_t flags, struct ckptfs_checkpoint *checkpoint_out);
 // Says on stderr why `what` failed on `path`; the exit status.
 int control_failed(const char *what, const char *path, int rc);
+
+// The same for a checkpoint that the daemon began and could not do.
+int control_checkpoint_failed(const char *path, int fd, int rc);
+
+// ---- unmount and storage roots ------------------------------------------------------------------
+
+struct unmount_request {
+    const char *path;
+    int64_t wait_seconds; // for the daemon's end; -1: without limit
+    bool quiet;
+    bool json;
+};
+// Unmounts, waits for the end of the daemon, and tells whether everything is in the store. The exit
+// status.
+int unmount_volume(const struct unmount_request *request);
+// Prints what the storage root holds, mounted or not. The exit status.
+int print_root(const char *root, bool json);
 
 // ---- progress: a line on the terminal -----------------------------------------------------------
 
@@ -44,6 +62,11 @@ void print_size(uint64_t bytes, char text_out[32]);
 // "3m 20s"
 void print_age(uint64_t ms, char text_out[32]);
 const char *print_stage_name(uint32_t stage);
+// A line of a status: a generation and its age.
+void print_generation(
+    struct buffer *out, const char *name, uint64_t generation, uint64_t time_ms, uint64_t now_ms);
+// Writes to standard output; the exit status.
+int print_out(struct buffer *text);
 void print_status(const struct ckptfs_status *status, const struct ckptfs_metrics *metrics,
     uint64_t now_ms, struct buffer *out);
 void print_status_json(

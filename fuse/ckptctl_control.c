@@ -76,7 +76,6 @@ explain(int rc)
     case EOPNOTSUPP:
         return "this is not on a ckptfs mount; give the mountpoint or a path below it";
     case EPERM:
-    case EACCES:
         return "permission denied; be root or the owner of the mount's root directory";
     case EINVAL:
         return "the daemon does not know this request; it and ckptctl are of different versions";
@@ -85,8 +84,6 @@ explain(int rc)
         return "the daemon of this mount has ended; mount it again";
     case EAGAIN:
         return "too many checkpoints are waiting; see ckptctl status";
-    case EROFS:
-        return "the volume is read-only; ckptctl status says why";
     case EINTR:
         return "interrupted; the checkpoint may go on in the background";
     default:
@@ -103,6 +100,32 @@ control_failed(const char *what, const char *path, int rc)
     else
         fprintf(stderr, "ckptctl: %s %s: %s; see ckptctl status and the log of ckptfs\n", what,
             path, strerror(-rc));
+    return EXIT_STATUS_ERROR;
+}
+
+int
+control_checkpoint_failed(const char *path, int fd, int rc)
+{
+    struct ckptfs_status status;
+    switch (-rc) {
+    case EINTR:
+    case EAGAIN:
+    case ENOTCONN:
+    case ECONNABORTED:
+        return control_failed("checkpoint of", path, rc);
+    default:
+        break;
+    }
+    BUFFER_AUTO why = {0};
+    if (control_status(fd, &status) == 0) {
+        if (status.flags & (CKPTFS_STATUS_FENCED | CKPTFS_STATUS_READ_ONLY))
+            buffer_printf(&why, "%s%s",
+                status.flags & CKPTFS_STATUS_FENCED ? "" : "read-only: ", status.read_only_reason);
+        else if (status.last_error[0])
+            buffer_append_string(&why, status.last_error);
+    }
+    fprintf(stderr, "ckptctl: checkpoint of %s: %s%s%s\n", path, strerror(-rc),
+        why.length > 0 ? ": " : "; the log of ckptfs says more", buffer_string(&why));
     return EXIT_STATUS_ERROR;
 }
 

@@ -59,8 +59,8 @@ line(struct buffer *out, const char *name, const char *text)
     buffer_printf(out, "%-14s %s\n", name, text);
 }
 
-static void
-line_generation(
+void
+print_generation(
     struct buffer *out, const char *name, uint64_t generation, uint64_t time_ms, uint64_t now_ms)
 {
     char age[32];
@@ -163,8 +163,8 @@ print_status(const struct ckptfs_status *s, const struct ckptfs_metrics *metrics
     char size[32];
     char other[32];
     print_identity(s, metrics, out);
-    line_generation(out, "local", s->local_generation, s->local_time_ms, now_ms);
-    line_generation(out, "published", s->published_generation, s->published_time_ms, now_ms);
+    print_generation(out, "local", s->local_generation, s->local_time_ms, now_ms);
+    print_generation(out, "published", s->published_generation, s->published_time_ms, now_ms);
     print_unpublished(s, out);
     print_stages(s, out);
     line_of(out, "wal", s->wal_bytes, s->wal_limit_bytes);

@@ -87,6 +87,9 @@ main(int argc, char *argv[])
         fputs(buffer_string(&text), stdout);
     } else if (options.version) {
         printf("ckptfs %s\nlibfuse %s\n", PACKAGE_VERSION, fuse_pkgversion());
+    } else if (volume_config_check(&options.config, &text) != 0) {
+        fprintf(stderr, "ckptfs: %s\n", buffer_string(&text));
+        status = EXIT_STATUS_USAGE;
     } else {
         status = run(&options);
     }

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/similar.h"
 #include "platform/memory.h"
 
 // The kernel takes no more.
@@ -21,6 +22,7 @@ enum mount_option_type {
     OPTION_BOTH, // for both of us
     OPTION_NUMBER,
     OPTION_TEXT,
+    OPTION_REFUSE, // of mount(8), with the reason in `help`
 };
 
 struct mount_option {
@@ -58,9 +60,25 @@ static const struct mount_option mount_options[] = {
     {"nodev", OPTION_PASS, 0, NULL},
     {"exec", OPTION_PASS, 0, NULL},
     {"noexec", OPTION_PASS, 0, NULL},
+    {"noiversion", OPTION_IGNORE, 0, NULL},
+    {"nomand", OPTION_IGNORE, 0, NULL},
+    {"silent", OPTION_IGNORE, 0, NULL},
+    {"loud", OPTION_IGNORE, 0, NULL},
+    {"symfollow", OPTION_IGNORE, 0, NULL},
+    {"dirsync", OPTION_REFUSE, 0, "changes of names are durable after fsync of the directory"},
+    {"iversion", OPTION_REFUSE, 0, "files have no change counter"},
+    {"mand", OPTION_REFUSE, 0, "Linux has no mandatory locks any more"},
+    {"nosymfollow", OPTION_REFUSE, 0, "libfuse cannot ask the kernel for it"},
+    {"remount", OPTION_REFUSE, 0,
+        "the options of a mount are those of its daemon; unmount it and mount it again"},
+    {"bind", OPTION_REFUSE, 0, "mount(8) binds a directory of the mount without ckptfs"},
+    {"rbind", OPTION_REFUSE, 0, "mount(8) binds a directory of the mount without ckptfs"},
+    {"move", OPTION_REFUSE, 0, "the daemon knows the mount by its path"},
+    {"loop", OPTION_REFUSE, 0, "SOURCE is no file that holds a file system"},
+    {"loop=", OPTION_REFUSE, 0, "SOURCE is no file that holds a file system"},
     {"atime", OPTION_PASS, 0, NULL},
     {"noatime", OPTION_BOTH, IN(no_atime), "reading does not change access times"},
-    {"nodiratime", OPTION_BOTH, IN(no_directory_atime), "nor listing those of directories"},
+    {"nodiratime", OPTION_FLAG, IN(no_directory_atime), "nor listing those of directories"},
     {"context=", OPTION_PASS, 0, NULL},
     {"fscontext=", OPTION_PASS, 0, NULL},
     {"defcontext=", OPTION_PASS, 0, NULL},
@@ -143,8 +161,27 @@ take_mount_option(
         free(*(char **)(void *)field);
         *(char **)(void *)field = memory_string(value + 1);
         return 0;
+    case OPTION_REFUSE:
+        buffer_printf(error, "option %s cannot be used with ckptfs: %s", option, o->help);
+        return -EINVAL;
     }
     return -EINVAL;
+}
+
+// The name that is most like the option's, or NULL.
+static const char *
+similar_option(const char *option)
+{
+    const char *best = volume_config_similar(option);
+    char name[64];
+    size_t n = strcspn(option, "=");
+    if (n >= sizeof(name))
+        return best;
+    memcpy(name, option, n);
+    name[n] = '\0';
+    for (size_t i = 0; i < ARRAY_LENGTH(mount_options); i++)
+        best = similar_word(name, mount_options[i].name, best);
+    return best;
 }
 
 static int
@@ -157,7 +194,12 @@ take_option(void *argument, const char *option, struct buffer *error)
     for (size_t i = 0; i < ARRAY_LENGTH(mount_options); i++)
         if (matches(&mount_options[i], option))
             return take_mount_option(options, &mount_options[i], option, error);
-    buffer_printf(error, "option %s is not known; see ckptfs --help", option);
+    const char *similar = similar_option(option);
+    buffer_printf(error, "option %s is not known; ", option);
+    if (similar)
+        buffer_printf(error, "did you mean %s?", similar);
+    else
+        buffer_append_string(error, "see ckptfs --help");
     return -EINVAL;
 }
 
@@ -194,8 +236,11 @@ take_switch(struct options *options, int c, const char *argument, struct buffer 
         return 0;
     case 'o':
         return options_split(argument, take_option, options, error);
+    case ':':
+        buffer_printf(error, "switch %s needs a value; see ckptfs --help", argument);
+        return -EINVAL;
     default:
-        buffer_append_string(error, "unknown switch, or one without its value; see ckptfs --help");
+        buffer_printf(error, "unknown switch %s; see ckptfs --help", argument);
         return -EINVAL;
     }
 }
@@ -206,10 +251,14 @@ take_switches(struct options *options, int argc, char *const argv[], struct buff
     opterr = 0;
     optind = 0;
     for (;;) {
-        int c = getopt_long(argc, argv, "fdshVnvo:", long_options, NULL);
+        int c = getopt_long(argc, argv, ":fdshVnvo:", long_options, NULL);
         if (c == -1)
             return 0;
-        int rc = take_switch(options, c, optarg, error);
+        char letter[] = {'-', (char)optopt, '\0'};
+        const char *argument = optarg;
+        if (c == '?' || c == ':') // a long one has no letter: it is the word before
+            argument = optopt > 0 && optopt < 256 ? letter : argv[optind - 1];
+        int rc = take_switch(options, c, argument, error);
         if (rc != 0)
             return rc;
     }
@@ -298,7 +347,7 @@ options_help(struct buffer *out)
     buffer_append_string(out, "\nOptions of the mount:\n");
     for (size_t i = 0; i < ARRAY_LENGTH(mount_options); i++) {
         const struct mount_option *o = &mount_options[i];
-        if (!o->help)
+        if (!o->help || o->type == OPTION_REFUSE)
             continue;
         BUFFER_AUTO name = {0};
         buffer_printf(&name, "%s%s", o->name,
@@ -307,6 +356,7 @@ options_help(struct buffer *out)
                                      : "");
         buffer_printf(out, "    -o %-25s %s\n", buffer_string(&name), o->help);
     }
-    buffer_append_string(
-        out, "\nmount(8)'s own options (ro, noatime, nosuid, nofail, x-...) are taken as well.\n");
+    buffer_append_string(out, "\nmount(8)'s own options (ro, noatime, nosuid, nofail, those that "
+                              "begin with x-) are taken "
+                              "as well.\n");
 }

@@ -318,10 +318,25 @@ serve(struct session *s, struct buffer *error)
 }
 
 static int
+host_sync_kernel(void *argument)
+{
+    struct session *s = argument;
+    return kernel_cache_flush(&s->kernel_cache);
+}
+
+static void
+host_say(void *argument, const char *text)
+{
+    struct session *s = argument;
+    startup_note(s->startup, text);
+}
+
+static int
 open_volume(struct session *s, struct buffer *error)
 {
-    struct volume_host host = {.argument = &s->kernel_cache,
-        .sync_kernel = kernel_cache_flush,
+    struct volume_host host = {.argument = s,
+        .sync_kernel = host_sync_kernel,
+        .say = host_say,
         .keeps_times = s->options->config.writeback,
         .no_atime = s->options->no_atime,
         .no_directory_atime = s->options->no_directory_atime};
@@ -331,20 +346,12 @@ open_volume(struct session *s, struct buffer *error)
     return rc;
 }
 
-// The volume's end: what could not be published is safe in the storage root.
+// What could not be published is told by the volume.
 static int
 close_volume(struct session *s)
 {
     log_info("mount.ended", "%s", s->mount.path);
-    int rc = volume_close(s->volume);
-    if (rc == 0)
-        log_info("volume.closed", "%s", s->options->config.source);
-    else
-        log_error("volume.closed",
-            "%s: not everything could be published: %s; it is safe in %s and goes up with the next "
-            "mount",
-            s->options->config.source, strerror(-rc), s->options->config.root);
-    return rc;
+    return volume_close(s->volume);
 }
 
 int

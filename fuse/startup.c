@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The report through the pipe is one byte, '+' or '-', and after '-' the text for the user.
+// What goes through the pipe are notes, each '!', a text and a NUL, and at the end the report: one
+// byte, '+' or '-', and after '-' the text for the user.
 #define _GNU_SOURCE
 #include "fuse/startup.h"
 
@@ -40,6 +41,23 @@ print_death(pid_t child)
             WEXITSTATUS(status));
 }
 
+// Prints the notes that are whole and takes them out.
+static void
+print_notes(struct buffer *report)
+{
+    size_t at = 0;
+    while (at < report->length && report->data[at] == '!') {
+        const uint8_t *text = report->data + at + 1;
+        const uint8_t *end = memchr(text, '\0', report->length - at - 1);
+        if (!end)
+            break;
+        print_error((const char *)text);
+        at = (size_t)(end - report->data) + 1;
+    }
+    memmove(report->data, report->data + at, report->length - at);
+    report->length -= at;
+}
+
 static _Noreturn void
 wait_for_report(pid_t child, int fd)
 {
@@ -51,6 +69,7 @@ wait_for_report(pid_t child, int fd)
         if (n <= 0)
             break;
         report.length += (size_t)n;
+        print_notes(&report);
     }
     const char *text = buffer_string(&report);
     if (text[0] == '+')
@@ -118,6 +137,15 @@ startup_succeeded(struct startup *s)
     close(s->pipe);
     s->pipe = -1;
     return sent;
+}
+
+void
+startup_note(struct startup *s, const char *text)
+{
+    if (s->pipe < 0)
+        print_error(text);
+    else if (send_report(s->pipe, "!", 1))
+        (void)send_report(s->pipe, text, strlen(text) + 1);
 }
 
 void

@@ -19,6 +19,8 @@ struct startup {
 void startup_in_foreground(struct startup *s);
 // Forks before any thread exists. Returns in the child only, or a negative errno. The parent exits.
 MUST_CHECK int startup_in_background(struct startup *s);
+// Tells the user something that he should know while the start goes on.
+void startup_note(struct startup *s, const char *text);
 // The mount is up; leaves the terminal. False when the process that waited is gone.
 MUST_CHECK bool startup_succeeded(struct startup *s);
 // Tells the user, here or through the process that waits.

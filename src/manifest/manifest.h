@@ -106,6 +106,7 @@ MUST_CHECK int manifest_read_blob(struct manifest_reader *r, struct db_id db,
     const struct sha256 *hash, struct blob_record *blob_out);
 
 // Visitors return 0 to go on; anything else ends the walk and is returned.
+typedef int manifest_visit_db(void *argument, const struct db_record *db);
 typedef int manifest_visit_object(
     void *argument, struct object_id object, const struct inode_record *inode);
 typedef int manifest_visit_dirent(void *argument, const struct dirent_record *dirent);
@@ -114,6 +115,9 @@ typedef int manifest_visit_delta(void *argument, const struct chunk_delta *delta
 typedef int manifest_visit_blob(void *argument, const struct blob_record *blob);
 typedef int manifest_visit_change(void *argument, const struct change *change);
 
+// Every db of the root, in the order of their numbers.
+MUST_CHECK int manifest_read_dbs(
+    struct manifest_reader *r, manifest_visit_db *visit, void *argument);
 // Entries of a directory with cookie >= `from` and <= `to`, in order.
 MUST_CHECK int manifest_read_dirents(struct manifest_reader *r, struct db_id db,
     struct object_id parent, uint64_t from, uint64_t to, manifest_visit_dirent *visit,

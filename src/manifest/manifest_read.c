@@ -82,6 +82,30 @@ manifest_read_totals(struct manifest_reader *r, struct db_id db, struct db_total
 // ---- walks --------------------------------------------------------------------------------------
 
 int
+manifest_read_dbs(struct manifest_reader *r, manifest_visit_db *visit, void *argument)
+{
+    struct schema_key from = {0};
+    struct table_walk w;
+    int rc = table_walk_begin(&w, manifest_reader_txn(r), TABLE_DB, &from, 0);
+    while (rc > 0) {
+        struct db_id id;
+        struct db_record db;
+        if (!schema_read_db(w.key.data, w.key.length, &id))
+            rc = manifest_bad_entry(TABLE_DB);
+        else
+            rc = manifest_read_db(r, id, &db);
+        if (rc == 0)
+            rc = visit(argument, &db);
+        if (rc == 0)
+            rc = table_walk_next(&w);
+        else
+            break;
+    }
+    table_walk_end(&w);
+    return rc;
+}
+
+int
 manifest_read_dirents(struct manifest_reader *r, struct db_id db, struct object_id parent,
     uint64_t from, uint64_t to, manifest_visit_dirent *visit, void *argument)
 {

@@ -201,7 +201,11 @@ note_last(void *argument, int result, struct generation generation UNUSED)
     lock_release(&x->lock);
 }
 
-// Folds and publishes what is left; says every few seconds how far it is.
+// How often the lock file, for those who wait, and the log tell how far the last publication is.
+#define CLOSING_PROGRESS_MS 500
+#define CLOSING_LOG_MS      5000
+
+// Folds and publishes what is left.
 static int
 publish_last(struct volume *v)
 {
@@ -211,14 +215,21 @@ publish_last(struct volume *v)
     uint64_t deadline = clock_monotonic_ms() + v->config.unmount_timeout_ms;
     checkpoint_request(v->checkpoint, CHECKPOINT_REQUEST_PUBLISH, note_last, &x);
     lock_take(&x.lock);
+    uint64_t logged = clock_monotonic_ms();
     while (!x.done && clock_monotonic_ms() < deadline) {
-        if (condition_wait_until(&x.condition, &x.lock, clock_monotonic_ms() + 5000) || x.done)
+        if (condition_wait_until(
+                &x.condition, &x.lock, clock_monotonic_ms() + CLOSING_PROGRESS_MS) ||
+            x.done)
             continue;
         lock_release(&x.lock);
         struct checkpoint_numbers n;
         checkpoint_numbers(v->checkpoint, &n);
-        log_info("volume.closing", "uploading: %llu of %llu bytes",
-            (unsigned long long)n.done_bytes, (unsigned long long)n.total_bytes);
+        volume_mark_closing(v, n.done_bytes, n.total_bytes);
+        if (clock_monotonic_ms() >= logged + CLOSING_LOG_MS) {
+            logged = clock_monotonic_ms();
+            log_info("volume.closing", "uploading: %llu of %llu bytes",
+                (unsigned long long)n.done_bytes, (unsigned long long)n.total_bytes);
+        }
         lock_take(&x.lock);
     }
     bool done = x.done;
@@ -252,6 +263,52 @@ release_lease(struct volume *v)
             "volume.lease", "cannot release the lease: %s; it will run out", remote_store_error());
 }
 
+// The last word about the volume: what is in the store, and where the rest is.
+static void
+log_closed(struct volume *v, int publish_result, int log_result)
+{
+    struct manifest_reader *r;
+    struct db_record db = {0};
+    struct db_totals totals = {0};
+    int rc = manifest_read_begin(v->manifest, &r);
+    if (rc == 0) {
+        rc = manifest_read_db(r, v->db, &db);
+        if (rc == 0)
+            rc = manifest_read_totals(r, v->db, &totals);
+        manifest_read_end(r);
+    }
+    bool whole = publish_result == 0 && log_result == 0;
+    struct log_event e;
+    log_begin(&e, whole ? LOG_LEVEL_INFO : LOG_LEVEL_ERROR, "volume.closed");
+    log_string(&e, "source", v->config.source);
+    log_bool(&e, "published", whole);
+    if (rc == 0) {
+        log_u64(&e, "local_generation", db.local.v);
+        log_u64(&e, "published_generation", db.published.v);
+        log_u64(&e, "unpublished_blobs", totals.unpublished_blobs);
+        log_u64(&e, "unpublished_bytes", totals.unpublished_bytes);
+    }
+    BUFFER_AUTO text = {0};
+    if (whole)
+        buffer_append_string(&text, "everything is in the store");
+    else if (log_result != 0)
+        buffer_printf(&text,
+            "the log in %s could not be written: %s. What was not synced before is lost", v->root,
+            strerror(-log_result));
+    else if (db.fenced)
+        buffer_printf(&text,
+            "another host took the volume over. What this host had not published is not part of "
+            "the volume; it stays in %s until a mount with discard_unpublished",
+            v->root);
+    else
+        buffer_printf(&text,
+            "the newest changes are not in the store: %s. They are in %s, and the next mount with "
+            "that root publishes them",
+            strerror(-publish_result), v->root);
+    log_string(&e, "message", buffer_string(&text));
+    log_end(&e);
+}
+
 int
 volume_close(struct volume *v)
 {
@@ -259,7 +316,7 @@ volume_close(struct volume *v)
         return 0;
     int rc = 0;
     if (!v->view) {
-        volume_mark_closing(v);
+        volume_mark_closing(v, 0, 0);
         lock_take(&v->lock);
         bool fenced = v->fenced;
         lock_release(&v->lock);
@@ -268,13 +325,9 @@ volume_close(struct volume *v)
         checkpoint_stop(v->checkpoint);
         if (rc == 0)
             release_lease(v);
-        else
-            log_warning("volume.closed",
-                "not everything is in the store (%s); it is safe in the storage root %s and will "
-                "be published after the next mount",
-                strerror(-rc), v->root);
         int closed = wal_close(v->wal);
         v->wal = NULL;
+        log_closed(v, rc, closed);
         if (closed < 0)
             rc = closed;
     }

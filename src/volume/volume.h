@@ -24,6 +24,9 @@ struct volume_host {
     // Makes the kernel hand over what it caches, and returns when all of that has been answered.
     // Called from a thread of the volume that holds no locks. 0 or -errno.
     int (*sync_kernel)(void *argument);
+    // Tells whoever mounts something that volume_open found out and that does not stop it: one
+    // sentence without a newline. Called by the thread that opens.
+    void (*say)(void *argument, const char *text);
     // The host stamps the times of files itself (the kernel's write-back cache does): changes of
     // data and size leave them alone unless they bring times along.
     bool keeps_times;

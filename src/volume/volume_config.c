@@ -7,7 +7,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/similar.h"
 #include "platform/memory.h"
+#include "store/remote_store.h"
 
 #define KIB    (UINT64_C(1) << 10)
 #define MIB    (UINT64_C(1) << 20)
@@ -301,6 +303,47 @@ volume_config_free(struct volume_config *c)
             free(*(char **)field_of(c, &volume_config_table[i]));
     free(c->source);
     *c = (struct volume_config){0};
+}
+
+int
+volume_config_check(const struct volume_config *c, struct buffer *error)
+{
+    struct store_url url;
+    int rc = store_url_parse(c->source, &url);
+    store_url_free(&url);
+    if (rc < 0) {
+        buffer_append_string(error, remote_store_error());
+        return -EINVAL;
+    }
+    const char *reads = c->at_generation ? "at=" : c->read_only ? "ro" : NULL;
+    const char *writes = c->create                ? "create"
+                         : c->takeover            ? "takeover"
+                         : c->discard_unpublished ? "discard_unpublished"
+                                                  : NULL;
+    if (reads && writes) {
+        buffer_printf(error,
+            "options %s and %s contradict each other: a read-only mount neither makes nor claims "
+            "a volume",
+            reads, writes);
+        return -EINVAL;
+    }
+    return 0;
+}
+
+const char *
+volume_config_similar(const char *option)
+{
+    char name[64];
+    size_t n = strcspn(option, "=");
+    if (n >= sizeof(name))
+        return NULL;
+    memcpy(name, option, n);
+    name[n] = '\0';
+    const char *word = strncmp(name, "no_", 3) == 0 ? name + 3 : name;
+    const char *best = NULL;
+    for (size_t i = 0; i < volume_config_count; i++)
+        best = similar_word(word, volume_config_table[i].name, best);
+    return best;
 }
 
 void

@@ -65,6 +65,12 @@ void volume_config_free(struct volume_config *c);
 // (a bare number is seconds).
 MUST_CHECK int volume_config_set(struct volume_config *c, const char *option, struct buffer *error);
 
+// Whether the options go together and the source is one: 0, or -EINVAL with a text for the user.
+MUST_CHECK int volume_config_check(const struct volume_config *c, struct buffer *error);
+
+// The name of the table that is most like the option's, or NULL.
+const char *volume_config_similar(const char *option);
+
 // One line an option, for --help.
 void volume_config_help(struct buffer *out);
 

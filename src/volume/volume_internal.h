@@ -230,11 +230,18 @@ void volume_free_live_objects(struct volume *v);
 // ---- volume_recover.c, volume_claim.c, volume_view_mount.c -------------------------------------
 
 void volume_error(struct buffer *error, const char *format, ...) PRINTF_LIKE(2, 3);
+// Logs what whoever mounts should know although the mount goes on, and tells the host.
+void volume_say(struct volume *v, const char *format, ...) PRINTF_LIKE(2, 3);
+// Where the lock file of a volume lies. To be freed.
+char *volume_tenant_directory(const char *root, const char *tenant, const char *place);
 MUST_CHECK int volume_open_local(struct volume *v, struct buffer *error);
 // Once the checkpoint runs: the root directory of a new volume, and what nobody can have open any
 // more.
 MUST_CHECK int volume_settle(struct volume *v, struct buffer *error);
-void volume_mark_closing(struct volume *v);
+// The lock file holds "PID mounted", or "PID closing DONE TOTAL" with bytes of the last
+// publication.
+#define VOLUME_LOCK_CLOSING "closing"
+void volume_mark_closing(struct volume *v, uint64_t done_bytes, uint64_t total_bytes);
 MUST_CHECK int volume_open_view(struct volume *v, struct buffer *error);
 // WAL replay into the active layer.
 MUST_CHECK int volume_replay(void *argument, const struct wal_replayed *record);

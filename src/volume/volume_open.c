@@ -31,6 +31,8 @@
 // How long one that was killed may take to be gone.
 #define DYING_WAIT_MS  2000u
 #define CLAIM_ATTEMPTS 5
+// A root that has the volume does not wait longer for the store: the volume is claimed later then.
+#define CLAIM_CALL_MS 10000u
 
 void
 volume_error(struct buffer *error, const char *format, ...)
@@ -42,6 +44,19 @@ volume_error(struct buffer *error, const char *format, ...)
     va_end(args);
     buffer_clear(error);
     buffer_append_string(error, text);
+}
+
+void
+volume_say(struct volume *v, const char *format, ...)
+{
+    char text[1024];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    log_warning("volume.opening", "%s", text);
+    if (v->host.say)
+        v->host.say(v->host.argument, text);
 }
 
 const char *
@@ -74,24 +89,24 @@ store_failed(struct volume *v, struct buffer *error, const char *what, int rc)
 static bool
 is_unreachable(int rc)
 {
-    return rc == -EAGAIN || rc == -EBUSY || rc == -ETIMEDOUT;
+    return rc == -EAGAIN || rc == -EBUSY || rc == -ETIMEDOUT || rc == -EACCES;
 }
 
 // ---- the process's hold on the db ---------------------------------------------------------------
 
-static char *
-tenant_directory(const struct volume *v)
+char *
+volume_tenant_directory(const char *root, const char *tenant, const char *place)
 {
     struct sha256 h;
-    sha256_of(v->place_name, strlen(v->place_name), &h);
-    return memory_printf("%s/tenants/%s/%02x%02x%02x%02x", v->config.root, v->url.tenant, h.b[0],
-        h.b[1], h.b[2], h.b[3]);
+    sha256_of(place, strlen(place), &h);
+    return memory_printf(
+        "%s/tenants/%s/%02x%02x%02x%02x", root, tenant, h.b[0], h.b[1], h.b[2], h.b[3]);
 }
 
 static void
 write_lock_text(struct volume *v, const char *state)
 {
-    char text[64];
+    char text[96];
     int n = snprintf(text, sizeof(text), "%ld %s\n", (long)getpid(), state);
     // For people and for a successor's patience; nothing depends on it.
     if (ftruncate(v->lock_fd, 0) < 0 || pwrite(v->lock_fd, text, (size_t)n, 0) < 0)
@@ -99,16 +114,20 @@ write_lock_text(struct volume *v, const char *state)
 }
 
 void
-volume_mark_closing(struct volume *v)
+volume_mark_closing(struct volume *v, uint64_t done_bytes, uint64_t total_bytes)
 {
+    char state[64];
+    snprintf(state, sizeof(state), VOLUME_LOCK_CLOSING " %llu %llu", (unsigned long long)done_bytes,
+        (unsigned long long)total_bytes);
     if (v->lock_fd >= 0)
-        write_lock_text(v, "closing");
+        write_lock_text(v, state);
 }
 
 static int
 take_db_lock(struct volume *v, struct buffer *error)
 {
-    CLEANUP(memory_free_auto) char *directory = tenant_directory(v);
+    CLEANUP(memory_free_auto)
+    char *directory = volume_tenant_directory(v->config.root, v->url.tenant, v->place_name);
     CLEANUP(memory_free_auto) char *path = memory_printf("%s/lock", directory);
     int rc = path_make_directories(directory, 0700);
     if (rc < 0) {
@@ -123,13 +142,14 @@ take_db_lock(struct volume *v, struct buffer *error)
         volume_error(error, "cannot open %s: %s", path, strerror(-rc));
         return rc;
     }
+    bool told = false;
     uint64_t now = clock_monotonic_ms();
     uint64_t deadline = now + PREDECESSOR_WAIT_MS;
     uint64_t patience = now + DYING_WAIT_MS;
     while (flock(v->lock_fd, LOCK_EX | LOCK_NB) < 0) {
         char text[64] = {0};
         ssize_t got = pread(v->lock_fd, text, sizeof(text) - 1, 0);
-        bool closing = got > 0 && strstr(text, "closing");
+        bool closing = got > 0 && strstr(text, VOLUME_LOCK_CLOSING);
         now = clock_monotonic_ms();
         if (now > deadline || (!closing && now > patience)) {
             volume_error(error,
@@ -137,6 +157,11 @@ take_db_lock(struct volume *v, struct buffer *error)
                 "first",
                 v->config.source, strtol(text, NULL, 10), v->config.root);
             return -EBUSY;
+        }
+        if (closing && !told) {
+            volume_say(v, "waiting for process %ld, which was unmounted and publishes what is left",
+                strtol(text, NULL, 10));
+            told = true;
         }
         clock_sleep_ms(50);
     }
@@ -473,15 +498,18 @@ refuse_claim(struct volume *v, const struct remote_lease *lease, struct buffer *
 static int
 claim(struct volume *v, struct db_record *db, struct buffer *error)
 {
+    struct remote_place place = v->place;
+    if (place.call_ms > CLAIM_CALL_MS)
+        place.call_ms = CLAIM_CALL_MS;
     for (int attempt = 0; attempt < CLAIM_ATTEMPTS; attempt++) {
         struct remote_catch_up found = {0};
-        int rc = remote_manifest_catch_up(&v->place, v->manifest, db, &found);
+        int rc = remote_manifest_catch_up(&place, v->manifest, db, &found);
         if (rc == 0 && (found.foreign || db->fenced))
             return start_over(v, db, found.foreign_host, error);
         struct remote_lease lease = {0};
         if (rc == 0)
             rc = remote_manifest_claim(
-                &v->place, v->manifest, db, v->config.lease_ttl_ms, v->config.takeover, &lease);
+                &place, v->manifest, db, v->config.lease_ttl_ms, v->config.takeover, &lease);
         if (rc == 0) {
             v->claimed = true;
             return 0;
@@ -489,10 +517,11 @@ claim(struct volume *v, struct db_record *db, struct buffer *error)
         if (rc == -EBUSY && lease.ttl_ms > 0)
             return refuse_claim(v, &lease, error);
         if (is_unreachable(rc)) {
-            log_warning("store.unreachable",
-                "%s: %s; going on with the local state, publication follows when the store is "
-                "back",
-                v->config.source, remote_store_error());
+            volume_say(v,
+                "%s is mounted without being claimed, because the store cannot be reached: %s. "
+                "Changes are kept in %s and are published when the store is back, unless another "
+                "host takes the volume before",
+                v->config.source, remote_store_error(), v->config.root);
             return 0;
         }
         if (rc != -ESTALE)

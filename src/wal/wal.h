@@ -73,6 +73,10 @@ MUST_CHECK int wal_open(const struct wal_options *options, struct lsn cut, wal_r
 // Flushes, stops the threads. 0 or the errno the log died of.
 int wal_close(struct wal *w);
 
+// How far the log in `directory` went at least, by its mark, without opening it: 0, -ENOENT when it
+// says nothing, -EBADMSG when it is damaged or another volume's, or what reading failed with.
+MUST_CHECK int wal_peek(const char *directory, const struct uuid *volume, struct lsn *end_out);
+
 // ---- appending ----------------------------------------------------------------------------------
 
 // Keeps room for one record of up to `bytes`. Waits for flushes and releases until `deadline_ms`

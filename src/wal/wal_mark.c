@@ -91,6 +91,21 @@ wal_mark_load(struct wal *w, enum wal_mark_state *state_out)
 }
 
 int
+wal_peek(const char *directory, const struct uuid *volume, struct lsn *end_out)
+{
+    struct wal w = {
+        .ops = &file_ops_system, .directory = (char *)directory, .volume = *volume, .mark_fd = -1};
+    enum wal_mark_state state;
+    int rc = wal_mark_load(&w, &state);
+    file_close(w.mark_fd);
+    if (rc == 0 && (state != WAL_MARK_FOUND || w.mark.segment_bytes == 0))
+        rc = -ENOENT;
+    if (rc == 0)
+        *end_out = w.mark.end;
+    return rc;
+}
+
+int
 wal_mark_create(struct wal *w)
 {
     CLEANUP(memory_free_auto) char *path = wal_mark_path(w);

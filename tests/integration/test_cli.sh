@@ -93,14 +93,32 @@ expect 1 "option root needs a value" "$CKPTFS" -o root "$store" "$mnt"
 expect 1 "option at: '0'" "$CKPTFS" -o at=0 "$store" "$mnt"
 expect 1 "number from 1 to 1000" "$CKPTFS" -o time_granularity_ms=1001 "$store" "$mnt"
 expect 1 "unknown switch" "$CKPTFS" --nonsense "$store" "$mnt"
-expect 1 "unknown switch" "$CKPTFS" "$store" "$mnt" -o
+expect 1 "switch -o needs a value" "$CKPTFS" "$store" "$mnt" -o
+expect 1 "unknown switch -x" "$CKPTFS" -x "$store" "$mnt"
+expect 1 "did you mean checkpoint_interval?" "$CKPTFS" -o chekpoint_interval=5 "$store" "$mnt"
+expect 1 "did you mean writeback?" "$CKPTFS" -o no_writebak "$store" "$mnt"
+expect 1 "neither file:// nor s3://" "$CKPTFS" nonsense://x/y "$mnt"
+expect 1 "ro and takeover contradict" "$CKPTFS" -o ro,takeover "$store" "$mnt"
+expect 1 "at= and create contradict" "$CKPTFS" -o at=1,create "$store" "$mnt"
+for option in dirsync iversion mand nosymfollow remount bind rbind move loop loop=/dev/loop0; do
+    expect 1 "option $option cannot be used with ckptfs: " "$CKPTFS" -o "$option" "$store" "$mnt"
+done
 
 expect 1 "Usage: ckptctl" "$CKPTCTL"
 expect 0 "ckptctl status" "$CKPTCTL" --help
 expect 0 "ckptctl 0" "$CKPTCTL" --version
+expect 0 "ckptctl status" "$CKPTCTL" help
 expect 1 "unknown command nonsense" "$CKPTCTL" nonsense
-for command in create status checkpoint; do
+expect 1 "unknown command statsu; did you mean status?" "$CKPTCTL" statsu
+expect 1 "unknown switch --jsno; did you mean --json?" "$CKPTCTL" status --jsno "$mnt"
+expect 1 "neither file:// nor s3://" "$CKPTCTL" create nonsense
+expect 1 "--wait takes a number" "$CKPTCTL" unmount --wait soon "$mnt"
+expect 1 "switch --wait needs a value" "$CKPTCTL" unmount --wait
+expect 1 "give one" "$CKPTCTL" status --root "$work" "$mnt"
+expect 2 "is not a storage root" "$CKPTCTL" status --root "$work"
+for command in create status checkpoint unmount; do
     expect 0 "Usage: ckptctl $command" "$CKPTCTL" $command --help
+    expect 0 "Usage: ckptctl $command" "$CKPTCTL" help $command
     expect 1 "give one" "$CKPTCTL" $command
     expect 1 "give one" "$CKPTCTL" $command a b
     expect 1 "unknown switch" "$CKPTCTL" $command --nonsense a
@@ -108,13 +126,13 @@ done
 expect 1 "option nonsense is not known" "$CKPTCTL" create -o nonsense "$store"
 expect 2 "not on a ckptfs" "$CKPTCTL" status "$work"
 expect 2 "not on a ckptfs" "$CKPTCTL" checkpoint "$work"
+expect 2 "not on a ckptfs" "$CKPTCTL" unmount "$work"
 expect 2 "$work/nothing: No such file" "$CKPTCTL" status "$work/nothing"
 
 # ---- mounts that cannot be ----------------------------------------------------------------------
 
 expect 2 "acme" "$CKPTFS" -o "$common" "$store" "$mnt"
 expect 2 "ckptfs: " "$CKPTFS" -f -o "$common" "$store" "$mnt"
-expect 2 "ckptfs: " "$CKPTFS" -o "$common" nonsense://x/y "$mnt"
 expect 2 "make the directory first" "$CKPTFS" -o "$common,create" "$store" "$work/nothing"
 : >"$work/file"
 expect 2 "not a directory" "$CKPTFS" -o "$common,create" "$store" "$work/file"

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # A daemon ends when it is told to, however its mount is held: by another mount namespace, below
 # another mount, or by an open file after umount -l. The log says who holds it, and nothing that was
-# written is lost.
+# written is lost. ckptctl unmount waits for the daemon and tells what is in the store, and so does
+# ckptctl status --root afterwards.
 TEST_TIMEOUT=120
 . "$(dirname "$0")/lib.sh"
 
@@ -77,3 +78,83 @@ echo "written late" >&8
 end_by_signal c
 exec 8>&- 2>/dev/null || :
 check_content c
+
+root_says() { # NAME JQ-FILTER
+    "$CKPTCTL" status --json --root "${V_ROOT[$1]}" | jq -r ".volumes[0] | $2"
+}
+
+unmount_ends_with() { # STATUS NAME [ckptctl options]
+    local want=$1 name=$2 status=0
+    shift 2
+    timeout 60 "$CKPTCTL" unmount "$@" "${V_MNT[$name]}" >"$WORK/unmount.txt" 2>&1 || status=$?
+    [ "$status" = "$want" ] || {
+        cat "$WORK/unmount.txt"
+        fail "ckptctl unmount ended with $status, not $want"
+    }
+}
+
+forget_daemon() { # NAME: it has ended; its exit status
+    local status=0
+    wait_for 30 "the end of the daemon" test ! -e "/proc/${V_PID[$1]}"
+    wait "${V_JOB[$1]}" || status=$?
+    V_PID["$1"]=""
+    echo "$status"
+}
+
+step "ckptctl unmount waits until everything is in the store"
+volume_new d file
+volume_mount d create,checkpoint_interval=0
+assert_equal true "$(root_says d .mounted)" "a mounted volume seen from its root"
+assert_equal "${V_PID[d]}" "$(root_says d .pid)" "its process"
+echo "written before" >"${V_MNT[d]}/before"
+if "$CKPTCTL" unmount "${V_MNT[d]}/before" 2>"$WORK/unmount.txt"; then
+    fail "a file was taken for the mountpoint"
+fi
+grep -q "give the mountpoint itself" "$WORK/unmount.txt" || fail "it does not ask for the mountpoint"
+exec 9<"${V_MNT[d]}/before"
+unmount_ends_with 2 d
+grep -q "process $$ (bash) uses it" "$WORK/unmount.txt" || fail "it does not say who uses the mount"
+exec 9<&-
+unmount_ends_with 0 d
+grep -q "everything is in the store" "$WORK/unmount.txt" || fail "it does not say that all is well"
+if is_running "${V_PID[d]}"; then
+    fail "the daemon still runs"
+fi
+assert_equal 0 "$(forget_daemon d)" "exit status of the daemon"
+assert_equal "false true" "$(root_says d '"\(.mounted) \(.published)"')" "the root afterwards"
+
+step "and says what is not there"
+FAULTS=$WORK/faults
+: >"$FAULTS"
+MOUNT_ENVIRONMENT=(CKPTFS_STORE_FAULTS="$FAULTS")
+volume_mount d checkpoint_interval=0,unmount_timeout=1s
+echo outage >"$FAULTS"
+echo "written late" >"${V_MNT[d]}/late"
+unmount_ends_with 2 d
+grep -q "not everything is in the store" "$WORK/unmount.txt" || fail "it does not say what is missing"
+assert_equal 2 "$(forget_daemon d)" "exit status of the daemon"
+assert_equal "false false" "$(root_says d '"\(.mounted) \(.published)"')" "the root afterwards"
+grep '"volume.closed"' "${V_LOG[d]}" | tail -n 1 | grep -q "are not in the store" ||
+    fail "the last line of the log does not say what is missing"
+
+step "a mount that cannot claim the volume says so"
+MOUNT_ENVIRONMENT=(CKPTFS_STORE_FAULTS="$FAULTS")
+volume_mount d checkpoint_interval=0,unmount_timeout=60s,read_deadline=1s
+grep -q "is mounted without being claimed" "$WORK/d.out" || fail "the mount is silent about it"
+assert_equal false "$(volume_status d .claimed)" "claimed"
+assert_equal "written late" "$(cat "${V_MNT[d]}/late")" "what was written before"
+
+step "a mount waits for a daemon that still publishes, and says so"
+unmount_ends_with 3 d --wait 0
+first_job=${V_JOB[d]}
+volume_start d checkpoint_interval=0
+wait_for 20 "the line of the mount that waits" grep -q "waiting for process ${V_PID[d]}\|waiting for process" "$WORK/d.out"
+assert_equal true "$(root_says d .closing)" "closing"
+: >"$FAULTS"
+wait_for 30 "the mount" is_mounted d
+wait "$first_job" || fail "the first daemon could not publish"
+assert_equal true "$(volume_status d .claimed)" "claimed"
+assert_equal "written late" "$(cat "${V_MNT[d]}/late")" "what was written before"
+unmount_ends_with 0 d -q
+[ ! -s "$WORK/unmount.txt" ] || fail "-q is not quiet"
+assert_equal 0 "$(forget_daemon d)" "exit status of the daemon"

@@ -10,6 +10,7 @@
 #include "base/hash_table.h"
 #include "base/json_writer.h"
 #include "base/list.h"
+#include "base/similar.h"
 #include "base/tree.h"
 #include "platform/mapped_file.h"
 #include "platform/memory.h"
@@ -177,6 +178,37 @@ resident_bytes(const void *p, size_t n)
     return bytes;
 }
 
+START_TEST(a_mistyped_word_finds_the_one_that_was_meant)
+{
+    static const char *const words[] = {"create", "status", "checkpoint", "unmount"};
+    static const struct {
+        const char *word;
+        const char *meant;
+    } cases[] = {
+        {"statsu", "status"},
+        {"stat", "status"}, // a beginning
+        {"chekpoint", "checkpoint"},
+        {"umount", "unmount"},
+        {"c", NULL},
+        {"", NULL},
+        {"destroy", NULL},
+        {"statuses-of-something-else", NULL},
+    };
+    for (size_t i = 0; i < ARRAY_LENGTH(cases); i++) {
+        const char *best = NULL;
+        for (size_t j = 0; j < ARRAY_LENGTH(words); j++)
+            best = similar_word(cases[i].word, words[j], best);
+        ck_assert_pstr_eq(best, cases[i].meant);
+    }
+    ck_assert_uint_eq(similar_distance("kitten", "sitting", 5), 3);
+    ck_assert_uint_eq(similar_distance("", "abc", 5), 3);
+    char large[100];
+    memset(large, 'a', sizeof(large) - 1);
+    large[sizeof(large) - 1] = '\0';
+    ck_assert_uint_eq(similar_distance(large, "a", 2), 3);
+}
+END_TEST
+
 START_TEST(a_mapped_file_can_be_read_without_staying)
 {
     enum { BYTES = 8 << 20 };
@@ -233,6 +265,8 @@ main(void)
     unit_add(s, "byte_reader_never_reads_past_the_end", byte_reader_never_reads_past_the_end, 10);
     unit_add(s, "containers_hold_what_was_put", containers_hold_what_was_put, 10);
     unit_add(s, "json_output_always_parses", json_output_always_parses, 10);
+    unit_add(s, "a_mistyped_word_finds_the_one_that_was_meant",
+        a_mistyped_word_finds_the_one_that_was_meant, 10);
     unit_add(s, "a_mapped_file_can_be_read_without_staying",
         a_mapped_file_can_be_read_without_staying, 10);
     unit_add(s, "file_replace_keeps_old_or_new", file_replace_keeps_old_or_new, 10);

@@ -210,6 +210,52 @@ START_TEST(the_text_says_what_would_be_right)
 }
 END_TEST
 
+static int
+check(const char *source, const char *options, char text_out[256])
+{
+    BUFFER_AUTO error = {0};
+    struct volume_config c;
+    volume_config_init(&c);
+    c.source = strdup(source);
+    if (*options)
+        ck_assert_int_eq(volume_config_set(&c, options, &error), 0);
+    int rc = volume_config_check(&c, &error);
+    snprintf(text_out, 256, "%s", buffer_string(&error));
+    volume_config_free(&c);
+    return rc;
+}
+
+START_TEST(what_contradicts_itself_is_refused)
+{
+    char text[256];
+    ck_assert_int_eq(check("file:///d/t", "", text), 0);
+    ck_assert_int_eq(check("file:///d/t", "ro", text), 0);
+    ck_assert_int_eq(check("s3://bucket/t", "takeover", text), 0);
+    ck_assert_int_eq(check("ftp://b/t", "", text), -EINVAL);
+    ck_assert_ptr_nonnull(strstr(text, "ftp://b/t"));
+    static const char *const writes[] = {"create", "takeover", "discard_unpublished"};
+    for (size_t i = 0; i < ARRAY_LENGTH(writes); i++) {
+        BUFFER_AUTO error = {0};
+        struct volume_config c;
+        volume_config_init(&c);
+        c.source = strdup("file:///d/t");
+        ck_assert_int_eq(volume_config_set(&c, "at=3", &error), 0);
+        ck_assert_int_eq(volume_config_set(&c, writes[i], &error), 0);
+        ck_assert_int_eq(volume_config_check(&c, &error), -EINVAL);
+        ck_assert_ptr_nonnull(strstr(buffer_string(&error), writes[i]));
+        volume_config_free(&c);
+    }
+}
+END_TEST
+
+START_TEST(a_mistyped_option_finds_the_right_one)
+{
+    ck_assert_pstr_eq(volume_config_similar("wal_limt=16M"), "wal_limit");
+    ck_assert_pstr_eq(volume_config_similar("no_writebak"), "writeback");
+    ck_assert_pstr_eq(volume_config_similar("something_else=1"), NULL);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -225,5 +271,7 @@ main(void)
     unit_add(s, "texts_are_taken_as_they_stand", texts_are_taken_as_they_stand, 10);
     unit_add(s, "help_has_one_line_an_option", help_has_one_line_an_option, 10);
     unit_add(s, "the_text_says_what_would_be_right", the_text_says_what_would_be_right, 10);
+    unit_add(s, "what_contradicts_itself_is_refused", what_contradicts_itself_is_refused, 10);
+    unit_add(s, "a_mistyped_option_finds_the_right_one", a_mistyped_option_finds_the_right_one, 10);
     return unit_run(s);
 }

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "volume/volume_root.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include "platform/file.h"
+#include "platform/memory.h"
+#include "volume/volume_internal.h"
+
+bool
+volume_root_is_published(const struct volume_root_entry *e)
+{
+    return e->local.v == e->published.v && e->log_bytes == 0;
+}
+
+// What the lock file of the volume says, and whether somebody holds it.
+static void
+look_at_lock(const char *root, const struct db_record *db, struct volume_root_entry *e)
+{
+    CLEANUP(memory_free_auto)
+    char *directory = volume_tenant_directory(root, db->tenant, db->place);
+    CLEANUP(memory_free_auto) char *path = memory_printf("%s/lock", directory);
+    CLEANUP(file_close_auto) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    char text[64] = "";
+    if (fd < 0 || flock(fd, LOCK_SH | LOCK_NB) == 0 || errno != EWOULDBLOCK)
+        return;
+    e->mounted = true;
+    if (pread(fd, text, sizeof(text) - 1, 0) <= 0)
+        return;
+    e->pid = strtol(text, NULL, 10);
+    const char *closing = strstr(text, VOLUME_LOCK_CLOSING);
+    e->closing = closing != NULL;
+    if (closing)
+        (void)sscanf(closing + strlen(VOLUME_LOCK_CLOSING), "%" SCNu64 " %" SCNu64,
+            &e->closing_done_bytes, &e->closing_total_bytes);
+}
+
+static void
+look_at_log(const char *root, const struct db_record *db, struct volume_root_entry *e)
+{
+    CLEANUP(memory_free_auto)
+    char *directory = memory_printf("%s/tenants/%s/%u/wal", root, db->tenant, db->id.v);
+    struct lsn end;
+    if (wal_peek(directory, &db->volume, &end) == 0 && end.v > db->cut.v)
+        e->log_bytes = end.v - db->cut.v;
+}
+
+struct listing {
+    const char *root;
+    struct manifest_reader *reader;
+    volume_root_visit *visit;
+    void *argument;
+};
+
+static int
+visit_db(void *argument, const struct db_record *db)
+{
+    struct listing *x = argument;
+    struct volume_root_entry e = {
+        .volume = db->volume,
+        .importing = db->state == DB_STATE_IMPORTING,
+        .fenced = db->fenced,
+        .epoch = db->epoch,
+        .local = db->local,
+        .published = db->published,
+        .local_time_ms = db->local_time_ms,
+        .published_time_ms = db->published_time_ms,
+    };
+    struct db_totals totals;
+    snprintf(e.source, sizeof(e.source), "%s/%s", db->place, db->tenant);
+    snprintf(e.tenant, sizeof(e.tenant), "%s", db->tenant);
+    if (manifest_read_totals(x->reader, db->id, &totals) == 0) {
+        e.unpublished_blobs = totals.unpublished_blobs;
+        e.unpublished_bytes = totals.unpublished_bytes;
+    }
+    look_at_lock(x->root, db, &e);
+    if (!e.importing)
+        look_at_log(x->root, db, &e);
+    return x->visit(x->argument, &e);
+}
+
+int
+volume_root_list(const char *root, volume_root_visit *visit, void *argument, struct buffer *error)
+{
+    CLEANUP(memory_free_auto) char *directory = memory_printf("%s/manifest", root);
+    CLEANUP(memory_free_auto) char *file = memory_printf("%s/data.mdb", directory);
+    struct manifest_options options = {0};
+    struct manifest *m = NULL;
+    // Opening would make what is not there.
+    int rc = access(file, R_OK | W_OK) < 0 ? -errno : 0;
+    if (rc == -ENOENT) {
+        volume_error(error, "%s is not a storage root: it has no manifest", root);
+        return rc;
+    }
+    if (rc == 0)
+        rc = manifest_open(directory, &options, &m);
+    struct listing x = {.root = root, .visit = visit, .argument = argument};
+    if (rc == 0)
+        rc = manifest_read_begin(m, &x.reader);
+    if (rc < 0) {
+        volume_error(error, "cannot read the manifest in %s: %s", directory, strerror(-rc));
+        manifest_close(m);
+        return rc;
+    }
+    rc = manifest_read_dbs(x.reader, visit_db, &x);
+    if (rc == -EBADMSG)
+        volume_error(error, "the manifest in %s is damaged", directory);
+    manifest_read_end(x.reader);
+    manifest_close(m);
+    return rc;
+}

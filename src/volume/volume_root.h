@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// A storage root seen from outside: which volumes it holds, which of them a daemon has mounted, and
+// what of them is not in the store.
+#ifndef CKPTFS_VOLUME_VOLUME_ROOT_H
+#define CKPTFS_VOLUME_VOLUME_ROOT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/buffer.h"
+#include "base/compiler.h"
+#include "base/types.h"
+
+struct volume_root_entry {
+    char source[1100]; // as for a mount
+    char tenant[65];
+    struct uuid volume;
+    bool mounted; // a process holds it
+    long pid;     // of that process, as it wrote it down; 0: not known
+    bool closing; // that process has been unmounted and publishes what is left:
+    uint64_t closing_done_bytes, closing_total_bytes; // so much of so much
+    bool importing; // not whole: the next mount reads it from the store anew
+    bool fenced;    // another writer took it over
+    uint64_t epoch;
+    struct generation local;
+    struct generation published;
+    uint64_t local_time_ms; // wall clock
+    uint64_t published_time_ms;
+    uint64_t unpublished_blobs, unpublished_bytes; // of the local generation
+    uint64_t log_bytes; // of the log behind the local generation, at least. A daemon that was
+                        // killed may have left more
+};
+
+// Whether the root holds anything of the volume that is not in the store.
+bool volume_root_is_published(const struct volume_root_entry *e);
+
+typedef int volume_root_visit(void *argument, const struct volume_root_entry *e);
+// Visits each volume of the root until `visit` returns something else than 0, which is returned.
+// Changes nothing. -ENOENT when there is no storage root, -EBADMSG when its manifest is damaged,
+// ... with a text for the user.
+MUST_CHECK int volume_root_list(
+    const char *root, volume_root_visit *visit, void *argument, struct buffer *error);
+
+#endif
