@@ -324,6 +324,7 @@ record(struct fold *f)
     rc = namespace_set_walk(f->cut.names, add_name_change, &w);
     assert(rc == 0);
     manifest_batch_local_generation(b, f->generation, f->cut.lsn, f->counters, f->cut.wall_ms);
+    manifest_batch_checkpoint_id(b, f->generation, &f->job.checkpoint_id);
     snprintf(f->job.stage, sizeof(f->job.stage), "recorded");
     f->job.updated_ms = clock_wall_ms();
     manifest_batch_put_job(b, &f->job);

@@ -338,18 +338,13 @@ clean_up(struct publication *p)
     crash_point("checkpoint.cleaned");
 }
 
-// A generation is published under the id of the job that made it, so that another attempt makes the
-// same bytes.
-static struct uuid
-choose_checkpoint_id(struct publication *p)
+static uint64_t
+job_of(struct checkpoint *c, struct generation generation)
 {
-    struct checkpoint *c = p->c;
     lock_take(&c->lock);
-    bool known = c->job.generation.v == p->db.local.v;
-    struct uuid id = c->job.checkpoint_id;
-    p->job_id = c->job.id;
+    uint64_t id = c->job.generation.v == generation.v ? c->job.id : 0;
     lock_release(&c->lock);
-    return known ? id : random_uuid();
+    return id;
 }
 
 static int
@@ -362,11 +357,11 @@ publish_steps(struct publication *p)
     if (rc < 0 || p->db.local.v == p->db.published.v)
         return rc;
     begin_publishing(c);
-    struct uuid id = choose_checkpoint_id(p);
     rc = remote_manifest_stage_generation(&c->options.place, c->options.manifest, c->options.db,
-        &id, &p->staged, &p->uploads, &p->upload_count);
+        &p->staged, &p->uploads, &p->upload_count);
     if (rc < 0)
         return rc == -EALREADY ? 0 : rc;
+    p->job_id = job_of(c, p->staged.header.generation);
     set_uploading(c, p->staged.header.generation, p->uploads, p->upload_count);
     rc = upload(p);
     if (rc == 0)

@@ -121,6 +121,9 @@ remove_own_records(struct apply *a)
     schema_key_runtime(&key, RUNTIME_NEXT_JOB, a->db.id);
     if (rc == 0)
         rc = delete_if_present(a, TABLE_RUNTIME_STATE, &key);
+    schema_key_runtime(&key, RUNTIME_CHECKPOINT, a->db.id);
+    if (rc == 0)
+        rc = delete_if_present(a, TABLE_RUNTIME_STATE, &key);
     schema_key_db(&key, a->db.id);
     if (rc == 0)
         rc = delete_if_present(a, TABLE_WAL_STATE, &key);

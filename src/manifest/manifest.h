@@ -64,6 +64,8 @@ struct db_record {
     struct generation next;       // the next generation number to give out
     struct lsn cut;               // the WAL is needed from here on
     uint64_t local_time_ms;       // wall clock of the local cut
+    struct uuid local_checkpoint; // the id that the local generation is published under; zero when
+                                  // nobody has given it one
     uint64_t published_time_ms;   // wall clock of the published generation's cut
     uint64_t epoch;               // writer epoch this root holds or held; 0: never
     uint64_t remote_sequence;     // newest record of the chain this root has seen and applied
@@ -219,6 +221,11 @@ void manifest_batch_set_residency(struct manifest_batch *b, uint8_t residency);
 // BumpGeneration (local): the state of the tables is now generation `local`, cut at `cut`.
 void manifest_batch_local_generation(struct manifest_batch *b, struct generation local,
     struct lsn cut, struct db_counters counters, uint64_t wall_ms);
+// The id of the checkpoint that made the generation, which becomes the local one in this batch:
+// kept with it, so that publishing it, however often and by whichever process, writes the same
+// bytes.
+void manifest_batch_checkpoint_id(
+    struct manifest_batch *b, struct generation local, const struct uuid *id);
 // BumpGeneration (published): record `sequence` with `hash` is in the store and publishes
 // `published`. Keys of unpublished_index with generation <= published go. The named blobs become
 // RESIDENCY_REMOTE too; names without a record are ignored. The ManifestChangeRecord of this batch

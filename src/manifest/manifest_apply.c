@@ -174,6 +174,17 @@ apply_remote_position(struct apply *a, const struct batch_op *op)
 }
 
 static int
+apply_checkpoint_id(struct apply *a, const struct batch_op *op)
+{
+    struct schema_key key;
+    a->db.local_checkpoint = op->checkpoint.id;
+    schema_key_runtime(&key, RUNTIME_CHECKPOINT, a->db.id);
+    buffer_clear(&a->value);
+    schema_encode_checkpoint(op->checkpoint.local, &op->checkpoint.id, &a->value);
+    return apply_put(a, TABLE_RUNTIME_STATE, &key);
+}
+
+static int
 apply_change(struct apply *a, const struct change *c)
 {
     switch (c->kind) {
@@ -248,6 +259,8 @@ apply_op(struct apply *a, enum batch_op_kind kind, const struct batch_op *op)
         a->db.volume = op->identity.volume;
         a->db.name_key = op->identity.name_key;
         return 0;
+    case OP_CHECKPOINT_ID:
+        return apply_checkpoint_id(a, op);
     case OP_PUT_JOB:
         return apply_put_job(a, op->job);
     case OP_REMOVE_JOB:

@@ -122,6 +122,14 @@ manifest_batch_identity(
 }
 
 void
+manifest_batch_checkpoint_id(
+    struct manifest_batch *b, struct generation local, const struct uuid *id)
+{
+    struct batch_op op = {.checkpoint = {local, *id}};
+    append_op(b, OP_CHECKPOINT_ID, &op);
+}
+
+void
 manifest_batch_put_job(struct manifest_batch *b, struct job_record *job)
 {
     struct batch_op op = {.job = job};

@@ -51,6 +51,7 @@ enum batch_op_kind {
     OP_DB_STATE,
     OP_FENCED,
     OP_IDENTITY,
+    OP_CHECKPOINT_ID,
     OP_PUT_JOB,
     OP_REMOVE_JOB,
 };
@@ -91,6 +92,10 @@ struct batch_op {
             struct uuid volume;
             struct uuid name_key;
         } identity;
+        struct {
+            struct generation local;
+            struct uuid id;
+        } checkpoint;
         struct job_record *job;
         uint64_t job_id;
     };

@@ -20,6 +20,26 @@ load(struct lmdb_txn *txn, enum manifest_table table, const struct schema_key *k
     return lmdb_get(txn, table, key->bytes, key->length, value_out);
 }
 
+// Roots of before have no such entry, and a program of before leaves the entry of an older
+// generation behind.
+static int
+load_checkpoint_id(struct lmdb_txn *txn, struct db_record *db)
+{
+    struct schema_key key;
+    struct lmdb_value value;
+    struct generation generation;
+    db->local_checkpoint = (struct uuid){{0}};
+    schema_key_runtime(&key, RUNTIME_CHECKPOINT, db->id);
+    int rc = load(txn, TABLE_RUNTIME_STATE, &key, &value);
+    if (rc < 0)
+        return rc == -ENOENT ? 0 : rc;
+    if (!schema_decode_checkpoint(value.data, value.length, &generation, &db->local_checkpoint))
+        return manifest_bad_entry(TABLE_RUNTIME_STATE);
+    if (generation.v != db->local.v)
+        db->local_checkpoint = (struct uuid){{0}};
+    return 0;
+}
+
 int
 manifest_load_db(struct lmdb_txn *txn, struct db_id db, struct db_record *db_out)
 {
@@ -38,7 +58,7 @@ manifest_load_db(struct lmdb_txn *txn, struct db_id db, struct db_record *db_out
     rc = load(txn, TABLE_GENERATION_WATERMARKS, &key, &value);
     if (rc < 0 || !schema_decode_watermarks(value.data, value.length, db_out))
         return manifest_bad_entry(TABLE_GENERATION_WATERMARKS);
-    return 0;
+    return load_checkpoint_id(txn, db_out);
 }
 
 int

@@ -454,6 +454,25 @@ schema_decode_root(const void *p, size_t n, uint32_t *format, struct uuid *root)
 }
 
 void
+schema_encode_checkpoint(struct generation generation, const struct uuid *id, struct buffer *out)
+{
+    encode_version(out);
+    buffer_append_le64(out, generation.v);
+    buffer_append(out, id->b, sizeof(id->b));
+}
+
+bool
+schema_decode_checkpoint(const void *p, size_t n, struct generation *generation, struct uuid *id)
+{
+    struct byte_reader r;
+    if (!decode_version(p, n, &r))
+        return false;
+    generation->v = read_le64(&r);
+    read_copy(&r, id->b, sizeof(id->b));
+    return is_finished(&r);
+}
+
+void
 schema_encode_totals(const struct db_totals *v, struct buffer *out)
 {
     encode_version(out);

@@ -84,10 +84,11 @@ enum unpublished_kind {
 };
 
 enum runtime_item {
-    RUNTIME_ROOT = 1,     // (db 0) format version, root id
-    RUNTIME_NEXT_DB = 2,  // (db 0) u64
-    RUNTIME_NEXT_JOB = 3, // u64
-    RUNTIME_TOTALS = 4,   // struct db_totals
+    RUNTIME_ROOT = 1,       // (db 0) format version, root id
+    RUNTIME_NEXT_DB = 2,    // (db 0) u64
+    RUNTIME_NEXT_JOB = 3,   // u64
+    RUNTIME_TOTALS = 4,     // struct db_totals
+    RUNTIME_CHECKPOINT = 5, // generation u64, its checkpoint id
 };
 
 void schema_key_db(struct schema_key *k, struct db_id db);
@@ -136,6 +137,8 @@ void schema_encode_blob(const struct blob_record *v, struct buffer *out);
 void schema_encode_u64(uint64_t v, struct buffer *out);
 void schema_encode_empty(struct buffer *out);
 void schema_encode_root(const struct uuid *root, struct buffer *out);
+void schema_encode_checkpoint(
+    struct generation generation, const struct uuid *id, struct buffer *out);
 void schema_encode_totals(const struct db_totals *v, struct buffer *out);
 void schema_encode_job(const struct job_record *v, struct buffer *out);
 void schema_encode_change_record(const struct manifest_change_record *v, struct buffer *out);
@@ -153,6 +156,8 @@ MUST_CHECK bool schema_decode_delta(const void *p, size_t n, struct chunk_delta 
 MUST_CHECK bool schema_decode_blob(const void *p, size_t n, struct blob_record *v);
 MUST_CHECK bool schema_decode_u64(const void *p, size_t n, uint64_t *v);
 MUST_CHECK bool schema_decode_root(const void *p, size_t n, uint32_t *format, struct uuid *root);
+MUST_CHECK bool schema_decode_checkpoint(
+    const void *p, size_t n, struct generation *generation, struct uuid *id);
 MUST_CHECK bool schema_decode_totals(const void *p, size_t n, struct db_totals *v);
 MUST_CHECK bool schema_decode_job(const void *p, size_t n, struct job_record *v);
 // `blobs` points into the value.

@@ -114,12 +114,13 @@ struct remote_upload {
 // Stages the GENERATION record that takes the bucket from the published to the local generation, in
 // one read transaction, as successor of db's position in that transaction; `uploads_out` (malloced
 // array) are the blobs that must be in the store before it may be created. The generation published
-// is the local one of the transaction: staged_out->header.generation. -EALREADY: there is nothing
-// to publish. -ESTALE: this root never claimed the volume or was fenced. Staging again from the
-// same state with the same checkpoint_id gives the same bytes.
+// is the local one of the transaction: staged_out->header.generation, under the checkpoint id that
+// the manifest keeps with it. -EALREADY: there is nothing to publish. -ESTALE: this root never
+// claimed the volume or was fenced. Staging again from the same state gives the same bytes, also in
+// another process.
 MUST_CHECK int remote_manifest_stage_generation(const struct remote_place *place,
-    struct manifest *m, struct db_id db, const struct uuid *checkpoint_id,
-    struct remote_staged *staged_out, struct remote_upload **uploads_out, size_t *count_out);
+    struct manifest *m, struct db_id db, struct remote_staged *staged_out,
+    struct remote_upload **uploads_out, size_t *count_out);
 
 // Creates the staged record. 0: it is there and ours. -ESTALE: the place is taken by another record
 // (own older attempt or a foreign writer: catch up to find out). Else the store's error.

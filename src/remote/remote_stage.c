@@ -2,13 +2,14 @@
 // Staging: records and catalogs are streamed out of one read transaction into a file of scratch, so
 // that memory does not depend on their size, and a retry of the upload sends the same bytes.
 //
-// What is staged is a function of the manifest and the checkpoint's id (`created_ms` is the time of
-// the cut, not of the staging): who stages again after a crash makes the same bytes, and finds his
-// own record if it was created before.
+// What is staged is a function of the manifest (`created_ms` is the time of the cut, not of the
+// staging, and the checkpoint's id is kept with the generation): who stages again after a crash
+// makes the same bytes, and finds his own record if it was created before.
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/checksum.h"
 #include "platform/file.h"
 #include "platform/log.h"
 #include "platform/memory.h"
@@ -126,9 +127,26 @@ header_from_db(const struct remote_place *place, const struct db_record *db)
     return h;
 }
 
+// A generation of a program that did not keep the id: any will do, if it is always the same.
+static struct uuid
+checkpoint_id_of(const struct remote_place *place, const struct db_record *db)
+{
+    if (!uuid_is_zero(&db->local_checkpoint))
+        return db->local_checkpoint;
+    BUFFER_AUTO text = {0};
+    struct sha256 hash;
+    struct uuid id;
+    buffer_append(&text, db->volume.b, sizeof(db->volume.b));
+    buffer_append(&text, place->writer.b, sizeof(place->writer.b));
+    buffer_append_le64(&text, db->local.v);
+    sha256_of(text.data, text.length, &hash);
+    memcpy(id.b, hash.b, sizeof(id.b));
+    return id;
+}
+
 static int
 stage_generation_from(const struct remote_place *place, struct manifest_reader *r,
-    const struct db_record *db, const struct uuid *checkpoint_id, struct stage *s)
+    const struct db_record *db, struct stage *s)
 {
     if (db->fenced || db->epoch == 0)
         return -ESTALE;
@@ -139,15 +157,15 @@ stage_generation_from(const struct remote_place *place, struct manifest_reader *
     h->kind = MANIFEST_RECORD_GENERATION;
     h->sequence++;
     h->generation = db->local;
-    h->checkpoint_id = *checkpoint_id;
+    h->checkpoint_id = checkpoint_id_of(place, db);
     h->created_ms = db->local_time_ms;
     return stage_write(place, s, r, db->id, manifest_export_unpublished);
 }
 
 int
 remote_manifest_stage_generation(const struct remote_place *place, struct manifest *m,
-    struct db_id db_id, const struct uuid *checkpoint_id, struct remote_staged *staged_out,
-    struct remote_upload **uploads_out, size_t *count_out)
+    struct db_id db_id, struct remote_staged *staged_out, struct remote_upload **uploads_out,
+    size_t *count_out)
 {
     *staged_out = (struct remote_staged){.fd = -1};
     *uploads_out = NULL;
@@ -160,7 +178,7 @@ remote_manifest_stage_generation(const struct remote_place *place, struct manife
     struct db_record db;
     rc = manifest_read_db(r, db_id, &db);
     if (rc == 0)
-        rc = stage_generation_from(place, r, &db, checkpoint_id, &s);
+        rc = stage_generation_from(place, r, &db, &s);
     manifest_read_end(r);
     if (rc < 0) {
         free(s.uploads);

@@ -301,6 +301,8 @@ root_fold(struct root *r, size_t bulk)
     struct db_counters counters = {.next_object = g + 2, .next_chunk = g + 1};
     manifest_batch_local_generation(
         f.batch, (struct generation){g}, (struct lsn){g * 1000}, counters, 1700000000000 + g);
+    struct uuid id = random_uuid();
+    manifest_batch_checkpoint_id(f.batch, (struct generation){g}, &id);
     manifest_batch_next_generation(f.batch, (struct generation){g + 1});
     struct manifest_released released = {0};
     ck_assert_int_eq(manifest_submit(r->m, f.batch, &released), 0);
@@ -317,9 +319,7 @@ publish(struct root *r, bool record)
     struct remote_staged staged;
     struct remote_upload *uploads;
     size_t count;
-    struct uuid id = {{(uint8_t)r->db.local.v, r->salt}};
-    int rc =
-        remote_manifest_stage_generation(&r->place, r->m, r->db.id, &id, &staged, &uploads, &count);
+    int rc = remote_manifest_stage_generation(&r->place, r->m, r->db.id, &staged, &uploads, &count);
     if (rc < 0)
         return rc;
     rc = remote_manifest_publish(&r->place, &staged);

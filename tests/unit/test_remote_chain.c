@@ -499,9 +499,8 @@ START_TEST(record_that_lands_after_death_in_a_claim_is_rolled_forward)
     struct remote_staged staged;
     struct remote_upload *uploads;
     size_t count;
-    struct uuid id = {{1}};
-    ck_assert_int_eq(remote_manifest_stage_generation(
-                         &one.place, one.m, one.db.id, &id, &staged, &uploads, &count),
+    ck_assert_int_eq(
+        remote_manifest_stage_generation(&one.place, one.m, one.db.id, &staged, &uploads, &count),
         0);
     int kept = dup(staged.fd);
     ck_assert_int_ge(kept, 0);

@@ -200,9 +200,8 @@ publish_some(void)
     struct remote_staged staged;
     struct remote_upload *uploads;
     size_t count;
-    struct uuid id = random_uuid();
     int rc = remote_manifest_stage_generation(
-        &source.place, source.m, source.db.id, &id, &staged, &uploads, &count);
+        &source.place, source.m, source.db.id, &staged, &uploads, &count);
     if (rc < 0)
         return rc;
     maybe_fold();

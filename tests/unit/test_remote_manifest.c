@@ -205,13 +205,12 @@ START_TEST(uploads_are_the_blobs_that_are_not_in_the_store)
     struct remote_staged staged;
     struct remote_upload *uploads;
     size_t count;
-    struct uuid id = {{1}};
     root_begin(&source);
     publish_generations(1, false);
     root_fold(&source, 0); // a chunk and a delta
     root_fold(&source, 0);
     ck_assert_int_eq(remote_manifest_stage_generation(
-                         &source.place, source.m, source.db.id, &id, &staged, &uploads, &count),
+                         &source.place, source.m, source.db.id, &staged, &uploads, &count),
         0);
     ck_assert_uint_eq(count, 4);
     ck_assert_uint_eq(root_unpublished_blobs(&source), 4);
@@ -230,6 +229,48 @@ START_TEST(uploads_are_the_blobs_that_are_not_in_the_store)
     root_import(&copy);
     root_fold(&copy, 0);
     ck_assert_int_eq(root_publish(&copy), -ESTALE);
+}
+END_TEST
+
+// One object whoever tries, however often: with the id that the fold gave, or without one.
+START_TEST(publications_tried_again_write_the_same_bytes)
+{
+    struct remote_staged first, again;
+    struct remote_upload *uploads;
+    size_t count;
+    struct uuid none = {{0}};
+    root_begin(&source);
+    for (unsigned round = 1; round <= 2; round++) {
+        root_fold(&source, 0);
+        if (round == 2) {
+            struct manifest_batch *b = manifest_batch_new(source.db.id);
+            manifest_batch_checkpoint_id(b, source.db.local, &none);
+            ck_assert_int_eq(manifest_submit(source.m, b, NULL), 0);
+        }
+        ck_assert_int_eq(remote_manifest_stage_generation(
+                             &source.place, source.m, source.db.id, &first, &uploads, &count),
+            0);
+        free(uploads);
+        ck_assert(!uuid_is_zero(&first.header.checkpoint_id));
+        ck_assert_int_eq(remote_manifest_publish(&source.place, &first), 0);
+        struct sha256 hash = first.hash;
+        remote_staged_free(&first);
+        struct db_record db = source.db;
+        root_close(&source);
+        root_open(&source, &world, "source", 1);
+        source.db = db;
+        ck_assert_int_eq(remote_manifest_stage_generation(
+                             &source.place, source.m, source.db.id, &again, &uploads, &count),
+            0);
+        ck_assert(sha256_equal(&again.hash, &hash));
+        ck_assert_int_eq(remote_manifest_publish(&source.place, &again), 0);
+        ck_assert_int_eq(remote_manifest_record_publication(
+                             &source.place, source.m, source.db.id, &again, uploads, count, 0),
+            0);
+        free(uploads);
+        remote_staged_free(&again);
+        ck_assert_uint_eq(world_count(&world, "record-"), 2 + round);
+    }
 }
 END_TEST
 
@@ -636,11 +677,10 @@ begin_job(struct root *r, struct job_record *job)
 static void
 publish_unrecorded(struct remote_staged *staged, struct remote_upload **uploads, size_t *count)
 {
-    struct uuid id = {{1}};
     root_begin(&source);
     root_fold(&source, 0);
     ck_assert_int_eq(remote_manifest_stage_generation(
-                         &source.place, source.m, source.db.id, &id, staged, uploads, count),
+                         &source.place, source.m, source.db.id, staged, uploads, count),
         0);
     ck_assert_int_eq(remote_manifest_publish(&source.place, staged), 0);
 }
@@ -772,6 +812,7 @@ main(void)
     ADD(catalog_saves_reading_the_records_before_it);
     ADD(publication_costs_one_request);
     ADD(uploads_are_the_blobs_that_are_not_in_the_store);
+    ADD(publications_tried_again_write_the_same_bytes);
     ADD(large_records_and_catalogs_are_streamed);
     ADD(many_changes_go_in_several_batches);
     ADD(listings_are_read_page_by_page);

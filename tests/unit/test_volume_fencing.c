@@ -4,10 +4,8 @@
 #include "volume_world.h"
 
 #include <inttypes.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "platform/clock.h"
@@ -22,27 +20,6 @@ other_root(const struct volume_world *w)
     volume_world_set_root(&other, "other");
     other.config.lease_ttl_ms = w->config.lease_ttl_ms;
     return other;
-}
-
-// Opens the volume in a process of its own, does something with it, and dies without closing.
-static void
-die_after(struct volume_world *w, void (*work)(struct volume *v))
-{
-    fflush(stdout);
-    pid_t pid = fork();
-    ck_assert_int_ge(pid, 0);
-    if (pid == 0) {
-        BUFFER_AUTO error = {0};
-        if (volume_open(&w->config, NULL, &w->v, &error) < 0)
-            _exit(1);
-        work(w->v);
-        if (volume_world_sync(w->v) < 0)
-            _exit(2);
-        raise(SIGKILL);
-    }
-    int status;
-    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
-    ck_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
 }
 
 static void
@@ -157,7 +134,7 @@ START_TEST(data_that_is_only_in_the_log_is_not_thrown_away_unasked)
     volume_world_open(&w);
     make_a(w.v);
     volume_world_close(&w);
-    die_after(&w, write_a_in_place);
+    volume_world_die_after(&w, write_a_in_place);
     refuses_after_takeover(&w);
 }
 END_TEST
@@ -166,7 +143,7 @@ START_TEST(the_first_changes_of_a_volume_are_not_thrown_away_unasked)
 {
     struct volume_world w;
     volume_world_new(&w);
-    die_after(&w, make_a);
+    volume_world_die_after(&w, make_a);
     refuses_after_takeover(&w);
 }
 END_TEST
@@ -175,7 +152,7 @@ START_TEST(a_root_that_never_changed_anything_follows_without_asking)
 {
     struct volume_world w;
     volume_world_new(&w);
-    die_after(&w, do_nothing);
+    volume_world_die_after(&w, do_nothing);
     struct volume_world other = other_root(&w);
     other.config.takeover = true;
     volume_world_open(&other);
@@ -193,7 +170,7 @@ START_TEST(a_dead_writers_lease_runs_out)
     struct volume_world w;
     volume_world_new(&w);
     w.config.lease_ttl_ms = 1500;
-    die_after(&w, make_and_publish_a);
+    volume_world_die_after(&w, make_and_publish_a);
     struct volume_world other = other_root(&w);
     volume_world_open_fails(&other, -EBUSY);
     BUFFER_AUTO error = {0};
@@ -215,9 +192,9 @@ START_TEST(a_writers_own_root_needs_no_patience)
 {
     struct volume_world w;
     volume_world_new(&w);
-    die_after(&w, make_and_publish_a);
+    volume_world_die_after(&w, make_and_publish_a);
     for (int i = 0; i < 3; i++) {
-        die_after(&w, write_a_in_place);
+        volume_world_die_after(&w, write_a_in_place);
         volume_world_open(&w);
         uint8_t byte = 1;
         ck_assert_int_eq(volume_read(w.v, volume_world_find(w.v, "a"), 5, 1, &byte, NULL), 1);

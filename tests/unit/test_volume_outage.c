@@ -14,20 +14,12 @@
 #include "platform/memory.h"
 #include "platform/thread.h"
 
-static void
-set_faults(const struct volume_world *w, const char *script)
-{
-    CLEANUP(memory_free_auto) char *path = memory_printf("%s/faults", w->directory);
-    ck_assert_int_eq(file_replace_whole(&file_ops_system, path, script, strlen(script), 0600), 0);
-}
-
-// A world whose store obeys set_faults.
+// A world whose store obeys volume_world_set_faults.
 static void
 world_new(struct volume_world *w)
 {
     volume_world_new(w);
-    CLEANUP(memory_free_auto) char *path = memory_printf("%s/faults", w->directory);
-    setenv("CKPTFS_STORE_FAULTS", path, 1);
+    volume_world_script_faults(w);
     w->config.read_deadline_ms = 300;
 }
 
@@ -36,19 +28,6 @@ disk_bytes(const struct volume_world *w, const char *name)
 {
     CLEANUP(memory_free_auto) char *path = memory_printf("%s/%s", w->root, name);
     return volume_world_disk_bytes(path);
-}
-
-static void
-wait_until_published(struct volume_world *w)
-{
-    struct volume_status status;
-    uint64_t deadline = clock_monotonic_ms() + 60000;
-    do {
-        clock_sleep_ms(20);
-        volume_status(w->v, &status);
-        ck_assert_msg(clock_monotonic_ms() < deadline, "not published: %s", status.last_error);
-    } while (status.metrics.local_generation != status.metrics.published_generation ||
-             status.metrics.local_generation == 0 || status.metrics.dirty_bytes > 0);
 }
 
 // ---- writing ------------------------------------------------------------------------------------
@@ -110,7 +89,7 @@ churn_under(struct churn *c, const char *script)
 {
     struct volume_status status;
     uint64_t most = 0;
-    set_faults(&c->w, script);
+    volume_world_set_faults(&c->w, script);
     for (unsigned i = 0; i < CHURN_PAGES; i++) {
         churn_page(c);
         if (i % 100 != 0)
@@ -128,7 +107,7 @@ churn_under(struct churn *c, const char *script)
 static void
 churn_end(struct churn *c)
 {
-    set_faults(&c->w, "");
+    volume_world_set_faults(&c->w, "");
     volume_world_publish(c->w.v);
     churn_expect(c);
     volume_world_close(&c->w);
@@ -197,7 +176,7 @@ START_TEST(a_root_opens_without_the_store_and_publishes_when_it_is_back)
     struct object_id a = volume_world_make_file(w.v, "a");
     volume_world_fill(w.v, a, 0, 100000, 1);
     volume_world_close(&w);
-    set_faults(&w, "outage\n");
+    volume_world_set_faults(&w, "outage\n");
     w.config.checkpoint_interval_ms = 50;
     w.config.unmount_timeout_ms = 200;
     uint64_t begin = clock_monotonic_ms();
@@ -213,8 +192,8 @@ START_TEST(a_root_opens_without_the_store_and_publishes_when_it_is_back)
     volume_world_open(&w);
     volume_world_expect(w.v, a, 50000, 100000, 2);
     ck_assert_uint_lt(clock_monotonic_ms() - begin, 20000);
-    set_faults(&w, "");
-    wait_until_published(&w);
+    volume_world_set_faults(&w, "");
+    volume_world_wait_until_published(&w);
     volume_world_close(&w);
     volume_world_lose_root(&w);
     volume_world_open(&w);
@@ -231,9 +210,9 @@ START_TEST(a_root_without_the_volume_does_not_open_without_the_store)
     volume_world_open(&w);
     volume_world_close(&w);
     volume_world_lose_root(&w);
-    set_faults(&w, "outage\n");
+    volume_world_set_faults(&w, "outage\n");
     volume_world_open_fails(&w, -ETIMEDOUT);
-    set_faults(&w, "");
+    volume_world_set_faults(&w, "");
     volume_world_open(&w);
     volume_world_free(&w);
 }
@@ -270,7 +249,7 @@ START_TEST(readers_of_one_page_all_give_up_at_the_deadline)
     volume_world_lose_root(&w);
     w.config.read_deadline_ms = 500;
     volume_world_open(&w);
-    set_faults(&w, "outage\n");
+    volume_world_set_faults(&w, "outage\n");
     struct reader readers[8];
     for (int i = 0; i < 8; i++) {
         readers[i] = (struct reader){.v = w.v, .object = a};
@@ -281,7 +260,7 @@ START_TEST(readers_of_one_page_all_give_up_at_the_deadline)
         ck_assert_int_eq(readers[i].result, -EIO);
         ck_assert_uint_lt(readers[i].ms, 1900);
     }
-    set_faults(&w, "");
+    volume_world_set_faults(&w, "");
     volume_world_expect(w.v, a, 0, 100000, 1);
     volume_world_free(&w);
 }

@@ -3,11 +3,14 @@
 
 #include <dirent.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "manifest/manifest.h"
+#include "platform/clock.h"
 #include "platform/lock.h"
 #include "platform/log.h"
 #include "platform/memory.h"
@@ -310,4 +313,59 @@ test_random(uint64_t *state)
     x ^= x >> 27;
     *state = x;
     return x * 0x2545f4914f6cdd1du;
+}
+
+// ---- disasters ----------------------------------------------------------------------------------
+
+void
+volume_world_die_after(struct volume_world *w, void (*work)(struct volume *v))
+{
+    fflush(stdout);
+    pid_t pid = fork();
+    ck_assert_int_ge(pid, 0);
+    if (pid == 0) {
+        BUFFER_AUTO error = {0};
+        if (volume_open(&w->config, NULL, &w->v, &error) < 0)
+            _exit(1);
+        work(w->v);
+        if (volume_world_sync(w->v) < 0)
+            _exit(2);
+        raise(SIGKILL);
+    }
+    int status;
+    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+    ck_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+}
+
+static char *
+faults_path(const struct volume_world *w)
+{
+    return memory_printf("%s/faults", w->directory);
+}
+
+void
+volume_world_script_faults(struct volume_world *w)
+{
+    CLEANUP(memory_free_auto) char *path = faults_path(w);
+    setenv("CKPTFS_STORE_FAULTS", path, 1);
+}
+
+void
+volume_world_set_faults(const struct volume_world *w, const char *script)
+{
+    CLEANUP(memory_free_auto) char *path = faults_path(w);
+    ck_assert_int_eq(file_replace_whole(&file_ops_system, path, script, strlen(script), 0600), 0);
+}
+
+void
+volume_world_wait_until_published(struct volume_world *w)
+{
+    struct volume_status status;
+    uint64_t deadline = clock_monotonic_ms() + 60000;
+    do {
+        clock_sleep_ms(20);
+        volume_status(w->v, &status);
+        ck_assert_msg(clock_monotonic_ms() < deadline, "not published: %s", status.last_error);
+    } while (status.metrics.local_generation != status.metrics.published_generation ||
+             status.metrics.local_generation == 0 || status.metrics.dirty_bytes > 0);
 }

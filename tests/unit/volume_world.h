@@ -29,6 +29,13 @@ void volume_world_open(struct volume_world *w);
 void volume_world_open_fails(struct volume_world *w, int expected);
 void volume_world_close(struct volume_world *w);
 int volume_world_try_close(struct volume_world *w);
+// Opens the volume in a process of its own, does something with it, and dies without closing.
+void volume_world_die_after(struct volume_world *w, void (*work)(struct volume *v));
+// Makes the store obey what volume_world_set_faults writes (store/remote_store_backends.h).
+void volume_world_script_faults(struct volume_world *w);
+void volume_world_set_faults(const struct volume_world *w, const char *script);
+// Waits until everything is in the store.
+void volume_world_wait_until_published(struct volume_world *w);
 // Counts violations in the manifest of the root (which must be closed): asserts that there are
 // none.
 void volume_world_check(struct volume_world *w);

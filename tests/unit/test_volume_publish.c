@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a publication says, and what it leaves in the store, when it is tried more than once.
+#include "volume_world.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "format/manifest_record.h"
+#include "platform/memory.h"
+#include "platform/random.h"
+
+// Folds fail from now on: staging finds a file where its directory should be.
+static void
+block_folds(struct volume *v, bool block)
+{
+    struct volume_status status;
+    volume_status(v, &status);
+    CLEANUP(memory_free_auto) char *scratch = memory_printf("%s/checkpoint_scratch", status.root);
+    CLEANUP(memory_free_auto) char *aside = memory_printf("%s/aside", status.root);
+    if (!block) {
+        ck_assert_int_eq(unlink(scratch), 0);
+        ck_assert_int_eq(rename(aside, scratch), 0);
+        return;
+    }
+    ck_assert_int_eq(rename(scratch, aside), 0);
+    int fd = open(scratch, O_CREAT | O_WRONLY, 0600);
+    ck_assert_int_ge(fd, 0);
+    close(fd);
+}
+
+// ---- the id of a checkpoint ---------------------------------------------------------------------
+
+#define NAME_BYTES 256u
+
+// The names in a directory of the store but the dots; how many.
+static size_t
+list(const struct volume_world *w, const char *directory, char names_out[][NAME_BYTES], size_t room)
+{
+    CLEANUP(memory_free_auto) char *path = memory_printf("%s/store/%s", w->directory, directory);
+    DIR *d = opendir(path);
+    size_t count = 0;
+    if (!d)
+        return 0; // nothing was put there yet
+    for (struct dirent *e; (e = readdir(d));) {
+        if (e->d_name[0] == '.')
+            continue;
+        ck_assert_uint_lt(count, room);
+        snprintf(names_out[count++], NAME_BYTES, "%s", e->d_name);
+    }
+    closedir(d);
+    return count;
+}
+
+static int
+read_from_buffer(void *argument, uint64_t offset, void *p, size_t n)
+{
+    const struct buffer *b = argument;
+    memcpy(p, b->data + offset, n);
+    return 0;
+}
+
+// The id of the checkpoint that published this generation, from its record.
+static void
+find_checkpoint(const struct volume_world *w, uint64_t generation, char id_out[37])
+{
+    static char names[64][NAME_BYTES];
+    size_t count = list(w, "manifests/acme/1", names, ARRAY_LENGTH(names));
+    id_out[0] = 0;
+    for (size_t i = 0; i < count; i++) {
+        BUFFER_AUTO bytes = {0};
+        struct manifest_record_header h;
+        CLEANUP(memory_free_auto)
+        char *path = memory_printf("%s/store/manifests/acme/1/%s", w->directory, names[i]);
+        if (strncmp(names[i], "record-", 7) != 0)
+            continue;
+        ck_assert_int_eq(file_read_whole(path, 1u << 20, &bytes), 0);
+        ck_assert_int_eq(
+            manifest_record_read_header(read_from_buffer, &bytes, bytes.length, &h), 0);
+        if (h.kind == MANIFEST_RECORD_GENERATION && h.generation.v == generation)
+            uuid_to_string(&h.checkpoint_id, id_out);
+    }
+}
+
+// A generation that is not published, and the next one begun and not made.
+static void
+begin_two(struct volume *v)
+{
+    struct generation generation;
+    struct object_id a = volume_world_make_file(v, "a");
+    volume_world_fill(v, a, 0, 100000, 1);
+    volume_world_fold(v);
+    block_folds(v, true);
+    volume_world_fill(v, a, 0, 100000, 2);
+    ck_assert_int_lt(volume_world_checkpoint(v, 0, &generation), 0);
+}
+
+START_TEST(a_generation_keeps_its_id_when_the_next_one_is_begun)
+{
+    struct volume_world w;
+    char id[37];
+    char blobs[4][NAME_BYTES];
+    volume_world_new(&w);
+    volume_world_script_faults(&w);
+    volume_world_open(&w);
+    volume_world_close(&w);
+    char directories[16][NAME_BYTES];
+    size_t before = list(&w, "checkpoints/acme", directories, ARRAY_LENGTH(directories));
+    volume_world_set_faults(&w, "outage\n");
+    volume_world_die_after(&w, begin_two);
+    CLEANUP(memory_free_auto) char *scratch = memory_printf("%s/checkpoint_scratch", w.root);
+    ck_assert_int_eq(unlink(scratch), 0);
+    volume_world_set_faults(&w, "");
+    volume_world_open(&w);
+    struct volume_status status;
+    do
+        volume_status(w.v, &status);
+    while (status.metrics.published_generation != status.metrics.local_generation);
+    // What the record says is where its blobs are, and nothing is anywhere else.
+    find_checkpoint(&w, status.metrics.published_generation, id);
+    ck_assert_uint_eq(
+        list(&w, "checkpoints/acme", directories, ARRAY_LENGTH(directories)), before + 1);
+    CLEANUP(memory_free_auto) char *directory = memory_printf("checkpoints/acme/%s", id);
+    ck_assert_uint_gt(list(&w, directory, blobs, ARRAY_LENGTH(blobs)), 0);
+    volume_world_expect(w.v, volume_world_find(w.v, "a"), 0, 100000, 2);
+    volume_world_free(&w);
+}
+END_TEST
+
+int
+main(void)
+{
+    Suite *s = suite_create("volume_publish");
+#define ADD(test) unit_add(s, #test, test, 120)
+    ADD(a_generation_keeps_its_id_when_the_next_one_is_begun);
+#undef ADD
+    return unit_run(s);
+}
