@@ -195,6 +195,8 @@ fs_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t of
     int rc = offset < 0 ? -EINVAL
                         : volume_write(fs->volume, object_of(ino), (uint64_t)offset,
                               (const uint8_t *)data, size, write_flags(req, fi));
+    if (rc != 0 && fi->writepage)
+        kernel_cache_note_refusal(fs->kernel_cache);
     if (rc != 0)
         fs_reply_result(req, rc);
     else if (!fi->writepage && (fs->settings.sync_writes || (fi->flags & (O_SYNC | O_DSYNC))))

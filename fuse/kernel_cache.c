@@ -117,10 +117,15 @@ kernel_cache_flush_object(struct kernel_cache *k, struct object_id object)
     return left > 0 ? drop(k, object.v) : rc;
 }
 
-int
-kernel_cache_flush(void *kernel_cache)
+void
+kernel_cache_note_refusal(struct kernel_cache *k)
 {
-    struct kernel_cache *k = kernel_cache;
+    atomic_fetch_add(&k->refusals, 1);
+}
+
+static int
+flush_all(struct kernel_cache *k)
+{
     size_t count;
     size_t left;
     CLEANUP(memory_free_auto) uint64_t *objects = list_writers(k, &count);
@@ -129,5 +134,17 @@ kernel_cache_flush(void *kernel_cache)
         rc = 0;
     for (size_t i = 0; rc == 0 && i < left; i++)
         rc = drop(k, objects[i]);
+    return rc;
+}
+
+int
+kernel_cache_flush(void *kernel_cache)
+{
+    struct kernel_cache *k = kernel_cache;
+    uint64_t before = atomic_load(&k->refusals);
+    int rc = flush_all(k);
+    // An error with nothing refused meanwhile is an old one, which has been told now.
+    if (rc < 0 && atomic_load(&k->refusals) == before)
+        rc = flush_all(k);
     return rc;
 }

@@ -5,6 +5,7 @@
 #ifndef CKPTFS_FUSE_KERNEL_CACHE_H
 #define CKPTFS_FUSE_KERNEL_CACHE_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 
 #include "base/compiler.h"
@@ -18,8 +19,9 @@ struct mount;
 struct kernel_cache {
     struct mount *mount;
     struct fuse_session *session;
-    struct lock lock;          // protects `writers`
-    struct hash_table writers; // the objects that are open for writing
+    struct lock lock;              // protects `writers`
+    struct hash_table writers;     // the objects that are open for writing
+    atomic_uint_fast64_t refusals; // pages that the kernel wrote back and did not get rid of
 };
 
 // `session` is set before the mount is served.
@@ -30,11 +32,17 @@ void kernel_cache_note_writer(struct kernel_cache *k, struct object_id object);
 void kernel_cache_forget_writer(struct kernel_cache *k, struct object_id object);
 bool kernel_cache_has_writer(struct kernel_cache *k, struct object_id object);
 
+// The kernel's write-back of some pages was answered with an error. The kernel has given them up
+// and tells those who have the file open.
+void kernel_cache_note_refusal(struct kernel_cache *k);
+
 // Makes the kernel hand over what was written before the call, to the object or to all, and waits
 // until the daemon has answered for it. 0, or -errno: some of it may not have come. Not from a
 // worker: the kernel needs them for that. Nothing to do, and 0, when the mount is not served.
 MUST_CHECK int kernel_cache_flush_object(struct kernel_cache *k, struct object_id object);
-// For struct volume_host: `kernel_cache` is one.
+// For struct volume_host: `kernel_cache` is one. What the kernel could not hand over before the
+// call does not count: the kernel tells the next who asks, once, and that need not be whom it
+// concerns.
 MUST_CHECK int kernel_cache_flush(void *kernel_cache);
 
 #endif

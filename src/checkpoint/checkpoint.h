@@ -104,10 +104,14 @@ int checkpoint_fold_error(struct checkpoint *c);
 enum checkpoint_request_flags {
     CHECKPOINT_REQUEST_PUBLISH = 1 << 0,
     CHECKPOINT_REQUEST_SYNC_KERNEL = 1 << 1,
+    // Ask the store whether the volume is still ours also when there is nothing to publish. A store
+    // that cannot be reached is no error then.
+    CHECKPOINT_REQUEST_ASK_STORE = 1 << 2,
 };
 typedef void checkpoint_done(void *argument, int result, struct generation generation);
 // Asks for a checkpoint of all that has happened so far. `done` is called once from a thread of the
-// checkpoint: with the generation that holds it, or with the error of the attempt.
+// checkpoint: with the generation that holds it, or with the error of an attempt that was begun
+// after this call. -ESTALE: another writer has taken the volume.
 void checkpoint_request(
     struct checkpoint *c, unsigned flags, checkpoint_done *done, void *argument);
 // Makes sure that `done` is not called for this argument any more; false when it was or is being.

@@ -34,6 +34,7 @@ struct checkpoint {
     struct list_node asked;    // wait for a fold
     struct list_node folding;  // of the fold in progress
     struct list_node folded;   // wait for publication
+    struct list_node served;   // wait for the publication in progress, which began after them
     bool pressed;
     bool publish_due;       // as soon as the back-off allows
     bool publish_now;       // somebody waits
@@ -145,8 +146,10 @@ MUST_CHECK int checkpoint_fold(
     struct checkpoint *c, struct generation *generation_out, bool *again_out);
 
 // checkpoint_publish.c: one attempt. 1: published; 0: there was nothing to publish; in both cases
-// the generation that is in the store. -ESTALE when the volume was taken by another writer.
-MUST_CHECK int checkpoint_publish(struct checkpoint *c, struct generation *generation_out);
+// the generation that is in the store. -ESTALE when the volume was taken by another writer; with
+// `ask` the store is asked about that also when there is nothing to publish.
+MUST_CHECK int checkpoint_publish(
+    struct checkpoint *c, bool ask, struct generation *generation_out);
 
 // Reads the chain: own records are taken in, a foreign one fences.
 void checkpoint_look_at_chain(struct checkpoint *c);

@@ -17,6 +17,10 @@
 #define UPLOAD_THREADS_MAX 16u
 // Slower than this an upload has failed.
 #define UPLOAD_BYTES_PER_MS_MIN 64u
+// So long somebody waits for a store that has nothing to take.
+#define ASK_DEADLINE_MS 2000u
+// An attempt begins anew so often before it has failed.
+#define ATTEMPTS_MAX 3u
 
 struct publication {
     struct checkpoint *c;
@@ -26,6 +30,7 @@ struct publication {
     size_t upload_count;
     uint64_t started_ms;
     uint64_t job_id; // of the fold that made the generation, when it is known
+    bool again;      // an older attempt of ours turned up in the chain: begin anew, at once
 
     struct lock lock; // "publication": protects what follows
     size_t next;      // upload to take
@@ -127,6 +132,13 @@ catch_up(struct publication *p)
     return rc;
 }
 
+static int
+begin_anew(struct publication *p)
+{
+    p->again = true;
+    return -EAGAIN;
+}
+
 // A volume that was mounted while the store could not be reached is claimed before it first
 // publishes.
 static int
@@ -146,7 +158,7 @@ ensure_claimed(struct publication *p)
     if (rc == -EBUSY)
         return note_fenced(p, lease.host, lease.epoch);
     if (rc == -ESTALE)
-        return -EAGAIN;
+        return begin_anew(p);
     if (rc < 0)
         return rc;
     lock_take(&c->lock);
@@ -266,7 +278,7 @@ create_record(struct publication *p)
     int rc = remote_manifest_publish(&c->options.place, &p->staged);
     if (rc == -ESTALE) {
         rc = catch_up(p);
-        return rc == 0 ? -EAGAIN : rc;
+        return rc == 0 ? begin_anew(p) : rc;
     }
     if (rc < 0)
         return rc;
@@ -347,15 +359,31 @@ job_of(struct checkpoint *c, struct generation generation)
     return id;
 }
 
+// Nothing is to be published, but somebody wants to know that it holds: one request tells whether
+// another writer has come. Who cannot ask has still published what he said he had.
 static int
-publish_steps(struct publication *p)
+ask_store(struct publication *p)
+{
+    struct remote_place place = p->c->options.place;
+    place.call_ms = ASK_DEADLINE_MS;
+    if (remote_manifest_is_followed(&place, p->db.remote_sequence) != 1)
+        return 0;
+    return catch_up(p);
+}
+
+static int
+publish_steps(struct publication *p, bool ask)
 {
     struct checkpoint *c = p->c;
     int rc = ensure_claimed(p);
     if (rc == 0)
         rc = read_db(c, &p->db);
-    if (rc < 0 || p->db.local.v == p->db.published.v)
+    if (rc < 0)
         return rc;
+    if (p->db.fenced)
+        return -ESTALE;
+    if (p->db.local.v == p->db.published.v)
+        return ask ? ask_store(p) : 0;
     begin_publishing(c);
     rc = remote_manifest_stage_generation(&c->options.place, c->options.manifest, c->options.db,
         &p->staged, &p->uploads, &p->upload_count);
@@ -382,14 +410,36 @@ checkpoint_look_at_chain(struct checkpoint *c)
         checkpoint_note_failure(c, "ownership", rc, remote_store_error());
 }
 
+static void
+forget_attempt(struct publication *p)
+{
+    end_publishing(p->c);
+    remote_staged_free(&p->staged);
+    free(p->uploads);
+    p->uploads = NULL;
+    p->upload_count = p->next = 0;
+}
+
+static int
+attempt(struct publication *p, bool ask)
+{
+    int rc = -EAGAIN;
+    for (unsigned i = 0; i < ATTEMPTS_MAX && (i == 0 || p->again); i++) {
+        forget_attempt(p);
+        p->again = false;
+        rc = read_db(p->c, &p->db);
+        if (rc == 0)
+            rc = publish_steps(p, ask);
+    }
+    return rc;
+}
+
 int
-checkpoint_publish(struct checkpoint *c, struct generation *generation_out)
+checkpoint_publish(struct checkpoint *c, bool ask, struct generation *generation_out)
 {
     struct publication p = {.c = c, .started_ms = clock_monotonic_ms(), .staged = {.fd = -1}};
     lock_init(&p.lock, "publication", LOCK_RANK_PUBLICATION);
-    int rc = read_db(c, &p.db);
-    if (rc == 0)
-        rc = publish_steps(&p);
+    int rc = attempt(&p, ask);
     bool published = rc == 0 && p.staged.path;
     end_publishing(c);
     if (published)
@@ -399,8 +449,7 @@ checkpoint_publish(struct checkpoint *c, struct generation *generation_out)
     if (rc == 0)
         rc = read_db(c, &p.db);
     *generation_out = p.db.published;
-    remote_staged_free(&p.staged);
-    free(p.uploads);
+    forget_attempt(&p);
     lock_destroy(&p.lock);
     checkpoint_set_publish_phase(c, CHECKPOINT_PHASE_IDLE);
     return rc == 0 && published ? 1 : rc;

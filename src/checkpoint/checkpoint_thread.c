@@ -76,7 +76,8 @@ checkpoint_request(struct checkpoint *c, unsigned flags, checkpoint_done *done, 
 static struct checkpoint_request *
 find_request_locked(struct checkpoint *c, const void *argument)
 {
-    struct list_node *lists[] = {&c->unsynced, &c->syncing, &c->asked, &c->folding, &c->folded};
+    struct list_node *lists[] = {
+        &c->unsynced, &c->syncing, &c->asked, &c->folding, &c->folded, &c->served};
     for (unsigned i = 0; i < sizeof(lists) / sizeof(*lists); i++)
         LIST_FOR_EACH(lists[i], n)
         {
@@ -245,14 +246,24 @@ fold_run(void *argument)
 static void
 take_published_locked(struct checkpoint *c, struct generation generation, struct list_node *out)
 {
-    LIST_FOR_EACH(&c->folded, n)
+    LIST_FOR_EACH(&c->served, n)
     {
         struct checkpoint_request *r = CONTAINER_OF(n, struct checkpoint_request, node);
-        if (r->generation.v > generation.v)
-            continue;
         list_remove(&r->node);
-        list_append(out, &r->node);
+        list_append(r->generation.v > generation.v ? &c->folded : out, &r->node);
     }
+}
+
+// Whoever is folded by now is served by the attempt that begins; who comes later is not, and is not
+// told what becomes of it. Whether one of them wants the store to be asked.
+static bool
+serve_requests_locked(struct checkpoint *c)
+{
+    bool ask = false;
+    list_move_all(&c->served, &c->folded);
+    LIST_FOR_EACH(&c->served, n)
+    ask |= CONTAINER_OF(n, struct checkpoint_request, node)->flags & CHECKPOINT_REQUEST_ASK_STORE;
+    return ask;
 }
 
 static void
@@ -261,11 +272,14 @@ publish_once(struct checkpoint *c)
     struct list_node ready;
     list_init(&ready);
     struct generation generation = {0};
-    int rc = checkpoint_publish(c, &generation);
+    lock_take(&c->lock);
+    bool ask = serve_requests_locked(c);
+    lock_release(&c->lock);
+    int rc = checkpoint_publish(c, ask, &generation);
     lock_take(&c->lock);
     if (rc >= 0) {
         c->numbers.publications += rc == 1;
-        if (rc == 1 || list_is_empty(&c->folded)) {
+        if (rc == 1 || list_is_empty(&c->served)) {
             c->numbers.store_reachable = true;
             c->numbers.last_error[0] = 0;
         }
@@ -280,7 +294,7 @@ publish_once(struct checkpoint *c)
             c->publish_backoff_ms = BACKOFF_MAX_MS;
         c->retry_publish_ms = clock_monotonic_ms() + c->publish_backoff_ms;
         c->publish_due = rc != -ESTALE;
-        list_move_all(&ready, &c->folded);
+        list_move_all(&ready, &c->served);
     }
     if (!list_is_empty(&c->folded))
         c->publish_now = true;
@@ -437,6 +451,7 @@ checkpoint_start(const struct checkpoint_options *options, struct checkpoint **c
     list_init(&c->asked);
     list_init(&c->folding);
     list_init(&c->folded);
+    list_init(&c->served);
     c->numbers.store_reachable = options->claimed;
     if (options->interval_ms > 0)
         c->next_timer_ms = clock_monotonic_ms() + options->interval_ms;
@@ -469,5 +484,6 @@ checkpoint_stop(struct checkpoint *c)
     answer(&c->asked, -ECANCELED, none);
     answer(&c->folding, -ECANCELED, none);
     answer(&c->folded, -ECANCELED, none);
+    answer(&c->served, -ECANCELED, none);
     free_checkpoint(c);
 }

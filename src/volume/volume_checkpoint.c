@@ -223,7 +223,7 @@ volume_checkpoint(struct volume *v, unsigned flags, volume_checkpointed *done, v
         return -EROFS;
     unsigned wanted = 0;
     if (flags & VOLUME_CHECKPOINT_PUBLISH)
-        wanted |= CHECKPOINT_REQUEST_PUBLISH;
+        wanted |= CHECKPOINT_REQUEST_PUBLISH | CHECKPOINT_REQUEST_ASK_STORE;
     if (flags & VOLUME_CHECKPOINT_SYNC_KERNEL)
         wanted |= CHECKPOINT_REQUEST_SYNC_KERNEL;
     checkpoint_request(v->checkpoint, wanted, done, argument);

@@ -4,10 +4,12 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "format/manifest_record.h"
+#include "platform/clock.h"
 #include "platform/memory.h"
 #include "platform/random.h"
 
@@ -128,12 +130,127 @@ START_TEST(a_generation_keeps_its_id_when_the_next_one_is_begun)
 }
 END_TEST
 
+// ---- what who asks is told ----------------------------------------------------------------------
+
+START_TEST(a_taken_over_writer_is_told_so_also_when_it_has_nothing_new)
+{
+    struct volume_world w;
+    struct volume_world other;
+    struct generation generation;
+    volume_world_new(&w);
+    volume_world_open(&w);
+    volume_world_fill(w.v, volume_world_make_file(w.v, "a"), 0, 10000, 1);
+    volume_world_publish(w.v);
+    ck_assert_int_eq(volume_world_checkpoint(w.v, VOLUME_CHECKPOINT_PUBLISH, &generation), 0);
+    volume_world_join(&other, w.directory);
+    volume_world_set_root(&other, "other");
+    other.config.takeover = true;
+    volume_world_open(&other);
+    for (int i = 0; i < 3; i++)
+        ck_assert_int_eq(
+            volume_world_checkpoint(w.v, VOLUME_CHECKPOINT_PUBLISH, &generation), -ESTALE);
+    ck_assert_int_eq(volume_world_checkpoint(other.v, VOLUME_CHECKPOINT_PUBLISH, &generation), 0);
+    volume_world_leave(&other);
+    ck_assert_int_eq(volume_world_try_close(&w), -ESTALE);
+    volume_world_free(&w);
+}
+END_TEST
+
+START_TEST(what_is_published_stays_so_while_the_store_is_away)
+{
+    struct volume_world w;
+    struct generation generation;
+    volume_world_new(&w);
+    volume_world_script_faults(&w);
+    volume_world_open(&w);
+    volume_world_fill(w.v, volume_world_make_file(w.v, "a"), 0, 10000, 1);
+    volume_world_publish(w.v);
+    volume_world_set_faults(&w, "outage\n");
+    ck_assert_int_eq(volume_world_checkpoint(w.v, VOLUME_CHECKPOINT_PUBLISH, &generation), 0);
+    volume_world_set_faults(&w, "");
+    volume_world_free(&w);
+}
+END_TEST
+
+struct asker {
+    struct volume_world *w;
+    bool brings_store_back;
+    atomic_bool answered;
+    int result;
+};
+
+static void
+move_store(const struct volume_world *w, const char *from, const char *to)
+{
+    CLEANUP(memory_free_auto) char *old = memory_printf("%s/%s", w->directory, from);
+    CLEANUP(memory_free_auto) char *new = memory_printf("%s/%s", w->directory, to);
+    ck_assert_int_eq(rename(old, new), 0);
+}
+
+// Called by the publish thread, which begins no other attempt meanwhile.
+static void
+note_answer(void *argument, int result, struct generation generation UNUSED)
+{
+    struct asker *a = argument;
+    a->result = result;
+    if (a->brings_store_back)
+        move_store(a->w, "away", "store");
+    atomic_store(&a->answered, true);
+}
+
+static void
+wait_for_answer(struct asker *a)
+{
+    uint64_t deadline = clock_monotonic_ms() + 60000;
+    while (!atomic_load(&a->answered)) {
+        ck_assert_uint_lt(clock_monotonic_ms(), deadline);
+        clock_sleep_ms(5);
+    }
+}
+
+START_TEST(an_attempt_that_began_before_is_not_the_answer)
+{
+    struct volume_world w;
+    struct volume_status status;
+    volume_world_new(&w);
+    volume_world_script_faults(&w);
+    volume_world_open(&w);
+    struct object_id a = volume_world_make_file(w.v, "a");
+    struct asker first = {.w = &w, .brings_store_back = true};
+    struct asker second = {.w = &w};
+    volume_world_fill(w.v, a, 0, 10000, 1);
+    // The attempt for the first one hangs in its first request ...
+    volume_world_set_faults(&w, "slow 100000\n");
+    ck_assert_int_eq(volume_checkpoint(w.v, VOLUME_CHECKPOINT_PUBLISH, note_answer, &first), 0);
+    do
+        volume_status(w.v, &status);
+    while (status.publish_stage != CHECKPOINT_STAGE_UPLOADING);
+    // ... when the second one asks, for more.
+    volume_world_fill(w.v, a, 0, 10000, 2);
+    ck_assert_int_eq(volume_checkpoint(w.v, VOLUME_CHECKPOINT_PUBLISH, note_answer, &second), 0);
+    uint64_t before = status.metrics.checkpoints;
+    do
+        volume_status(w.v, &status);
+    while (status.metrics.checkpoints == before || status.fold_stage != CHECKPOINT_STAGE_IDLE);
+    move_store(&w, "store", "away");
+    volume_world_set_faults(&w, "");
+    wait_for_answer(&first);
+    ck_assert_int_eq(first.result, -ENXIO);
+    wait_for_answer(&second);
+    ck_assert_int_eq(second.result, 0);
+    volume_world_free(&w);
+}
+END_TEST
+
 int
 main(void)
 {
     Suite *s = suite_create("volume_publish");
 #define ADD(test) unit_add(s, #test, test, 120)
     ADD(a_generation_keeps_its_id_when_the_next_one_is_begun);
+    ADD(a_taken_over_writer_is_told_so_also_when_it_has_nothing_new);
+    ADD(what_is_published_stays_so_while_the_store_is_away);
+    ADD(an_attempt_that_began_before_is_not_the_answer);
 #undef ADD
     return unit_run(s);
 }
