@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fuse/cold_requests.h"
 #include "fuse/device.h"
 #include "fuse/mount.h"
 #include "platform/log.h"
@@ -15,7 +16,10 @@
 // Without expiry; a year, because some kernels do not take more seconds than fit in 32 bits.
 #define CACHE_SECONDS (365.0 * 86400.0)
 
-#define BACKGROUND_DEFAULT 64u
+// What the kernel has read ahead for a process, and what it writes back, are background requests to
+// it. Each that waits for the store takes one of these, and without a free one nothing is written
+// back any more. How much is written back at once is limited by the kernel's share of dirty memory.
+#define BACKGROUND_DEFAULT 1024u
 
 static void
 apply_settings(const struct fs_settings *settings, struct fuse_conn_info *conn)
@@ -123,6 +127,7 @@ fs_init(struct fs *fs, const struct fs_settings *settings, struct volume *volume
     tickets_init(&fs->tickets);
     fs->kernel_cache = kernel_cache;
     seeker_init(&fs->seeker, volume, kernel_cache);
+    cold_pool_init(&fs->cold, &cold_requests_ops, COLD_THREADS_MAX, settings->read_deadline_ms);
     lock_init(&fs->lock, "fs", LOCK_RANK_FUSE);
     condition_init(&fs->idle);
 }
@@ -132,6 +137,7 @@ fs_destroy(struct fs *fs)
 {
     condition_destroy(&fs->idle);
     lock_destroy(&fs->lock);
+    cold_pool_destroy(&fs->cold);
     seeker_destroy(&fs->seeker);
     tickets_destroy(&fs->tickets);
 }
@@ -158,6 +164,7 @@ fs_drain(struct fs *fs)
 {
     fuse_req_t req;
     seeker_stop(&fs->seeker);
+    cold_pool_stop(&fs->cold);
     // The checkpoints themselves go on; volume_close waits for them.
     while ((req = ticket_take_any_request(&fs->tickets))) {
         fuse_reply_err(req, ENOTCONN);
@@ -177,6 +184,15 @@ fs_reply_result(fuse_req_t req, int result)
     // A reply fails only when the connection is gone; there is nobody left to tell.
     // What is damaged is an input/output error to the application; the log tells more.
     fuse_reply_err(req, result == -EBADMSG ? EIO : -result);
+}
+
+void
+fs_reply_seek(fuse_req_t req, int64_t found)
+{
+    if (found < 0)
+        fs_reply_result(req, (int)found);
+    else
+        fuse_reply_lseek(req, found);
 }
 
 static struct timespec

@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "fuse/ckptfs_ioctl.h"
+#include "fuse/cold_pool.h"
 #include "fuse/kernel_cache.h"
 #include "fuse/seek.h"
 #include "fuse/ticket.h"
@@ -28,8 +29,9 @@ struct fs_settings {
     bool sync_writes;             // mounted with -o sync: every write is one with O_SYNC
     uint64_t max_read;            // bytes; 0: what the kernel likes
     uint64_t max_readahead;       // bytes; 0: what the kernel likes
-    uint64_t max_background;      // requests; 0: 64
+    uint64_t max_background;      // requests; 0: 1024
     uint64_t time_granularity_ms; // 0: nanoseconds
+    uint64_t read_deadline_ms;    // how long a request waits for the store
 };
 
 struct fs {
@@ -42,6 +44,7 @@ struct fs {
     struct tickets tickets;
     struct kernel_cache *kernel_cache;
     struct seeker seeker;
+    struct cold_pool cold; // see cold_requests.h
     struct lock lock;      // protects `deferred`
     struct condition idle; // `deferred` has become 0
     uint64_t deferred;     // requests that are answered after their handler has returned
@@ -73,7 +76,8 @@ object_of(fuse_ino_t ino)
     return (struct object_id){ino};
 }
 
-void fs_reply_result(fuse_req_t req, int result); // 0 or -errno
+void fs_reply_result(fuse_req_t req, int result);  // 0 or -errno
+void fs_reply_seek(fuse_req_t req, int64_t found); // an offset or -errno
 void fs_reply_attributes(fuse_req_t req, const struct volume_attributes *attributes);
 void fs_reply_entry(fuse_req_t req, const struct volume_attributes *attributes);
 void fs_fill_entry(const struct volume_attributes *attributes, struct fuse_entry_param *entry_out);

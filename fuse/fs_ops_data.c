@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "fuse/cold_requests.h"
 #include "fuse/device.h"
 #include "fuse/fs_ops.h"
 #include "platform/memory.h"
@@ -148,22 +149,18 @@ fs_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 // ---- data ---------------------------------------------------------------------------------------
 
-static bool
-is_interrupted(void *req)
-{
-    return fuse_req_interrupted(req);
-}
-
 void
 fs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
 {
-    struct volume_read_context context = {.call = {.is_canceled = is_interrupted, .argument = req},
-        .keep_atime = (fi->flags & O_NOATIME) != 0};
+    struct volume_read_context context = {
+        .call = {.local_only = true}, .keep_atime = (fi->flags & O_NOATIME) != 0};
     uint8_t *data = fs_scratch(size);
     int64_t n = offset < 0 ? -EINVAL
                            : volume_read(fs_of(req)->volume, object_of(ino), (uint64_t)offset, size,
                                  data, &context);
-    if (n < 0)
+    if (UNLIKELY(n == -EREMOTE))
+        cold_requests_read(req, object_of(ino), (uint64_t)offset, size);
+    else if (n < 0)
         fs_reply_result(req, (int)n);
     else
         fuse_reply_buf(req, (const char *)data, (size_t)n);

@@ -46,7 +46,7 @@ static const struct mount_option mount_options[] = {
     {"max_readahead=", OPTION_NUMBER, IN(max_readahead),
         "largest readahead in bytes (default 524288)"},
     {"max_background=", OPTION_NUMBER, IN(max_background),
-        "background requests at the same time (default 64)"},
+        "background requests at the same time (default 1024)"},
     {"time_granularity_ms=", OPTION_NUMBER, IN(time_granularity_ms),
         "round times of files down to this, at most 1000 (default: not at all)"},
     {"no_cpu_latency", OPTION_FLAG, IN(no_cpu_latency),

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fuse/cold_requests.h"
 #include "fuse/fs_ops.h"
 #include "fuse/kernel_cache.h"
 #include "platform/memory.h"
@@ -38,22 +39,26 @@ seeker_destroy(struct seeker *s)
 // ---- requests -----------------------------------------------------------------------------------
 
 static void
-reply(fuse_req_t req, int64_t found)
+seek_and_reply(
+    struct seeker *s, fuse_req_t req, struct object_id object, uint64_t offset, int whence)
 {
-    if (found < 0)
-        fs_reply_result(req, (int)found);
+    static const struct remote_call local_only = {.local_only = true};
+    int64_t found = volume_seek(s->volume, object, offset, whence, &local_only);
+    if (found == -EREMOTE)
+        cold_requests_seek(req, object, offset, whence);
     else
-        fuse_reply_lseek(req, found);
+        fs_reply_seek(req, found);
 }
 
 static void
 flush_and_seek(struct seeker *s, struct seek_request *r)
 {
     struct fs *fs = fs_of(r->req);
-    int64_t found = kernel_cache_flush_object(s->kernel_cache, r->object);
-    if (found == 0)
-        found = volume_seek(s->volume, r->object, r->offset, r->whence, NULL);
-    reply(r->req, found);
+    int rc = kernel_cache_flush_object(s->kernel_cache, r->object);
+    if (rc == 0)
+        seek_and_reply(s, r->req, r->object, r->offset, r->whence);
+    else
+        fs_reply_result(r->req, rc);
     fs_end_deferred(fs);
     free(r);
 }
@@ -120,6 +125,9 @@ seeker_seek(
     lock_release(&s->lock);
     if (queue)
         return;
-    reply(req, flush ? -ENOTCONN : volume_seek(s->volume, object, offset, whence, NULL));
+    if (flush)
+        fs_reply_result(req, -ENOTCONN);
+    else
+        seek_and_reply(s, req, object, offset, whence);
     fs_end_deferred(fs);
 }

@@ -2,7 +2,8 @@
 // SEEK_DATA and SEEK_HOLE. The kernel asks the daemon where data is without having handed over what
 // it caches, so data just written would look like a hole, and a copy of the file would lose it. So
 // the kernel is made to hand over what it has of the file first (kernel_cache.h); by a thread of
-// its own, because the kernel needs the workers for that.
+// its own, because the kernel needs the workers for that. That thread never waits for the store:
+// what needs it goes to the cold requests.
 #ifndef CKPTFS_FUSE_SEEK_H
 #define CKPTFS_FUSE_SEEK_H
 

@@ -173,6 +173,8 @@ static void
 unmount_and_stop(struct session *s)
 {
     BUFFER_AUTO why = {0};
+    // The kernel would wait for what it reads ahead, even when nobody wants it any more.
+    cold_pool_stop(&s->fs.cold);
     int rc = mount_unmount(&s->mount);
     // The kernel ends the connection with the last mount of the file system.
     if (rc == 0 && wait_for_workers(s, LAST_MOUNT_MS))
@@ -364,7 +366,8 @@ session_run(const struct options *options, struct startup *startup)
         .max_read = options->max_read,
         .max_readahead = options->max_readahead,
         .max_background = options->max_background,
-        .time_granularity_ms = options->time_granularity_ms};
+        .time_granularity_ms = options->time_granularity_ms,
+        .read_deadline_ms = options->config.read_deadline_ms};
     int rc = mount_open(&s.mount, options->mountpoint, &error);
     kernel_cache_init(&s.kernel_cache, &s.mount);
     if (rc == 0)

@@ -519,6 +519,16 @@ run_write_sync(char **argv)
         die("close %s", argv[0]);
 }
 
+static void
+run_seek_data(char **argv)
+{
+    int fd = open(argv[0], O_RDWR);
+    if (fd < 0)
+        die("open %s", argv[0]);
+    if (lseek(fd, 0, SEEK_DATA) < 0)
+        die("seek %s", argv[0]);
+}
+
 // What is looked for has just been written, and the file system does not have it yet. Until
 // something fails.
 static void
@@ -554,6 +564,7 @@ static const struct {
     {"check-sparse", 2, run_check_sparse, "FILE SIZE"},
     {"garble", 3, run_garble, "FILE OFFSET LENGTH: changes every byte of the range"},
     {"data-end", 1, run_data_end, "FILE: the offset behind its last byte that is not zero"},
+    {"seek-data", 1, run_seek_data, "FILE: opens it for reading and writing and looks for data"},
     {"seek-written", 1, run_seek_written, "FILE: writes and looks for data until that fails"},
     {"write-sync", 1, run_write_sync, "FILE: writes a few bytes and waits for them"},
 };

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+// Requests of the kernel that need data from the store. Whoever serves requests tries them with
+// what is here first (remote_call.local_only), and parks those that are answered -EREMOTE. A parked
+// request holds no thread that anything else needs: it is done again, and answered, by a thread of
+// the pool, or fails with EINTR when its process is killed, with EIO when the store does not answer
+// in time, and with ENOTCONN when the mount ends.
+#ifndef CKPTFS_FUSE_COLD_REQUESTS_H
+#define CKPTFS_FUSE_COLD_REQUESTS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/types.h"
+
+struct fuse_req;
+
+void cold_requests_read(
+    struct fuse_req *req, struct object_id object, uint64_t offset, size_t length);
+// `whence`: SEEK_DATA or SEEK_HOLE.
+void cold_requests_seek(struct fuse_req *req, struct object_id object, uint64_t offset, int whence);
+
+// For the pool of these requests.
+extern const struct cold_pool_ops cold_requests_ops;
+
+#endif
