@@ -31,19 +31,12 @@ is_due(const struct volume *v, const struct inode_record *inode, const struct ti
 }
 
 void
-volume_merge_atime_locked(struct volume *v, struct object_id object, struct inode_record *inode)
+volume_merge_atime_locked(
+    const struct volume *v, struct object_id object, struct inode_record *inode)
 {
-    const struct live_object *o = volume_find_live_locked(v, object);
+    const struct live_object *o = volume_see_live_locked(v, object);
     if (o && o->accessed)
         inode->atime = o->atime;
-}
-
-void
-volume_forget_atime_locked(struct volume *v, struct object_id object)
-{
-    struct live_object *o = volume_find_live_locked(v, object);
-    if (o)
-        o->accessed = false;
 }
 
 struct keep {
@@ -51,26 +44,12 @@ struct keep {
     struct timestamp atime;
 };
 
-// The inode as it is recorded, without the time that the open object keeps.
-static int
-recorded_inode(struct view *view, struct object_id object, struct inode_record *inode_out)
-{
-    struct live_object *o = volume_find_live_locked(view->volume, object);
-    bool accessed = o && o->accessed;
-    if (accessed)
-        o->accessed = false;
-    int rc = view_inode(view, object, inode_out);
-    if (accessed)
-        o->accessed = true;
-    return rc;
-}
-
 static int
 decide_keep(struct view *view, struct operation *op)
 {
     const struct keep *x = op->argument;
     struct inode_record inode;
-    int rc = recorded_inode(view, x->object, &inode);
+    int rc = view_recorded_inode(view, x->object, &inode);
     if (rc < 0)
         return rc;
     if (!is_later(&x->atime, &inode.atime))

@@ -242,7 +242,7 @@ decide_set(struct view *view, struct operation *op)
     if (late)
         inode->ctime = flagged;
     if (a->set & (VOLUME_SET_ATIME | VOLUME_SET_ATIME_NOW))
-        volume_forget_atime_locked(view->volume, x->object);
+        operation_note(op, LIVE_ATIME_SET, x->object);
     op->changes[op->count++] = change_put_inode(x->object, inode);
     return 0;
 }

@@ -75,6 +75,11 @@ volume_apply_locked(struct volume *v, const struct change *change, struct page_p
         page_store_drop_object_locked(v->pages, change->object);
         namespace_set_apply(v->names, change);
         return;
+    case CHANGE_PUT_INODE:
+        if (change->object.v >= v->counters.next_object)
+            v->counters.next_object = change->object.v + 1;
+        namespace_set_apply(v->names, change);
+        return;
     default:
         namespace_set_apply(v->names, change);
     }
@@ -232,9 +237,38 @@ log_and_apply_locked(
         l->crcs[i] = op->pieces[i].crc;
     for (unsigned i = 0; i < op->count; i++)
         volume_apply_locked(v, &op->changes[i], op->pieces, op->piece_count, payload, size);
+    volume_take_note_locked(v, op->note, op->noted);
     l->tight = page_store_is_tight_locked(v->pages) || namespace_set_count(v->names) > NAMES_PRESS;
     if (v->oldest_change_ms == 0)
         v->oldest_change_ms = clock_monotonic_ms();
+}
+
+static int
+run_decide(struct view *view, struct operation *op)
+{
+    op->count = 0;
+    op->note = LIVE_AS_IT_IS;
+    return op->decide(view, op);
+}
+
+// A developer build has everything decided twice: it must come out alike, and leave no trace.
+static int
+decide_locked(struct view *view, struct operation *op)
+{
+    int rc = run_decide(view, op);
+#ifdef CKPTFS_DEBUG
+    const struct volume *v = view->volume;
+    unsigned count = op->count;
+    enum live_note note = op->note;
+    uint64_t next_object = v->counters.next_object;
+    size_t names = namespace_set_count(v->names), live = v->live_objects.count;
+    int again = run_decide(view, op);
+    assert(again == rc && (rc < 0 || (op->count == count && op->note == note)));
+    assert(v->counters.next_object == next_object && v->live_objects.count == live &&
+           namespace_set_count(v->names) == names);
+#endif
+    assert(rc < 0 || op->count > 0 || op->note == LIVE_AS_IT_IS);
+    return rc;
 }
 
 // One run. -EAGAIN: something was missing and has been read; run again.
@@ -247,8 +281,7 @@ try_operation(
     uint64_t size = 0;
     lock_take(&v->lock);
     view_check_locked(view);
-    op->count = 0;
-    int rc = v->read_only ? -EROFS : op->decide(view, op);
+    int rc = v->read_only ? -EROFS : decide_locked(view, op);
     if (rc == 0)
         rc = size_before(view, op, &size);
     bool blocked = rc == 0 && find_obstacle_locked(v, op, &obstacle);

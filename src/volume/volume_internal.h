@@ -108,7 +108,7 @@ struct view_xattr {
 };
 
 struct view {
-    struct volume *volume;
+    const struct volume *volume; // looking changes nothing
     uint64_t version;
     struct view_inode inodes[VIEW_INODES];
     unsigned inode_count;
@@ -122,7 +122,7 @@ struct view {
     const char *need_name;
 };
 
-void view_init(struct view *view, struct volume *v);
+void view_init(struct view *view, const struct volume *v);
 void view_free(struct view *view);
 // Reads from LMDB what is missing. Hold no locks.
 MUST_CHECK int view_load(struct view *view);
@@ -132,6 +132,9 @@ bool view_check_locked(struct view *view);
 // Each returns 0, -ENOENT, or -EAGAIN after noting what is missing. Pointers in results live while
 // the lock is held.
 MUST_CHECK int view_inode(
+    struct view *view, struct object_id object, struct inode_record *inode_out);
+// As the layers and the tables have it, without the time of access that an open object keeps.
+MUST_CHECK int view_recorded_inode(
     struct view *view, struct object_id object, struct inode_record *inode_out);
 MUST_CHECK int view_dirent(
     struct view *view, struct object_id parent, const char *name, struct dirent_record *dirent_out);
@@ -145,23 +148,44 @@ MUST_CHECK int view_xattr(
 
 #define OPERATION_CHANGES_MAX 16u
 
+// What becomes of the entry of an object that is open or has no name.
+enum live_note {
+    LIVE_AS_IT_IS,
+    LIVE_ORPHAN,   // has lost its last name
+    LIVE_NAMELESS, // was made without one
+    LIVE_NAMED,    // gets its first one
+    LIVE_ATIME_SET // the time of access that is only in memory is void
+};
+
 // One operation that changes the volume. `decide` runs under the lock, looks through the view, and
-// either fails or fills in changes; it may run several times and must not change anything itself.
-// Then the changes are logged as one record and applied.
+// either fails or fills in changes and a note; it may run several times and changes nothing but
+// these and the caller's argument. Then the changes are logged as one record and applied, and the
+// note is taken. Something new gets the object id `counters.next_object`: applying its inode moves
+// that on.
 struct operation {
     int (*decide)(struct view *view, struct operation *op);
     void *argument;
     struct change changes[OPERATION_CHANGES_MAX];
     unsigned count;
-    bool commit_point;    // programs take it for one: it shall outlive this process
-    bool optional;        // not worth waiting for room: -ENOSPC at once
-    uint32_t extra_bytes; // of what the changes carry beyond names and inodes
+    enum live_note note;
+    struct object_id noted; // the object of the note
+    bool commit_point;      // programs take it for one: it shall outlive this process
+    bool optional;          // not worth waiting for room: -ENOSPC at once
+    uint32_t extra_bytes;   // of what the changes carry beyond names and inodes
     // The payload of a CHANGE_WRITE.
     const uint8_t *payload;
     uint32_t payload_length;
     struct page_piece *pieces;
     size_t piece_count;
 };
+
+static inline void
+operation_note(struct operation *op, enum live_note note, struct object_id object)
+{
+    assert(op->note == LIVE_AS_IT_IS); // one is enough for every operation
+    op->note = note;
+    op->noted = object;
+}
 
 MUST_CHECK int volume_operate(struct volume *v, struct operation *op);
 // The same for looking only: `look` runs until it has what it needs.
@@ -204,9 +228,7 @@ MUST_CHECK int acl_follow_mode(
 
 // Puts an access time that is only in memory into the inode. Under the lock.
 void volume_merge_atime_locked(
-    struct volume *v, struct object_id object, struct inode_record *inode);
-// The time of the last access is being set.
-void volume_forget_atime_locked(struct volume *v, struct object_id object);
+    const struct volume *v, struct object_id object, struct inode_record *inode);
 // Something of the object has been read; `inode` is as the view has it.
 void volume_accessed(struct volume *v, struct object_id object, const struct inode_record *inode);
 // After the last close: makes an access time part of the inode.
@@ -214,15 +236,13 @@ void volume_keep_atime(struct volume *v, struct object_id object, struct timesta
 
 // ---- volume_orphan.c ---------------------------------------------------------------------------
 
-// Notes that an object has lost its last name. Under the lock.
-void volume_note_orphan_locked(struct volume *v, struct object_id object);
-// The same of one that was made so.
-void volume_note_nameless_locked(struct volume *v, struct object_id object);
-// Whether it may get a name: 0, or -ENOENT when it has lost its last one.
-MUST_CHECK int volume_check_nameless_locked(struct volume *v, struct object_id object);
-// It gets its first name.
-void volume_note_named_locked(struct volume *v, struct object_id object);
+// Takes an operation's note. Under the lock.
+void volume_take_note_locked(struct volume *v, enum live_note note, struct object_id object);
+// Whether an object without a name may get one: 0, or -ENOENT when it has lost its last one.
+MUST_CHECK int volume_check_nameless_locked(const struct volume *v, struct object_id object);
 struct live_object *volume_find_live_locked(struct volume *v, struct object_id object);
+// The same for those who only look.
+const struct live_object *volume_see_live_locked(const struct volume *v, struct object_id object);
 // Deletes every object without a name (at mount: nobody can have them open).
 MUST_CHECK int volume_purge_orphans(struct volume *v);
 void volume_free_live_objects(struct volume *v);

@@ -196,11 +196,11 @@ decide_make(struct view *view, struct operation *op)
         return rc;
     struct timestamp now = volume_now();
     inherit(x, &parent, mode, now);
-    x->object.v = view->volume->counters.next_object++;
+    x->object.v = view->volume->counters.next_object;
     put_change(op, change_put_inode(x->object, &x->inode));
     put_lists(op, x);
     if (!x->name) {
-        volume_note_nameless_locked(view->volume, x->object);
+        operation_note(op, LIVE_NAMELESS, x->object);
         return 0;
     }
     touch(&parent, now);
@@ -272,7 +272,7 @@ decide_link(struct view *view, struct operation *op)
         return rc;
     struct timestamp now = volume_now();
     if (x->inode.nlink++ == 0)
-        volume_note_named_locked(view->volume, x->object);
+        operation_note(op, LIVE_NAMED, x->object);
     x->inode.ctime = now;
     touch(&parent, now);
     parent.size++;
@@ -309,8 +309,8 @@ struct unlink {
 // Takes a name off an inode that stands in a directory. When it was the last, the object lives on
 // until the kernel lets go of it.
 static void
-drop_link(struct view *view, struct operation *op, struct object_id object,
-    struct inode_record *inode, struct timestamp now)
+drop_link(
+    struct operation *op, struct object_id object, struct inode_record *inode, struct timestamp now)
 {
     if (S_ISDIR(inode->mode))
         inode->nlink = 0;
@@ -319,7 +319,7 @@ drop_link(struct view *view, struct operation *op, struct object_id object,
     inode->ctime = now;
     put_change(op, change_put_inode(object, inode));
     if (inode->nlink == 0)
-        volume_note_orphan_locked(view->volume, object);
+        operation_note(op, LIVE_ORPHAN, object);
 }
 
 static int
@@ -349,7 +349,7 @@ decide_unlink(struct view *view, struct operation *op)
     put_change(op,
         change_dirent(CHANGE_DELETE_DIRENT, x->parent, d.cookie, x->name, d.object, inode.mode));
     put_change(op, change_put_inode(x->parent, &parent));
-    drop_link(view, op, d.object, &inode, now);
+    drop_link(op, d.object, &inode, now);
     return 0;
 }
 
@@ -504,7 +504,7 @@ decide_rename(struct view *view, struct operation *op)
     s.inode.ctime = now;
     put_change(op, change_put_inode(s.from.object, &s.inode));
     if (replaced)
-        drop_link(view, op, s.to.object, &s.target, now);
+        drop_link(op, s.to.object, &s.target, now);
     put_parents(op, x, &s, -1, 1 - replaced, -is_dir, is_dir - (replaced ? is_dir : 0), now);
     return 0;
 }

@@ -9,16 +9,22 @@
 #include "platform/memory.h"
 #include "volume/volume_internal.h"
 
-struct live_object *
-volume_find_live_locked(struct volume *v, struct object_id object)
+const struct live_object *
+volume_see_live_locked(const struct volume *v, struct object_id object)
 {
-    struct hash_node *n = hash_table_first(&v->live_objects, hash_u64(object.v));
+    const struct hash_node *n = hash_table_first(&v->live_objects, hash_u64(object.v));
     for (; n; n = hash_table_next_same(n)) {
-        struct live_object *o = CONTAINER_OF(n, struct live_object, node);
+        const struct live_object *o = CONTAINER_OF(n, struct live_object, node);
         if (o->object.v == object.v)
             return o;
     }
     return NULL;
+}
+
+struct live_object *
+volume_find_live_locked(struct volume *v, struct object_id object)
+{
+    return (struct live_object *)volume_see_live_locked(v, object);
 }
 
 static struct live_object *
@@ -48,33 +54,44 @@ volume_free_live_objects(struct volume *v)
     hash_table_free(&v->live_objects);
 }
 
-void
-volume_note_orphan_locked(struct volume *v, struct object_id object)
-{
-    find_or_make_locked(v, object)->orphan = true;
-}
-
-void
-volume_note_nameless_locked(struct volume *v, struct object_id object)
-{
-    struct live_object *o = find_or_make_locked(v, object);
-    o->orphan = o->nameless = true;
-}
-
 int
-volume_check_nameless_locked(struct volume *v, struct object_id object)
+volume_check_nameless_locked(const struct volume *v, struct object_id object)
 {
-    const struct live_object *o = volume_find_live_locked(v, object);
+    const struct live_object *o = volume_see_live_locked(v, object);
     return o && o->nameless ? 0 : -ENOENT;
 }
 
-void
-volume_note_named_locked(struct volume *v, struct object_id object)
+static void
+note_named_locked(struct volume *v, struct live_object *o)
 {
-    struct live_object *o = volume_find_live_locked(v, object);
     o->orphan = o->nameless = false;
     if (o->opens == 0)
         drop_locked(v, o);
+}
+
+void
+volume_take_note_locked(struct volume *v, enum live_note note, struct object_id object)
+{
+    struct live_object *o;
+    switch (note) {
+    case LIVE_AS_IT_IS:
+        return;
+    case LIVE_ORPHAN:
+        find_or_make_locked(v, object)->orphan = true;
+        return;
+    case LIVE_NAMELESS:
+        o = find_or_make_locked(v, object);
+        o->orphan = o->nameless = true;
+        return;
+    case LIVE_NAMED:
+        note_named_locked(v, volume_find_live_locked(v, object));
+        return;
+    case LIVE_ATIME_SET:
+        o = volume_find_live_locked(v, object);
+        if (o)
+            o->accessed = false;
+        return;
+    }
 }
 
 int

@@ -77,8 +77,6 @@ replay_change(struct volume *v, const struct change *c, const struct wal_replaye
         return replay_data(v, c, record);
     lock_take(&v->lock);
     volume_apply_locked(v, c, NULL, 0, record->lsn, 0);
-    if (c->kind == CHANGE_PUT_INODE && c->object.v >= v->counters.next_object)
-        v->counters.next_object = c->object.v + 1;
     lock_release(&v->lock);
     return 0;
 }

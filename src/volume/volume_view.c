@@ -8,7 +8,7 @@
 #include "volume/volume_internal.h"
 
 void
-view_init(struct view *view, struct volume *v)
+view_init(struct view *view, const struct volume *v)
 {
     memset(view, 0, sizeof(*view));
     view->volume = v;
@@ -133,27 +133,33 @@ view_load(struct view *view)
 // ---- inodes -------------------------------------------------------------------------------------
 
 int
-view_inode(struct view *view, struct object_id object, struct inode_record *inode_out)
+view_recorded_inode(struct view *view, struct object_id object, struct inode_record *inode_out)
 {
-    struct volume *v = view->volume;
+    const struct volume *v = view->volume;
     enum layer_state state = namespace_set_find_inode(v->names, object, inode_out);
     if (state == LAYER_ABSENT && v->frozen_names)
         state = namespace_set_find_inode(v->frozen_names, object, inode_out);
-    if (state == LAYER_PUT)
-        volume_merge_atime_locked(v, object, inode_out);
     if (state != LAYER_ABSENT)
         return state == LAYER_PUT ? 0 : -ENOENT;
     for (unsigned i = 0; i < view->inode_count; i++) {
         if (view->inodes[i].object.v != object.v)
             continue;
         *inode_out = view->inodes[i].inode;
-        volume_merge_atime_locked(v, object, inode_out);
         return view->inodes[i].exists ? 0 : -ENOENT;
     }
     assert(view->inode_count < VIEW_INODES);
     view->need = NEED_INODE;
     view->need_object = object;
     return -EAGAIN;
+}
+
+int
+view_inode(struct view *view, struct object_id object, struct inode_record *inode_out)
+{
+    int rc = view_recorded_inode(view, object, inode_out);
+    if (rc == 0)
+        volume_merge_atime_locked(view->volume, object, inode_out);
+    return rc;
 }
 
 // ---- names --------------------------------------------------------------------------------------
@@ -206,7 +212,7 @@ int
 view_dirent(
     struct view *view, struct object_id parent, const char *name, struct dirent_record *dirent_out)
 {
-    struct volume *v = view->volume;
+    const struct volume *v = view->volume;
     uint64_t hash = hash_name(v, name);
     enum layer_state state = find_in_set(v->names, parent, hash, name, dirent_out);
     if (state == LAYER_ABSENT && v->frozen_names)
@@ -243,7 +249,7 @@ mark_used(const struct namespace_set *set, struct object_id parent, uint64_t has
 int
 view_new_cookie(struct view *view, struct object_id parent, const char *name, uint64_t *cookie_out)
 {
-    struct volume *v = view->volume;
+    const struct volume *v = view->volume;
     uint64_t hash = hash_name(v, name);
     bool used[DIRENT_SLOTS] = {false};
     const struct view_name *loaded = find_loaded(view, parent, hash);
@@ -269,7 +275,7 @@ int
 view_xattr(
     struct view *view, struct object_id object, const char *name, struct xattr_record *xattr_out)
 {
-    struct volume *v = view->volume;
+    const struct volume *v = view->volume;
     size_t length = strlen(name);
     enum layer_state state = namespace_set_find_xattr(v->names, object, name, length, xattr_out);
     if (state == LAYER_ABSENT && v->frozen_names)
