@@ -104,37 +104,112 @@ change_encode(const struct change *c, struct buffer *out)
     put_le32(out->data + start + 4, (uint32_t)(out->length - start - CHANGE_HEADER_BYTES));
 }
 
-static bool
-decode_dirent_key(struct byte_reader *r, struct dirent_record *d)
+// ---- reading: any bytes will do -----------------------------------------------------------------
+
+static void
+read_dirent_key(struct byte_reader *r, struct dirent_record *d)
 {
     d->parent.v = read_le64(r);
     d->cookie = read_le64(r);
+}
+
+static void
+read_xattr_key(struct byte_reader *r, struct xattr_record *x)
+{
+    x->object.v = read_le64(r);
+    x->name = decode_name(r, &x->name_length);
+}
+
+static void
+read_delta_key(struct byte_reader *r, struct chunk_delta *d)
+{
+    d->chunk.v = read_le64(r);
+    d->generation.v = read_le64(r);
+}
+
+static void
+read_body(struct byte_reader *r, struct change *c)
+{
+    switch (c->kind) {
+    case CHANGE_PUT_INODE:
+        c->object.v = read_le64(r);
+        record_read_inode(r, &c->inode);
+        return;
+    case CHANGE_DELETE_INODE:
+        c->object.v = read_le64(r);
+        return;
+    case CHANGE_PUT_DIRENT:
+        read_dirent_key(r, &c->dirent);
+        record_read_dirent(r, &c->dirent);
+        return;
+    case CHANGE_DELETE_DIRENT:
+        read_dirent_key(r, &c->dirent);
+        c->dirent.name = decode_name(r, &c->dirent.name_length);
+        return;
+    case CHANGE_PUT_XATTR:
+        read_xattr_key(r, &c->xattr);
+        record_read_xattr(r, &c->xattr);
+        return;
+    case CHANGE_DELETE_XATTR:
+        read_xattr_key(r, &c->xattr);
+        return;
+    case CHANGE_WRITE:
+    case CHANGE_DISCARD:
+        c->object.v = read_le64(r);
+        c->offset = read_le64(r);
+        c->length = read_le64(r);
+        return;
+    case CHANGE_PUT_CHUNK:
+        c->chunk.id.v = read_le64(r);
+        record_read_chunk(r, &c->chunk);
+        return;
+    case CHANGE_DELETE_CHUNK:
+        c->chunk.object.v = read_le64(r);
+        c->chunk.index.v = read_le64(r);
+        return;
+    case CHANGE_PUT_DELTA:
+        read_delta_key(r, &c->delta);
+        record_read_delta(r, &c->delta);
+        return;
+    case CHANGE_DELETE_DELTA:
+        read_delta_key(r, &c->delta);
+        return;
+    case CHANGE_PUT_BLOB:
+        read_copy(r, c->blob.hash.b, sizeof(c->blob.hash.b));
+        record_read_blob(r, &c->blob);
+        return;
+    case CHANGE_PUT_COUNTERS:
+        if (!record_decode_counters(r, &c->counters))
+            r->bad = true;
+        return;
+    }
+    r->bad = true;
+}
+
+// ---- judging ------------------------------------------------------------------------------------
+
+static bool
+dirent_key_is_valid(const struct dirent_record *d)
+{
     return d->parent.v != 0 && d->cookie <= COOKIE_MAX;
 }
 
 static bool
-decode_xattr_key(struct byte_reader *r, struct xattr_record *x)
+xattr_key_is_valid(const struct xattr_record *x)
 {
-    x->object.v = read_le64(r);
-    x->name = decode_name(r, &x->name_length);
-    return !r->bad && x->object.v != 0 && xattr_name_is_valid(x->name, x->name_length);
+    return x->object.v != 0 && xattr_name_is_valid(x->name, x->name_length);
 }
 
 static bool
-decode_delta_key(struct byte_reader *r, struct chunk_delta *d)
+delta_key_is_valid(const struct chunk_delta *d)
 {
-    d->chunk.v = read_le64(r);
-    d->generation.v = read_le64(r);
     return d->chunk.v != 0 && d->generation.v != 0;
 }
 
 // A range of an object; that of a discard may be open.
 static bool
-decode_range(struct byte_reader *r, struct change *c)
+range_is_valid(const struct change *c)
 {
-    c->object.v = read_le64(r);
-    c->offset = read_le64(r);
-    c->length = read_le64(r);
     if (c->object.v == 0 || c->offset > OBJECT_MAX_BYTES)
         return false;
     if (c->kind == CHANGE_DISCARD && c->length == UINT64_MAX)
@@ -142,58 +217,39 @@ decode_range(struct byte_reader *r, struct change *c)
     return c->length <= OBJECT_MAX_BYTES - c->offset;
 }
 
-static bool
-decode_delete_dirent(struct byte_reader *r, struct dirent_record *d)
-{
-    bool good = decode_dirent_key(r, d);
-    d->name = decode_name(r, &d->name_length);
-    // Whoever no longer knows the name leaves it out.
-    return !r->bad && good && (d->name_length == 0 || name_is_valid(d->name, d->name_length));
-}
-
-static bool
-decode_delete_chunk(struct byte_reader *r, struct chunk_entry *chunk)
-{
-    chunk->object.v = read_le64(r);
-    chunk->index.v = read_le64(r);
-    return chunk->object.v != 0 && chunk->index.v <= CHUNK_INDEX_MAX;
-}
-
-static bool
-decode_body(struct byte_reader *r, struct change *c)
+bool
+change_is_valid(const struct change *c)
 {
     switch (c->kind) {
     case CHANGE_PUT_INODE:
-        c->object.v = read_le64(r);
-        return c->object.v != 0 && record_decode_inode(r, &c->inode);
+        return c->object.v != 0 && record_inode_is_valid(&c->inode);
     case CHANGE_DELETE_INODE:
-        c->object.v = read_le64(r);
         return c->object.v != 0;
     case CHANGE_PUT_DIRENT:
-        return decode_dirent_key(r, &c->dirent) && record_decode_dirent(r, &c->dirent);
+        return dirent_key_is_valid(&c->dirent) && record_dirent_is_valid(&c->dirent);
     case CHANGE_DELETE_DIRENT:
-        return decode_delete_dirent(r, &c->dirent);
+        // Whoever no longer knows the name leaves it out.
+        return dirent_key_is_valid(&c->dirent) &&
+               (c->dirent.name_length == 0 || name_is_valid(c->dirent.name, c->dirent.name_length));
     case CHANGE_PUT_XATTR:
-        return decode_xattr_key(r, &c->xattr) && record_decode_xattr(r, &c->xattr);
+        return xattr_key_is_valid(&c->xattr) && record_xattr_is_valid(&c->xattr);
     case CHANGE_DELETE_XATTR:
-        return decode_xattr_key(r, &c->xattr);
+        return xattr_key_is_valid(&c->xattr);
     case CHANGE_WRITE:
     case CHANGE_DISCARD:
-        return decode_range(r, c);
+        return range_is_valid(c);
     case CHANGE_PUT_CHUNK:
-        c->chunk.id.v = read_le64(r);
-        return c->chunk.id.v != 0 && record_decode_chunk(r, &c->chunk);
+        return c->chunk.id.v != 0 && record_chunk_is_valid(&c->chunk);
     case CHANGE_DELETE_CHUNK:
-        return decode_delete_chunk(r, &c->chunk);
+        return c->chunk.object.v != 0 && c->chunk.index.v <= CHUNK_INDEX_MAX;
     case CHANGE_PUT_DELTA:
-        return decode_delta_key(r, &c->delta) && record_decode_delta(r, &c->delta);
+        return delta_key_is_valid(&c->delta) && record_delta_is_valid(&c->delta);
     case CHANGE_DELETE_DELTA:
-        return decode_delta_key(r, &c->delta);
+        return delta_key_is_valid(&c->delta);
     case CHANGE_PUT_BLOB:
-        read_copy(r, c->blob.hash.b, sizeof(c->blob.hash.b));
-        return record_decode_blob(r, &c->blob);
+        return record_blob_is_valid(&c->blob);
     case CHANGE_PUT_COUNTERS:
-        return record_decode_counters(r, &c->counters);
+        return true;
     }
     return false;
 }
@@ -206,14 +262,15 @@ change_decode(struct byte_reader *r, struct change *change_out)
     uint8_t version = read_u8(r);
     uint16_t reserved = read_le16(r);
     uint32_t length = read_le32(r);
-    if (r->bad || version != CHANGE_VERSION || reserved != 0 || length > CHANGE_BODY_MAX)
-        return -EBADMSG;
+    change_out->kind = (enum change_kind)kind;
+    if (length > CHANGE_BODY_MAX)
+        r->bad = true;
     const uint8_t *body = read_bytes(r, length);
-    if (!body)
+    if (!body || version != CHANGE_VERSION || reserved != 0)
         return -EBADMSG;
     struct byte_reader fields = byte_reader_over(body, length);
-    change_out->kind = (enum change_kind)kind;
-    if (!decode_body(&fields, change_out) || fields.bad || byte_reader_left(&fields) != 0)
+    read_body(&fields, change_out);
+    if (fields.bad || byte_reader_left(&fields) != 0 || !change_is_valid(change_out))
         return -EBADMSG;
     return 0;
 }

@@ -45,13 +45,18 @@ struct change {
     };
 };
 
+// Whether a change holds together. No: unknown kinds, lengths beyond the limits of records.h, names
+// that are empty, "." or "..", or contain '/' or NUL, nanoseconds out of range, sizes above
+// OBJECT_MAX_BYTES, offsets + lengths that overflow, chunk and blob geometry that is impossible.
+// change_decode refuses what this refuses, so nothing else may be encoded.
+bool change_is_valid(const struct change *c);
+
 void change_encode(const struct change *c, struct buffer *out);
 
 // Decodes the next change; names, link targets and values point into the reader's bytes. 0, or
-// -EBADMSG for anything that does not hold together: unknown kinds, lengths beyond the limits of
-// records.h, names that are empty, "." or "..", or contain '/' or NUL, nanoseconds out of range,
-// sizes above OBJECT_MAX_BYTES, offsets + lengths that overflow, chunk and blob geometry that is
-// impossible.
+// -EBADMSG when bytes are missing or left over, or the change is not valid: then `change_out` has
+// what could be read, and the reader stands behind the change unless r->bad says that nobody knows
+// where it ends.
 MUST_CHECK int change_decode(struct byte_reader *r, struct change *change_out);
 
 #endif

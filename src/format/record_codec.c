@@ -27,11 +27,16 @@ encode_timestamp(const struct timestamp *t, struct buffer *out)
     buffer_append_le32(out, t->nanoseconds);
 }
 
-static bool
-decode_timestamp(struct byte_reader *r, struct timestamp *t)
+static void
+read_timestamp(struct byte_reader *r, struct timestamp *t)
 {
     t->seconds = (int64_t)read_le64(r);
     t->nanoseconds = read_le32(r);
+}
+
+static bool
+timestamp_is_valid(const struct timestamp *t)
+{
     return t->nanoseconds < 1000000000u;
 }
 
@@ -75,8 +80,8 @@ record_encode_inode(const struct inode_record *v, struct buffer *out)
     buffer_append(out, v->link_target, v->link_target_length);
 }
 
-bool
-record_decode_inode(struct byte_reader *r, struct inode_record *v)
+void
+record_read_inode(struct byte_reader *r, struct inode_record *v)
 {
     v->mode = read_le32(r);
     v->uid = read_le32(r);
@@ -85,22 +90,37 @@ record_decode_inode(struct byte_reader *r, struct inode_record *v)
     v->rdev = read_le32(r);
     v->flags = read_le32(r);
     v->size = read_le64(r);
-    bool good = decode_timestamp(r, &v->atime);
-    good &= decode_timestamp(r, &v->mtime);
-    good &= decode_timestamp(r, &v->ctime);
-    good &= decode_timestamp(r, &v->btime);
+    read_timestamp(r, &v->atime);
+    read_timestamp(r, &v->mtime);
+    read_timestamp(r, &v->ctime);
+    read_timestamp(r, &v->btime);
     v->source_variant = read_u8(r);
     v->link_target_length = read_le16(r);
     v->link_target = (const char *)read_bytes(r, v->link_target_length);
-    if (r->bad || !good || !mode_is_valid(v->mode) || v->size > OBJECT_MAX_BYTES)
+    if (v->link_target_length == 0)
+        v->link_target = NULL;
+}
+
+bool
+record_inode_is_valid(const struct inode_record *v)
+{
+    if (!mode_is_valid(v->mode) || v->size > OBJECT_MAX_BYTES)
+        return false;
+    if (!timestamp_is_valid(&v->atime) || !timestamp_is_valid(&v->mtime) ||
+        !timestamp_is_valid(&v->ctime) || !timestamp_is_valid(&v->btime))
         return false;
     if (v->source_variant > SOURCE_VARIANT_RANDOM || v->link_target_length > LINK_TARGET_BYTES_MAX)
         return false;
     if (S_ISLNK(v->mode) != (v->link_target_length > 0))
         return false;
-    if (v->link_target_length == 0)
-        v->link_target = NULL;
-    return !v->link_target || !memchr(v->link_target, 0, v->link_target_length);
+    return v->link_target_length == 0 || !memchr(v->link_target, 0, v->link_target_length);
+}
+
+bool
+record_decode_inode(struct byte_reader *r, struct inode_record *v)
+{
+    record_read_inode(r, v);
+    return !r->bad && record_inode_is_valid(v);
 }
 
 // ---- directory entries and xattrs ---------------------------------------------------------------
@@ -131,15 +151,27 @@ record_encode_dirent(const struct dirent_record *v, struct buffer *out)
     buffer_append(out, v->name, v->name_length);
 }
 
-bool
-record_decode_dirent(struct byte_reader *r, struct dirent_record *v)
+void
+record_read_dirent(struct byte_reader *r, struct dirent_record *v)
 {
     v->object.v = read_le64(r);
     v->type = read_u8(r);
     v->name_length = read_u8(r);
     v->name = (const char *)read_bytes(r, v->name_length);
-    return !r->bad && v->object.v != 0 && dirent_type_is_valid(v->type) &&
+}
+
+bool
+record_dirent_is_valid(const struct dirent_record *v)
+{
+    return v->object.v != 0 && dirent_type_is_valid(v->type) &&
            name_is_valid(v->name, v->name_length);
+}
+
+bool
+record_decode_dirent(struct byte_reader *r, struct dirent_record *v)
+{
+    record_read_dirent(r, v);
+    return !r->bad && record_dirent_is_valid(v);
 }
 
 void
@@ -149,14 +181,24 @@ record_encode_xattr(const struct xattr_record *v, struct buffer *out)
     buffer_append(out, v->value, v->value_length);
 }
 
+void
+record_read_xattr(struct byte_reader *r, struct xattr_record *v)
+{
+    v->value_length = read_le32(r);
+    v->value = read_bytes(r, v->value_length);
+}
+
+bool
+record_xattr_is_valid(const struct xattr_record *v)
+{
+    return v->value_length <= XATTR_VALUE_BYTES_MAX;
+}
+
 bool
 record_decode_xattr(struct byte_reader *r, struct xattr_record *v)
 {
-    v->value_length = read_le32(r);
-    if (r->bad || v->value_length > XATTR_VALUE_BYTES_MAX)
-        return false;
-    v->value = read_bytes(r, v->value_length);
-    return !r->bad;
+    record_read_xattr(r, v);
+    return !r->bad && record_xattr_is_valid(v);
 }
 
 // ---- chunks, deltas, blobs ----------------------------------------------------------------------
@@ -215,8 +257,8 @@ record_encode_chunk(const struct chunk_entry *v, struct buffer *out)
     buffer_append_u8(out, v->sealed);
 }
 
-bool
-record_decode_chunk(struct byte_reader *r, struct chunk_entry *v)
+void
+record_read_chunk(struct byte_reader *r, struct chunk_entry *v)
 {
     v->object.v = read_le64(r);
     v->index.v = read_le64(r);
@@ -228,10 +270,22 @@ record_decode_chunk(struct byte_reader *r, struct chunk_entry *v)
     v->delta_bytes = read_le64(r);
     v->present_pages = read_le32(r);
     v->sealed = read_u8(r);
-    return !r->bad && v->object.v != 0 && v->index.v <= CHUNK_INDEX_MAX &&
+}
+
+bool
+record_chunk_is_valid(const struct chunk_entry *v)
+{
+    return v->object.v != 0 && v->index.v <= CHUNK_INDEX_MAX &&
            v->base_generation.v <= v->generation.v &&
            (location_is_valid(&v->base) || base_is_absent(v)) && v->base_pages <= CHUNK_PAGES &&
            v->present_pages <= CHUNK_PAGES && v->delta_bytes <= OBJECT_MAX_BYTES && v->sealed <= 1;
+}
+
+bool
+record_decode_chunk(struct byte_reader *r, struct chunk_entry *v)
+{
+    record_read_chunk(r, v);
+    return !r->bad && record_chunk_is_valid(v);
 }
 
 void
@@ -242,14 +296,26 @@ record_encode_delta(const struct chunk_delta *v, struct buffer *out)
     buffer_append_le32(out, v->zero_pages);
 }
 
-bool
-record_decode_delta(struct byte_reader *r, struct chunk_delta *v)
+void
+record_read_delta(struct byte_reader *r, struct chunk_delta *v)
 {
     decode_location(r, &v->where);
     v->data_pages = read_le32(r);
     v->zero_pages = read_le32(r);
-    return !r->bad && location_is_valid(&v->where) && v->data_pages <= CHUNK_PAGES &&
+}
+
+bool
+record_delta_is_valid(const struct chunk_delta *v)
+{
+    return location_is_valid(&v->where) && v->data_pages <= CHUNK_PAGES &&
            v->zero_pages <= CHUNK_PAGES - v->data_pages;
+}
+
+bool
+record_decode_delta(struct byte_reader *r, struct chunk_delta *v)
+{
+    record_read_delta(r, v);
+    return !r->bad && record_delta_is_valid(v);
 }
 
 void
@@ -262,19 +328,31 @@ record_encode_blob(const struct blob_record *v, struct buffer *out)
     buffer_append_le64(out, v->generation.v);
 }
 
-bool
-record_decode_blob(struct byte_reader *r, struct blob_record *v)
+void
+record_read_blob(struct byte_reader *r, struct blob_record *v)
 {
     v->bytes = read_le64(r);
     v->kind = read_u8(r);
     read_copy(r, v->checkpoint_id.b, sizeof(v->checkpoint_id.b));
     v->chunk.v = read_le64(r);
     v->generation.v = read_le64(r);
-    if (r->bad || v->bytes == 0 || v->bytes > OBJECT_MAX_BYTES)
+}
+
+bool
+record_blob_is_valid(const struct blob_record *v)
+{
+    if (v->bytes == 0 || v->bytes > OBJECT_MAX_BYTES)
         return false;
     if (v->kind == BLOB_OBJECT_CHUNK || v->kind == BLOB_OBJECT_DELTA)
         return v->chunk.v != 0;
     return v->kind == BLOB_OBJECT_PACK;
+}
+
+bool
+record_decode_blob(struct byte_reader *r, struct blob_record *v)
+{
+    record_read_blob(r, v);
+    return !r->bad && record_blob_is_valid(v);
 }
 
 void

@@ -4,7 +4,9 @@
 // in the order of the structs, then what has variable length.
 //
 // Decoders read from `r`, set r->bad when bytes are missing, and return false when bytes are
-// missing or what they say cannot be; names, targets and values point into the reader's bytes.
+// missing or what they say cannot be; names, targets and values point into the reader's bytes. A
+// decoder is record_read_X, which takes in any bytes, and record_X_is_valid, which judges what they
+// say (when nothing was missing). Whoever is about to encode a record asks the same judge.
 #ifndef CKPTFS_FORMAT_RECORD_CODEC_H
 #define CKPTFS_FORMAT_RECORD_CODEC_H
 
@@ -26,18 +28,26 @@ bool name_is_valid(const char *name, size_t length);
 bool xattr_name_is_valid(const char *name, size_t length);
 
 void record_encode_inode(const struct inode_record *v, struct buffer *out);
+void record_read_inode(struct byte_reader *r, struct inode_record *v);
+bool record_inode_is_valid(const struct inode_record *v);
 MUST_CHECK bool record_decode_inode(struct byte_reader *r, struct inode_record *v);
 
 // Object, type and name; not parent and cookie.
 void record_encode_dirent(const struct dirent_record *v, struct buffer *out);
+void record_read_dirent(struct byte_reader *r, struct dirent_record *v);
+bool record_dirent_is_valid(const struct dirent_record *v);
 MUST_CHECK bool record_decode_dirent(struct byte_reader *r, struct dirent_record *v);
 
 // Value; not object and name.
 void record_encode_xattr(const struct xattr_record *v, struct buffer *out);
+void record_read_xattr(struct byte_reader *r, struct xattr_record *v);
+bool record_xattr_is_valid(const struct xattr_record *v);
 MUST_CHECK bool record_decode_xattr(struct byte_reader *r, struct xattr_record *v);
 
 // All but id.
 void record_encode_chunk(const struct chunk_entry *v, struct buffer *out);
+void record_read_chunk(struct byte_reader *r, struct chunk_entry *v);
+bool record_chunk_is_valid(const struct chunk_entry *v);
 MUST_CHECK bool record_decode_chunk(struct byte_reader *r, struct chunk_entry *v);
 // Whether the entry has a base at all; without one its content is zeros overlaid by deltas, and all
 // fields about the base are zero.
@@ -45,10 +55,14 @@ bool chunk_entry_has_base(const struct chunk_entry *v);
 
 // All but chunk and generation.
 void record_encode_delta(const struct chunk_delta *v, struct buffer *out);
+void record_read_delta(struct byte_reader *r, struct chunk_delta *v);
+bool record_delta_is_valid(const struct chunk_delta *v);
 MUST_CHECK bool record_decode_delta(struct byte_reader *r, struct chunk_delta *v);
 
 // All but hash, residency, references and live bytes.
 void record_encode_blob(const struct blob_record *v, struct buffer *out);
+void record_read_blob(struct byte_reader *r, struct blob_record *v);
+bool record_blob_is_valid(const struct blob_record *v);
 MUST_CHECK bool record_decode_blob(struct byte_reader *r, struct blob_record *v);
 
 void record_encode_counters(const struct db_counters *v, struct buffer *out);

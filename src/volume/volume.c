@@ -45,6 +45,7 @@ volume_free(struct volume *v)
     store_url_free(&v->url);
     volume_config_free(&v->config);
     free(v->place_name);
+    free(v->waiver);
     free(v->root);
     free(v);
 }

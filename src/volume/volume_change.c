@@ -52,6 +52,8 @@ volume_look(struct volume *v, int (*look)(struct view *view, void *argument), vo
         if (rc < 0)
             break;
     }
+    if (rc == -EIO)
+        view_log_contradiction(&view);
     view_free(&view);
     return rc;
 }
@@ -83,6 +85,16 @@ volume_apply_locked(struct volume *v, const struct change *change, struct page_p
     default:
         namespace_set_apply(v->names, change);
     }
+}
+
+bool
+volume_is_loggable(
+    const struct change *change, uint32_t payload_length, uint32_t payload_page_offset)
+{
+    if (change->kind == CHANGE_WRITE)
+        return change->length == payload_length &&
+               change->offset % PAGE_BYTES == payload_page_offset;
+    return change->kind <= CHANGE_DISCARD;
 }
 
 // The size of the object that an operation's data changes are about, before them.
@@ -251,6 +263,36 @@ run_decide(struct view *view, struct operation *op)
     return op->decide(view, op);
 }
 
+// The object that a change is about, in messages.
+static struct object_id
+subject_of(const struct change *c)
+{
+    switch (c->kind) {
+    case CHANGE_PUT_DIRENT:
+    case CHANGE_DELETE_DIRENT:
+        return c->dirent.parent;
+    case CHANGE_PUT_XATTR:
+    case CHANGE_DELETE_XATTR:
+        return c->xattr.object;
+    default:
+        return c->object;
+    }
+}
+
+// What is logged must be accepted by each replay, or the volume cannot be mounted any more.
+static int
+check_changes(struct view *view, const struct operation *op)
+{
+    for (unsigned i = 0; i < op->count; i++) {
+        const struct change *c = &op->changes[i];
+        if (!change_is_valid(c) ||
+            !volume_is_loggable(c, op->payload_length, payload_page_offset(op)))
+            return view_contradiction(
+                view, subject_of(c), "a change to it would make no sense in the log");
+    }
+    return 0;
+}
+
 // A developer build has everything decided twice: it must come out alike, and leave no trace.
 static int
 decide_locked(struct view *view, struct operation *op)
@@ -283,6 +325,8 @@ try_operation(
     view_check_locked(view);
     int rc = v->read_only ? -EROFS : decide_locked(view, op);
     if (rc == 0)
+        rc = check_changes(view, op);
+    if (rc == 0)
         rc = size_before(view, op, &size);
     bool blocked = rc == 0 && find_obstacle_locked(v, op, &obstacle);
     *logged_out = rc == 0 && !blocked && op->count > 0;
@@ -300,6 +344,8 @@ try_operation(
         volume_press(v);
     buffer_free(&l.body);
     free(l.crcs);
+    if (rc == -EIO)
+        view_log_contradiction(view);
     if (!blocked && rc != -EAGAIN)
         return rc;
     rc = blocked ? remove_obstacle(v, op, &obstacle) : view_load(view);

@@ -60,6 +60,7 @@ thaw(void *argument)
     condition_broadcast(&v->folded);
     lock_release(&v->lock);
     namespace_set_free(gone);
+    volume_end_waiver(v);
 }
 
 static void

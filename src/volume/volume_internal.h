@@ -72,6 +72,8 @@ struct volume {
     struct condition housekeeping_work;
     bool stopping;
     bool claimed;
+    char *waiver; // what the replay skipped was waived in this file; NULL: nothing was skipped
+    uint64_t lost_changes; // skipped by the replay
     struct thread housekeeping;
     bool housekeeping_started;
     atomic_bool housekeeping_canceled; // its calls to the store are to be given up
@@ -120,6 +122,9 @@ struct view {
     struct object_id need_object;
     uint64_t need_hash;
     const char *need_name;
+    // Why the last run failed with EIO, NULL: for no reason of the namespace's own.
+    const char *contradiction;
+    struct object_id contradictory;
 };
 
 void view_init(struct view *view, const struct volume *v);
@@ -138,6 +143,14 @@ MUST_CHECK int view_recorded_inode(
     struct view *view, struct object_id object, struct inode_record *inode_out);
 MUST_CHECK int view_dirent(
     struct view *view, struct object_id parent, const char *name, struct dirent_record *dirent_out);
+// The inode that a name leads to: it must exist, or the namespace contradicts itself.
+MUST_CHECK int view_named_inode(
+    struct view *view, const struct dirent_record *dirent, struct inode_record *inode_out);
+// The namespace contradicts itself about this object: returns -EIO, and notes what is wrong (a
+// literal) for the log.
+MUST_CHECK int view_contradiction(struct view *view, struct object_id object, const char *wrong);
+// After a run that failed: logs what was noted. Hold no locks.
+void view_log_contradiction(struct view *view);
 // A cookie for a new name (which must not exist): -ENOSPC when 256 names share a hash.
 MUST_CHECK int view_new_cookie(
     struct view *view, struct object_id parent, const char *name, uint64_t *cookie_out);
@@ -191,6 +204,11 @@ MUST_CHECK int volume_operate(struct volume *v, struct operation *op);
 // The same for looking only: `look` runs until it has what it needs.
 MUST_CHECK int volume_look(
     struct volume *v, int (*look)(struct view *view, void *argument), void *argument);
+// Whether a change may stand in a record of the log whose payload (of a CHANGE_WRITE) has this
+// length and begins at this offset in a page. Replay refuses what this refuses, so nothing else is
+// logged.
+bool volume_is_loggable(
+    const struct change *change, uint32_t payload_length, uint32_t payload_page_offset);
 // Applies one logged change to the layers; `size` is the object's size before it (WRITE, DISCARD).
 void volume_apply_locked(struct volume *v, const struct change *change, struct page_piece *pieces,
     size_t piece_count, struct lsn payload, uint64_t size);
@@ -263,8 +281,21 @@ MUST_CHECK int volume_settle(struct volume *v, struct buffer *error);
 #define VOLUME_LOCK_CLOSING "closing"
 void volume_mark_closing(struct volume *v, uint64_t done_bytes, uint64_t total_bytes);
 MUST_CHECK int volume_open_view(struct volume *v, struct buffer *error);
-// WAL replay into the active layer.
+// WAL replay into the active layer. The argument is a struct volume_replay.
+struct volume_replay {
+    struct volume *v;
+    struct buffer *error;
+    const char *waiver; // the file in which an operator waives what cannot be read
+    bool waived;        // and has done so
+};
 MUST_CHECK int volume_replay(void *argument, const struct wal_replayed *record);
+// Whether the file (WAIVER below the log's directory) says so. 0 or -errno.
+#define REPLAY_WAIVER      "undecodable"
+#define REPLAY_WAIVER_WORD "skip"
+MUST_CHECK int volume_read_waiver(struct volume_replay *replay);
+// A waiver holds for what one replay found: it is taken away as soon as no replay needs it any
+// more.
+void volume_end_waiver(struct volume *v);
 // What lies between bottom and top: local store, map, reader, pages.
 MUST_CHECK int volume_open_layers(struct volume *v, struct buffer *error);
 void volume_close_layers(struct volume *v);

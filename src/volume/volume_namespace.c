@@ -75,6 +75,22 @@ view_directory(struct view *view, struct object_id object, struct inode_record *
     return 0;
 }
 
+// Adds to (or takes from) what a directory counts: its entries, and the directories among them,
+// which link back to it. A count that has been wrong before must not become one that nobody can
+// read.
+static int
+count_entries(struct view *view, struct object_id directory, struct inode_record *inode,
+    int entries, int directories)
+{
+    if ((entries < 0 && inode->size == 0) || (directories < 0 && inode->nlink <= 2))
+        return view_contradiction(view, directory, "the directory has more entries than it counts");
+    if (directories > 0 && inode->nlink >= LINKS_MAX)
+        return -EMLINK;
+    inode->size += (uint64_t)(int64_t)entries;
+    inode->nlink += (uint32_t)directories;
+    return 0;
+}
+
 // ---- lookup -------------------------------------------------------------------------------------
 
 struct lookup {
@@ -93,9 +109,9 @@ look_up(struct view *view, void *argument)
     if (rc < 0)
         return rc;
     x->object = d.object;
-    rc = view_inode(view, d.object, &x->inode);
+    rc = view_named_inode(view, &d, &x->inode);
     x->inode.link_target = NULL;
-    return rc == -ENOENT ? -EIO : rc;
+    return rc;
 }
 
 int
@@ -192,6 +208,8 @@ decide_make(struct view *view, struct operation *op)
         rc = view_new_cookie(view, x->parent, x->name, &cookie);
     if (rc == 0)
         rc = acl_inherit(view, x->parent, x->caller->umask, &mode, &x->lists);
+    if (rc == 0 && x->name)
+        rc = count_entries(view, x->parent, &parent, 1, S_ISDIR(mode) ? 1 : 0);
     if (rc < 0)
         return rc;
     struct timestamp now = volume_now();
@@ -204,8 +222,6 @@ decide_make(struct view *view, struct operation *op)
         return 0;
     }
     touch(&parent, now);
-    parent.size++;
-    parent.nlink += S_ISDIR(mode) ? 1 : 0;
     put_change(op, change_dirent(CHANGE_PUT_DIRENT, x->parent, cookie, x->name, x->object, mode));
     put_change(op, change_put_inode(x->parent, &parent));
     return 0;
@@ -268,6 +284,8 @@ decide_link(struct view *view, struct operation *op)
         rc = -EPERM;
     if (rc == 0)
         rc = view_new_cookie(view, x->parent, x->name, &cookie);
+    if (rc == 0)
+        rc = count_entries(view, x->parent, &parent, 1, 0);
     if (rc < 0)
         return rc;
     struct timestamp now = volume_now();
@@ -275,7 +293,6 @@ decide_link(struct view *view, struct operation *op)
         operation_note(op, LIVE_NAMED, x->object);
     x->inode.ctime = now;
     touch(&parent, now);
-    parent.size++;
     put_change(op, change_put_inode(x->object, &x->inode));
     put_change(
         op, change_dirent(CHANGE_PUT_DIRENT, x->parent, cookie, x->name, x->object, x->inode.mode));
@@ -333,19 +350,19 @@ decide_unlink(struct view *view, struct operation *op)
     if (rc == 0)
         rc = view_dirent(view, x->parent, x->name, &d);
     if (rc == 0)
-        rc = view_inode(view, d.object, &inode);
+        rc = view_named_inode(view, &d, &inode);
     if (rc == 0 && (is_fixed(&parent) || is_fixed(&inode)))
         rc = -EPERM;
     if (rc == 0 && x->directory != S_ISDIR(inode.mode))
         rc = x->directory ? -ENOTDIR : -EISDIR;
     if (rc == 0 && x->directory && inode.size > 0)
         rc = -ENOTEMPTY;
+    if (rc == 0)
+        rc = count_entries(view, x->parent, &parent, -1, x->directory ? -1 : 0);
     if (rc < 0)
         return rc;
     struct timestamp now = volume_now();
     touch(&parent, now);
-    parent.size--;
-    parent.nlink -= x->directory ? 1 : 0;
     put_change(op,
         change_dirent(CHANGE_DELETE_DIRENT, x->parent, d.cookie, x->name, d.object, inode.mode));
     put_change(op, change_put_inode(x->parent, &parent));
@@ -409,13 +426,13 @@ look_for_rename(struct view *view, const struct rename *x, struct rename_state *
     if (rc == 0)
         rc = view_dirent(view, x->parent, x->name, &s->from);
     if (rc == 0)
-        rc = view_inode(view, s->from.object, &s->inode);
+        rc = view_named_inode(view, &s->from, &s->inode);
     if (rc < 0)
         return rc;
     rc = view_dirent(view, x->new_parent, x->new_name, &s->to);
     s->target_exists = rc == 0;
     if (rc == 0)
-        rc = view_inode(view, s->to.object, &s->target);
+        rc = view_named_inode(view, &s->to, &s->target);
     return rc == -ENOENT ? 0 : rc;
 }
 
@@ -439,28 +456,40 @@ check_rename(const struct rename *x, const struct rename_state *s)
     return directory && s->target.size > 0 ? -ENOTEMPTY : 0;
 }
 
-static void
-put_parents(struct operation *op, const struct rename *x, struct rename_state *s, int from_entries,
-    int to_entries, int from_links, int to_links, struct timestamp now)
+// How the directories count after the rename.
+static int
+count_renamed(struct view *view, const struct rename *x, struct rename_state *s)
 {
     struct inode_record *to = s->same_parent ? &s->from_parent : &s->to_parent;
-    s->from_parent.size += (uint64_t)(int64_t)from_entries;
-    s->from_parent.nlink += (uint32_t)from_links;
-    to->size += (uint64_t)(int64_t)to_entries;
-    to->nlink += (uint32_t)to_links;
+    int moved = S_ISDIR(s->inode.mode) ? 1 : 0;
+    int replaced = s->target_exists && S_ISDIR(s->target.mode) ? 1 : 0;
+    bool exchanges = (x->flags & RENAME_EXCHANGE) != 0;
+    int from_links = (exchanges ? replaced : 0) - moved;
+    int to_links = moved - replaced;
+    int from_entries = exchanges ? 0 : -1;
+    int to_entries = exchanges || s->target_exists ? 0 : 1;
+    if (s->same_parent)
+        return count_entries(
+            view, x->parent, &s->from_parent, from_entries + to_entries, from_links + to_links);
+    int rc = count_entries(view, x->parent, &s->from_parent, from_entries, from_links);
+    return rc == 0 ? count_entries(view, x->new_parent, to, to_entries, to_links) : rc;
+}
+
+static void
+put_parents(
+    struct operation *op, const struct rename *x, struct rename_state *s, struct timestamp now)
+{
     touch(&s->from_parent, now);
     put_change(op, change_put_inode(x->parent, &s->from_parent));
     if (s->same_parent)
         return;
-    touch(to, now);
-    put_change(op, change_put_inode(x->new_parent, to));
+    touch(&s->to_parent, now);
+    put_change(op, change_put_inode(x->new_parent, &s->to_parent));
 }
 
 static void
 exchange(struct operation *op, const struct rename *x, struct rename_state *s, struct timestamp now)
 {
-    int from_is_dir = S_ISDIR(s->inode.mode);
-    int to_is_dir = S_ISDIR(s->target.mode);
     put_change(op, change_dirent(CHANGE_PUT_DIRENT, x->parent, s->from.cookie, x->name,
                        s->to.object, s->target.mode));
     put_change(op, change_dirent(CHANGE_PUT_DIRENT, x->new_parent, s->to.cookie, x->new_name,
@@ -468,7 +497,7 @@ exchange(struct operation *op, const struct rename *x, struct rename_state *s, s
     s->inode.ctime = s->target.ctime = now;
     put_change(op, change_put_inode(s->from.object, &s->inode));
     put_change(op, change_put_inode(s->to.object, &s->target));
-    put_parents(op, x, s, 0, 0, to_is_dir - from_is_dir, from_is_dir - to_is_dir, now);
+    put_parents(op, x, s, now);
 }
 
 static int
@@ -484,28 +513,28 @@ decide_rename(struct view *view, struct operation *op)
         return rc;
     if (s.target_exists && s.from.object.v == s.to.object.v)
         return 0; // two names of one object: POSIX says that nothing happens
+    if (s.target_exists)
+        cookie = s.to.cookie;
+    else
+        rc = view_new_cookie(view, x->new_parent, x->new_name, &cookie);
+    if (rc == 0)
+        rc = count_renamed(view, x, &s);
+    if (rc < 0)
+        return rc;
     struct timestamp now = volume_now();
     if (x->flags & RENAME_EXCHANGE) {
         exchange(op, x, &s, now);
         return 0;
     }
-    if (s.target_exists)
-        cookie = s.to.cookie;
-    else
-        rc = view_new_cookie(view, x->new_parent, x->new_name, &cookie);
-    if (rc < 0)
-        return rc;
-    int is_dir = S_ISDIR(s.inode.mode) ? 1 : 0;
-    int replaced = s.target_exists ? 1 : 0;
     put_change(op, change_dirent(CHANGE_DELETE_DIRENT, x->parent, s.from.cookie, x->name,
                        s.from.object, s.inode.mode));
     put_change(op, change_dirent(CHANGE_PUT_DIRENT, x->new_parent, cookie, x->new_name,
                        s.from.object, s.inode.mode));
     s.inode.ctime = now;
     put_change(op, change_put_inode(s.from.object, &s.inode));
-    if (replaced)
+    if (s.target_exists)
         drop_link(op, s.to.object, &s.target, now);
-    put_parents(op, x, &s, -1, 1 - replaced, -is_dir, is_dir - (replaced ? is_dir : 0), now);
+    put_parents(op, x, &s, now);
     return 0;
 }
 

@@ -241,6 +241,19 @@ has_segments(const char *directory)
     return found;
 }
 
+// What was skipped needs the waiver until the log no longer holds it.
+static void
+settle_waiver(struct volume *v, const char *waiver)
+{
+    free(v->waiver);
+    v->waiver = memory_string(waiver);
+    if (v->lost_changes == 0)
+        volume_end_waiver(v);
+    else
+        log_warning("wal.replay_lost", "%llu changes of the write-ahead log were given up",
+            (unsigned long long)v->lost_changes);
+}
+
 static int
 open_wal(struct volume *v, const struct db_record *db, struct buffer *error)
 {
@@ -264,8 +277,15 @@ open_wal(struct volume *v, const struct db_record *db, struct buffer *error)
             directory, v->root);
         return -EBADMSG;
     }
+    CLEANUP(memory_free_auto) char *waiver = memory_printf("%s/" REPLAY_WAIVER, directory);
+    struct volume_replay replay = {.v = v, .error = error, .waiver = waiver};
+    v->lost_changes = 0;
     if (rc == 0)
-        rc = wal_open(&options, db->cut, volume_replay, v, &v->wal, error);
+        rc = volume_read_waiver(&replay);
+    if (rc == 0)
+        rc = wal_open(&options, db->cut, volume_replay, &replay, &v->wal, error);
+    if (rc == 0 && replay.waived)
+        settle_waiver(v, waiver);
     if (rc < 0 && error->length == 0)
         volume_error(error, "cannot open the write-ahead log in %s: %s", directory, strerror(-rc));
     page_store_set_wal(v->pages, v->wal);
@@ -612,6 +632,8 @@ volume_open_local(struct volume *v, struct buffer *error)
 int
 volume_settle(struct volume *v, struct buffer *error)
 {
+    if (v->lost_changes > 0)
+        volume_press(v); // what was skipped stays in the log until then
     volume_press_if_needed(v);
     int rc = make_root_directory(v);
     if (rc == 0)

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/checksum.h"
+#include "platform/log.h"
 #include "platform/memory.h"
 #include "volume/volume_internal.h"
 
@@ -159,6 +160,37 @@ view_inode(struct view *view, struct object_id object, struct inode_record *inod
     int rc = view_recorded_inode(view, object, inode_out);
     if (rc == 0)
         volume_merge_atime_locked(view->volume, object, inode_out);
+    return rc;
+}
+
+// ---- contradictions -----------------------------------------------------------------------------
+
+int
+view_contradiction(struct view *view, struct object_id object, const char *wrong)
+{
+    view->contradiction = wrong;
+    view->contradictory = object;
+    return -EIO;
+}
+
+void
+view_log_contradiction(struct view *view)
+{
+    if (view->contradiction)
+        log_error("volume.contradiction", "object %llu: %s",
+            (unsigned long long)view->contradictory.v, view->contradiction);
+    view->contradiction = NULL;
+}
+
+int
+view_named_inode(
+    struct view *view, const struct dirent_record *dirent, struct inode_record *inode_out)
+{
+    int rc = view_inode(view, dirent->object, inode_out);
+    if (rc == -ENOENT)
+        return view_contradiction(view, dirent->object, "a directory names it, but it is missing");
+    if (rc == 0 && inode_out->nlink == 0)
+        return view_contradiction(view, dirent->object, "a directory names it, but it has no link");
     return rc;
 }
 

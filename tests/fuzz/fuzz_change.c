@@ -48,6 +48,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
         MUST_HOLD(rc == 0 || rc == -EBADMSG);
         if (rc < 0)
             break;
+        MUST_HOLD(change_is_valid(&c));
         touch(&c, &again);
         MUST_HOLD((size_t)(r.next - start) == again.length);
         MUST_HOLD(memcmp(start, again.data, again.length) == 0);

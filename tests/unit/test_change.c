@@ -76,6 +76,47 @@ START_TEST(fields_come_back)
 }
 END_TEST
 
+// ---- the judge ----------------------------------------------------------------------------------
+
+static void
+refused_by_both(const struct change *c)
+{
+    BUFFER_AUTO b = {0};
+    BUFFER_AUTO again = {0};
+    change_encode(c, &b);
+    ck_assert(!change_is_valid(c));
+    ck_assert_int_eq(decode_alone(b.data, b.length, &again), -EBADMSG);
+}
+
+// What is logged is judged before it is encoded, by the judge that the decoder asks.
+START_TEST(whoever_encodes_is_told_what_the_decoder_refuses)
+{
+    struct change samples[SAMPLE_CHANGES];
+    size_t count = sample_changes(samples);
+    for (size_t i = 0; i < count; i++)
+        ck_assert(change_is_valid(&samples[i]));
+    struct change c = sample_inode(2, S_IFDIR | 0755, 2, UINT64_MAX);
+    refused_by_both(&c);
+    c = sample_inode(0, S_IFREG | 0644, 1, 0);
+    refused_by_both(&c);
+    c = sample_inode(2, S_IFREG | 0644, 1, 0);
+    c.inode.btime.nanoseconds = 1000000000;
+    refused_by_both(&c);
+    c = sample_symlink(2, "x");
+    c.inode.link_target_length = 0;
+    refused_by_both(&c);
+    c = (struct change){.kind = CHANGE_WRITE, .object = {2}, .offset = OBJECT_MAX_BYTES};
+    ck_assert(change_is_valid(&c));
+    c.length = 1;
+    refused_by_both(&c);
+    c = (struct change){.kind = CHANGE_DELETE_XATTR};
+    c.xattr = (struct xattr_record){.object = {2}, .name = "", .name_length = 0};
+    refused_by_both(&c);
+    c = (struct change){.kind = (enum change_kind)99};
+    refused_by_both(&c);
+}
+END_TEST
+
 // ---- what is refused ----------------------------------------------------------------------------
 
 static void
@@ -293,6 +334,7 @@ main(void)
 #define ADD(test) unit_add(s, #test, test, 60)
     ADD(every_kind_comes_back);
     ADD(fields_come_back);
+    ADD(whoever_encodes_is_told_what_the_decoder_refuses);
     ADD(impossible_inodes_are_refused);
     ADD(impossible_names_are_refused);
     ADD(impossible_ranges_are_refused);
