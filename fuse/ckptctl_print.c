@@ -119,7 +119,14 @@ print_identity(
     else if (!(s->flags & (CKPTFS_STATUS_READ_ONLY | CKPTFS_STATUS_FENCED)))
         line(
             out, "claimed", "no: the store could not be reached; another host may take the volume");
-    line(out, "store", s->flags & CKPTFS_STATUS_STORE_REACHABLE ? "reachable" : "not reachable");
+    if (metric(metrics, "store_damaged"))
+        line(out, "store",
+            "damaged: it has lost or changed what was published; nothing more is published, "
+            "changes "
+            "are kept in the root");
+    else
+        line(
+            out, "store", s->flags & CKPTFS_STATUS_STORE_REACHABLE ? "reachable" : "not reachable");
 }
 
 static void

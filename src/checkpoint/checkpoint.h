@@ -134,7 +134,8 @@ struct checkpoint_numbers {
     uint64_t folds, publications, failures;
     bool store_reachable; // as of the last attempt
     bool fenced;
-    bool claimed; // the writer epoch of this root is in the chain
+    bool claimed;       // the writer epoch of this root is in the chain
+    bool store_damaged; // as of the last look: it has lost or changed what was published
     char last_error[200];
 };
 void checkpoint_numbers(struct checkpoint *c, struct checkpoint_numbers *numbers_out);

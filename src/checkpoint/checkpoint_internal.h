@@ -67,6 +67,11 @@ struct checkpoint {
     struct sha256 *unlink_later;
     size_t unlink_later_count;
 
+    // checkpoint_bucket.c. Publish thread only.
+    uint64_t next_walk_ms;
+    struct sha256 blob_cursor; // blobs are looked at from here on
+    bool catalog_lost;         // the newest one: another is due
+
     struct thread threads[CHECKPOINT_THREADS];
     unsigned thread_count;
 };
@@ -150,6 +155,15 @@ MUST_CHECK int checkpoint_fold(
 // `ask` the store is asked about that also when there is nothing to publish.
 MUST_CHECK int checkpoint_publish(
     struct checkpoint *c, bool ask, struct generation *generation_out);
+
+// checkpoint_bucket.c: looks whether the bucket holds what db says is published, and at more of it
+// when somebody has asked or when it is time. 1: somebody has followed; -EBADMSG: it does not hold
+// it; or the store's error. Notes what it finds.
+MUST_CHECK int checkpoint_check_bucket(
+    struct checkpoint *c, const struct remote_place *place, const struct db_record *db, bool asked);
+// Notes what reading the bucket ended with: -EBADMSG is damage, 0 and above is none.
+void checkpoint_note_bucket(struct checkpoint *c, int rc);
+bool checkpoint_bucket_is_damaged(struct checkpoint *c);
 
 // Reads the chain: own records are taken in, a foreign one fences.
 void checkpoint_look_at_chain(struct checkpoint *c);

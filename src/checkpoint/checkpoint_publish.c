@@ -127,6 +127,8 @@ catch_up(struct publication *p)
     struct remote_catch_up result = {0};
     int rc =
         remote_manifest_catch_up(&p->c->options.place, p->c->options.manifest, &p->db, &result);
+    if (rc < 0)
+        checkpoint_note_bucket(p->c, rc);
     if (rc == 0 && result.foreign)
         return note_fenced(p, result.foreign_host, result.foreign_epoch);
     return rc;
@@ -157,6 +159,8 @@ ensure_claimed(struct publication *p)
             &c->options.place, c->options.manifest, &p->db, c->options.lease_ttl_ms, false, &lease);
     if (rc == -EBUSY)
         return note_fenced(p, lease.host, lease.epoch);
+    if (rc < 0)
+        checkpoint_note_bucket(c, rc);
     if (rc == -ESTALE)
         return begin_anew(p);
     if (rc < 0)
@@ -337,9 +341,10 @@ clean_up(struct publication *p)
 {
     struct checkpoint *c = p->c;
     checkpoint_set_publish_phase(c, CHECKPOINT_PHASE_CLEANING);
-    if (read_db(c, &p->db) == 0 && remote_manifest_catalog_due(&p->db)) {
+    if (read_db(c, &p->db) == 0 && (c->catalog_lost || remote_manifest_catalog_due(&p->db))) {
         int rc =
             remote_manifest_write_catalog(&c->options.place, c->options.manifest, c->options.db);
+        c->catalog_lost &= rc < 0;
         if (rc < 0 && rc != -EAGAIN)
             log_warning("catalog.failed", "cannot write a catalog: %s", remote_store_error());
     }
@@ -359,16 +364,26 @@ job_of(struct checkpoint *c, struct generation generation)
     return id;
 }
 
-// Nothing is to be published, but somebody wants to know that it holds: one request tells whether
-// another writer has come. Who cannot ask has still published what he said he had.
+// Whether what is published is there, and nobody but this root has written more.
+static int
+check_bucket(struct publication *p, const struct remote_place *place, bool asked)
+{
+    int rc = checkpoint_check_bucket(p->c, place, &p->db, asked);
+    if (rc <= 0)
+        return rc;
+    rc = catch_up(p);
+    return rc == 0 ? begin_anew(p) : rc;
+}
+
+// Nothing is to be published, but somebody wants to know that it holds. Who cannot ask has still
+// published what he said he had.
 static int
 ask_store(struct publication *p)
 {
     struct remote_place place = p->c->options.place;
     place.call_ms = ASK_DEADLINE_MS;
-    if (remote_manifest_is_followed(&place, p->db.remote_sequence) != 1)
-        return 0;
-    return catch_up(p);
+    int rc = check_bucket(p, &place, true);
+    return rc == -EBADMSG || rc == -ESTALE || p->again ? rc : 0;
 }
 
 static int
@@ -384,6 +399,11 @@ publish_steps(struct publication *p, bool ask)
         return -ESTALE;
     if (p->db.local.v == p->db.published.v)
         return ask ? ask_store(p) : 0;
+    // Not to upload everything again and again for a bucket that is no good.
+    if (checkpoint_bucket_is_damaged(c))
+        rc = check_bucket(p, &c->options.place, true);
+    if (rc < 0)
+        return rc;
     begin_publishing(c);
     rc = remote_manifest_stage_generation(&c->options.place, c->options.manifest, c->options.db,
         &p->staged, &p->uploads, &p->upload_count);
@@ -392,6 +412,8 @@ publish_steps(struct publication *p, bool ask)
     p->job_id = job_of(c, p->staged.header.generation);
     set_uploading(c, p->staged.header.generation, p->uploads, p->upload_count);
     rc = upload(p);
+    if (rc == 0)
+        rc = check_bucket(p, &c->options.place, ask);
     if (rc == 0)
         rc = create_record(p);
     if (rc == 0)

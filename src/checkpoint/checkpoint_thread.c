@@ -12,10 +12,13 @@
 #include "platform/clock.h"
 #include "platform/log.h"
 #include "platform/memory.h"
+#include "platform/random.h"
 
 #define BACKOFF_FIRST_MS 500u
 #define BACKOFF_MAX_MS   30000u
 #define FOLD_RETRY_MS    1000u
+// A bucket that has lost something is put right by people, who can ask.
+#define DAMAGED_RETRY_MS (5u * 60 * 1000)
 
 void
 checkpoint_set_fold_phase(struct checkpoint *c, enum checkpoint_phase phase)
@@ -292,7 +295,8 @@ publish_once(struct checkpoint *c)
             c->publish_backoff_ms ? 2 * c->publish_backoff_ms : BACKOFF_FIRST_MS;
         if (c->publish_backoff_ms > BACKOFF_MAX_MS)
             c->publish_backoff_ms = BACKOFF_MAX_MS;
-        c->retry_publish_ms = clock_monotonic_ms() + c->publish_backoff_ms;
+        c->retry_publish_ms = clock_monotonic_ms() +
+                              (c->numbers.store_damaged ? DAMAGED_RETRY_MS : c->publish_backoff_ms);
         c->publish_due = rc != -ESTALE;
         list_move_all(&ready, &c->served);
     }
@@ -455,7 +459,9 @@ checkpoint_start(const struct checkpoint_options *options, struct checkpoint **c
     c->numbers.store_reachable = options->claimed;
     if (options->interval_ms > 0)
         c->next_timer_ms = clock_monotonic_ms() + options->interval_ms;
-    c->publish_due = true; // what an earlier process left unpublished
+    c->publish_due = true;                  // what an earlier process left unpublished
+    c->next_walk_ms = clock_monotonic_ms(); // the first publication looks at more
+    random_bytes(&c->blob_cursor, sizeof(c->blob_cursor));
     struct manifest_reader *r;
     int rc = manifest_read_begin(options->manifest, &r);
     if (rc == 0) {

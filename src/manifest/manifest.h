@@ -143,6 +143,11 @@ MUST_CHECK int manifest_read_orphans(
 MUST_CHECK int manifest_read_unpublished_blobs(
     struct manifest_reader *r, struct db_id db, manifest_visit_blob *visit, void *argument);
 
+// Blobs with this hash or a higher one that are in the store and have references, in order of their
+// hashes.
+MUST_CHECK int manifest_read_remote_blobs(struct manifest_reader *r, struct db_id db,
+    const struct sha256 *from, manifest_visit_blob *visit, void *argument);
+
 struct db_totals {
     uint64_t inodes, chunks, deltas, blobs, blob_bytes, unpublished_blobs, unpublished_bytes;
 };

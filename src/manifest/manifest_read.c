@@ -248,6 +248,32 @@ manifest_read_orphans(
 }
 
 int
+manifest_read_remote_blobs(struct manifest_reader *r, struct db_id db, const struct sha256 *from,
+    manifest_visit_blob *visit, void *argument)
+{
+    struct schema_key key;
+    struct table_walk w;
+    schema_key_blob(&key, from, (struct db_id){0});
+    int rc = table_walk_begin(&w, manifest_reader_txn(r), TABLE_BLOB_REFS, &key, 0);
+    while (rc > 0) {
+        struct blob_record blob;
+        struct db_id owner;
+        rc = schema_read_blob(w.key.data, w.key.length, &blob.hash, &owner) &&
+                     schema_decode_blob(w.value.data, w.value.length, &blob)
+                 ? 0
+                 : manifest_bad_entry(TABLE_BLOB_REFS);
+        if (rc == 0 && owner.v == db.v && blob.references > 0 &&
+            (blob.residency & RESIDENCY_REMOTE))
+            rc = visit(argument, &blob);
+        if (rc != 0)
+            break;
+        rc = table_walk_next(&w);
+    }
+    table_walk_end(&w);
+    return rc;
+}
+
+int
 manifest_read_unpublished_blobs(
     struct manifest_reader *r, struct db_id db, manifest_visit_blob *visit, void *argument)
 {

@@ -56,7 +56,8 @@ void remote_host_name(char host_out[64]);
 
 // Logs that a call to the store failed; returns `rc`.
 int remote_log_failure(const char *event, const char *key, int rc);
-// Logs that an object is not what it must be; returns -EBADMSG.
+// Logs that an object is not what it must be, which remote_store_error() tells then; returns
+// -EBADMSG.
 int remote_log_bad(const char *key, const char *why);
 
 // A whole object, in memory or in an unlinked file of scratch. Zero-initialise with fd -1.

@@ -93,6 +93,24 @@ MUST_CHECK int remote_manifest_claim(const struct remote_place *place, struct ma
 // -errno.
 MUST_CHECK int remote_manifest_is_followed(const struct remote_place *place, uint64_t sequence);
 
+// ---- looking after what is there ----------------------------------------------------------------
+//
+// For the owner: db is as of the manifest, and its position was written by this root in db->epoch.
+// A bucket that has lost or changed something is -EBADMSG (logged; remote_store_error() tells it).
+
+// Whether the newest record is there and is ours: one GET of at most 4 KiB.
+MUST_CHECK int remote_manifest_check_head(
+    const struct remote_place *place, const struct db_record *db);
+// Whether record 1 is there and every record from the newest catalog on: one listing for each 1,000
+// of them, and two HEADs. 1 when somebody has written another one behind them. Without the catalog,
+// which *catalog_lost_out tells, readers take an older one: it is time for a new one.
+MUST_CHECK int remote_manifest_check_chain(
+    const struct remote_place *place, const struct db_record *db, bool *catalog_lost_out);
+// Whether up to `count` blobs are there, the next ones in order of their hashes from *cursor on,
+// which goes forward and round: a HEAD each.
+MUST_CHECK int remote_manifest_check_blobs(const struct remote_place *place, struct manifest *m,
+    struct db_id db, struct sha256 *cursor, unsigned count);
+
 // ---- publication --------------------------------------------------------------------------------
 
 // A record or catalog staged in a file of `scratch`.

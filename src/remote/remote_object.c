@@ -32,6 +32,7 @@ remote_log_bad(const char *key, const char *why)
     log_string(&e, "key", key);
     log_string(&e, "cause", why);
     log_end(&e);
+    remote_store_set_error("%s: %s", key, why);
     return -EBADMSG;
 }
 

@@ -318,6 +318,7 @@ fill_from_writer(struct volume *v, struct volume_status *s)
     m->publications = c.publications;
     m->checkpoint_failures = c.failures;
     m->store_reachable = c.store_reachable;
+    m->store_damaged = c.store_damaged;
     m->claimed = c.claimed && !c.fenced;
     m->lease_ttl_ms = v->config.lease_ttl_ms;
     snprintf(s->last_error, sizeof(s->last_error), "%s", c.last_error);

@@ -544,6 +544,16 @@ claim(struct volume *v, struct db_record *db, struct buffer *error)
                 v->config.source, remote_store_error(), v->config.root);
             return 0;
         }
+        // What this root holds may be all that is left.
+        if (rc == -EBADMSG) {
+            volume_say(v,
+                "%s is mounted without being claimed, because the store has lost or changed what "
+                "was "
+                "published: %s. Changes are kept in %s and are not published until that is put "
+                "right",
+                v->config.source, remote_store_error(), v->config.root);
+            return 0;
+        }
         if (rc != -ESTALE)
             return store_failed(v, error, "claim", rc);
     }

@@ -12,6 +12,7 @@
 #include "platform/clock.h"
 #include "platform/memory.h"
 #include "platform/random.h"
+#include "volume/volume_internal.h"
 
 // Folds fail from now on: staging finds a file where its directory should be.
 static void
@@ -242,6 +243,209 @@ START_TEST(an_attempt_that_began_before_is_not_the_answer)
 }
 END_TEST
 
+// ---- a bucket that loses what it had ------------------------------------------------------------
+
+#define MANIFESTS "manifests/acme/1"
+
+static void
+move_object(const struct volume_world *w, const char *from, const char *to)
+{
+    CLEANUP(memory_free_auto) char *old = memory_printf("store/%s", from);
+    CLEANUP(memory_free_auto) char *new = memory_printf("store/%s", to);
+    move_store(w, old, new);
+}
+
+// Takes `name` out of the store, or puts it back where others may have come meanwhile.
+static void
+lose(const struct volume_world *w, const char *name)
+{
+    move_object(w, name, "lost");
+}
+
+static void
+find_again(const struct volume_world *w, const char *name)
+{
+    CLEANUP(memory_free_auto) char *path = memory_printf("%s/store/%s", w->directory, name);
+    int rc = path_remove_tree(path);
+    ck_assert(rc == 0 || rc == -ENOENT || rc == -ENOTDIR);
+    move_object(w, "lost", name);
+}
+
+static bool
+is_damaged(struct volume *v)
+{
+    struct volume_status status;
+    volume_status(v, &status);
+    return status.metrics.store_damaged;
+}
+
+// The volume publishes nothing and says so, keeps what is written, and goes on when it can.
+static void
+expect_damage(struct volume_world *w, struct object_id a, uint64_t seed)
+{
+    struct generation generation;
+    struct volume_status before;
+    struct volume_status status;
+    volume_status(w->v, &before);
+    // Also when there is nothing new to publish.
+    ck_assert_int_eq(
+        volume_world_checkpoint(w->v, VOLUME_CHECKPOINT_PUBLISH, &generation), -EBADMSG);
+    for (int i = 0; i < 2; i++) {
+        volume_world_fill(w->v, a, 0, 100000, seed + (uint64_t)i);
+        ck_assert_int_eq(
+            volume_world_checkpoint(w->v, VOLUME_CHECKPOINT_PUBLISH, &generation), -EBADMSG);
+    }
+    volume_status(w->v, &status);
+    ck_assert(status.metrics.store_damaged && !status.metrics.read_only && !status.metrics.fenced);
+    ck_assert_ptr_nonnull(strstr(status.last_error, "acme/"));
+    ck_assert_uint_eq(status.metrics.published_generation, before.metrics.published_generation);
+    ck_assert_uint_ge(status.metrics.local_generation, before.metrics.local_generation + 2);
+    volume_world_expect(w->v, a, 0, 100000, seed + 1);
+}
+
+// What is in the store can be had elsewhere.
+static void
+expect_elsewhere(const struct volume_world *w, uint64_t seed)
+{
+    struct volume_world other;
+    volume_world_join(&other, w->directory);
+    volume_world_set_root(&other, "elsewhere");
+    other.config.read_only = true;
+    volume_world_open(&other);
+    volume_world_expect(other.v, volume_world_find(other.v, "a"), 0, 100000, seed);
+    volume_world_leave(&other);
+}
+
+// A volume with a catalog at record 3 and records up to 6, and a file that does not change.
+static struct object_id
+begin_world(struct volume_world *w)
+{
+    volume_world_new(w);
+    volume_world_open(w);
+    struct object_id a = volume_world_make_file(w->v, "a");
+    volume_world_fill(w->v, volume_world_make_file(w->v, "b"), 0, 100000, 1);
+    for (uint64_t i = 1; i <= 4; i++) {
+        volume_world_fill(w->v, a, 0, 100000, i);
+        volume_world_publish(w->v);
+    }
+    return a;
+}
+
+START_TEST(nothing_is_published_on_top_of_what_is_gone)
+{
+    static const char *const gone[] = {
+        MANIFESTS,
+        MANIFESTS "/record-0000000000000001",
+        MANIFESTS "/record-0000000000000004",
+        MANIFESTS "/record-0000000000000005",
+        MANIFESTS "/record-0000000000000006",
+        "checkpoints",
+    };
+    for (size_t i = 0; i < ARRAY_LENGTH(gone); i++) {
+        struct volume_world w;
+        struct object_id a = begin_world(&w);
+        lose(&w, gone[i]);
+        expect_damage(&w, a, 10);
+        find_again(&w, gone[i]);
+        volume_world_publish(w.v);
+        ck_assert(!is_damaged(w.v));
+        expect_elsewhere(&w, 11);
+        volume_world_free(&w);
+    }
+}
+END_TEST
+
+START_TEST(nothing_is_published_on_top_of_what_another_record_says)
+{
+    struct volume_world w;
+    struct object_id a = begin_world(&w);
+    lose(&w, MANIFESTS "/record-0000000000000006");
+    CLEANUP(memory_free_auto)
+    char *from = memory_printf("%s/store/" MANIFESTS "/record-0000000000000005", w.directory);
+    CLEANUP(memory_free_auto)
+    char *to = memory_printf("%s/store/" MANIFESTS "/record-0000000000000006", w.directory);
+    ck_assert_int_eq(link(from, to), 0);
+    expect_damage(&w, a, 10);
+    ck_assert_int_eq(unlink(to), 0);
+    move_object(&w, "lost", MANIFESTS "/record-0000000000000006");
+    volume_world_publish(w.v);
+    expect_elsewhere(&w, 11);
+    volume_world_free(&w);
+}
+END_TEST
+
+START_TEST(a_root_opens_when_the_bucket_has_lost_its_records)
+{
+    static const char *const gone[] = {MANIFESTS, MANIFESTS "/record-0000000000000006"};
+    for (size_t i = 0; i < ARRAY_LENGTH(gone); i++) {
+        struct volume_world w;
+        struct generation generation;
+        struct object_id a = begin_world(&w);
+        lose(&w, gone[i]);
+        volume_world_fill(w.v, a, 0, 100000, 10);
+        ck_assert_int_eq(volume_world_try_close(&w), -EBADMSG);
+        volume_world_open(&w);
+        volume_world_expect(w.v, a, 0, 100000, 10);
+        volume_world_fill(w.v, a, 0, 100000, 11);
+        ck_assert_int_eq(
+            volume_world_checkpoint(w.v, VOLUME_CHECKPOINT_PUBLISH, &generation), -EBADMSG);
+        ck_assert(is_damaged(w.v));
+        find_again(&w, gone[i]);
+        volume_world_publish(w.v);
+        ck_assert(!is_damaged(w.v));
+        expect_elsewhere(&w, 11);
+        volume_world_free(&w);
+    }
+}
+END_TEST
+
+START_TEST(a_catalog_that_is_gone_is_written_anew)
+{
+    struct volume_world w;
+    static char names[64][NAME_BYTES];
+    struct object_id a = begin_world(&w);
+    lose(&w, MANIFESTS "/catalog-0000000000000003");
+    volume_world_fill(w.v, a, 0, 100000, 10);
+    volume_world_publish(w.v);
+    ck_assert(!is_damaged(w.v));
+    size_t count = list(&w, MANIFESTS, names, ARRAY_LENGTH(names));
+    bool found = false;
+    for (size_t i = 0; i < count; i++)
+        found |= strcmp(names[i], "catalog-0000000000000007") == 0;
+    ck_assert(found);
+    expect_elsewhere(&w, 10);
+    volume_world_free(&w);
+}
+END_TEST
+
+START_TEST(looking_costs_one_request_a_publication)
+{
+    struct volume_world w;
+    struct volume_status before;
+    struct volume_status after;
+    struct object_id a = begin_world(&w);
+    for (uint64_t i = 0; i < 2; i++) {
+        struct asker x = {.w = &w};
+        bool asks = i == 1;
+        volume_status(w.v, &before);
+        volume_world_fill(w.v, a, 0, 100000, 10 + i);
+        checkpoint_request(w.v->checkpoint,
+            CHECKPOINT_REQUEST_PUBLISH | (asks ? CHECKPOINT_REQUEST_ASK_STORE : 0), note_answer,
+            &x);
+        wait_for_answer(&x);
+        ck_assert_int_eq(x.result, 0);
+        volume_status(w.v, &after);
+        const struct metrics *b = &before.metrics;
+        const struct metrics *m = &after.metrics;
+        ck_assert_uint_eq(m->put_requests - b->put_requests, 2);
+        ck_assert_uint_eq(m->get_requests - b->get_requests, 1);
+        ck_assert_uint_eq(m->list_requests - b->list_requests, asks);
+        ck_assert_uint_eq(m->head_requests - b->head_requests, asks ? 3 : 0);
+    }
+    volume_world_free(&w);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -251,6 +455,11 @@ main(void)
     ADD(a_taken_over_writer_is_told_so_also_when_it_has_nothing_new);
     ADD(what_is_published_stays_so_while_the_store_is_away);
     ADD(an_attempt_that_began_before_is_not_the_answer);
+    ADD(nothing_is_published_on_top_of_what_is_gone);
+    ADD(nothing_is_published_on_top_of_what_another_record_says);
+    ADD(a_root_opens_when_the_bucket_has_lost_its_records);
+    ADD(a_catalog_that_is_gone_is_written_anew);
+    ADD(looking_costs_one_request_a_publication);
 #undef ADD
     return unit_run(s);
 }
