@@ -428,6 +428,11 @@ checkpoint_look_at_chain(struct checkpoint *c)
     int rc = read_db(c, &p.db);
     if (rc == 0 && !p.db.fenced)
         rc = catch_up(&p);
+    lock_take(&c->lock);
+    bool claimed = c->claimed;
+    lock_release(&c->lock);
+    if (rc == 0 && claimed && !p.db.fenced)
+        rc = checkpoint_check_bucket(c, &c->options.place, &p.db, false);
     if (rc < 0 && rc != -ESTALE && rc != -ECANCELED)
         checkpoint_note_failure(c, "ownership", rc, remote_store_error());
 }

@@ -11,6 +11,9 @@
 #include "platform/random.h"
 #include "volume/volume_internal.h"
 
+// A lease that is not released runs out: not worth a long wait.
+#define LEASE_RELEASE_MS 5000u
+
 static struct volume *
 volume_new(const struct volume_config *config, const struct volume_host *host)
 {
@@ -257,8 +260,10 @@ release_lease(struct volume *v)
         return;
     int rc = manifest_read_db(r, v->db, &db);
     manifest_read_end(r);
+    struct remote_place place = v->place;
+    place.call_ms = LEASE_RELEASE_MS;
     if (rc == 0 && db.epoch > 0 && !db.fenced)
-        rc = remote_lease_write(&v->place, db.epoch, v->config.lease_ttl_ms, true);
+        rc = remote_lease_write(&place, db.epoch, v->config.lease_ttl_ms, true);
     if (rc < 0)
         log_warning(
             "volume.lease", "cannot release the lease: %s; it will run out", remote_store_error());

@@ -144,9 +144,19 @@ is_canceled(void *argument)
     return atomic_load(&v->housekeeping_canceled);
 }
 
-// Renews the lease and looks whether somebody has written the record that would be ours next.
+// Changes whenever the volume is changed or published.
+static uint64_t
+activity(struct volume *v)
+{
+    struct wal_numbers n;
+    struct checkpoint_numbers c;
+    wal_numbers(v->wal, &n);
+    checkpoint_numbers(v->checkpoint, &c);
+    return n.append.v + c.publications;
+}
+
 static void
-renew_lease(struct volume *v)
+renew_lease(struct volume *v, uint64_t mark)
 {
     struct manifest_reader *r;
     struct db_record db = {0};
@@ -154,25 +164,32 @@ renew_lease(struct volume *v)
         return;
     int rc = manifest_read_db(r, v->db, &db);
     manifest_read_end(r);
-    if (rc < 0 || db.epoch == 0)
+    if (rc < 0)
         return;
     struct remote_place place = v->place;
     place.call = (struct remote_call){.is_canceled = is_canceled, .argument = v};
-    rc = remote_lease_write(&place, db.epoch, v->config.lease_ttl_ms, false);
-    if (rc == 0)
-        rc = remote_manifest_is_followed(&place, db.remote_sequence);
-    // Our own publisher may just have written it: let the publisher find out, it reads the record.
+    rc = volume_lease_renew(&v->lease, &place, &db, mark, clock_monotonic_ms());
+    // Our own publisher may just have written a record: let the publisher find out, it reads it.
     if (rc == 1)
         checkpoint_check_owner(v->checkpoint);
     else if (rc < 0)
         log_warning("volume.lease", "cannot renew the lease: %s", remote_store_error());
 }
 
+// A volume that is not claimed has no lease; the publisher claims it when it can.
+static bool
+is_owner(struct volume *v)
+{
+    struct checkpoint_numbers c;
+    checkpoint_numbers(v->checkpoint, &c);
+    return c.claimed && !c.fenced;
+}
+
 static void
 housekeeping_run(void *argument)
 {
     struct volume *v = argument;
-    uint64_t next_renewal = clock_monotonic_ms() + v->config.lease_ttl_ms / 3;
+    volume_lease_begin(&v->lease, v->config.lease_ttl_ms, activity(v), clock_monotonic_ms());
     lock_take(&v->housekeeping_lock);
     while (!v->stopping) {
         condition_wait_until(
@@ -181,13 +198,9 @@ housekeeping_run(void *argument)
             break;
         lock_release(&v->housekeeping_lock);
         watch_log(v);
-        lock_take(&v->lock);
-        bool owner = !v->fenced;
-        lock_release(&v->lock);
-        if (owner && clock_monotonic_ms() >= next_renewal) {
-            renew_lease(v);
-            next_renewal = clock_monotonic_ms() + v->config.lease_ttl_ms / 3;
-        }
+        uint64_t mark = activity(v);
+        if (volume_lease_is_due(&v->lease, mark, clock_monotonic_ms()) && is_owner(v))
+            renew_lease(v, mark);
         lock_take(&v->housekeeping_lock);
     }
     lock_release(&v->housekeeping_lock);

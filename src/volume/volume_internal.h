@@ -17,6 +17,7 @@
 #include "store/local_store.h"
 #include "store/remote_store.h"
 #include "volume/volume.h"
+#include "volume/volume_lease.h"
 #include "wal/wal.h"
 
 // An object that is open or has lost its last name.
@@ -77,6 +78,7 @@ struct volume {
     struct thread housekeeping;
     bool housekeeping_started;
     atomic_bool housekeeping_canceled; // its calls to the store are to be given up
+    struct volume_lease lease;         // of the housekeeping thread
 };
 
 // ---- volume_view.c: the namespace, merged ------------------------------------------------------

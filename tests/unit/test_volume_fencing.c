@@ -188,6 +188,47 @@ START_TEST(a_dead_writers_lease_runs_out)
 }
 END_TEST
 
+// What the lease of the first epoch says.
+static bool
+lease_says(const struct volume_world *w, const char *text)
+{
+    BUFFER_AUTO lease = {0};
+    CLEANUP(memory_free_auto)
+    char *path = memory_printf("%s/store/manifests/acme/1/lease-0000000000000001", w->directory);
+    ck_assert_int_eq(file_read_whole(path, 1024, &lease), 0);
+    return strstr(buffer_string(&lease), text) != NULL;
+}
+
+START_TEST(an_idle_writer_that_was_taken_over_finds_out_when_it_writes)
+{
+    struct volume_world w;
+    volume_world_new(&w);
+    w.config.lease_ttl_ms = 3000;
+    volume_world_open(&w);
+    make_and_publish_a(w.v);
+    uint64_t deadline = clock_monotonic_ms() + 60000;
+    while (!lease_says(&w, "ttl_ms 3600000")) {
+        ck_assert_uint_lt(clock_monotonic_ms(), deadline);
+        clock_sleep_ms(20);
+    }
+    struct volume_world other = other_root(&w);
+    volume_world_open_fails(&other, -EBUSY);
+    other.config.takeover = true;
+    volume_world_open(&other);
+    write_a_in_place(w.v);
+    struct volume_status status;
+    do {
+        clock_sleep_ms(20);
+        volume_status(w.v, &status);
+        ck_assert_uint_lt(clock_monotonic_ms(), deadline);
+    } while (!status.metrics.fenced);
+    ck_assert(status.metrics.read_only);
+    volume_world_leave(&other);
+    ck_assert_int_eq(volume_world_try_close(&w), -ESTALE);
+    volume_world_free(&w);
+}
+END_TEST
+
 START_TEST(a_writers_own_root_needs_no_patience)
 {
     struct volume_world w;
@@ -217,6 +258,7 @@ main(void)
     ADD(the_first_changes_of_a_volume_are_not_thrown_away_unasked);
     ADD(a_root_that_never_changed_anything_follows_without_asking);
     ADD(a_dead_writers_lease_runs_out);
+    ADD(an_idle_writer_that_was_taken_over_finds_out_when_it_writes);
     ADD(a_writers_own_root_needs_no_patience);
 #undef ADD
     return unit_run(s);
