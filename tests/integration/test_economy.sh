@@ -47,30 +47,34 @@ run_store() { # STORE
     volume_checkpoint "$v"
     after=$(counters "$v")
     difference "$before" "$after"
-    assert_at_most 3 $((D_PUT + D_GET + D_HEAD + D_LIST + D_DELETE)) "requests for one small checkpoint"
+    assert_at_most 3 $((D_PUT + D_DELETE)) "requests that write for one small checkpoint"
+    # Of one that is asked for: whether all is still there on which it builds (doc/remote_manifest.md).
+    assert_at_most 1 "$D_LIST" "listings for one small checkpoint"
+    assert_at_most 4 $((D_GET + D_HEAD)) "GET and HEAD requests for one small checkpoint"
     assert_at_most 65535 "$D_WRITTEN" "bytes uploaded for one small checkpoint"
 
-    step "$1: a checkpoint of nothing costs nothing"
+    step "$1: a checkpoint of nothing costs a look at what is there"
     before=$(counters "$v")
     generation=$(volume_status "$v" .published_generation)
     volume_checkpoint "$v"
     difference "$before" "$(counters "$v")"
-    assert_equal 0 $((D_PUT + D_GET + D_HEAD + D_LIST + D_DELETE)) "requests for an empty checkpoint"
+    assert_equal 0 $((D_PUT + D_DELETE)) "requests that write for an empty checkpoint"
+    assert_at_most 5 $((D_GET + D_HEAD + D_LIST)) "requests for an empty checkpoint"
     assert_equal "$generation" "$(volume_status "$v" .published_generation)" "the published generation"
     volume_unmount "$v"
 
-    step "$1: an idle volume renews its lease and does nothing else"
+    step "$1: an idle volume renews its lease now and then and does nothing else"
     volume_mount "$v" lease_ttl=3s,checkpoint_interval=500ms
     volume_checkpoint "$v"
     before=$(counters "$v")
     generation=$(volume_status "$v" .published_generation)
     sleep 7 # what is measured is this time
     difference "$before" "$(counters "$v")"
-    # Three renewals in each ttl would already be many.
-    renewals=$((7 + 1))
-    assert_at_least 2 "$D_PUT" "lease renewals in 7 s with a lease of 3 s"
+    # The first finds that nothing happens and is good for an hour. One may come before, when the
+    # checkpoint counts as activity.
+    renewals=2
     assert_at_most "$renewals" "$D_PUT" "PUT requests of an idle volume in 7 s"
-    assert_at_most "$renewals" $((D_GET + D_HEAD)) "GET and HEAD requests of an idle volume in 7 s"
+    assert_at_most $((2 * renewals)) $((D_GET + D_HEAD)) "GET and HEAD requests of an idle volume in 7 s"
     assert_equal 0 $((D_LIST + D_DELETE)) "LIST and DELETE requests of an idle volume"
     assert_at_most 8192 "$D_WRITTEN" "bytes written by an idle volume in 7 s"
     assert_equal "$generation" "$(volume_status "$v" .published_generation)" "the published generation"

@@ -27,4 +27,56 @@ errors_of_old() {
     umount "${V_ROOT[full]}"
 }
 
+# checkpoint_fails NAME REGEX: the command fails and says so.
+checkpoint_fails() {
+    ! "$CKPTCTL" checkpoint "${V_MNT[$1]}" >"$WORK/out" 2>"$WORK/error" ||
+        fail "a checkpoint says: $(cat "$WORK/out")"
+    grep -qE "$2" "$WORK/error" || fail "a checkpoint says: $(cat "$WORK/error")"
+}
+
+lost_records() {
+    step "a bucket that has lost a record gets nothing more, and everybody is told"
+    volume_new lost file
+    volume_mount lost create,checkpoint_interval=0
+    local mnt=${V_MNT[lost]} i record
+    for i in 1 2 3; do
+        echo "$i" >"$mnt/$i"
+        volume_checkpoint lost
+    done
+    record=$(find "${V_DIRECTORY[lost]}" -name 'record-*' | sort | tail -n 2 | head -n 1)
+    mv "$record" "$WORK/record"
+    echo 4 >"$mnt/4"
+    checkpoint_fails lost "$(basename "$record"): the record is gone"
+    checkpoint_fails lost "$(basename "$record"): the record is gone"
+    "$CKPTCTL" status "$mnt" | grep -q '^store *damaged' || fail "the status does not say it"
+    assert_equal true "$(volume_status lost .store_damaged)" "store_damaged in JSON"
+    volume_logged lost store.damaged || fail "the log does not say it"
+    volume_kill9 lost
+    volume_mount lost checkpoint_interval=0
+    assert_equal 4 "$(cat "$mnt/4")" "what was written after that"
+    checkpoint_fails lost "$(basename "$record"): the record is gone"
+    mv "$WORK/record" "$record"
+    volume_checkpoint lost
+    volume_unmount lost
+    rm -rf "${V_ROOT[lost]}"
+    volume_mount lost checkpoint_interval=0
+    assert_equal "1 2 3 4" "$(cat "$mnt"/* | tr '\n' ' ' | sed 's/ $//')" "what the bucket holds"
+    volume_unmount lost
+}
+
+taken_over() {
+    step "a writer that was taken over says so also when it has nothing new"
+    volume_new first file
+    volume_mount first create,checkpoint_interval=0
+    echo 1 >"${V_MNT[first]}/1"
+    volume_checkpoint first
+    volume_other_root second first
+    volume_mount second checkpoint_interval=0,takeover
+    checkpoint_fails first "took the volume over"
+    checkpoint_fails first "took the volume over"
+    volume_unmount second
+}
+
 errors_of_old
+lost_records
+taken_over
