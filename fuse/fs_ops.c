@@ -128,6 +128,7 @@ fs_init(struct fs *fs, const struct fs_settings *settings, struct volume *volume
     fs->kernel_cache = kernel_cache;
     seeker_init(&fs->seeker, volume, kernel_cache);
     cold_pool_init(&fs->cold, &cold_requests_ops, COLD_THREADS_MAX, settings->read_deadline_ms);
+    direct_writes_init(&fs->direct_writes, kernel_cache);
     lock_init(&fs->lock, "fs", LOCK_RANK_FUSE);
     condition_init(&fs->idle);
 }
@@ -139,6 +140,7 @@ fs_destroy(struct fs *fs)
     lock_destroy(&fs->lock);
     cold_pool_destroy(&fs->cold);
     seeker_destroy(&fs->seeker);
+    direct_writes_destroy(&fs->direct_writes);
     tickets_destroy(&fs->tickets);
 }
 
@@ -165,6 +167,7 @@ fs_drain(struct fs *fs)
     fuse_req_t req;
     seeker_stop(&fs->seeker);
     cold_pool_stop(&fs->cold);
+    direct_writes_stop(&fs->direct_writes);
     // The checkpoints themselves go on; volume_close waits for them.
     while ((req = ticket_take_any_request(&fs->tickets))) {
         fuse_reply_err(req, ENOTCONN);

@@ -15,6 +15,7 @@
 
 #include "fuse/ckptfs_ioctl.h"
 #include "fuse/cold_pool.h"
+#include "fuse/direct_writes.h"
 #include "fuse/kernel_cache.h"
 #include "fuse/seek.h"
 #include "fuse/ticket.h"
@@ -45,6 +46,7 @@ struct fs {
     struct kernel_cache *kernel_cache;
     struct seeker seeker;
     struct cold_pool cold; // see cold_requests.h
+    struct direct_writes direct_writes;
     struct lock lock;      // protects `deferred`
     struct condition idle; // `deferred` has become 0
     uint64_t deferred;     // requests that are answered after their handler has returned

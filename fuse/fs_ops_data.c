@@ -55,7 +55,8 @@ close_object(struct fs *fs, struct object_id object, const struct fuse_file_info
 }
 
 static int
-open_object(fuse_req_t req, struct object_id object, bool truncate, struct fuse_file_info *fi)
+open_object(
+    fuse_req_t req, struct object_id object, bool is_new, bool truncate, struct fuse_file_info *fi)
 {
     struct fs *fs = fs_of(req);
     int rc = 0;
@@ -66,7 +67,7 @@ open_object(fuse_req_t req, struct object_id object, bool truncate, struct fuse_
     if (rc != 0)
         return rc;
     if (is_writer(fi))
-        kernel_cache_note_writer(fs->kernel_cache, object);
+        kernel_cache_note_writer(fs->kernel_cache, object, is_new);
     if (truncate)
         rc = truncate_at_open(req, object);
     if (rc != 0) {
@@ -82,7 +83,7 @@ void
 fs_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
     struct fs *fs = fs_of(req);
-    int rc = open_object(req, object_of(ino), (fi->flags & O_TRUNC) != 0, fi);
+    int rc = open_object(req, object_of(ino), false, (fi->flags & O_TRUNC) != 0, fi);
     if (rc != 0)
         fs_reply_result(req, rc);
     else if (fuse_reply_open(req, fi) == -ENOENT)
@@ -115,7 +116,7 @@ create_object(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
         rc = find_file(fs, object_of(parent), name, attributes_out);
     bool truncate = exists && (fi->flags & O_TRUNC);
     if (rc == 0)
-        rc = open_object(req, attributes_out->object, truncate, fi);
+        rc = open_object(req, attributes_out->object, !exists, truncate, fi);
     if (rc == 0 && truncate)
         attributes_out->inode.size = 0;
     return rc;
@@ -155,6 +156,8 @@ fs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_f
     struct volume_read_context context = {
         .call = {.local_only = true}, .keep_atime = (fi->flags & O_NOATIME) != 0};
     uint8_t *data = fs_scratch(size);
+    if (!direct_writes_is_direct(fi))
+        kernel_cache_note_pages(fs_of(req)->kernel_cache, object_of(ino));
     int64_t n = offset < 0 ? -EINVAL
                            : volume_read(fs_of(req)->volume, object_of(ino), (uint64_t)offset, size,
                                  data, &context);
@@ -189,14 +192,20 @@ fs_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t of
     struct fuse_file_info *fi)
 {
     struct fs *fs = fs_of(req);
+    bool direct = direct_writes_is_direct(fi);
+    if (!direct)
+        kernel_cache_note_pages(fs->kernel_cache, object_of(ino));
     int rc = offset < 0 ? -EINVAL
                         : volume_write(fs->volume, object_of(ino), (uint64_t)offset,
                               (const uint8_t *)data, size, write_flags(req, fi));
     if (rc != 0 && fi->writepage)
         kernel_cache_note_refusal(fs->kernel_cache);
+    bool sync = !fi->writepage && (fs->settings.sync_writes || (fi->flags & (O_SYNC | O_DSYNC)));
     if (rc != 0)
         fs_reply_result(req, rc);
-    else if (!fi->writepage && (fs->settings.sync_writes || (fi->flags & (O_SYNC | O_DSYNC))))
+    else if (direct)
+        direct_writes_answer(&fs->direct_writes, req, object_of(ino), (uint64_t)offset, size, sync);
+    else if (sync)
         fs_reply_after_sync(req, (int64_t)size);
     else
         fuse_reply_write(req, size);

@@ -8,12 +8,19 @@
 #include <string.h>
 
 #include "fuse/mount.h"
+#include "platform/log.h"
 #include "platform/memory.h"
+
+// After so many writes past the kernel's cache without a request through it, all of the object is
+// dropped from it, so that the writes that follow cost nothing more.
+#define DIRECT_WRITES_UNTIL_ALL 256u
 
 struct writer {
     struct hash_node node;
     struct object_id object;
     uint64_t opens;
+    bool has_pages;         // in the kernel's cache, perhaps
+    unsigned direct_writes; // since the kernel was last known to use its cache
 };
 
 void
@@ -49,13 +56,15 @@ find_writer_locked(struct kernel_cache *k, struct object_id object)
 }
 
 void
-kernel_cache_note_writer(struct kernel_cache *k, struct object_id object)
+kernel_cache_note_writer(struct kernel_cache *k, struct object_id object, bool is_new)
 {
     lock_take(&k->lock);
     struct writer *w = find_writer_locked(k, object);
     if (!w) {
         w = memory_alloc_zero(sizeof(*w));
         w->object = object;
+        w->has_pages = !is_new;
+        w->direct_writes = DIRECT_WRITES_UNTIL_ALL;
         hash_table_insert(&k->writers, &w->node, hash_u64(object.v));
     }
     w->opens++;
@@ -81,6 +90,45 @@ kernel_cache_has_writer(struct kernel_cache *k, struct object_id object)
     bool has = find_writer_locked(k, object) != NULL;
     lock_release(&k->lock);
     return has;
+}
+
+void
+kernel_cache_note_pages(struct kernel_cache *k, struct object_id object)
+{
+    lock_take(&k->lock);
+    struct writer *w = find_writer_locked(k, object);
+    if (w) {
+        w->has_pages = true;
+        w->direct_writes = 0;
+    }
+    lock_release(&k->lock);
+}
+
+enum kernel_cache_stale
+kernel_cache_note_direct_write(struct kernel_cache *k, struct object_id object)
+{
+    enum kernel_cache_stale stale = KERNEL_CACHE_STALE_RANGE;
+    lock_take(&k->lock);
+    struct writer *w = find_writer_locked(k, object);
+    if (w && !w->has_pages) {
+        stale = KERNEL_CACHE_STALE_NOTHING;
+    } else if (w && w->direct_writes++ >= DIRECT_WRITES_UNTIL_ALL) {
+        // Before the dropping: whatever is read from now on is new, or noted again.
+        w->has_pages = false;
+        stale = KERNEL_CACHE_STALE_ALL;
+    }
+    lock_release(&k->lock);
+    return stale;
+}
+
+void
+kernel_cache_drop(struct kernel_cache *k, struct object_id object, uint64_t offset, uint64_t length)
+{
+    int rc = fuse_lowlevel_notify_inval_inode(k->session, object.v, (off_t)offset, (off_t)length);
+    // Not cached; written to meanwhile; no connection any more.
+    if (rc != 0 && rc != -ENOENT && rc != -EBUSY && rc != -ENODEV)
+        log_warning(
+            "fuse.drop_failed", "object %llu: %s", (unsigned long long)object.v, strerror(-rc));
 }
 
 static uint64_t *

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the kernel holds back: pages of its write-back cache, and pages written through mappings.
 // A file that nobody has open for writing has none: the kernel writes them back before it releases
-// the open file. So the files that are open for writing are remembered here.
+// the open file. So the files that are open for writing are remembered here, and of each whether
+// the kernel may have cached something of it, for writes that go past that cache.
 #ifndef CKPTFS_FUSE_KERNEL_CACHE_H
 #define CKPTFS_FUSE_KERNEL_CACHE_H
 
@@ -28,13 +29,29 @@ struct kernel_cache {
 void kernel_cache_init(struct kernel_cache *k, struct mount *mount);
 void kernel_cache_destroy(struct kernel_cache *k);
 
-void kernel_cache_note_writer(struct kernel_cache *k, struct object_id object);
+// `is_new`: it was made just now, so the kernel has nothing of it.
+void kernel_cache_note_writer(struct kernel_cache *k, struct object_id object, bool is_new);
 void kernel_cache_forget_writer(struct kernel_cache *k, struct object_id object);
 bool kernel_cache_has_writer(struct kernel_cache *k, struct object_id object);
 
 // The kernel's write-back of some pages was answered with an error. The kernel has given them up
 // and tells those who have the file open.
 void kernel_cache_note_refusal(struct kernel_cache *k);
+// The kernel asks for data of the object, or sends some, that it keeps in its cache. Called before
+// the data is looked at.
+void kernel_cache_note_pages(struct kernel_cache *k, struct object_id object);
+// A write past the cache has been done: what has to be dropped of the object before it is answered.
+enum kernel_cache_stale {
+    KERNEL_CACHE_STALE_NOTHING, // the kernel has no pages
+    KERNEL_CACHE_STALE_RANGE,   // it uses its cache: the range of the write
+    KERNEL_CACHE_STALE_ALL,     // it has not for a while: everything, and later writes find nothing
+};
+enum kernel_cache_stale kernel_cache_note_direct_write(
+    struct kernel_cache *k, struct object_id object);
+// Drops the pages of a range from the kernel's cache (length 0: of all from the offset on); waits
+// for reads of them that are on their way and writes back what is dirty. Not from a worker.
+void kernel_cache_drop(
+    struct kernel_cache *k, struct object_id object, uint64_t offset, uint64_t length);
 
 // Makes the kernel hand over what was written before the call, to the object or to all, and waits
 // until the daemon has answered for it. 0, or -errno: some of it may not have come. Not from a

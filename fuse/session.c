@@ -186,8 +186,9 @@ unmount_and_stop(struct session *s)
         s->mount.path, buffer_string(&why));
     // Logged where it fails; what the kernel keeps is lost then, as in a crash.
     rc = kernel_cache_flush(&s->kernel_cache);
-    // What it does needs the workers.
+    // What they do needs the workers.
     seeker_stop(&s->fs.seeker);
+    direct_writes_stop(&s->fs.direct_writes);
     mount_end_serving(&s->mount);
     stop_loop(s);
 }
@@ -288,9 +289,12 @@ serve(struct session *s, struct buffer *error)
     s->kernel_cache.session = s->fuse;
     rc = seeker_start(&s->fs.seeker);
     if (rc == 0)
+        rc = direct_writes_start(&s->fs.direct_writes);
+    if (rc == 0)
         rc = thread_start(&control_thread, "control", control, s);
     if (rc != 0) {
         seeker_stop(&s->fs.seeker);
+        direct_writes_stop(&s->fs.direct_writes);
         buffer_printf(error, "start %s: cannot start a thread: %s", s->mount.path, strerror(-rc));
         fuse_session_unmount(s->fuse);
         workers_free(s->workers);
