@@ -117,13 +117,14 @@ print_identity(
         buffer_printf(
             out, "%-14s by this mount, writer epoch %" PRIu64 "\n", "claimed", (uint64_t)s->epoch);
     else if (!(s->flags & (CKPTFS_STATUS_READ_ONLY | CKPTFS_STATUS_FENCED)))
-        line(
-            out, "claimed", "no: the store could not be reached; another host may take the volume");
+        line(out, "claimed",
+            metric(metrics, "store_damaged")
+                ? "no: the store is damaged; another host may take the volume"
+                : "no: the store could not be reached; another host may take the volume");
     if (metric(metrics, "store_damaged"))
         line(out, "store",
-            "damaged: it has lost or changed what was published; nothing more is published, "
-            "changes "
-            "are kept in the root");
+            "damaged: it has lost or changed what was published. Nothing more is published; "
+            "changes are kept in the root");
     else
         line(
             out, "store", s->flags & CKPTFS_STATUS_STORE_REACHABLE ? "reachable" : "not reachable");

@@ -77,6 +77,38 @@ taken_over() {
     volume_unmount second
 }
 
+# The same bytes come again under another key while nobody knows that the first one was published.
+content_again() {
+    step "content that comes again is in the bucket under the key that the bucket names"
+    volume_new again file read_deadline=2s
+    MOUNT_ENVIRONMENT=("CKPTFS_CRASH_AT=checkpoint.published_remotely")
+    volume_mount again create,checkpoint_interval=0
+    local mnt=${V_MNT[again]} faults=$WORK/again.faults
+    head -c 4096 /dev/urandom >"$WORK/first"
+    head -c 4096 /dev/urandom >"$WORK/other"
+    cp "$WORK/first" "$mnt/file"
+    ! "$CKPTCTL" checkpoint "$mnt" >/dev/null 2>&1 || fail "a daemon that dies answers"
+    volume_crashed again 30 "the crash after the record"
+    echo outage >"$faults"
+    MOUNT_ENVIRONMENT=("CKPTFS_STORE_FAULTS=$faults")
+    volume_mount again checkpoint_interval=0
+    local content
+    for content in other first; do
+        dd if="$WORK/$content" of="$mnt/file" conv=notrunc status=none
+        volume_checkpoint again --local
+    done
+    : >"$faults"
+    volume_checkpoint again
+    volume_checkpoint again
+    volume_unmount again
+    MOUNT_ENVIRONMENT=()
+    rm -rf "${V_ROOT[again]}"
+    volume_mount again checkpoint_interval=0
+    assert_same_file "$WORK/first" "$mnt/file" "the file from the bucket alone"
+    volume_unmount again
+}
+
 errors_of_old
+content_again
 lost_records
 taken_over

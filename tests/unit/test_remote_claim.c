@@ -216,6 +216,7 @@ struct skewed_store {
     struct remote_store_ops ops;
     int64_t skew_ms;
     const struct buffer *late; // what is created in the place of the next record
+    const char *hidden;        // keys with this in them are missing in listings
 };
 
 static struct remote_store *
@@ -260,7 +261,16 @@ static int
 skewed_list(struct remote_store *s, const char *prefix, const char *after, size_t limit,
     struct remote_listing *out, const struct remote_call *call)
 {
-    return remote_store_list_blobs(inner_of(s), prefix, after, limit, out, call);
+    const char *hidden = CONTAINER_OF(s, struct skewed_store, base)->hidden;
+    int rc = remote_store_list_blobs(inner_of(s), prefix, after, limit, out, call);
+    size_t kept = 0;
+    for (size_t i = 0; i < out->count; i++)
+        if (hidden && strstr(out->entries[i].key, hidden))
+            free(out->entries[i].key);
+        else
+            out->entries[kept++] = out->entries[i];
+    out->count = kept;
+    return rc;
 }
 
 static void
@@ -677,6 +687,85 @@ START_TEST(claim_notices_a_bucket_that_was_set_back)
 }
 END_TEST
 
+// ---- looking after the bucket -------------------------------------------------------------------
+
+static void
+remove_record(uint64_t number)
+{
+    char *path = world_path(&world, "record-", number);
+    ck_assert_int_eq(unlink(path), 0);
+    free(path);
+}
+
+START_TEST(what_a_listing_lacks_is_gone_only_when_it_cannot_be_had)
+{
+    static const uint64_t numbers[] = {1, 3, 5, 6};
+    struct skewed_store skewed;
+    bool lost;
+    root_begin(&one);
+    for (int i = 0; i < 4; i++) {
+        root_fold(&one, 0);
+        ck_assert_int_eq(root_publish(&one), 0);
+    }
+    skewed_open(&skewed);
+    one.place.store = &skewed.base;
+    ck_assert_int_eq(remote_manifest_check_chain(&one.place, &one.db, &lost), 0);
+    for (size_t i = 0; i < ARRAY_LENGTH(numbers); i++) {
+        BUFFER_AUTO record = {0};
+        char name[32];
+        snprintf(name, sizeof(name), "record-%016" PRIx64, numbers[i]);
+        skewed.hidden = name;
+        ck_assert_int_eq(remote_manifest_check_chain(&one.place, &one.db, &lost), 0);
+        skewed.hidden = NULL;
+        world_read(&world, "record-", numbers[i], &record);
+        remove_record(numbers[i]);
+        ck_assert_int_eq(remote_manifest_check_chain(&one.place, &one.db, &lost), -EBADMSG);
+        world_write(&world, "record-", numbers[i], record.data, record.length);
+    }
+    skewed.hidden = "/record-";
+    ck_assert_int_eq(remote_manifest_check_chain(&one.place, &one.db, &lost), 0);
+}
+END_TEST
+
+START_TEST(looking_tells_damage_from_another_writer_and_from_an_outage)
+{
+    BUFFER_AUTO record = {0};
+    bool lost;
+    root_begin(&one);
+    root_fold(&one, 0);
+    ck_assert_int_eq(root_publish(&one), 0);
+    ck_assert_int_eq(remote_manifest_write_catalog(&one.place, one.m, one.db.id), 0);
+    ck_assert_int_eq(manifest_find_db(one.m, one.db.place, "acme", 1, &one.db), 0);
+    ck_assert_int_eq(remote_manifest_check_head(&one.place, &one.db), 0);
+    ck_assert_int_eq(remote_manifest_check_chain(&one.place, &one.db, &lost), 0);
+    ck_assert(!lost);
+    char *catalog = world_path(&world, "catalog-", 3);
+    ck_assert_int_eq(unlink(catalog), 0);
+    free(catalog);
+    ck_assert_int_eq(remote_manifest_check_chain(&one.place, &one.db, &lost), 0);
+    ck_assert(lost);
+    // Each bit of the newest record counts.
+    world_read(&world, "record-", 3, &record);
+    for (size_t i = 0; i < record.length; i += 11) {
+        record.data[i] ^= 0x40;
+        world_write(&world, "record-", 3, record.data, record.length);
+        ck_assert_int_eq(remote_manifest_check_head(&one.place, &one.db), -EBADMSG);
+        record.data[i] ^= 0x40;
+    }
+    world_write(&world, "record-", 3, record.data, 0);
+    ck_assert_int_eq(remote_manifest_check_head(&one.place, &one.db), -EBADMSG);
+    world_write(&world, "record-", 3, record.data, record.length);
+    fault_store_set_outage(world.faults, true);
+    ck_assert_int_eq(remote_manifest_check_head(&one.place, &one.db), -EAGAIN);
+    ck_assert_int_eq(remote_manifest_check_chain(&one.place, &one.db, &lost), -EAGAIN);
+    fault_store_set_outage(world.faults, false);
+    root_import(&two);
+    ck_assert_int_eq(root_claim(&two, true, NULL), 0);
+    ck_assert_int_eq(remote_manifest_check_head(&one.place, &one.db), 0);
+    ck_assert_int_eq(remote_manifest_check_chain(&one.place, &one.db, &lost), 1);
+}
+END_TEST
+
 START_TEST(claim_costs_few_requests)
 {
     root_begin(&one);
@@ -705,6 +794,8 @@ main(void)
         tcase_add_test(c, t);                                                                      \
         suite_add_tcase(s, c);                                                                     \
     } while (0)
+    ADD(what_a_listing_lacks_is_gone_only_when_it_cannot_be_had);
+    ADD(looking_tells_damage_from_another_writer_and_from_an_outage);
     ADD(claim_opens_an_epoch);
     ADD(lease_text_can_be_read_by_people);
     ADD(fresh_lease_keeps_others_away);
