@@ -336,18 +336,32 @@ record_publication(struct publication *p)
     return 0;
 }
 
+// The one that was staged with the record; one that was lost is replaced when no newer generation
+// is in the way, or by the next that is due.
+static void
+write_catalog(struct publication *p)
+{
+    struct checkpoint *c = p->c;
+    const struct remote_place *place = &c->options.place;
+    int rc = 0;
+    if (p->staged.catalog)
+        rc = remote_manifest_put_catalog(
+            place, c->options.manifest, c->options.db, p->staged.catalog);
+    else if (c->catalog_lost)
+        rc = remote_manifest_write_catalog(place, c->options.manifest, c->options.db);
+    else
+        return;
+    c->catalog_lost &= rc < 0;
+    if (rc < 0 && rc != -EAGAIN)
+        log_warning("catalog.failed", "cannot write a catalog: %s", remote_store_error());
+}
+
 static void
 clean_up(struct publication *p)
 {
     struct checkpoint *c = p->c;
     checkpoint_set_publish_phase(c, CHECKPOINT_PHASE_CLEANING);
-    if (read_db(c, &p->db) == 0 && (c->catalog_lost || remote_manifest_catalog_due(&p->db))) {
-        int rc =
-            remote_manifest_write_catalog(&c->options.place, c->options.manifest, c->options.db);
-        c->catalog_lost &= rc < 0;
-        if (rc < 0 && rc != -EAGAIN)
-            log_warning("catalog.failed", "cannot write a catalog: %s", remote_store_error());
-    }
+    write_catalog(p);
     struct log_event e;
     log_begin(&e, LOG_LEVEL_INFO, "checkpoint.cleaned_up");
     log_u64(&e, "job_id", p->job_id);

@@ -12,8 +12,9 @@
 
 #include "format/record_codec.h"
 
-#define CHANGE_VERSION      1u
+#define CHANGE_VERSION      1u // of all kinds but PUT_BLOB, which has a version 2 as well
 #define CHANGE_HEADER_BYTES 8u
+#define CHANGE_KIND_MAX     CHANGE_FORGET_BLOB
 // The longest body is an xattr's.
 #define CHANGE_BODY_MAX (8u + 1u + XATTR_NAME_BYTES_MAX + 4u + XATTR_VALUE_BYTES_MAX)
 
@@ -84,12 +85,24 @@ encode_body(const struct change *c, struct buffer *out)
         break;
     case CHANGE_PUT_BLOB:
         buffer_append(out, c->blob.hash.b, sizeof(c->blob.hash.b));
-        record_encode_blob(&c->blob, out);
+        record_encode_blob(&c->blob, record_blob_version(&c->blob), out);
         break;
     case CHANGE_PUT_COUNTERS:
         record_encode_counters(&c->counters, out);
         break;
+    case CHANGE_FORGET_BLOB:
+        buffer_append(out, c->forgotten.hash.b, sizeof(c->forgotten.hash.b));
+        buffer_append(out, c->forgotten.checkpoint_id.b, sizeof(c->forgotten.checkpoint_id.b));
+        buffer_append_le64(out, c->forgotten.generation.v);
+        break;
     }
+}
+
+// There is one way to write a change: version 2 only where version 1 cannot say it.
+static uint8_t
+version_of(const struct change *c)
+{
+    return c->kind == CHANGE_PUT_BLOB ? (uint8_t)record_blob_version(&c->blob) : CHANGE_VERSION;
 }
 
 void
@@ -97,7 +110,7 @@ change_encode(const struct change *c, struct buffer *out)
 {
     size_t start = out->length;
     buffer_append_u8(out, (uint8_t)c->kind);
-    buffer_append_u8(out, CHANGE_VERSION);
+    buffer_append_u8(out, version_of(c));
     buffer_append_le16(out, 0);
     buffer_append_le32(out, 0);
     encode_body(c, out);
@@ -128,7 +141,7 @@ read_delta_key(struct byte_reader *r, struct chunk_delta *d)
 }
 
 static void
-read_body(struct byte_reader *r, struct change *c)
+read_body(struct byte_reader *r, unsigned version, struct change *c)
 {
     switch (c->kind) {
     case CHANGE_PUT_INODE:
@@ -176,11 +189,16 @@ read_body(struct byte_reader *r, struct change *c)
         return;
     case CHANGE_PUT_BLOB:
         read_copy(r, c->blob.hash.b, sizeof(c->blob.hash.b));
-        record_read_blob(r, &c->blob);
+        record_read_blob(r, version, &c->blob);
         return;
     case CHANGE_PUT_COUNTERS:
         if (!record_decode_counters(r, &c->counters))
             r->bad = true;
+        return;
+    case CHANGE_FORGET_BLOB:
+        read_copy(r, c->forgotten.hash.b, sizeof(c->forgotten.hash.b));
+        read_copy(r, c->forgotten.checkpoint_id.b, sizeof(c->forgotten.checkpoint_id.b));
+        c->forgotten.generation.v = read_le64(r);
         return;
     }
     r->bad = true;
@@ -249,6 +267,7 @@ change_is_valid(const struct change *c)
     case CHANGE_PUT_BLOB:
         return record_blob_is_valid(&c->blob);
     case CHANGE_PUT_COUNTERS:
+    case CHANGE_FORGET_BLOB:
         return true;
     }
     return false;
@@ -266,11 +285,59 @@ change_decode(struct byte_reader *r, struct change *change_out)
     if (length > CHANGE_BODY_MAX)
         r->bad = true;
     const uint8_t *body = read_bytes(r, length);
-    if (!body || version != CHANGE_VERSION || reserved != 0)
+    if (!body || kind == 0 || version == 0)
+        return -EBADMSG;
+    if (kind > CHANGE_KIND_MAX || version > (kind == CHANGE_PUT_BLOB ? 2 : CHANGE_VERSION))
+        return -ENOTSUP;
+    if (reserved != 0)
         return -EBADMSG;
     struct byte_reader fields = byte_reader_over(body, length);
-    read_body(&fields, change_out);
-    if (fields.bad || byte_reader_left(&fields) != 0 || !change_is_valid(change_out))
+    read_body(&fields, version, change_out);
+    if (fields.bad || byte_reader_left(&fields) != 0 || version != version_of(change_out) ||
+        !change_is_valid(change_out))
         return -EBADMSG;
     return 0;
+}
+
+// ---- order --------------------------------------------------------------------------------------
+
+static void
+append_be64(struct buffer *out, uint64_t v)
+{
+    put_be64(buffer_extend(out, sizeof(v)), v);
+}
+
+static void
+append_pair(struct buffer *out, uint64_t a, uint64_t b)
+{
+    append_be64(out, a);
+    append_be64(out, b);
+}
+
+void
+change_key(const struct change *c, struct buffer *key_out)
+{
+    switch (c->kind) {
+    case CHANGE_PUT_INODE:
+        append_be64(key_out, c->object.v);
+        break;
+    case CHANGE_PUT_DIRENT:
+        append_pair(key_out, c->dirent.parent.v, c->dirent.cookie);
+        break;
+    case CHANGE_PUT_XATTR:
+        append_be64(key_out, c->xattr.object.v);
+        buffer_append(key_out, c->xattr.name, c->xattr.name_length);
+        break;
+    case CHANGE_PUT_CHUNK:
+        append_pair(key_out, c->chunk.object.v, c->chunk.index.v);
+        break;
+    case CHANGE_PUT_DELTA:
+        append_pair(key_out, c->delta.chunk.v, c->delta.generation.v);
+        break;
+    case CHANGE_PUT_BLOB:
+        buffer_append(key_out, c->blob.hash.b, sizeof(c->blob.hash.b));
+        break;
+    default:
+        break;
+    }
 }

@@ -27,6 +27,7 @@ enum change_kind {
     CHANGE_DELETE_DELTA = 12, // delta: chunk, generation
     CHANGE_PUT_BLOB = 13,     // blob (residency and references are not encoded)
     CHANGE_PUT_COUNTERS = 14, // counters
+    CHANGE_FORGET_BLOB = 15,  // forgotten: the object is not kept for anybody any more
 };
 
 struct change {
@@ -42,6 +43,7 @@ struct change {
         struct chunk_delta delta;
         struct blob_record blob;
         struct db_counters counters;
+        struct blob_identity forgotten;
     };
 };
 
@@ -53,10 +55,16 @@ bool change_is_valid(const struct change *c);
 
 void change_encode(const struct change *c, struct buffer *out);
 
-// Decodes the next change; names, link targets and values point into the reader's bytes. 0, or
-// -EBADMSG when bytes are missing or left over, or the change is not valid: then `change_out` has
-// what could be read, and the reader stands behind the change unless r->bad says that nobody knows
-// where it ends.
+// Decodes the next change; names, link targets and values point into the reader's bytes. 0;
+// -ENOTSUP for a kind or a version of a kind that is newer than this program; or -EBADMSG when
+// bytes are missing or left over, or the change is not valid. After an error `change_out` has what
+// could be read, and the reader stands behind the change unless r->bad says that nobody knows where
+// it ends.
 MUST_CHECK int change_decode(struct byte_reader *r, struct change *change_out);
+
+// Appends the key in whose order the changes of this kind stand in a catalog; keys compare as
+// bytes, a shorter one before those that it begins. Kinds of which a catalog has no row have the
+// empty key.
+void change_key(const struct change *c, struct buffer *key_out);
 
 #endif

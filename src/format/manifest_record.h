@@ -4,7 +4,9 @@
 // footer with the SHA-256 of all before it. Records form a chain: each has a sequence number one
 // above its predecessor's and the SHA-256 of the predecessor's bytes. A catalog is the same thing
 // holding the whole state, made for a reader who does not want the records before it. Pure;
-// streaming, so that memory does not depend on how large a catalog is. Layout in doc/format.md.
+// streaming, so that memory does not depend on how large a catalog is. In a catalog the changes of
+// each kind stand in the order of their keys, and an index tells where (manifest_index.h), so that
+// it can be read in part. Layout in doc/format.md.
 #ifndef CKPTFS_FORMAT_MANIFEST_RECORD_H
 #define CKPTFS_FORMAT_MANIFEST_RECORD_H
 
@@ -20,8 +22,17 @@ enum manifest_record_kind {
     MANIFEST_RECORD_CATALOG = 4,    // not part of the chain: the state after record `sequence`
 };
 
+// Where a volume comes from, if it was made out of another.
+struct volume_parent {
+    struct uuid volume;
+    uint64_t sequence;  // of the parent's record
+    struct sha256 hash; // of that record's bytes
+    struct generation generation;
+};
+
 struct manifest_record_header {
     enum manifest_record_kind kind;
+    unsigned version; // told by the reader; the writer writes the newest
     uint64_t sequence;
     uint64_t epoch;
     struct uuid volume;     // same in all records of a volume
@@ -34,6 +45,11 @@ struct manifest_record_header {
     struct uuid checkpoint_id;
     uint64_t created_ms; // wall clock of the writer, for people
     char host[64];       // NUL-terminated name of the writer's host, for people
+    // Records below this sequence may be missing; 0: says nothing.
+    uint64_t lowest_sequence;
+    uint32_t extension_bytes; // told by the reader
+    bool has_parent;          // of CREATE
+    struct volume_parent parent;
 };
 
 // ---- writing ------------------------------------------------------------------------------------

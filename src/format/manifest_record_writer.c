@@ -4,6 +4,7 @@
 
 #include "base/checksum.h"
 #include "format/compress.h"
+#include "format/extension.h"
 #include "format/manifest_record.h"
 #include "format/manifest_record_internal.h"
 #include "platform/memory.h"
@@ -17,6 +18,8 @@ struct manifest_record_writer {
     struct buffer section; // raw changes
     struct buffer stored;  // section header and what is stored
     uint32_t section_changes;
+    bool ordered; // a catalog
+    struct record_order order;
     uint32_t sections;
     uint64_t changes;
     uint64_t raw_bytes;
@@ -33,6 +36,7 @@ manifest_record_writer_new(
     w->sink = sink;
     w->argument = argument;
     w->header = *header;
+    w->ordered = header->kind == MANIFEST_RECORD_CATALOG;
     w->body = sha256_stream_new();
     w->whole = sha256_stream_new();
     return w;
@@ -47,6 +51,7 @@ manifest_record_writer_free(struct manifest_record_writer *w)
     sha256_stream_free(w->whole);
     buffer_free(&w->section);
     buffer_free(&w->stored);
+    record_order_free(&w->order);
     free(w);
 }
 
@@ -66,7 +71,28 @@ append_zeros(struct buffer *b, size_t n)
 }
 
 static void
-encode_header(const struct manifest_record_header *h, struct buffer *out)
+encode_parent(const struct volume_parent *v, struct buffer *out)
+{
+    buffer_append(out, v->volume.b, sizeof(v->volume.b));
+    buffer_append_le64(out, v->sequence);
+    buffer_append(out, v->hash.b, sizeof(v->hash.b));
+    buffer_append_le64(out, v->generation.v);
+}
+
+// Nothing at all when there is nothing to say; else the items and their checksum.
+static void
+encode_extensions(const struct manifest_record_header *h, struct buffer *out)
+{
+    BUFFER_AUTO parent = {0};
+    if (!h->has_parent)
+        return;
+    encode_parent(&h->parent, &parent);
+    extension_append(out, RECORD_EXTENSION_PARENT, parent.data, (uint32_t)parent.length);
+    buffer_append_le32(out, crc32c(0, out->data, out->length));
+}
+
+static void
+encode_header(const struct manifest_record_header *h, size_t extension_bytes, struct buffer *out)
 {
     char host[RECORD_HOST_BYTES] = {0};
     memcpy(host, h->host, strnlen(h->host, sizeof(host) - 1));
@@ -87,6 +113,8 @@ encode_header(const struct manifest_record_header *h, struct buffer *out)
     buffer_append(out, h->checkpoint_id.b, sizeof(h->checkpoint_id.b));
     buffer_append_le64(out, h->created_ms);
     buffer_append(out, host, sizeof(host));
+    buffer_append_le64(out, h->lowest_sequence);
+    buffer_append_le32(out, (uint32_t)extension_bytes);
     append_zeros(out, RECORD_HEADER_ZEROS);
     buffer_append_le32(out, crc32c(0, out->data, out->length));
     assert(out->length == RECORD_HEADER_BYTES);
@@ -98,8 +126,11 @@ begin_record(struct manifest_record_writer *w)
     if (w->begun)
         return w->error;
     BUFFER_AUTO bytes = {0};
+    BUFFER_AUTO extensions = {0};
     w->begun = true;
-    encode_header(&w->header, &bytes);
+    encode_extensions(&w->header, &extensions);
+    encode_header(&w->header, extensions.length, &bytes);
+    buffer_append(&bytes, extensions.data, extensions.length);
     sha256_stream_update(w->body, bytes.data, bytes.length);
     return emit(w, &bytes);
 }
@@ -141,6 +172,8 @@ close_section(struct manifest_record_writer *w)
         buffer_append(&w->stored, w->section.data, raw);
     s.crc = crc32c(0, w->stored.data + SECTION_HEADER_BYTES, s.stored_bytes);
     encode_section_header(&s, w->stored.data);
+    if (w->ordered)
+        record_order_close(&w->order, w->bytes, (uint32_t)w->stored.length, s.changes);
     w->sections++;
     w->changes += w->section_changes;
     w->raw_bytes += raw;
@@ -154,6 +187,8 @@ int
 manifest_record_writer_add(struct manifest_record_writer *w, const struct change *change)
 {
     int rc = begin_record(w);
+    if (rc == 0 && w->ordered && w->order.kind != (uint8_t)change->kind)
+        rc = close_section(w);
     if (rc < 0)
         return rc;
     size_t start = w->section.length;
@@ -162,7 +197,8 @@ manifest_record_writer_add(struct manifest_record_writer *w, const struct change
     struct change again;
     struct byte_reader r = byte_reader_over(w->section.data + start, w->section.length - start);
     if (change_decode(&r, &again) < 0 || byte_reader_left(&r) > 0 || again.kind == CHANGE_WRITE ||
-        again.kind == CHANGE_DISCARD) {
+        again.kind == CHANGE_DISCARD ||
+        (w->ordered && !record_order_take(&w->order, &again, w->section_changes == 0))) {
         w->error = -EINVAL;
         return w->error;
     }
@@ -181,6 +217,8 @@ encode_footer(struct manifest_record_writer *w, struct buffer *out)
     buffer_append_le64(out, w->raw_bytes);
     buffer_append_le64(out, w->bytes + FOOTER_BYTES);
     buffer_append(out, hash.b, sizeof(hash.b));
+    buffer_append_le32(out, (uint32_t)w->order.index.length);
+    buffer_append_le32(out, crc32c(0, w->order.index.data, w->order.index.length));
     append_zeros(out, FOOTER_ZEROS);
     buffer_append_le32(out, 0);
     assert(out->length == FOOTER_BYTES);
@@ -194,6 +232,10 @@ manifest_record_writer_finish(
     int rc = begin_record(w);
     if (rc == 0)
         rc = close_section(w);
+    if (rc == 0 && w->order.index.length > 0) {
+        sha256_stream_update(w->body, w->order.index.data, w->order.index.length);
+        rc = emit(w, &w->order.index);
+    }
     if (rc < 0)
         return rc;
     BUFFER_AUTO footer = {0};

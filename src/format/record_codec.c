@@ -318,24 +318,36 @@ record_decode_delta(struct byte_reader *r, struct chunk_delta *v)
     return !r->bad && record_delta_is_valid(v);
 }
 
+unsigned
+record_blob_version(const struct blob_record *v)
+{
+    return v->death.v != 0 || v->where != BLOB_WHERE_OWN_OLD ? 2 : 1;
+}
+
 void
-record_encode_blob(const struct blob_record *v, struct buffer *out)
+record_encode_blob(const struct blob_record *v, unsigned version, struct buffer *out)
 {
     buffer_append_le64(out, v->bytes);
     buffer_append_u8(out, v->kind);
     buffer_append(out, v->checkpoint_id.b, sizeof(v->checkpoint_id.b));
     buffer_append_le64(out, v->chunk.v);
     buffer_append_le64(out, v->generation.v);
+    if (version == 1)
+        return;
+    buffer_append_le64(out, v->death.v);
+    buffer_append_le32(out, v->where);
 }
 
 void
-record_read_blob(struct byte_reader *r, struct blob_record *v)
+record_read_blob(struct byte_reader *r, unsigned version, struct blob_record *v)
 {
     v->bytes = read_le64(r);
     v->kind = read_u8(r);
     read_copy(r, v->checkpoint_id.b, sizeof(v->checkpoint_id.b));
     v->chunk.v = read_le64(r);
     v->generation.v = read_le64(r);
+    v->death.v = version > 1 ? read_le64(r) : 0;
+    v->where = version > 1 ? read_le32(r) : BLOB_WHERE_OWN_OLD;
 }
 
 bool
@@ -343,15 +355,17 @@ record_blob_is_valid(const struct blob_record *v)
 {
     if (v->bytes == 0 || v->bytes > OBJECT_MAX_BYTES)
         return false;
+    if (v->death.v != 0 && v->death.v < v->generation.v)
+        return false;
     if (v->kind == BLOB_OBJECT_CHUNK || v->kind == BLOB_OBJECT_DELTA)
         return v->chunk.v != 0;
     return v->kind == BLOB_OBJECT_PACK;
 }
 
 bool
-record_decode_blob(struct byte_reader *r, struct blob_record *v)
+record_decode_blob(struct byte_reader *r, unsigned version, struct blob_record *v)
 {
-    record_read_blob(r, v);
+    record_read_blob(r, version, v);
     return !r->bad && record_blob_is_valid(v);
 }
 

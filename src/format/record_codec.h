@@ -59,11 +59,13 @@ void record_read_delta(struct byte_reader *r, struct chunk_delta *v);
 bool record_delta_is_valid(const struct chunk_delta *v);
 MUST_CHECK bool record_decode_delta(struct byte_reader *r, struct chunk_delta *v);
 
-// All but hash, residency, references and live bytes.
-void record_encode_blob(const struct blob_record *v, struct buffer *out);
-void record_read_blob(struct byte_reader *r, struct blob_record *v);
+// All but hash, residency, references and live bytes. Version 1 has neither death nor place;
+// whoever has a choice takes it where both are zero (record_blob_version).
+unsigned record_blob_version(const struct blob_record *v);
+void record_encode_blob(const struct blob_record *v, unsigned version, struct buffer *out);
+void record_read_blob(struct byte_reader *r, unsigned version, struct blob_record *v);
 bool record_blob_is_valid(const struct blob_record *v);
-MUST_CHECK bool record_decode_blob(struct byte_reader *r, struct blob_record *v);
+MUST_CHECK bool record_decode_blob(struct byte_reader *r, unsigned version, struct blob_record *v);
 
 void record_encode_counters(const struct db_counters *v, struct buffer *out);
 MUST_CHECK bool record_decode_counters(struct byte_reader *r, struct db_counters *v);

@@ -124,7 +124,23 @@ struct blob_record {
     uint32_t references; // chunk entries and deltas that point into it
     uint64_t live_bytes; // sum of the lengths of those images
     struct uuid checkpoint_id;
-    struct chunk_id chunk; // CHUNK and DELTA
+    struct chunk_id chunk;        // CHUNK and DELTA
+    struct generation generation; // its birth: the one that referred to it first
+    // Its death: the first generation from which on nothing refers to it. {0}: it is alive. The
+    // generations from birth to before death may need it.
+    struct generation death;
+    uint32_t where; // whose blob it is, where it lies and how its key is made: BLOB_WHERE_*
+};
+
+// Values of blob_record.where. From BLOB_WHERE_NAMED on they name an entry of `remote_namespace`.
+#define BLOB_WHERE_OWN_OLD 0u // the volume's own, under a key without the volume's number
+#define BLOB_WHERE_OWN     1u // the volume's own, under a key with it
+#define BLOB_WHERE_NAMED   2u
+
+// What tells the object of a blob from others with the same content.
+struct blob_identity {
+    struct sha256 hash;
+    struct uuid checkpoint_id;
     struct generation generation;
 };
 

@@ -1,179 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// References. A chunk entry with a base holds one reference to the base's blob, a delta one to its
-// own. A blob's record is changed by blob_store only, which keeps the totals and unpublished_blobs
-// in step. Whether a blob without references is let go is decided at the end of the batch, because
-// a later change may want it again.
+// Chunks and deltas. A chunk entry with a base holds one reference to the base's blob, a delta one
+// to its own.
 #include <errno.h>
 #include <inttypes.h>
 
-#include "base/checksum.h"
 #include "format/record_codec.h"
 #include "manifest/manifest_internal.h"
 #include "platform/log.h"
-
-// ---- blobs --------------------------------------------------------------------------------------
-
-static bool
-is_unpublished(const struct blob_record *blob)
-{
-    return blob->references > 0 && !(blob->residency & RESIDENCY_REMOTE);
-}
-
-static int
-set_unpublished_blob(struct apply *a, const struct blob_record *blob, bool unpublished)
-{
-    struct schema_key key;
-    schema_key_unpublished_blob(&key, a->db.id, &blob->hash);
-    if (!unpublished) {
-        int rc = lmdb_delete(a->txn, TABLE_UNPUBLISHED_BLOBS, key.bytes, key.length);
-        return rc == -ENOENT ? 0 : rc;
-    }
-    buffer_clear(&a->value);
-    schema_encode_u64(blob->bytes, &a->value);
-    return apply_put(a, TABLE_UNPUBLISHED_BLOBS, &key);
-}
-
-// Replaces `old` (NULL: there is none) by `blob` (NULL: it goes).
-static int
-blob_store(struct apply *a, const struct blob_record *old, const struct blob_record *blob)
-{
-    bool was_unpublished = old && is_unpublished(old);
-    bool unpublished = blob && is_unpublished(blob);
-    uint64_t old_bytes = old ? old->bytes : 0;
-    uint64_t bytes = blob ? blob->bytes : 0;
-    a->totals.blobs += (uint64_t)(blob != NULL) - (uint64_t)(old != NULL);
-    a->totals.blob_bytes += bytes - old_bytes;
-    a->totals.unpublished_blobs += (uint64_t)unpublished - (uint64_t)was_unpublished;
-    a->totals.unpublished_bytes += (unpublished ? bytes : 0) - (was_unpublished ? old_bytes : 0);
-    a->totals_changed = true;
-
-    struct schema_key key;
-    schema_key_blob(&key, blob ? &blob->hash : &old->hash, a->db.id);
-    int rc;
-    if (blob) {
-        buffer_clear(&a->value);
-        schema_encode_blob(blob, &a->value);
-        rc = apply_put(a, TABLE_BLOB_REFS, &key);
-    } else {
-        rc = lmdb_delete(a->txn, TABLE_BLOB_REFS, key.bytes, key.length);
-    }
-    if (rc < 0 || unpublished == was_unpublished)
-        return rc;
-    return set_unpublished_blob(a, blob ? blob : old, unpublished);
-}
-
-static int
-refuse_location(const struct apply *a, const struct blob_location *where, const char *problem)
-{
-    char hex[65];
-    sha256_to_hex(&where->blob, hex);
-    log_error("manifest.batch_refused", "db %" PRIu32 ": an image lies in blob %s, %s", a->db.id.v,
-        hex, problem);
-    return -EINVAL;
-}
-
-static int
-add_reference(struct apply *a, const struct blob_location *where)
-{
-    struct blob_record old;
-    int rc = manifest_load_blob(a->txn, a->db.id, &where->blob, &old);
-    if (rc == -ENOENT)
-        return refuse_location(a, where, "which is not known");
-    if (rc < 0)
-        return rc;
-    if (where->length > old.bytes || where->offset > old.bytes - where->length)
-        return refuse_location(a, where, "which is shorter");
-    struct blob_record blob = old;
-    blob.references++;
-    blob.live_bytes += where->length;
-    return blob_store(a, &old, &blob);
-}
-
-static int
-remove_reference(struct apply *a, const struct blob_location *where)
-{
-    struct blob_record old;
-    int rc = manifest_load_blob(a->txn, a->db.id, &where->blob, &old);
-    if (rc < 0 && rc != -ENOENT)
-        return rc;
-    if (rc == -ENOENT || old.references == 0 || old.live_bytes < where->length) {
-        // Counting wrong must not keep the chunk from changing; manifest_check tells more.
-        char hex[65];
-        sha256_to_hex(&where->blob, hex);
-        log_error("manifest.inconsistent",
-            "db %" PRIu32 ": blob %s lacks a reference that is given back", a->db.id.v, hex);
-        return 0;
-    }
-    struct blob_record blob = old;
-    blob.references--;
-    blob.live_bytes -= where->length;
-    if (blob.references == 0)
-        buffer_append(&a->unreferenced, &blob.hash, sizeof(blob.hash));
-    return blob_store(a, &old, &blob);
-}
-
-int
-apply_put_blob(struct apply *a, const struct blob_record *put)
-{
-    struct blob_record old;
-    struct blob_record blob = *put;
-    int rc = manifest_load_blob(a->txn, a->db.id, &put->hash, &old);
-    if (rc < 0 && rc != -ENOENT)
-        return rc;
-    // A blob stays under the key that it was given first: it may be on its way into the store. What
-    // the chain says is another matter.
-    if (rc == 0 && !(a->batch->residency & RESIDENCY_REMOTE)) {
-        blob = old;
-        blob.residency |= a->batch->residency;
-        return blob.residency == old.residency ? 0 : blob_store(a, &old, &blob);
-    }
-    blob.residency = rc == 0 ? old.residency : a->batch->residency;
-    blob.references = rc == 0 ? old.references : 0;
-    blob.live_bytes = rc == 0 ? old.live_bytes : 0;
-    return blob_store(a, rc == 0 ? &old : NULL, &blob);
-}
-
-int
-apply_blob_remote(struct apply *a, const struct sha256 *hash)
-{
-    struct blob_record old;
-    int rc = manifest_load_blob(a->txn, a->db.id, hash, &old);
-    if (rc < 0)
-        return rc == -ENOENT ? 0 : rc;
-    buffer_append(&a->published_blobs, hash, sizeof(*hash));
-    struct blob_record blob = old;
-    blob.residency |= RESIDENCY_REMOTE;
-    return blob_store(a, &old, &blob);
-}
-
-// Nobody needs the local copies any more (each db has its own). What is in the store stays known.
-static int
-release_blob(struct apply *a, const struct sha256 *hash)
-{
-    struct blob_record old;
-    int rc = manifest_load_blob(a->txn, a->db.id, hash, &old);
-    if (rc < 0)
-        return rc == -ENOENT ? 0 : rc;
-    if (old.references > 0)
-        return 0;
-    buffer_append(&a->batch->released, hash, sizeof(*hash));
-    struct blob_record blob = old;
-    blob.residency &= ~RESIDENCY_LOCAL;
-    return blob_store(a, &old, blob.residency & RESIDENCY_REMOTE ? &blob : NULL);
-}
-
-int
-apply_release_blobs(struct apply *a)
-{
-    for (size_t at = 0; at < a->unreferenced.length; at += sizeof(struct sha256)) {
-        struct sha256 hash;
-        memcpy(&hash, a->unreferenced.data + at, sizeof(hash));
-        int rc = release_blob(a, &hash);
-        if (rc < 0)
-            return rc;
-    }
-    return 0;
-}
 
 // ---- deltas -------------------------------------------------------------------------------------
 
@@ -204,7 +37,7 @@ remove_delta(struct apply *a, struct chunk_entry *chunk, const struct chunk_delt
         chunk->delta_count--;
     chunk->delta_bytes -=
         delta->where.length < chunk->delta_bytes ? delta->where.length : chunk->delta_bytes;
-    return remove_reference(a, &delta->where);
+    return apply_remove_reference(a, &delta->where);
 }
 
 // The oldest delta of the chunk: 1, or 0 when it has none.
@@ -260,7 +93,7 @@ apply_put_delta(struct apply *a, const struct chunk_delta *delta)
         return rc == -ENOENT ? refuse_delta(a, delta, "there is no such chunk") : rc;
     if (delta->generation.v <= chunk.base_generation.v)
         return refuse_delta(a, delta, "the base is newer");
-    rc = add_reference(a, &delta->where);
+    rc = apply_add_reference(a, &delta->where);
     if (rc < 0)
         return rc;
     rc = manifest_load_delta(a->txn, a->db.id, delta->chunk, delta->generation, &old);
@@ -310,7 +143,7 @@ remove_chunk(struct apply *a, struct chunk_entry *chunk)
     struct schema_key key;
     int rc = remove_deltas(a, chunk, (struct generation){UINT64_MAX});
     if (rc == 0 && chunk_entry_has_base(chunk))
-        rc = remove_reference(a, &chunk->base);
+        rc = apply_remove_reference(a, &chunk->base);
     if (rc < 0)
         return rc;
     schema_key_number(&key, a->db.id, chunk->id.v);
@@ -355,9 +188,9 @@ move_base_reference(struct apply *a, const struct chunk_entry *old, const struct
 {
     if (old && same_base(old, chunk))
         return 0;
-    int rc = chunk_entry_has_base(chunk) ? add_reference(a, &chunk->base) : 0;
+    int rc = chunk_entry_has_base(chunk) ? apply_add_reference(a, &chunk->base) : 0;
     if (rc == 0 && old && chunk_entry_has_base(old))
-        rc = remove_reference(a, &old->base);
+        rc = apply_remove_reference(a, &old->base);
     return rc;
 }
 

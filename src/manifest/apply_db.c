@@ -49,7 +49,8 @@ apply_create_db(struct apply *a)
         return rc;
     a->db.id.v = (uint32_t)id;
     a->batch->created = a->db.id;
-    return apply_write_db(a);
+    rc = apply_note_dates(a);
+    return rc < 0 ? rc : apply_write_db(a);
 }
 
 // ---- removing -----------------------------------------------------------------------------------
@@ -119,6 +120,9 @@ remove_own_records(struct apply *a)
     schema_key_runtime(&key, RUNTIME_TOTALS, a->db.id);
     int rc = delete_if_present(a, TABLE_RUNTIME_STATE, &key);
     schema_key_runtime(&key, RUNTIME_NEXT_JOB, a->db.id);
+    if (rc == 0)
+        rc = delete_if_present(a, TABLE_RUNTIME_STATE, &key);
+    schema_key_runtime(&key, RUNTIME_DATES, a->db.id);
     if (rc == 0)
         rc = delete_if_present(a, TABLE_RUNTIME_STATE, &key);
     schema_key_runtime(&key, RUNTIME_CHECKPOINT, a->db.id);

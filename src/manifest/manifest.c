@@ -121,6 +121,64 @@ load_root(struct manifest *m)
     }
 }
 
+// ---- upgrading ----------------------------------------------------------------------------------
+
+// Whether the deaths of the db's blobs have dates: 1 or 0.
+static int
+has_dates(struct lmdb_txn *txn, struct db_id db)
+{
+    struct schema_key key;
+    struct lmdb_value value;
+    schema_key_runtime(&key, RUNTIME_DATES, db);
+    int rc = lmdb_get(txn, TABLE_RUNTIME_STATE, key.bytes, key.length, &value);
+    return rc == 0 ? 1 : rc == -ENOENT ? 0 : rc;
+}
+
+// A db that was made before there were such dates: the next one after `*last`. 1, or 0 when there
+// is none.
+static int
+find_undated_db(struct manifest_reader *r, struct db_id *last)
+{
+    struct lmdb_txn *txn = manifest_reader_txn(r);
+    struct schema_key from;
+    struct table_walk w;
+    schema_key_db(&from, (struct db_id){last->v + 1});
+    int rc = table_walk_begin(&w, txn, TABLE_DB, &from, 0);
+    while (rc > 0) {
+        rc = schema_read_db(w.key.data, w.key.length, last) ? has_dates(txn, *last)
+                                                            : manifest_bad_entry(TABLE_DB);
+        if (rc == 0) {
+            rc = 1;
+            break;
+        }
+        if (rc > 0)
+            rc = table_walk_next(&w);
+    }
+    table_walk_end(&w);
+    return rc;
+}
+
+static int
+upgrade_dbs(struct manifest *m)
+{
+    struct db_id db = {0};
+    for (;;) {
+        struct manifest_reader *r;
+        int rc = manifest_read_begin(m, &r);
+        if (rc < 0)
+            return rc;
+        rc = find_undated_db(r, &db);
+        manifest_read_end(r);
+        if (rc <= 0)
+            return rc;
+        struct manifest_batch *b = manifest_batch_new(db);
+        manifest_batch_date_deaths(b);
+        rc = manifest_submit(m, b, NULL);
+        if (rc < 0)
+            return rc;
+    }
+}
+
 static int
 open_all(struct manifest *m, const char *directory, const struct manifest_options *options)
 {
@@ -138,7 +196,12 @@ open_all(struct manifest *m, const char *directory, const struct manifest_option
     if (rc < 0)
         return rc;
     rc = manifest_writer_start(m);
-    return rc < 0 ? open_failed("the writer thread", rc) : 0;
+    if (rc < 0)
+        return open_failed("the writer thread", rc);
+    rc = upgrade_dbs(m);
+    if (rc < 0)
+        manifest_writer_stop(m);
+    return rc;
 }
 
 static void

@@ -31,10 +31,10 @@ struct manifest_options {
 
 // Opens or creates the environment in `directory` (made if missing) and starts the writer thread.
 // -EBADMSG when it is not an LMDB file or the root's format is newer than this program; the cause
-// is logged. -ENOSPC, -EACCES, ... as they come. What of damage can be seen at this point stands in
-// manifest/lmdb_file.h. A process must not have the same directory open twice (LMDB's file locks
-// would be dropped by the first close), nor use the manifest after fork(2); the caller sees to
-// that.
+// is logged. -ENOSPC, -EACCES, ... as they come. What of
+// damage can be seen at this point stands in manifest/lmdb_file.h. A process must not have the same
+// directory open twice (LMDB's file locks would be dropped by the first close), nor use the
+// manifest after fork(2); the caller sees to that.
 MUST_CHECK int manifest_open(
     const char *directory, const struct manifest_options *options, struct manifest **manifest_out);
 // Commits what is queued, stops the thread.
@@ -156,13 +156,15 @@ MUST_CHECK int manifest_read_totals(
     struct manifest_reader *r, struct db_id db, struct db_totals *totals_out);
 
 // The whole state of a db as changes from which an empty db can be filled, in key order: counters,
-// inodes, dirents, xattrs, blobs, chunks, deltas.
+// inodes, dirents, xattrs, blobs that something refers to, chunks by object and index, deltas. Each
+// kind stands in the order of change_key().
 MUST_CHECK int manifest_export(
     struct manifest_reader *r, struct db_id db, manifest_visit_change *visit, void *argument);
 // The changes between the published and the local generation, made from `unpublished_index` and the
 // present state: for every key touched since, its put or its delete, deletes of chunks and inodes
-// before puts; every blob with references that is not in the store as CHANGE_PUT_BLOB, before the
-// chunks that name it; the counters.
+// before puts; every blob with references that is not in the store, or that was dead and came back,
+// as CHANGE_PUT_BLOB, before the chunks that name it; the counters; at the end each blob in the
+// store that died, as CHANGE_PUT_BLOB with its death, and each that is not kept any more.
 MUST_CHECK int manifest_export_unpublished(
     struct manifest_reader *r, struct db_id db, manifest_visit_change *visit, void *argument);
 
@@ -217,7 +219,12 @@ void manifest_batch_free(struct manifest_batch *b); // NULL is fine; submitting 
 //   (imports), because whoever uploads a blob takes the key from its record.
 // - A blob whose references reach 0 is not needed on this host any more: its hash is reported by
 //   manifest_submit, so that the caller can unlink the db's copies. If it is only local its record
-//   is removed; if it is in the store the record stays with references 0 for GC, only remote.
+//   is removed. If it is in the store the record stays, only remote, with its death, until a
+//   generation that tells of the death is published: from then on the chain is where GC finds it.
+//   A reference before that brings it back to life, and the next generation tells that, too.
+// - PUT_BLOB with a death says that the chain tells it: the record of a blob without references
+//   goes. FORGET_BLOB removes the record of this very object, if nothing refers to it; with
+//   `unpublished` it is refused (-EINVAL) while something does, and the next generation tells it.
 // `unpublished`: note the keys in `unpublished_index` under generation `generation`.
 void manifest_batch_change(struct manifest_batch *b, const struct change *change, bool unpublished,
     struct generation generation);
@@ -242,6 +249,8 @@ void manifest_batch_blob_remote(struct manifest_batch *b, const struct sha256 *h
 void manifest_batch_remote_position(
     struct manifest_batch *b, uint64_t epoch, uint64_t sequence, const struct sha256 *hash);
 void manifest_batch_catalog(struct manifest_batch *b, uint64_t sequence, uint64_t bytes);
+// Gives a date to deaths that have none: for what programs before wrote (imports).
+void manifest_batch_date_deaths(struct manifest_batch *b);
 void manifest_batch_next_generation(struct manifest_batch *b, struct generation next);
 void manifest_batch_db_state(struct manifest_batch *b, enum db_state state);
 void manifest_batch_fenced(struct manifest_batch *b, bool fenced);

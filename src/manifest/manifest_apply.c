@@ -121,6 +121,18 @@ apply_local_generation(struct apply *a, const struct batch_op *op)
     return 0;
 }
 
+// What a note that was published leaves behind: a blob whose death is told needs no record here.
+static int
+forget_noted(struct apply *a, const struct table_walk *w)
+{
+    enum unpublished_kind kind;
+    struct schema_key key;
+    if (!schema_read_unpublished(w->key.data, w->key.length, &kind, &key))
+        return manifest_bad_entry(TABLE_UNPUBLISHED_INDEX);
+    int rc = kind == UNPUBLISHED_BLOB ? apply_forget_told(a, &key) : 0;
+    return rc < 0 ? rc : lmdb_cursor_delete(w->cursor);
+}
+
 static int
 forget_published(struct apply *a, struct generation published)
 {
@@ -134,7 +146,7 @@ forget_published(struct apply *a, struct generation published)
         if (!schema_decode_u64(w.value.data, w.value.length, &generation))
             rc = manifest_bad_entry(TABLE_UNPUBLISHED_INDEX);
         else if (generation <= published.v)
-            rc = lmdb_cursor_delete(w.cursor);
+            rc = forget_noted(a, &w);
         if (rc == 0)
             rc = table_walk_next(&w);
     }
@@ -213,6 +225,8 @@ apply_change(struct apply *a, const struct change *c)
     case CHANGE_PUT_COUNTERS:
         raise_counters(a, &c->counters);
         return 0;
+    case CHANGE_FORGET_BLOB:
+        return apply_forget_blob(a, &c->forgotten);
     case CHANGE_WRITE:
     case CHANGE_DISCARD:
         break;
@@ -232,6 +246,8 @@ apply_op(struct apply *a, enum batch_op_kind kind, const struct batch_op *op)
     case OP_NOTE:
         a->unpublished = op->note.unpublished;
         a->generation = op->note.generation;
+        if (a->unpublished)
+            a->newest = a->generation;
         return 0;
     case OP_LOCAL_GENERATION:
         return apply_local_generation(a, op);
@@ -244,7 +260,9 @@ apply_op(struct apply *a, enum batch_op_kind kind, const struct batch_op *op)
     case OP_CATALOG:
         a->db.catalog_sequence = op->catalog.sequence;
         a->db.catalog_bytes = op->catalog.bytes;
-        a->db.bytes_since_catalog = 0;
+        // Records that came after it since stay counted, with those before it.
+        if (op->catalog.sequence >= a->db.remote_sequence)
+            a->db.bytes_since_catalog = 0;
         return 0;
     case OP_NEXT_GENERATION:
         a->db.next.v = larger(a->db.next.v, op->next.v);
@@ -261,6 +279,8 @@ apply_op(struct apply *a, enum batch_op_kind kind, const struct batch_op *op)
         return 0;
     case OP_CHECKPOINT_ID:
         return apply_checkpoint_id(a, op);
+    case OP_DATE_DEATHS:
+        return apply_date_deaths(a);
     case OP_PUT_JOB:
         return apply_put_job(a, op->job);
     case OP_REMOVE_JOB:
@@ -280,6 +300,7 @@ apply_ops(struct apply *a)
         int rc;
         if (kind == OP_CHANGE) {
             struct change change;
+            // It was encoded here: newer than this program it cannot be.
             if (change_decode(&r, &change) < 0) {
                 log_error("manifest.batch_refused",
                     "db %" PRIu32 ": change of kind %d (object %" PRIu64 ") is not valid",

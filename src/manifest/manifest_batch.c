@@ -130,6 +130,13 @@ manifest_batch_checkpoint_id(
 }
 
 void
+manifest_batch_date_deaths(struct manifest_batch *b)
+{
+    struct batch_op op = {0};
+    append_op(b, OP_DATE_DEATHS, &op);
+}
+
+void
 manifest_batch_put_job(struct manifest_batch *b, struct job_record *job)
 {
     struct batch_op op = {.job = job};

@@ -353,6 +353,8 @@ check_blob(struct check *c, const struct table_walk *w)
     if (uses->references != blob.references || uses->live_bytes != blob.live_bytes)
         violated(c, "blob %s has %" PRIu64 " references and says %" PRIu32, hex, uses->references,
             blob.references);
+    if (blob.references > 0 && blob.death.v != 0)
+        violated(c, "blob %s is referred to and dead", hex);
     bool unpublished = blob.references > 0 && !(blob.residency & RESIDENCY_REMOTE);
     if (unpublished != is_in_unpublished_blobs(c, &blob.hash))
         violated(c, "unpublished_blobs is wrong about blob %s", hex);

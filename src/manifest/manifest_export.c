@@ -60,17 +60,21 @@ decode_blob_entry(const struct table_walk *w, struct db_id db, struct change *c)
         return 0;
     if (!schema_decode_blob(w->value.data, w->value.length, &c->blob))
         return manifest_bad_entry(TABLE_BLOB_REFS);
-    // What only this host has and nothing refers to is of no use to others.
-    return c->blob.references > 0 || (c->blob.residency & RESIDENCY_REMOTE);
+    // Of the dead the records tell.
+    return c->blob.references > 0;
 }
 
+// The chunk at a place of an object.
 static int
-decode_chunk_entry(const struct table_walk *w, struct db_id db UNUSED, struct change *c)
+read_chunk_at(const struct export *e, const void *key, size_t key_length, struct change *c)
 {
+    struct object_id object;
+    struct chunk_index index;
     c->kind = CHANGE_PUT_CHUNK;
-    return decoded(schema_read_number(w->key.data, w->key.length, &c->chunk.id.v) &&
-                       schema_decode_chunk(w->value.data, w->value.length, &c->chunk),
-        TABLE_CHUNK_CATALOG);
+    if (!schema_read_pair(key, key_length, &object.v, &index.v))
+        return manifest_bad_entry(TABLE_OBJECT_CHUNKS);
+    int rc = manifest_read_chunk(e->reader, e->db, object, index, &c->chunk);
+    return rc == 0 ? 1 : rc == -ENOENT ? 0 : rc;
 }
 
 static int
@@ -93,6 +97,25 @@ export_table(const struct export *e, enum manifest_table table, const struct sch
     while (rc > 0) {
         struct change c = {0};
         rc = decode(&w, e->db, &c);
+        if (rc > 0)
+            rc = e->visit(e->argument, &c);
+        if (rc != 0)
+            break;
+        rc = table_walk_next(&w);
+    }
+    table_walk_end(&w);
+    return rc;
+}
+
+static int
+export_chunks(const struct export *e, const struct schema_key *from)
+{
+    struct table_walk w;
+    int rc = table_walk_begin(
+        &w, manifest_reader_txn(e->reader), TABLE_OBJECT_CHUNKS, from, from->length);
+    while (rc > 0) {
+        struct change c = {0};
+        rc = read_chunk_at(e, w.key.data, w.key.length, &c);
         if (rc > 0)
             rc = e->visit(e->argument, &c);
         if (rc != 0)
@@ -132,7 +155,7 @@ manifest_export(
     if (rc == 0)
         rc = export_table(&e, TABLE_BLOB_REFS, &nothing, decode_blob_entry);
     if (rc == 0)
-        rc = export_table(&e, TABLE_CHUNK_CATALOG, &from, decode_chunk_entry);
+        rc = export_chunks(&e, &from);
     if (rc == 0)
         rc = export_table(&e, TABLE_CHUNK_DELTA_INDEX, &from, decode_delta_entry);
     return rc;
@@ -156,15 +179,8 @@ put_of_key(const struct export *e, enum unpublished_kind kind, const struct sche
     };
     struct table_walk entry = {.key = {key->bytes, key->length}};
     int rc;
-    if (kind == UNPUBLISHED_CHUNK) {
-        struct object_id object;
-        struct chunk_index index;
-        c->kind = CHANGE_PUT_CHUNK;
-        if (!schema_read_pair(key->bytes, key->length, &object.v, &index.v))
-            return manifest_bad_entry(TABLE_UNPUBLISHED_INDEX);
-        rc = manifest_read_chunk(e->reader, e->db, object, index, &c->chunk);
-        return rc == 0 ? 1 : rc == -ENOENT ? 0 : rc;
-    }
+    if (kind == UNPUBLISHED_CHUNK)
+        return read_chunk_at(e, key->bytes, key->length, c);
     rc = lmdb_get(
         manifest_reader_txn(e->reader), kinds[kind].table, key->bytes, key->length, &entry.value);
     if (rc < 0)
@@ -205,15 +221,61 @@ delete_of_key(enum unpublished_kind kind, const struct schema_key *key, struct c
         c->delta.generation.v = b;
         break;
     case UNPUBLISHED_XATTR:
+    case UNPUBLISHED_BLOB:
+    case UNPUBLISHED_FORGET:
         break;
     }
     return decoded(good, TABLE_UNPUBLISHED_INDEX);
 }
 
-// Tells the puts, or the deletes, of the touched keys of all kinds from `first` to `last`.
+// Makes a change of a key that was touched: 1, or 0 when there is nothing to tell, or -errno.
+typedef int touched_decoder(const struct export *e, enum unpublished_kind kind,
+    const struct schema_key *key, struct change *c);
+
 static int
-export_touched(
-    const struct export *e, bool puts, enum unpublished_kind first, enum unpublished_kind last)
+delete_if_gone(const struct export *e, enum unpublished_kind kind, const struct schema_key *key,
+    struct change *c)
+{
+    int rc = put_of_key(e, kind, key, c);
+    return rc == 0 ? delete_of_key(kind, key, c) : rc > 0 ? 0 : rc;
+}
+
+// The blob of a note, if it is dead, or is not; what is not in the store is told with the uploads.
+static int
+blob_of_key(const struct export *e, bool dead, const struct schema_key *key, struct change *c)
+{
+    struct sha256 hash;
+    c->kind = CHANGE_PUT_BLOB;
+    if (!schema_read_unpublished_blob(key->bytes, key->length, &hash))
+        return manifest_bad_entry(TABLE_UNPUBLISHED_INDEX);
+    int rc = manifest_read_blob(e->reader, e->db, &hash, &c->blob);
+    if (rc < 0)
+        return rc == -ENOENT ? 0 : rc;
+    return (c->blob.residency & RESIDENCY_REMOTE) && dead == (c->blob.references == 0);
+}
+
+static int
+revived_blob(const struct export *e, enum unpublished_kind kind UNUSED,
+    const struct schema_key *key, struct change *c)
+{
+    return blob_of_key(e, false, key, c);
+}
+
+static int
+dead_blob(const struct export *e, enum unpublished_kind kind, const struct schema_key *key,
+    struct change *c)
+{
+    if (kind == UNPUBLISHED_BLOB)
+        return blob_of_key(e, true, key, c);
+    c->kind = CHANGE_FORGET_BLOB;
+    return decoded(
+        schema_read_forgotten(key->bytes, key->length, &c->forgotten), TABLE_UNPUBLISHED_INDEX);
+}
+
+// Tells what `decode` makes of the touched keys of all kinds from `first` to `last`.
+static int
+export_touched(const struct export *e, touched_decoder *decode, enum unpublished_kind first,
+    enum unpublished_kind last)
 {
     struct schema_key db;
     struct schema_key from;
@@ -234,11 +296,7 @@ export_touched(
             rc = 0;
             break;
         }
-        rc = put_of_key(e, kind, &key, &c);
-        if (rc == 0 && !puts)
-            rc = delete_of_key(kind, &key, &c);
-        else if (rc > 0 && !puts)
-            rc = 0;
+        rc = decode(e, kind, &key, &c);
         if (rc > 0)
             rc = e->visit(e->argument, &c);
         if (rc != 0)
@@ -264,12 +322,17 @@ manifest_export_unpublished(
     struct export e = {r, db, visit, argument};
     int rc = export_counters(&e);
     if (rc == 0)
-        rc = export_touched(&e, false, UNPUBLISHED_INODE, UNPUBLISHED_DELTA);
+        rc = export_touched(&e, delete_if_gone, UNPUBLISHED_INODE, UNPUBLISHED_DELTA);
     if (rc == 0)
-        rc = export_touched(&e, true, UNPUBLISHED_INODE, UNPUBLISHED_XATTR);
+        rc = export_touched(&e, put_of_key, UNPUBLISHED_INODE, UNPUBLISHED_XATTR);
     if (rc == 0)
         rc = manifest_read_unpublished_blobs(r, db, export_unpublished_blob, &e);
     if (rc == 0)
-        rc = export_touched(&e, true, UNPUBLISHED_CHUNK, UNPUBLISHED_DELTA);
+        rc = export_touched(&e, revived_blob, UNPUBLISHED_BLOB, UNPUBLISHED_BLOB);
+    if (rc == 0)
+        rc = export_touched(&e, put_of_key, UNPUBLISHED_CHUNK, UNPUBLISHED_DELTA);
+    // Last, when nothing refers to them any more.
+    if (rc == 0)
+        rc = export_touched(&e, dead_blob, UNPUBLISHED_BLOB, UNPUBLISHED_FORGET);
     return rc;
 }

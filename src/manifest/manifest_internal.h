@@ -9,7 +9,8 @@
 //     manifest_writer.c    the queue, the thread, the group commit
 //     manifest_apply.c     one batch inside a write transaction; what concerns the db as a whole
 //     apply_namespace.c    inodes, entries, xattrs
-//     apply_chunk.c        chunks, deltas, blobs and their references
+//     apply_blob.c         blobs and their references
+//     apply_chunk.c        chunks, deltas
 //     apply_db.c           making and removing dbs
 //     apply_job.c          jobs
 //     change_log.c         the feed
@@ -52,6 +53,7 @@ enum batch_op_kind {
     OP_FENCED,
     OP_IDENTITY,
     OP_CHECKPOINT_ID,
+    OP_DATE_DEATHS,
     OP_PUT_JOB,
     OP_REMOVE_JOB,
 };
@@ -147,6 +149,7 @@ struct apply {
     bool totals_changed;
     bool unpublished; // note changed keys under `generation`
     struct generation generation;
+    struct generation newest; // under which something was noted in this batch; {0}: nothing was
     struct manifest_change_record log; // counts
     struct buffer published_blobs;     // hashes for the log
     struct buffer unreferenced;        // hashes whose references reached 0 at some moment
@@ -177,10 +180,22 @@ MUST_CHECK int apply_delete_object_chunks(struct apply *a, struct object_id obje
 MUST_CHECK int apply_put_delta(struct apply *a, const struct chunk_delta *delta);
 MUST_CHECK int apply_delete_delta(
     struct apply *a, struct chunk_id chunk, struct generation generation);
+// The blob must be known and long enough, else -EINVAL.
+MUST_CHECK int apply_add_reference(struct apply *a, const struct blob_location *where);
+MUST_CHECK int apply_remove_reference(struct apply *a, const struct blob_location *where);
 MUST_CHECK int apply_put_blob(struct apply *a, const struct blob_record *blob);
 MUST_CHECK int apply_blob_remote(struct apply *a, const struct sha256 *hash);
-// Removes records of local blobs that ended without references and reports them.
+MUST_CHECK int apply_forget_blob(struct apply *a, const struct blob_identity *blob);
+// Removes records of local blobs that ended without references and reports them; dates the death of
+// those in the store and notes it.
 MUST_CHECK int apply_release_blobs(struct apply *a);
+// The record with this generation told of the deaths that were noted: drops such a blob.
+MUST_CHECK int apply_forget_told(struct apply *a, const struct schema_key *unpublished_blob);
+// Blobs of the db without references and without a date of death, as programs before knew them, die
+// with the local generation. The next record tells so.
+MUST_CHECK int apply_date_deaths(struct apply *a);
+// There are none, or they have dates: nothing is left to be upgraded.
+MUST_CHECK int apply_note_dates(struct apply *a);
 
 MUST_CHECK int apply_put_job(struct apply *a, struct job_record *job);
 MUST_CHECK int apply_remove_job(struct apply *a, uint64_t job_id);

@@ -94,6 +94,14 @@ schema_key_unpublished_blob(struct schema_key *k, struct db_id db, const struct 
 }
 
 void
+schema_key_forgotten(struct schema_key *k, struct db_id db, const struct blob_identity *blob)
+{
+    schema_key_unpublished_blob(k, db, &blob->hash);
+    key_append(k, blob->checkpoint_id.b, sizeof(blob->checkpoint_id.b));
+    key_append_u64(k, blob->generation.v);
+}
+
+void
 schema_key_unpublished(
     struct schema_key *k, enum unpublished_kind kind, const struct schema_key *key)
 {
@@ -184,6 +192,20 @@ schema_read_unpublished_blob(const void *p, size_t n, struct sha256 *hash)
     return true;
 }
 
+#define FORGOTTEN_BYTES (DB_BYTES + HASH_BYTES + 16 + 8)
+
+bool
+schema_read_forgotten(const void *p, size_t n, struct blob_identity *blob)
+{
+    if (n != FORGOTTEN_BYTES)
+        return false;
+    const uint8_t *bytes = p;
+    memcpy(blob->hash.b, bytes + DB_BYTES, HASH_BYTES);
+    memcpy(blob->checkpoint_id.b, bytes + DB_BYTES + HASH_BYTES, sizeof(blob->checkpoint_id.b));
+    blob->generation.v = get_be64(bytes + n - 8);
+    return true;
+}
+
 bool
 schema_read_unpublished(
     const void *p, size_t n, enum unpublished_kind *kind, struct schema_key *key)
@@ -204,6 +226,10 @@ schema_read_unpublished(
         return key->length == DB_BYTES + 16;
     case UNPUBLISHED_XATTR:
         return key->length > DB_BYTES + 8;
+    case UNPUBLISHED_BLOB:
+        return key->length == DB_BYTES + HASH_BYTES;
+    case UNPUBLISHED_FORGET:
+        return key->length == FORGOTTEN_BYTES;
     }
     return false;
 }
@@ -371,8 +397,9 @@ RECORD_VALUE(delta, chunk_delta)
 void
 schema_encode_blob(const struct blob_record *v, struct buffer *out)
 {
-    encode_version(out);
-    record_encode_blob(v, out);
+    unsigned version = record_blob_version(v);
+    buffer_append_le16(out, (uint16_t)version);
+    record_encode_blob(v, version, out);
     buffer_append_u8(out, v->residency);
     buffer_append_le32(out, v->references);
     buffer_append_le64(out, v->live_bytes);
@@ -381,8 +408,9 @@ schema_encode_blob(const struct blob_record *v, struct buffer *out)
 bool
 schema_decode_blob(const void *p, size_t n, struct blob_record *v)
 {
-    struct byte_reader r;
-    if (!decode_version(p, n, &r) || !record_decode_blob(&r, v))
+    struct byte_reader r = byte_reader_over(p, n);
+    unsigned version = read_le16(&r);
+    if (r.bad || version < 1 || version > 2 || !record_decode_blob(&r, version, v))
         return false;
     v->residency = read_u8(&r);
     v->references = read_le32(&r);

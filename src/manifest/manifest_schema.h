@@ -81,12 +81,15 @@ enum unpublished_kind {
     UNPUBLISHED_XATTR = 3,  // object, name
     UNPUBLISHED_CHUNK = 4,  // object, index
     UNPUBLISHED_DELTA = 5,  // chunk, generation
+    UNPUBLISHED_BLOB = 6,   // hash: it died, or came back to life
+    UNPUBLISHED_FORGET = 7, // hash, checkpoint id, generation: it is not kept any more
 };
 
 enum runtime_item {
     RUNTIME_ROOT = 1,       // (db 0) format version, root id
     RUNTIME_NEXT_DB = 2,    // (db 0) u64
     RUNTIME_NEXT_JOB = 3,   // u64
+    RUNTIME_DATES = 7,      // nothing: deaths of blobs have dates
     RUNTIME_TOTALS = 4,     // struct db_totals
     RUNTIME_CHECKPOINT = 5, // generation u64, its checkpoint id
 };
@@ -100,6 +103,7 @@ void schema_key_xattr(struct schema_key *k, struct db_id db, struct object_id ob
     const char *name, size_t name_length);
 void schema_key_blob(struct schema_key *k, const struct sha256 *hash, struct db_id db);
 void schema_key_unpublished_blob(struct schema_key *k, struct db_id db, const struct sha256 *hash);
+void schema_key_forgotten(struct schema_key *k, struct db_id db, const struct blob_identity *blob);
 // `key` is a key of the kind's own table.
 void schema_key_unpublished(
     struct schema_key *k, enum unpublished_kind kind, const struct schema_key *key);
@@ -114,6 +118,7 @@ MUST_CHECK bool schema_read_pair(const void *p, size_t n, uint64_t *a, uint64_t 
 MUST_CHECK bool schema_read_xattr(const void *p, size_t n, struct xattr_record *xattr);
 MUST_CHECK bool schema_read_blob(const void *p, size_t n, struct sha256 *hash, struct db_id *db);
 MUST_CHECK bool schema_read_unpublished_blob(const void *p, size_t n, struct sha256 *hash);
+MUST_CHECK bool schema_read_forgotten(const void *p, size_t n, struct blob_identity *blob);
 // Splits the key; `key` becomes the key of the kind's own table.
 MUST_CHECK bool schema_read_unpublished(
     const void *p, size_t n, enum unpublished_kind *kind, struct schema_key *key);

@@ -49,7 +49,8 @@ static int
 note_blob(void *argument, const struct change *change)
 {
     const struct noted_blobs *n = argument;
-    if (change->kind == CHANGE_PUT_BLOB)
+    // Of deaths the tables know already.
+    if (change->kind == CHANGE_PUT_BLOB && change->blob.death.v == 0)
         remote_note_uploaded(n->b, &change->blob, n->generation);
     return 0;
 }

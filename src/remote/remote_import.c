@@ -335,6 +335,8 @@ finish_import(struct import *im, const struct db_record *db)
     manifest_batch_published(b, link->generation, link->created_ms, link->sequence, &link->hash,
         im->bytes_since_catalog);
     manifest_batch_next_generation(b, (struct generation){link->generation.v + 1});
+    // Of which no record tells: those of before tell of none.
+    manifest_batch_date_deaths(b);
     manifest_batch_db_state(b, DB_STATE_READY);
     return manifest_submit(im->m, b, NULL);
 }

@@ -120,7 +120,8 @@ struct remote_staged {
     struct sha256 hash;
     uint64_t bytes;
     struct manifest_record_header header;
-    uint64_t changes; // how many it holds
+    uint64_t changes;              // how many it holds
+    struct remote_staged *catalog; // of a record: the state after it, if a catalog is due; or NULL
 };
 void remote_staged_free(struct remote_staged *s);
 
@@ -155,6 +156,10 @@ MUST_CHECK int remote_manifest_record_publication(const struct remote_place *pla
 // outweigh it (and at least 16 records or 1 MiB have come since). A record weighs its bytes and
 // 64 KiB for the request that reading it costs. Never before the first generation.
 bool remote_manifest_catalog_due(const struct db_record *db);
+// Uploads the catalog that was staged with a record, which has been recorded, and records it. One
+// that exists already is fine.
+MUST_CHECK int remote_manifest_put_catalog(const struct remote_place *place, struct manifest *m,
+    struct db_id db, const struct remote_staged *catalog);
 // Stages and uploads a catalog of the published generation if local == published in the read
 // transaction (else -EAGAIN), and records it. A catalog that exists already is fine.
 MUST_CHECK int remote_manifest_write_catalog(

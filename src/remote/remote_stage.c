@@ -22,7 +22,8 @@ struct stage {
     struct manifest_record_writer *writer;
     struct buffer pending; // not yet in the file
     uint64_t written;
-    bool is_catalog;
+    // What becomes of a blob that is not in the store.
+    enum { BLOB_IS_UPLOADED, BLOB_IS_UPLOADED_BY_RECORD, BLOB_IS_REFUSED } absent;
     struct remote_upload *uploads;
     size_t count, capacity;
 };
@@ -35,6 +36,9 @@ remote_staged_free(struct remote_staged *s)
         (void)file_ops_system.unlink(s->path);
         free(s->path);
     }
+    if (s->catalog)
+        remote_staged_free(s->catalog);
+    free(s->catalog);
     *s = (struct remote_staged){.fd = -1};
 }
 
@@ -75,10 +79,10 @@ stage_change(void *argument, const struct change *change)
 {
     struct stage *s = argument;
     if (change->kind == CHANGE_PUT_BLOB && !(change->blob.residency & RESIDENCY_REMOTE)) {
-        // A catalog of what is published that names a blob which is not: wait for the publication.
-        if (s->is_catalog)
+        if (s->absent == BLOB_IS_REFUSED)
             return -EAGAIN;
-        note_upload(s, &change->blob);
+        if (s->absent == BLOB_IS_UPLOADED)
+            note_upload(s, &change->blob);
     }
     s->staged->changes++;
     return manifest_record_writer_add(s->writer, change);
@@ -144,6 +148,54 @@ checkpoint_id_of(const struct remote_place *place, const struct db_record *db)
     return id;
 }
 
+// A record costs its reader a request; in that time a catalog would yield about so many bytes.
+#define RECORD_WEIGHT_BYTES (64u << 10)
+
+bool
+remote_manifest_catalog_due(const struct db_record *db)
+{
+    if (db->published.v == 0)
+        return false;
+    if (db->catalog_sequence == 0)
+        return true;
+    uint64_t records = db->remote_sequence - db->catalog_sequence;
+    if (db->bytes_since_catalog + records * RECORD_WEIGHT_BYTES <= db->catalog_bytes)
+        return false;
+    return records >= 16 || db->bytes_since_catalog >= (1u << 20);
+}
+
+// The catalog of what is published, as `db` says, from a transaction that shows this state.
+static int
+stage_catalog_from(const struct remote_place *place, struct manifest_reader *r,
+    const struct db_record *db, struct stage *s)
+{
+    s->staged->header = header_from_db(place, db);
+    s->staged->header.kind = MANIFEST_RECORD_CATALOG;
+    s->staged->header.created_ms = db->published_time_ms;
+    return stage_write(place, s, r, db->id, manifest_export);
+}
+
+// The catalog of the state after the record that has just been staged from the same transaction, if
+// one is due then: folds go on while the record is published, and no later transaction shows that
+// state again. The record's blobs are in the store when it is written.
+static int
+stage_catalog_of(const struct remote_place *place, struct manifest_reader *r,
+    const struct db_record *db, struct remote_staged *record)
+{
+    struct db_record after = *db;
+    after.published = db->local;
+    after.published_time_ms = db->local_time_ms;
+    after.remote_sequence = record->header.sequence;
+    after.remote_hash = record->hash;
+    after.bytes_since_catalog += record->bytes;
+    if (!remote_manifest_catalog_due(&after))
+        return 0;
+    record->catalog = memory_alloc_zero(sizeof(*record->catalog));
+    record->catalog->fd = -1;
+    struct stage s = {.staged = record->catalog, .absent = BLOB_IS_UPLOADED_BY_RECORD};
+    return stage_catalog_from(place, r, &after, &s);
+}
+
 static int
 stage_generation_from(const struct remote_place *place, struct manifest_reader *r,
     const struct db_record *db, struct stage *s)
@@ -159,7 +211,8 @@ stage_generation_from(const struct remote_place *place, struct manifest_reader *
     h->generation = db->local;
     h->checkpoint_id = checkpoint_id_of(place, db);
     h->created_ms = db->local_time_ms;
-    return stage_write(place, s, r, db->id, manifest_export_unpublished);
+    int rc = stage_write(place, s, r, db->id, manifest_export_unpublished);
+    return rc < 0 ? rc : stage_catalog_of(place, r, db, s->staged);
 }
 
 int
@@ -237,27 +290,11 @@ remote_manifest_record_publication(const struct remote_place *place, struct mani
 
 // ---- catalogs -----------------------------------------------------------------------------------
 
-// A record costs its reader a request; in that time a catalog would yield about so many bytes.
-#define RECORD_WEIGHT_BYTES (64u << 10)
-
-bool
-remote_manifest_catalog_due(const struct db_record *db)
-{
-    if (db->published.v == 0)
-        return false;
-    if (db->catalog_sequence == 0)
-        return true;
-    uint64_t records = db->remote_sequence - db->catalog_sequence;
-    if (db->bytes_since_catalog + records * RECORD_WEIGHT_BYTES <= db->catalog_bytes)
-        return false;
-    return records >= 16 || db->bytes_since_catalog >= (1u << 20);
-}
-
 static int
 stage_catalog(const struct remote_place *place, struct manifest *m, struct db_id db_id,
     struct remote_staged *staged)
 {
-    struct stage s = {.staged = staged, .is_catalog = true};
+    struct stage s = {.staged = staged, .absent = BLOB_IS_REFUSED};
     struct manifest_reader *r = NULL;
     int rc = manifest_read_begin(m, &r);
     if (rc < 0)
@@ -266,12 +303,8 @@ stage_catalog(const struct remote_place *place, struct manifest *m, struct db_id
     rc = manifest_read_db(r, db_id, &db);
     if (rc == 0 && (db.local.v != db.published.v || db.remote_sequence == 0))
         rc = -EAGAIN;
-    if (rc == 0) {
-        staged->header = header_from_db(place, &db);
-        staged->header.kind = MANIFEST_RECORD_CATALOG;
-        staged->header.created_ms = db.published_time_ms;
-        rc = stage_write(place, &s, r, db_id, manifest_export);
-    }
+    if (rc == 0)
+        rc = stage_catalog_from(place, r, &db, &s);
     manifest_read_end(r);
     return rc;
 }
@@ -291,17 +324,24 @@ put_catalog(const struct remote_place *place, const struct remote_staged *staged
 }
 
 int
+remote_manifest_put_catalog(const struct remote_place *place, struct manifest *m, struct db_id db,
+    const struct remote_staged *catalog)
+{
+    int rc = put_catalog(place, catalog);
+    if (rc < 0)
+        return rc;
+    struct manifest_batch *b = manifest_batch_new(db);
+    manifest_batch_catalog(b, catalog->header.sequence, catalog->bytes);
+    return manifest_submit(m, b, NULL);
+}
+
+int
 remote_manifest_write_catalog(const struct remote_place *place, struct manifest *m, struct db_id db)
 {
     struct remote_staged staged = {.fd = -1};
     int rc = stage_catalog(place, m, db, &staged);
     if (rc == 0)
-        rc = put_catalog(place, &staged);
-    if (rc == 0) {
-        struct manifest_batch *b = manifest_batch_new(db);
-        manifest_batch_catalog(b, staged.header.sequence, staged.bytes);
-        rc = manifest_submit(m, b, NULL);
-    }
+        rc = remote_manifest_put_catalog(place, m, db, &staged);
     remote_staged_free(&staged);
     return rc;
 }

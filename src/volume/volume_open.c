@@ -81,8 +81,11 @@ static int
 store_failed(struct volume *v, struct buffer *error, const char *what, int rc)
 {
     const char *text = remote_store_error();
+    // A store that lacks something says so itself.
+    bool newer = rc == -ENOTSUP && !text[0];
     volume_error(error, "cannot %s %s: %s; %s", what, v->config.source,
-        text[0] ? text : strerror(-rc), volume_store_advice(rc));
+        text[0] ? text : strerror(-rc),
+        newer ? "a newer version of this program wrote it: use that one" : volume_store_advice(rc));
     return rc;
 }
 

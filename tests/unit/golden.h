@@ -23,6 +23,17 @@ golden_read_hex(const char *text, struct buffer *out)
         buffer_append_u8(out, (uint8_t)value);
 }
 
+// The bytes of a golden file that an older program wrote.
+static inline void
+golden_load_old(const char *name, struct buffer *golden_out)
+{
+    BUFFER_AUTO path = {0};
+    BUFFER_AUTO text = {0};
+    buffer_printf(&path, "%s/%s", GOLDEN_DIRECTORY, name);
+    ck_assert_int_eq(file_read_whole(buffer_string(&path), 1 << 20, &text), 0);
+    golden_read_hex(buffer_string(&text), golden_out);
+}
+
 // The golden file's bytes; with CKPTFS_WRITE_GOLDEN set it is written first.
 static inline void
 golden_load(const char *name, const struct buffer *bytes, struct buffer *golden_out)

@@ -170,8 +170,21 @@ sample_blob(uint64_t blob, uint64_t bytes)
     };
 }
 
-// One of each kind, and some at the limits. Returns how many; `room` is enough for them.
-#define SAMPLE_CHANGES 24
+static inline struct change
+sample_forget(uint64_t blob)
+{
+    return (struct change){
+        .kind = CHANGE_FORGET_BLOB,
+        .forgotten = {.hash = sample_hash(blob),
+            .checkpoint_id = sample_uuid(7),
+            .generation = {3}},
+    };
+}
+
+// One of each kind, and some at the limits. Returns how many; `room` is enough for them. The first
+// ones are of version 1.
+#define SAMPLE_CHANGES   27
+#define SAMPLE_CHANGES_1 24
 
 static inline size_t
 sample_changes(struct change *out)
@@ -213,6 +226,11 @@ sample_changes(struct change *out)
     out[n - 1].blob.kind = BLOB_OBJECT_DELTA;
     out[n - 1].blob.chunk.v = 11;
     out[n++] = (struct change){CHANGE_PUT_COUNTERS, .counters = {100, 200}};
+    out[n++] = sample_blob(102, 4096);
+    out[n - 1].blob.where = BLOB_WHERE_OWN;
+    out[n++] = sample_blob(103, 4096);
+    out[n - 1].blob.death.v = 9;
+    out[n++] = sample_forget(103);
     return n;
 }
 

@@ -535,7 +535,7 @@ START_TEST(state_of_the_db_is_kept)
     struct manifest_batch *b = manifest_batch_new(f.db);
     struct change counters = {CHANGE_PUT_COUNTERS, .counters = {500, 1}};
     manifest_batch_remote_position(b, 4, 9, &hash);
-    manifest_batch_catalog(b, 8, 12345);
+    manifest_batch_catalog(b, 9, 12345);
     manifest_batch_next_generation(b, (struct generation){20});
     manifest_batch_next_generation(b, (struct generation){10});
     manifest_batch_db_state(b, DB_STATE_IMPORTING);
@@ -546,7 +546,7 @@ START_TEST(state_of_the_db_is_kept)
     fixture_reopen(&f, 0);
     struct db_record db = read_db(&f);
     ck_assert(db.epoch == 4 && db.remote_sequence == 9 && sha256_equal(&db.remote_hash, &hash));
-    ck_assert(db.catalog_sequence == 8 && db.catalog_bytes == 12345);
+    ck_assert(db.catalog_sequence == 9 && db.catalog_bytes == 12345);
     ck_assert(db.bytes_since_catalog == 0 && db.next.v == 20 && db.fenced);
     ck_assert(db.state == DB_STATE_IMPORTING && uuid_equal(&db.volume, &volume));
     ck_assert(uuid_equal(&db.name_key, &key));

@@ -9,7 +9,7 @@
 
 #define HEADER_BYTES         256u
 #define SECTION_HEADER_BYTES 32u
-#define FOOTER_BYTES         96u
+#define FOOTER_BYTES         192u
 #define SECTION_RAW_MAX      (384u << 10)
 
 // ---- in memory ----------------------------------------------------------------------------------
@@ -410,12 +410,12 @@ START_TEST(newer_records_are_told_from_damaged_ones)
     make_record(&s, &raw, 1, &hash);
     uint8_t *p = s.bytes.data;
     struct source source = {.p = p, .n = s.bytes.length};
-    p[8] = 2; // version
+    p[8] = 3; // version
     seal_header(p);
     ck_assert_int_eq(
         manifest_record_read_header(source_read, &source, s.bytes.length, &h), -ENOTSUP);
     ck_assert_int_eq(read_bytes_of(p, s.bytes.length, &v, NULL), -ENOTSUP);
-    p[8] = 1;
+    p[8] = 2;
     p[16] = 1; // an incompatible feature
     seal_header(p);
     ck_assert_int_eq(read_bytes_of(p, s.bytes.length, &v, NULL), -ENOTSUP);
@@ -454,41 +454,143 @@ START_TEST(impossible_lengths_are_refused_before_memory_is_taken)
         for (size_t at = 4; at <= 24; at += 4) // encoding .. checksum of a section
             if (at != 8 || lengths[i] != 0)
                 impossible(&s, HEADER_BYTES, SECTION_HEADER_BYTES, at, lengths[i] ^ (at == 4) * 2);
-        for (size_t at = 8; at < FOOTER_BYTES - 4; at += 4)
+        for (size_t at = 8; at < 76; at += 4) // up to the seal
             if (lengths[i] > 1)
                 impossible(&s, footer, FOOTER_BYTES, at, lengths[i]);
     }
     impossible(&s, 0, HEADER_BYTES, 10, 0);               // kind
     impossible(&s, 0, HEADER_BYTES, HEADER_BYTES - 8, 1); // reserved
     impossible(&s, 0, HEADER_BYTES, 20, 0);               // sequence
+    impossible(&s, 0, HEADER_BYTES, 228, 13);             // the lowest sequence
+    impossible(&s, 0, HEADER_BYTES, 236, 64);             // length of extensions
+    impossible(&s, 0, HEADER_BYTES, 236, UINT32_MAX);
     buffer_free(&s.bytes);
 }
 END_TEST
 
-START_TEST(format_has_not_changed)
+// Three changes as a record of this kind.
+static void
+make_golden(enum manifest_record_kind kind, struct sink *s)
 {
-    struct sink s = {.room = SIZE_MAX / 2};
     struct manifest_record_header h = sample_header();
-    BUFFER_AUTO golden = {0};
-    struct visit v = {0};
     struct sha256 hash;
     uint64_t bytes;
     struct change c[] = {sample_inode(1, S_IFDIR | 0755, 2, 1),
-        sample_dirent(1, 99, 2, DT_REG, "x"), sample_delete_inode(3)};
-    struct manifest_record_writer *w = manifest_record_writer_new(&h, sink_write, &s);
-    for (size_t i = 0; i < ARRAY_LENGTH(c); i++)
+        sample_inode(2, S_IFREG | 0644, 1, 0), sample_dirent(1, 99, 2, DT_REG, "x")};
+    s->room = SIZE_MAX / 2;
+    h.kind = kind;
+    if (kind == MANIFEST_RECORD_CREATE) {
+        h.lowest_sequence = 1;
+        h.has_parent = true;
+        h.parent = (struct volume_parent){sample_uuid(9), 77, sample_hash(78), {79}};
+    }
+    struct manifest_record_writer *w = manifest_record_writer_new(&h, sink_write, s);
+    for (size_t i = 0; i < ARRAY_LENGTH(c) && kind != MANIFEST_RECORD_CREATE; i++)
         ck_assert_int_eq(manifest_record_writer_add(w, &c[i]), 0);
     ck_assert_int_eq(manifest_record_writer_finish(w, &hash, &bytes), 0);
     manifest_record_writer_free(w);
-    golden_load("manifest-record-1.hex", &s.bytes, &golden);
+}
+
+static void
+compare_golden(enum manifest_record_kind kind, const char *name, unsigned changes)
+{
+    struct sink s = {0};
+    struct visit v = {0};
+    BUFFER_AUTO golden = {0};
+    make_golden(kind, &s);
+    golden_load(name, &s.bytes, &golden);
     ck_assert_int_eq(read_bytes_of(golden.data, golden.length, &v, NULL), 0);
-    ck_assert_uint_eq(v.calls, ARRAY_LENGTH(c));
+    ck_assert_uint_eq(v.calls, changes);
     if (strncmp(compress_library_version(), "1.9.", 4) == 0) {
         ck_assert_uint_eq(golden.length, s.bytes.length);
         ck_assert_mem_eq(golden.data, s.bytes.data, golden.length);
     }
     buffer_free(&v.raw);
     buffer_free(&s.bytes);
+}
+
+START_TEST(format_has_not_changed)
+{
+    compare_golden(MANIFEST_RECORD_GENERATION, "manifest-record-2.hex", 3);
+    compare_golden(MANIFEST_RECORD_CATALOG, "manifest-catalog-2.hex", 3);
+    compare_golden(MANIFEST_RECORD_CREATE, "manifest-create-2.hex", 0);
+}
+END_TEST
+
+START_TEST(records_of_version_1_are_read)
+{
+    BUFFER_AUTO golden = {0};
+    struct visit v = {0};
+    struct manifest_record_header h;
+    golden_load_old("manifest-record-1.hex", &golden);
+    ck_assert_int_eq(read_bytes_of(golden.data, golden.length, &v, NULL), 0);
+    ck_assert_uint_eq(v.calls, 3);
+    struct source source = {.p = golden.data, .n = golden.length};
+    ck_assert_int_eq(manifest_record_read_header(source_read, &source, golden.length, &h), 0);
+    ck_assert(h.version == 1 && h.sequence == 12 && h.generation.v == 40);
+    ck_assert(h.lowest_sequence == 0 && h.extension_bytes == 0 && !h.has_parent);
+    buffer_free(&v.raw);
+}
+END_TEST
+
+// ---- extensions ---------------------------------------------------------------------------------
+
+START_TEST(a_parent_comes_back)
+{
+    struct sink s = {0};
+    struct manifest_record_header h;
+    make_golden(MANIFEST_RECORD_CREATE, &s);
+    struct source source = {.p = s.bytes.data, .n = s.bytes.length};
+    ck_assert_int_eq(manifest_record_read_header(source_read, &source, s.bytes.length, &h), 0);
+    ck_assert(h.has_parent && h.parent.sequence == 77 && h.parent.generation.v == 79);
+    struct uuid parent = sample_uuid(9);
+    struct sha256 hash = sample_hash(78);
+    ck_assert(uuid_equal(&h.parent.volume, &parent) && sha256_equal(&h.parent.hash, &hash));
+    ck_assert_uint_eq(h.lowest_sequence, 1);
+    buffer_free(&s.bytes);
+}
+END_TEST
+
+// Makes hash and checksums of a record right again.
+static void
+seal_record(struct buffer *b)
+{
+    struct sha256 hash;
+    uint8_t *footer = b->data + b->length - FOOTER_BYTES;
+    seal_header(b->data);
+    sha256_of(b->data, b->length - FOOTER_BYTES, &hash);
+    memcpy(footer + 36, hash.b, sizeof(hash.b));
+    put_le64(footer + 28, b->length);
+    put_le32(footer + FOOTER_BYTES - 4, crc32c(0, footer, FOOTER_BYTES - 4));
+}
+
+// The CREATE record with another extension instead of the parent.
+static int
+read_with_extension(uint16_t type, struct manifest_record_header *h)
+{
+    struct sink s = {0};
+    make_golden(MANIFEST_RECORD_CREATE, &s);
+    uint8_t *area = s.bytes.data + HEADER_BYTES;
+    uint32_t n = get_le32(s.bytes.data + 236);
+    put_le16(area, type);
+    put_le32(area + n - 4, crc32c(0, area, n - 4));
+    seal_record(&s.bytes);
+    struct visit v = {0};
+    struct source source = {.p = s.bytes.data, .n = s.bytes.length};
+    int rc = manifest_record_read_header(source_read, &source, s.bytes.length, h);
+    ck_assert_int_eq(read_bytes_of(s.bytes.data, s.bytes.length, &v, NULL), rc);
+    buffer_free(&s.bytes);
+    return rc;
+}
+
+START_TEST(extensions_are_passed_over_unless_they_must_be_known)
+{
+    struct manifest_record_header h;
+    ck_assert_int_eq(read_with_extension(1, &h), 0);
+    ck_assert_int_eq(read_with_extension(0x123, &h), 0);
+    ck_assert(!h.has_parent);
+    ck_assert_int_eq(read_with_extension(0x8123, &h), -ENOTSUP);
+    ck_assert_int_eq(read_with_extension(0, &h), -EBADMSG);
 }
 END_TEST
 
@@ -512,5 +614,8 @@ main(void)
     ADD(newer_records_are_told_from_damaged_ones);
     ADD(impossible_lengths_are_refused_before_memory_is_taken);
     ADD(format_has_not_changed);
+    ADD(records_of_version_1_are_read);
+    ADD(a_parent_comes_back);
+    ADD(extensions_are_passed_over_unless_they_must_be_known);
     return unit_run(s);
 }

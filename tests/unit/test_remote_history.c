@@ -215,6 +215,8 @@ publish_some(void)
     if (rc == 0 && !dies)
         rc = remote_manifest_record_publication(
             &source.place, source.m, source.db.id, &staged, uploads, count, 0);
+    if (rc == 0 && !dies && staged.catalog && dice(4) > 0)
+        rc = remote_manifest_put_catalog(&source.place, source.m, source.db.id, staged.catalog);
     free(uploads);
     remote_staged_free(&staged);
     return rc;
@@ -282,6 +284,84 @@ import(struct buffer *dump_out)
     manifest_read_end(r);
 }
 
+// What the records say, one after the other: each object that was born has died or is alive.
+struct object_told {
+    struct blob_record blob;
+    bool alive;
+};
+
+static struct object_told told[STEPS * FILES * 4];
+static size_t told_count;
+
+static bool
+is_object(const struct blob_record *a, const struct blob_record *b)
+{
+    return sha256_equal(&a->hash, &b->hash) && uuid_equal(&a->checkpoint_id, &b->checkpoint_id) &&
+           a->generation.v == b->generation.v;
+}
+
+static int
+hear(void *argument UNUSED, const struct change *c)
+{
+    size_t i = 0;
+    if (c->kind != CHANGE_PUT_BLOB)
+        return 0;
+    while (i < told_count && !is_object(&told[i].blob, &c->blob))
+        i++;
+    // Who dies was born. (It may die twice: what came back between two records is not told.)
+    ck_assert(c->blob.death.v == 0 || i < told_count);
+    if (i == told_count)
+        ck_assert_uint_lt(told_count++, ARRAY_LENGTH(told));
+    told[i] = (struct object_told){c->blob, c->blob.death.v == 0};
+    return 0;
+}
+
+static int
+read_from(void *argument, uint64_t offset, void *p, size_t n)
+{
+    const struct buffer *b = argument;
+    ck_assert(offset <= b->length && n <= b->length - offset);
+    memcpy(p, b->data + offset, n);
+    return 0;
+}
+
+static int
+count_alive(void *argument, const struct change *c)
+{
+    if (c->kind != CHANGE_PUT_BLOB)
+        return 0;
+    for (size_t i = 0; i < told_count; i++)
+        *(size_t *)argument += told[i].alive && is_object(&told[i].blob, &c->blob);
+    return 0;
+}
+
+// What the records tell alive is what `copy` has, which imported all of them.
+static void
+check_lives(void)
+{
+    size_t records = world_count(&world, "record-");
+    size_t named = 0, alive = 0;
+    struct manifest_reader *r;
+    told_count = 0;
+    for (uint64_t n = 1; n <= records; n++) {
+        BUFFER_AUTO record = {0};
+        world_read(&world, "record-", n, &record);
+        ck_assert_int_eq(
+            manifest_record_read(read_from, &record, record.length, hear, NULL, NULL), 0);
+    }
+    for (size_t i = 0; i < told_count; i++)
+        alive += told[i].alive;
+    ck_assert_int_eq(manifest_read_begin(copy.m, &r), 0);
+    ck_assert_int_eq(manifest_export(r, copy.db.id, count_alive, &named), 0);
+    manifest_read_end(r);
+    ck_assert_uint_eq(named, alive);
+    struct db_totals totals;
+    ck_assert_int_eq(manifest_read_begin(copy.m, &r), 0);
+    ck_assert_int_eq(manifest_read_totals(r, copy.db.id, &totals), 0);
+    manifest_read_end(r);
+    ck_assert_uint_eq(totals.blobs, alive);
+}
+
 static void
 check_bucket(void)
 {
@@ -295,6 +375,7 @@ check_bucket(void)
     import(&by_catalog);
     fault_store_add(world.faults, &bad);
     import(&by_records);
+    check_lives();
     fault_store_clear(world.faults);
     ck_assert_uint_eq(by_catalog.length, by_records.length);
     ck_assert_int_eq(memcmp(by_catalog.data, by_records.data, by_catalog.length), 0);
@@ -314,9 +395,8 @@ write_catalog(void)
 }
 
 static void
-run_history(uint64_t number)
+begin_history(uint64_t number)
 {
-    struct remote_lease lease;
     seed = number | 1;
     memset(files, 0, sizeof(files));
     next_object = 2;
@@ -325,6 +405,21 @@ run_history(uint64_t number)
     root_open(&source, &world, "source", 1);
     root_open(&copy, &world, "copy", 2);
     root_begin(&source);
+}
+
+static void
+end_history(void)
+{
+    root_close(&source);
+    root_close(&copy);
+    world_close(&world);
+}
+
+static void
+run_history(uint64_t number)
+{
+    struct remote_lease lease;
+    begin_history(number);
     for (unsigned i = 0; i < STEPS; i++) {
         if (dice(3) > 0)
             fold_some();
@@ -347,9 +442,7 @@ run_history(uint64_t number)
             check_bucket();
     }
     check_bucket();
-    root_close(&source);
-    root_close(&copy);
-    world_close(&world);
+    end_history();
 }
 
 START_TEST(what_the_bucket_says_is_there_and_said_alike_by_catalog_and_records)
@@ -366,11 +459,54 @@ START_TEST(what_the_bucket_says_is_there_and_said_alike_by_catalog_and_records)
 }
 END_TEST
 
+// Publishes, while another fold is done between any two steps.
+static void
+publish_under_load(void)
+{
+    struct remote_staged staged;
+    struct remote_upload *uploads;
+    size_t count;
+    ck_assert_int_eq(remote_manifest_stage_generation(
+                         &source.place, source.m, source.db.id, &staged, &uploads, &count),
+        0);
+    fold_some();
+    ck_assert_int_eq(upload(uploads, count), 0);
+    ck_assert_int_eq(remote_manifest_publish(&source.place, &staged), 0);
+    fold_some();
+    ck_assert_int_eq(remote_manifest_record_publication(
+                         &source.place, source.m, source.db.id, &staged, uploads, count, 0),
+        0);
+    fold_some();
+    if (staged.catalog)
+        ck_assert_int_eq(
+            remote_manifest_put_catalog(&source.place, source.m, source.db.id, staged.catalog), 0);
+    free(uploads);
+    remote_staged_free(&staged);
+}
+
+START_TEST(catalogs_are_written_under_load_and_do_not_grow_with_history)
+{
+    begin_history(77);
+    fold_some();
+    for (unsigned i = 0; i < 100; i++)
+        publish_under_load();
+    ck_assert_int_eq(manifest_find_db(source.m, source.db.place, "acme", 1, &source.db), 0);
+    ck_assert(!remote_manifest_catalog_due(&source.db));
+    ck_assert_uint_ge(world_count(&world, "catalog-"), 6);
+    // 5 inodes, 4 chunks, a few deltas; 100 generations made hundreds of blobs.
+    ck_assert_uint_lt(source.db.catalog_bytes, 6000);
+    check_bucket();
+    end_history();
+}
+END_TEST
+
 int
 main(void)
 {
     Suite *s = suite_create("remote_history");
     unit_add(s, "what_the_bucket_says_is_there_and_said_alike_by_catalog_and_records",
         what_the_bucket_says_is_there_and_said_alike_by_catalog_and_records, 300);
+    unit_add(s, "catalogs_are_written_under_load_and_do_not_grow_with_history",
+        catalogs_are_written_under_load_and_do_not_grow_with_history, 120);
     return unit_run(s);
 }

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "format/extension.h"
+
+#include <errno.h>
+
+void
+extension_append(struct buffer *out, uint16_t type, const void *value, uint32_t length)
+{
+    buffer_append_le16(out, type);
+    buffer_append_le16(out, 0);
+    buffer_append_le32(out, length);
+    buffer_append(out, value, length);
+}
+
+// Types rise without the bit, so that an item has one place only.
+static uint16_t
+place_of(uint16_t type)
+{
+    return type & (uint16_t)~EXTENSION_INCOMPATIBLE;
+}
+
+int
+extension_next(struct byte_reader *r, uint16_t *last_type, struct extension *extension_out)
+{
+    if (byte_reader_left(r) == 0)
+        return 0;
+    extension_out->type = read_le16(r);
+    uint16_t reserved = read_le16(r);
+    extension_out->length = read_le32(r);
+    extension_out->value = read_bytes(r, extension_out->length);
+    if (r->bad || reserved != 0 || place_of(extension_out->type) <= *last_type)
+        return -EBADMSG;
+    *last_type = place_of(extension_out->type);
+    return 1;
+}
