@@ -425,5 +425,6 @@ main(int argc, char *argv[])
     volume_config_init(&arguments.config);
     int status = parse_and_run(c, &arguments, argc - 1, argv + 1);
     volume_config_free(&arguments.config);
+    log_stop();
     return status;
 }

@@ -2,6 +2,7 @@
 #include "fuse/cold_requests.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "fuse/cold_pool.h"
@@ -88,6 +89,19 @@ run(struct cold_job *job)
 }
 
 static void
+log_given_up(const struct cold_request *x, int result)
+{
+    char key[32];
+    (void)snprintf(key, sizeof(key), "object %llu", (unsigned long long)x->object.v);
+    if (result == -ETIMEDOUT)
+        log_error_of(
+            "fuse.cold_timeout", key, "%s: waited for the store too long, behind others", key);
+    else
+        log_error_of("fuse.cold_refused", key,
+            "%s: too many requests wait for the store, or there is no thread for them", key);
+}
+
+static void
 give_up(struct cold_job *job, int result)
 {
     struct cold_request *x = request_of(job);
@@ -96,13 +110,8 @@ give_up(struct cold_job *job, int result)
     // it does not interrupt it twice.
     if (result != -EINTR)
         fuse_req_interrupt_func(x->req, NULL, NULL);
-    if (result == -ETIMEDOUT)
-        log_error("fuse.cold_timeout",
-            "a request for object %llu waited for the store too long, behind others",
-            (unsigned long long)x->object.v);
-    else if (result == -EAGAIN)
-        log_error(
-            "fuse.cold_refused", "too many requests wait for the store, or no thread for them");
+    if (result == -ETIMEDOUT || result == -EAGAIN)
+        log_given_up(x, result);
     fs_reply_result(x->req, result == -ETIMEDOUT || result == -EAGAIN ? -EIO : result);
     answered(x, fs);
 }

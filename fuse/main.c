@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // ckptfs: the daemon that serves one mount.
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -14,6 +15,7 @@
 #include "fuse/startup.h"
 #include "platform/log.h"
 #include "platform/memory.h"
+#include "store/remote_store.h"
 
 // A file opened later must not become standard input, output or error.
 static void
@@ -37,12 +39,24 @@ level_of(const char *name)
     return LOG_LEVEL_INFO;
 }
 
+static void
+reopen_log(int number UNUSED)
+{
+    int error = errno;
+    log_reopen_soon();
+    errno = error;
+}
+
 static int
 start_log(const struct options *options, struct buffer *error)
 {
     const struct volume_config *c = &options->config;
     log_set_level(options->debug ? LOG_LEVEL_DEBUG : level_of(c->log_level));
     log_set_syslog(!options->foreground, "ckptfs");
+    struct store_url url = {0};
+    if (store_url_parse(c->source, &url) == 0)
+        log_set_tenant(url.tenant);
+    store_url_free(&url);
     int rc = c->log_file ? log_set_file(c->log_file) : 0;
     if (rc != 0)
         buffer_printf(error, "log file %s: %s", c->log_file, strerror(-rc));
@@ -67,7 +81,12 @@ run(const struct options *options)
             return EXIT_STATUS_ERROR;
         }
     }
-    return session_run(options, &startup);
+    struct sigaction reopen = {.sa_handler = reopen_log, .sa_flags = SA_RESTART};
+    sigaction(SIGHUP, &reopen, NULL);
+    log_start();
+    int status = session_run(options, &startup);
+    log_stop();
+    return status;
 }
 
 int

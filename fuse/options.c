@@ -335,7 +335,7 @@ options_help(struct buffer *out)
         "\n"
         "SOURCE is s3://BUCKET[/PREFIX]/TENANT or file:///DIRECTORY/TENANT.\n"
         "\n"
-        "    -f, --foreground             stay in the foreground; log to stderr\n"
+        "    -f, --foreground             stay in the foreground; log to stderr, not to syslog\n"
         "    -d                           as -o debug\n"
         "    -s                           as -o fuse_threads=1\n"
         "    -h, --help                   this text\n"

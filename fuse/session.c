@@ -2,7 +2,7 @@
 // How a session ends:
 // - The file system is unmounted (umount, fusermount3 -u): the kernel has handed over everything;
 //   workers see the end of the connection and end.
-// - SIGTERM, SIGINT, SIGHUP: the control thread unmounts while the workers still serve. When the
+// - SIGTERM, SIGINT: the control thread unmounts while the workers still serve. When the
 //   mount is busy, or the file system lives on after that (in another mount namespace, below
 //   another mount, with files open after umount -l), it makes the kernel hand over what it caches
 //   and stops the workers; the mount is detached where it can be, and whoever still uses it gets
@@ -254,7 +254,7 @@ control(void *argument)
 static int
 take_signals(struct session *s)
 {
-    static const int ending[] = {SIGTERM, SIGINT, SIGHUP};
+    static const int ending[] = {SIGTERM, SIGINT};
     s->signals = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     s->finished = eventfd(0, EFD_CLOEXEC);
     if (s->signals < 0 || s->finished < 0)

@@ -36,7 +36,6 @@ begin_event(struct fold *f, struct log_event *e, const char *name)
     uuid_to_string(&f->job.checkpoint_id, id);
     log_u64(e, "job_id", f->job.id);
     log_string(e, "checkpoint_id", id);
-    log_string(e, "tenant", f->c->options.place.tenant);
 }
 
 // The publisher looks at the job too.

@@ -89,7 +89,7 @@ land(struct chunk_reader *r, struct chunk_flight *flight)
 static int
 fail_remote(const char *key, const char *why)
 {
-    log_error("chunk.read_failed", "cannot read %s: %s", key, why);
+    log_error_of("chunk.read_failed", key, "cannot read %s: %s", key, why);
     return -EIO;
 }
 
@@ -98,7 +98,7 @@ fail_remote(const char *key, const char *why)
 static int
 get_verified(struct chunk_reader *r, const struct fetch *x, const char *key, struct buffer *bytes)
 {
-    for (int attempt = 0; attempt < 2; attempt++) {
+    for (unsigned attempt = 0; attempt < 2; attempt++) {
         buffer_clear(bytes);
         int rc = remote_store_get_blob(r->remote, key, x->offset, x->n, bytes, &x->call);
         if (rc == -ECANCELED)
@@ -106,12 +106,17 @@ get_verified(struct chunk_reader *r, const struct fetch *x, const char *key, str
         if (rc < 0)
             return fail_remote(key, remote_store_error());
         count(&r->numbers.remote_bytes, bytes->length);
-        if (bytes->length == x->n && x->verify(x->verify_argument, bytes->data, x->n))
-            return 0;
-        log_error("chunk.corrupt",
-            "%s: the bytes at %llu from the store do not match their checksum", key,
-            (unsigned long long)x->offset);
+        if (bytes->length != x->n || !x->verify(x->verify_argument, bytes->data, x->n))
+            continue;
+        if (attempt > 0)
+            log_warning_of("chunk.transfer_damaged", key,
+                "%s: the bytes at %llu came damaged from the store, and whole the second time", key,
+                (unsigned long long)x->offset);
+        return 0;
     }
+    log_error_of("chunk.corrupt", key,
+        "%s: the bytes at %llu from the store do not match their checksum, twice", key,
+        (unsigned long long)x->offset);
     return -EIO;
 }
 
@@ -122,8 +127,8 @@ keep(struct chunk_reader *r, const struct fetch *x, const char *key, const struc
         return;
     int rc = local_store_keep(r->local, &x->blob.hash, x->offset, bytes->data, bytes->length);
     if (rc < 0)
-        log_warning(
-            "chunk.keep_failed", "cannot keep part of %s in hot_cache: %s", key, strerror(-rc));
+        log_warning_of("chunk.keep_failed", key, "cannot keep part of %s in hot_cache: %s", key,
+            strerror(-rc));
 }
 
 static int
@@ -164,7 +169,7 @@ note_damage(struct chunk_reader *r, const struct fetch *x, int rc)
     char hex[65];
     sha256_to_hex(&x->blob.hash, hex);
     bool remote = is_in_store(r, &x->blob);
-    log_error("local_store.corrupt", "hot_cache copy of blob %s at %llu: %s; %s", hex,
+    log_error_of("local_store.corrupt", hex, "hot_cache copy of blob %s at %llu: %s; %s", hex,
         (unsigned long long)x->offset, rc == -EBADMSG ? "checksum mismatch" : strerror(-rc),
         remote ? "reading it from the store" : "there is no other copy");
     if (remote) {

@@ -24,8 +24,9 @@ enum lock_rank {
     LOCK_RANK_MANIFEST = 80,    // manifest_writer: queue of batches
     LOCK_RANK_STORE = 90,       // stores: connections, credentials, limits
     LOCK_RANK_FUSE = 95,        // fuse: requests answered later, tickets, seeks, the mount
-    LOCK_RANK_PLATFORM = 100,   // log, memory pools
+    LOCK_RANK_PLATFORM = 100,   // memory pools, flush_pace
     LOCK_RANK_WORKERS = 110,    // workers: roles; taken by who is about to wait, whatever it holds
+    LOCK_RANK_LOG = 120,        // log: limits and the queue; taken by who logs, whatever it holds
 };
 
 struct lock {

@@ -1,22 +1,35 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "platform/log.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <syslog.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "platform/clock.h"
+#include "platform/lock.h"
+#include "platform/log_limit.h"
+#include "platform/log_sink.h"
+#include "platform/memory.h"
 
 static enum log_level minimum_level = LOG_LEVEL_INFO;
-static bool use_syslog;
-static int file_fd = -1;
+static char *tenant;
+
+static struct lock lock; // "log_limit": protects `limit`
+static struct log_limit limit;
 
 static const char *const level_names[] = {"debug", "info", "warning", "error"};
-static const int syslog_levels[] = {LOG_DEBUG, LOG_INFO, LOG_WARNING, LOG_ERR};
+
+// What happens once, and what an operator must see: who has the volume, whether it can be written
+// and whether what it says is whole.
+static const char *const always_logged[] = {"checkpoint.corrupt", "log.dropped", "log.suppressed",
+    "manifest.damaged", "mount.failed", "store.catalog_lost", "store.damaged", "volume.closed",
+    "volume.fenced", "volume.start_over", "wal.damaged", "wal.failed", "wal.replay_failed",
+    "wal.replay_lost", "wal.replay_skipped"};
+
+static void __attribute__((constructor)) initialise(void)
+{
+    lock_init(&lock, "log_limit", LOCK_RANK_LOG);
+}
 
 void
 log_set_level(enum log_level level)
@@ -25,29 +38,71 @@ log_set_level(enum log_level level)
 }
 
 void
-log_set_syslog(bool to_syslog, const char *identity)
+log_set_tenant(const char *name)
 {
-    if (to_syslog)
-        openlog(identity, LOG_PID, LOG_DAEMON);
-    use_syslog = to_syslog;
+    tenant = memory_string(name);
 }
 
-int
-log_set_file(const char *path)
+// ---- limits -------------------------------------------------------------------------------------
+
+static bool
+is_always_logged(const char *event)
 {
-    int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return -errno;
-    file_fd = fd;
-    return 0;
+    for (size_t i = 0; i < ARRAY_LENGTH(always_logged); i++)
+        if (strcmp(event, always_logged[i]) == 0)
+            return true;
+    return false;
 }
 
-void
-log_begin(struct log_event *e, enum log_level level, const char *event)
+static bool
+is_admitted(const struct log_event *e, const char *event, const char *key)
 {
-    *e = (struct log_event){.level = level, .wanted = level >= minimum_level};
-    if (!e->wanted)
-        return;
+    if (e->always || e->level < LOG_LEVEL_WARNING)
+        return true;
+    lock_take(&lock);
+    uint64_t next_ms = limit.next_ms;
+    bool admitted = log_limit_admit(&limit, event, key, clock_monotonic_ms());
+    bool earlier = limit.next_ms != next_ms;
+    lock_release(&lock);
+    if (earlier)
+        log_sink_wake();
+    return admitted;
+}
+
+static void
+report(const struct log_limit_slot *s)
+{
+    struct log_event e;
+    log_begin(&e, LOG_LEVEL_WARNING, "log.suppressed");
+    log_string(&e, "of", s->event);
+    if (s->key[0] != '\0')
+        log_string(&e, "key", s->key);
+    log_u64(&e, "lines", s->suppressed);
+    log_u64(&e, "window_ms", LOG_LIMIT_WINDOW_MS);
+    log_end(&e);
+}
+
+uint64_t
+log_report_suppressed(bool all)
+{
+    for (;;) {
+        struct log_limit_slot ended;
+        lock_take(&lock);
+        bool taken = all ? log_limit_take_any(&limit, &ended)
+                         : log_limit_take(&limit, clock_monotonic_ms(), &ended);
+        uint64_t next = limit.next_ms ? limit.next_ms : UINT64_MAX;
+        lock_release(&lock);
+        if (!taken)
+            return next;
+        report(&ended);
+    }
+}
+
+// ---- events -------------------------------------------------------------------------------------
+
+static void
+begin_line(struct log_event *e, const char *event)
+{
     e->json.out = &e->text;
     json_begin_object(&e->json, NULL);
     struct timespec now = clock_wall();
@@ -57,8 +112,28 @@ log_begin(struct log_event *e, enum log_level level, const char *event)
     size_t n = strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &tm);
     snprintf(text + n, sizeof(text) - n, ".%06ldZ", now.tv_nsec / 1000);
     json_string(&e->json, "time", text);
-    json_string(&e->json, "level", level_names[level]);
+    json_string(&e->json, "level", level_names[e->level]);
     json_string(&e->json, "event", event);
+    if (tenant)
+        json_string(&e->json, "tenant", tenant);
+}
+
+void
+log_begin_of(struct log_event *e, enum log_level level, const char *event, const char *key)
+{
+    *e = (struct log_event){.level = level, .always = is_always_logged(event)};
+    e->wanted = level >= minimum_level && is_admitted(e, event, key);
+    if (!e->wanted)
+        return;
+    begin_line(e, event);
+    if (key)
+        json_string(&e->json, "key", key);
+}
+
+void
+log_begin(struct log_event *e, enum log_level level, const char *event)
+{
+    log_begin_of(e, level, event, NULL);
 }
 
 void
@@ -88,31 +163,38 @@ log_end(struct log_event *e)
     if (!e->wanted)
         return;
     json_end_object(&e->json);
-    if (use_syslog)
-        syslog(syslog_levels[e->level], "%s", buffer_string(&e->text));
     buffer_append_u8(&e->text, '\n');
-    // One write a line keeps lines of several threads apart. A log that cannot be written must not
-    // stop the volume, so the result is not used.
-    ssize_t ignored UNUSED = 0;
-    if (!use_syslog)
-        ignored = write(STDERR_FILENO, e->text.data, e->text.length);
-    if (file_fd >= 0)
-        ignored = write(file_fd, e->text.data, e->text.length);
+    log_sink_put(e->level, e->always, e->text.data, e->text.length);
     buffer_free(&e->text);
+}
+
+static void PRINTF_LIKE(4, 0) log_text(
+    enum log_level level, const char *event, const char *key, const char *format, va_list args)
+{
+    struct log_event e;
+    log_begin_of(&e, level, event, key);
+    if (e.wanted) {
+        char text[2048];
+        vsnprintf(text, sizeof(text), format, args);
+        log_string(&e, "message", text);
+    }
+    log_end(&e);
 }
 
 void
 log_message(enum log_level level, const char *event, const char *format, ...)
 {
-    struct log_event e;
-    log_begin(&e, level, event);
-    if (e.wanted) {
-        char text[2048];
-        va_list args;
-        va_start(args, format);
-        vsnprintf(text, sizeof(text), format, args);
-        va_end(args);
-        log_string(&e, "message", text);
-    }
-    log_end(&e);
+    va_list args;
+    va_start(args, format);
+    log_text(level, event, NULL, format, args);
+    va_end(args);
+}
+
+void
+log_message_of(enum log_level level, const char *event, const char *key, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    log_text(level, event, key, format, args);
+    va_end(args);
 }

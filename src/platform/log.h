@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// The log: one line an event, as JSON objects {"time", "level", "event", ...}, to stderr or to the
-// system log. The events' names and fields are listed in doc/checkpointing_design.md, section 14.
-// Whoever meets a failure logs it once, with the object and the cause. Any thread. Secrets never go
-// in here.
+// The log: one line an event, as JSON objects {"time", "level", "event", "tenant", ...}, to stderr
+// or to the system log. The events' names and fields are listed in doc/checkpointing_design.md,
+// section
+// 14. Whoever meets a failure logs it once, with the object and the cause. Any thread, with any
+// locks held. Secrets never go in here.
+//
+// Once log_start has been called nobody who logs waits for the line to be written: a thread writes
+// what is in a queue (log_sink.c). Warnings and errors that repeat are suppressed and counted
+// (log_limit.h); a line "log.suppressed" says how many when the window has ended.
 #ifndef CKPTFS_PLATFORM_LOG_H
 #define CKPTFS_PLATFORM_LOG_H
 
@@ -20,6 +25,15 @@ void log_set_level(enum log_level level);
 void log_set_syslog(bool to_syslog, const char *identity);
 // Appends lines to this file too; 0 or -errno.
 MUST_CHECK int log_set_file(const char *path);
+// The field "tenant" of every line from now on.
+void log_set_tenant(const char *tenant);
+
+// Starts the thread that writes, and ends it when all lines are written, or cannot be written. Not
+// to be called before the process has forked for the last time.
+void log_start(void);
+void log_stop(void);
+// Opens the file anew before the next line: it has been renamed. May be called by signal handlers.
+void log_reopen_soon(void);
 
 // An event with fields:
 //     struct log_event e;
@@ -31,9 +45,13 @@ struct log_event {
     struct json_writer json;
     enum log_level level;
     bool wanted;
+    bool always; // is neither suppressed nor dropped as others are
 };
 
 void log_begin(struct log_event *e, enum log_level level, const char *event);
+// The same of something that has a name, which becomes the field "key": lines are limited by event
+// and key.
+void log_begin_of(struct log_event *e, enum log_level level, const char *event, const char *key);
 void log_string(struct log_event *e, const char *key, const char *value);
 void log_u64(struct log_event *e, const char *key, uint64_t value);
 void log_bool(struct log_event *e, const char *key, bool value);
@@ -42,10 +60,15 @@ void log_end(struct log_event *e);
 // An event with one field "message".
 void log_message(enum log_level level, const char *event, const char *format, ...)
     PRINTF_LIKE(3, 4);
+void log_message_of(enum log_level level, const char *event, const char *key, const char *format,
+    ...) PRINTF_LIKE(4, 5);
 
 #define log_error(event, ...)   log_message(LOG_LEVEL_ERROR, event, __VA_ARGS__)
 #define log_warning(event, ...) log_message(LOG_LEVEL_WARNING, event, __VA_ARGS__)
 #define log_info(event, ...)    log_message(LOG_LEVEL_INFO, event, __VA_ARGS__)
 #define log_debug(event, ...)   log_message(LOG_LEVEL_DEBUG, event, __VA_ARGS__)
+
+#define log_error_of(event, key, ...)   log_message_of(LOG_LEVEL_ERROR, event, key, __VA_ARGS__)
+#define log_warning_of(event, key, ...) log_message_of(LOG_LEVEL_WARNING, event, key, __VA_ARGS__)
 
 #endif

@@ -16,8 +16,7 @@ int
 remote_log_failure(const char *event, const char *key, int rc)
 {
     struct log_event e;
-    log_begin(&e, LOG_LEVEL_ERROR, event);
-    log_string(&e, "key", key);
+    log_begin_of(&e, LOG_LEVEL_ERROR, event, key);
     log_string(&e, "error", strerror(-rc));
     log_string(&e, "cause", remote_store_error());
     log_end(&e);
@@ -28,8 +27,7 @@ int
 remote_log_bad(const char *key, const char *why)
 {
     struct log_event e;
-    log_begin(&e, LOG_LEVEL_ERROR, "remote.object_bad");
-    log_string(&e, "key", key);
+    log_begin_of(&e, LOG_LEVEL_ERROR, "remote.object_bad", key);
     log_string(&e, "cause", why);
     log_end(&e);
     remote_store_set_error("%s: %s", key, why);

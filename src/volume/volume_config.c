@@ -69,7 +69,8 @@ const struct config_entry volume_config_table[] = {
     FLAG("writeback", writeback, "on", "let the kernel gather writes (its write-back cache)"),
     VALUE("fuse_threads", CONFIG_NUMBER, fuse_threads, 1, 256, "16", "N",
         "requests of the kernel served at the same time"),
-    TEXT("log_file", log_file, NULL, "FILE", "append the log to this file too"),
+    TEXT("log_file", log_file, NULL, "FILE",
+        "append the log to this file, besides the system log (with -f: stderr)"),
     TEXT("log_level", log_level, "info", "LEVEL", "debug, info, warning or error"),
 };
 const size_t volume_config_count = ARRAY_LENGTH(volume_config_table);
