@@ -52,6 +52,7 @@ struct checkpoint {
     size_t uploading_count;
     bool claimed;
     struct checkpoint_numbers numbers;
+    uint64_t away_since_ms; // since when the store cannot be reached; 0: it can
     // checkpoint_crc.c
     struct known_crc {
         struct sha256 hash;
@@ -177,6 +178,8 @@ bool checkpoint_is_uploading(struct checkpoint *c, const struct sha256 *hash);
 void checkpoint_set_fold_phase(struct checkpoint *c, enum checkpoint_phase phase);
 void checkpoint_set_publish_phase(struct checkpoint *c, enum checkpoint_phase phase);
 // Remembers and logs a failure.
+// The store has done what was asked of it: logs that it is back when it was away.
+void checkpoint_note_store_answers(struct checkpoint *c);
 void checkpoint_note_failure(struct checkpoint *c, const char *stage, int rc, const char *text);
 
 #endif

@@ -168,6 +168,7 @@ ensure_claimed(struct publication *p)
     lock_take(&c->lock);
     c->claimed = true;
     lock_release(&c->lock);
+    checkpoint_note_store_answers(c);
     return 0;
 }
 

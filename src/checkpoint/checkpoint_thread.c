@@ -42,6 +42,31 @@ is_store_trouble(int rc)
     return rc == -EAGAIN || rc == -EBUSY || rc == -ETIMEDOUT || rc == -EACCES || rc == -ENXIO;
 }
 
+static void
+note_away_locked(struct checkpoint *c)
+{
+    c->numbers.store_reachable = false;
+    if (c->away_since_ms == 0)
+        c->away_since_ms = clock_monotonic_ms();
+}
+
+void
+checkpoint_note_store_answers(struct checkpoint *c)
+{
+    lock_take(&c->lock);
+    uint64_t since_ms = c->away_since_ms;
+    c->away_since_ms = 0;
+    c->numbers.store_reachable = true;
+    c->numbers.last_error[0] = 0;
+    lock_release(&c->lock);
+    if (since_ms == 0)
+        return;
+    struct log_event e;
+    log_begin(&e, LOG_LEVEL_INFO, "store.back");
+    log_u64(&e, "away_ms", clock_monotonic_ms() - since_ms);
+    log_end(&e);
+}
+
 void
 checkpoint_note_failure(struct checkpoint *c, const char *stage, int rc, const char *text)
 {
@@ -50,7 +75,7 @@ checkpoint_note_failure(struct checkpoint *c, const char *stage, int rc, const c
     snprintf(c->numbers.last_error, sizeof(c->numbers.last_error), "%s: %s", stage,
         text && text[0] ? text : strerror(-rc));
     if (is_store_trouble(rc))
-        c->numbers.store_reachable = false;
+        note_away_locked(c);
     lock_release(&c->lock);
     struct log_event e;
     log_begin(&e, LOG_LEVEL_ERROR, "checkpoint.failed");
@@ -279,6 +304,8 @@ publish_once(struct checkpoint *c)
     bool ask = serve_requests_locked(c);
     lock_release(&c->lock);
     int rc = checkpoint_publish(c, ask, &generation);
+    if (rc == 1)
+        checkpoint_note_store_answers(c);
     lock_take(&c->lock);
     if (rc >= 0) {
         c->numbers.publications += rc == 1;
@@ -456,7 +483,9 @@ checkpoint_start(const struct checkpoint_options *options, struct checkpoint **c
     list_init(&c->folding);
     list_init(&c->folded);
     list_init(&c->served);
-    c->numbers.store_reachable = options->claimed;
+    c->numbers.store_reachable = true;
+    if (!options->claimed)
+        note_away_locked(c);
     if (options->interval_ms > 0)
         c->next_timer_ms = clock_monotonic_ms() + options->interval_ms;
     c->publish_due = true;                  // what an earlier process left unpublished

@@ -158,5 +158,5 @@ remote_lease_write(const struct remote_place *place, uint64_t epoch, uint64_t tt
     sha256_of(text.data, text.length, &source.hash);
     struct remote_call call = remote_call_of(place, 0);
     int rc = remote_store_put_blob(place->store, key, &source, REMOTE_PUT_OVERWRITE, &call);
-    return rc == 0 ? 0 : remote_log_failure("remote.put_failed", key, rc);
+    return rc == 0 ? 0 : remote_log_failure("remote.lease_failed", key, rc);
 }

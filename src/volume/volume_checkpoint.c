@@ -172,8 +172,6 @@ renew_lease(struct volume *v, uint64_t mark)
     // Our own publisher may just have written a record: let the publisher find out, it reads it.
     if (rc == 1)
         checkpoint_check_owner(v->checkpoint);
-    else if (rc < 0)
-        log_warning("volume.lease", "cannot renew the lease: %s", remote_store_error());
 }
 
 // A volume that is not claimed has no lease; the publisher claims it when it can.

@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# The log: SIGHUP opens it anew and ends nothing, readers cannot flood it, and every line says whose it is.
+# The log: SIGHUP opens it anew and ends nothing, readers cannot flood it, every line says whose it is,
+# and it says when the store is back.
 TEST_TIMEOUT=60
 . "$(dirname "$0")/lib.sh"
 
@@ -44,6 +45,13 @@ volume_assert_alive v
     fail "not every line has the tenant"
 ! grep '"tenant".*"tenant":' "$log" "$log.old" || fail "a line has the tenant twice"
 
+step "the store is back"
+mv "${V_DIRECTORY[v]}" "$WORK/away"
+echo more >"$mnt/more"
+! timeout 60 "$CKPTCTL" checkpoint "$mnt" >/dev/null 2>&1 || fail "a checkpoint was published nowhere"
+mv "$WORK/away" "${V_DIRECTORY[v]}"
+wait_for 60 "the line that says so" has_line store.back
+jq -e 'select(.event == "store.back") | .away_ms > 0' "$log" >/dev/null || fail "it does not say how long it was away"
 volume_unmount v
 
 step "readers of what is lost do not flood it"
