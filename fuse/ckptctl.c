@@ -3,11 +3,13 @@
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "base/printable.h"
 #include "base/similar.h"
 #include "config.h"
 #include "fuse/ckptctl.h"
@@ -42,13 +44,26 @@ struct command {
 
 // ---- commands -----------------------------------------------------------------------------------
 
+void
+print_error(const char *format, ...)
+{
+    char text[4096];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    BUFFER_AUTO shown = {0};
+    buffer_append_printable_lines(&shown, text);
+    fprintf(stderr, "ckptctl: %s\n", buffer_string(&shown));
+}
+
 static int
 run_create(const struct arguments *a)
 {
     BUFFER_AUTO error = {0};
     int rc = volume_config_check(&a->config, &error);
     if (rc != 0) {
-        fprintf(stderr, "ckptctl: %s\n", buffer_string(&error));
+        print_error("%s", buffer_string(&error));
         return EXIT_STATUS_USAGE;
     }
     rc = volume_create(&a->config, &error);
@@ -56,14 +71,16 @@ run_create(const struct arguments *a)
         return EXIT_SUCCESS;
     if (error.length == 0)
         buffer_printf(&error, "create %s: %s", a->config.source, strerror(-rc));
-    fprintf(stderr, "ckptctl: %s\n", buffer_string(&error));
+    print_error("%s", buffer_string(&error));
     return EXIT_STATUS_ERROR;
 }
 
 int
 print_out(struct buffer *text)
 {
-    if (fwrite(text->data, 1, text->length, stdout) == text->length && fflush(stdout) == 0)
+    BUFFER_AUTO shown = {0};
+    buffer_append_printable_lines(&shown, buffer_string(text));
+    if (fwrite(shown.data, 1, shown.length, stdout) == shown.length && fflush(stdout) == 0)
         return EXIT_SUCCESS;
     fprintf(stderr, "ckptctl: standard output: %s\n", strerror(errno));
     return EXIT_STATUS_ERROR;

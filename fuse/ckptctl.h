@@ -65,7 +65,9 @@ const char *print_stage_name(uint32_t stage);
 // A line of a status: a generation and its age.
 void print_generation(
     struct buffer *out, const char *name, uint64_t generation, uint64_t time_ms, uint64_t now_ms);
-// Writes to standard output; the exit status.
+// A message on stderr, after "ckptctl: ".
+void print_error(const char *format, ...) PRINTF_LIKE(1, 2);
+// Writes to standard output; the exit status. Both show control characters of others as \xNN.
 int print_out(struct buffer *text);
 void print_status(const struct ckptfs_status *status, const struct ckptfs_metrics *metrics,
     uint64_t now_ms, struct buffer *out);

@@ -25,7 +25,7 @@ control_open(const char *path)
     if (fd >= 0)
         return fd;
     int rc = -errno;
-    fprintf(stderr, "ckptctl: open %s: %s%s\n", path, strerror(-rc),
+    print_error("open %s: %s%s", path, strerror(-rc),
         rc == -ENOTCONN ? "; the daemon of this mount is dead, mount it again" : "");
     return rc;
 }
@@ -96,10 +96,10 @@ control_failed(const char *what, const char *path, int rc)
 {
     const char *text = explain(rc);
     if (text)
-        fprintf(stderr, "ckptctl: %s %s: %s\n", what, path, text);
+        print_error("%s %s: %s", what, path, text);
     else
-        fprintf(stderr, "ckptctl: %s %s: %s; see ckptctl status and the log of ckptfs\n", what,
-            path, strerror(-rc));
+        print_error(
+            "%s %s: %s; see ckptctl status and the log of ckptfs", what, path, strerror(-rc));
     return EXIT_STATUS_ERROR;
 }
 
@@ -124,7 +124,7 @@ control_checkpoint_failed(const char *path, int fd, int rc)
         else if (status.last_error[0])
             buffer_append_string(&why, status.last_error);
     }
-    fprintf(stderr, "ckptctl: checkpoint of %s: %s%s%s\n", path, strerror(-rc),
+    print_error("checkpoint of %s: %s%s%s", path, strerror(-rc),
         why.length > 0 ? ": " : "; the log of ckptfs says more", buffer_string(&why));
     return EXIT_STATUS_ERROR;
 }

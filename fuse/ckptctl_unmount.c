@@ -132,7 +132,7 @@ print_root(const char *root, bool json)
     }
     int rc = volume_root_list(root, visit_printed, &p, &error);
     if (rc < 0) {
-        fprintf(stderr, "ckptctl: %s\n", error.length > 0 ? buffer_string(&error) : strerror(-rc));
+        print_error("%s", error.length > 0 ? buffer_string(&error) : strerror(-rc));
         return EXIT_STATUS_ERROR;
     }
     if (json) {
@@ -159,7 +159,7 @@ struct unmounting {
 static int
 fail(const char *what, const char *path, const char *why)
 {
-    fprintf(stderr, "ckptctl: %s %s: %s\n", what, path, why);
+    print_error("%s %s: %s", what, path, why);
     return EXIT_STATUS_ERROR;
 }
 
@@ -303,16 +303,14 @@ wait_for_end(const struct unmounting *u)
             mount_users_describe(u->device, &users);
         clear_progress(u);
         if (users.length > 0) {
-            fprintf(stderr,
-                "ckptctl: unmount %s: unmounted here, but still in use: %s. The daemon goes on "
-                "until that ends\n",
+            print_error("unmount %s: unmounted here, but still in use: %s. The daemon goes on "
+                        "until that ends",
                 u->mountpoint, buffer_string(&users));
             return EXIT_STATUS_UNFINISHED;
         }
         if (wait >= 0 && waited >= (uint64_t)wait * 1000) {
-            fprintf(stderr,
-                "ckptctl: unmount %s: unmounted; the daemon still publishes what is left "
-                "(ckptctl status --root %s shows how far it is)\n",
+            print_error("unmount %s: unmounted; the daemon still publishes what is left "
+                        "(ckptctl status --root %s shows how far it is)",
                 u->mountpoint, u->status.root);
             return EXIT_STATUS_UNFINISHED;
         }
@@ -338,9 +336,8 @@ report(const struct unmounting *u)
     } else if (!published) {
         char size[32];
         print_size(e.unpublished_bytes, size);
-        fprintf(stderr,
-            "ckptctl: unmount %s: unmounted, but not everything is in the store: %" PRIu64
-            " blobs of %s%s. %s\n",
+        print_error("unmount %s: unmounted, but not everything is in the store: %" PRIu64
+                    " blobs of %s%s. %s",
             u->mountpoint, e.unpublished_blobs, size, e.log_bytes > 0 ? " and some log" : "",
             e.fenced ? "Another host took the volume over; this is not part of it any more"
                      : "The storage root keeps it, and the next mount with that root publishes it");

@@ -12,7 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "base/buffer.h"
+#include "base/printable.h"
 
 void
 startup_in_foreground(struct startup *s)
@@ -23,7 +23,9 @@ startup_in_foreground(struct startup *s)
 static void
 print_error(const char *text)
 {
-    fprintf(stderr, "ckptfs: %s\n", text);
+    BUFFER_AUTO shown = {0};
+    buffer_append_printable_lines(&shown, text);
+    fprintf(stderr, "ckptfs: %s\n", buffer_string(&shown));
 }
 
 // The child ended without a word.

@@ -4,36 +4,17 @@
 #include <inttypes.h>
 #include <string.h>
 
-// The length of the valid UTF-8 sequence at `s`, or 0. (RFC 3629, section 4.)
-static size_t
-utf8_length(const uint8_t *s)
+#include "base/printable.h"
+
+// Of a sequence of at most three bytes, as controls have.
+static unsigned
+code_of(const uint8_t *s, size_t length)
 {
-    static const struct {
-        uint8_t first_low, first_high, second_low, second_high;
-        size_t length;
-    } forms[] = {
-        {0xc2, 0xdf, 0x80, 0xbf, 2},
-        {0xe0, 0xe0, 0xa0, 0xbf, 3},
-        {0xe1, 0xec, 0x80, 0xbf, 3},
-        {0xed, 0xed, 0x80, 0x9f, 3},
-        {0xee, 0xef, 0x80, 0xbf, 3},
-        {0xf0, 0xf0, 0x90, 0xbf, 4},
-        {0xf1, 0xf3, 0x80, 0xbf, 4},
-        {0xf4, 0xf4, 0x80, 0x8f, 4},
-    };
-    if (s[0] < 0x80)
-        return 1;
-    for (size_t i = 0; i < ARRAY_LENGTH(forms); i++) {
-        if (s[0] < forms[i].first_low || s[0] > forms[i].first_high)
-            continue;
-        if (s[1] < forms[i].second_low || s[1] > forms[i].second_high)
-            return 0;
-        for (size_t k = 2; k < forms[i].length; k++)
-            if (s[k] < 0x80 || s[k] > 0xbf)
-                return 0;
-        return forms[i].length;
-    }
-    return 0;
+    if (length == 1)
+        return s[0];
+    if (length == 2)
+        return (s[0] & 0x1fu) << 6 | (s[1] & 0x3fu);
+    return (s[0] & 0x0fu) << 12 | (s[1] & 0x3fu) << 6 | (s[2] & 0x3fu);
 }
 
 static void
@@ -41,14 +22,15 @@ append_escaped(struct buffer *out, const char *value)
 {
     buffer_append_u8(out, '"');
     for (const uint8_t *s = (const uint8_t *)value; *s;) {
-        size_t length = utf8_length(s);
+        size_t length = printable_utf8_length(s);
         if (length == 0) {
             buffer_append_string(out, "\\ufffd");
             s++;
         } else if (*s == '"' || *s == '\\') {
             buffer_printf(out, "\\%c", *s++);
-        } else if (*s < 0x20 || *s == 0x7f) {
-            buffer_printf(out, "\\u%04x", *s++);
+        } else if (printable_is_control(s, length)) {
+            buffer_printf(out, "\\u%04x", code_of(s, length));
+            s += length;
         } else {
             buffer_append(out, s, length);
             s += length;

@@ -99,7 +99,7 @@ take_record(struct catch_up *c, const char *key, uint64_t bytes)
         if (rc == 0) {
             c->result->foreign = true;
             c->result->foreign_epoch = h.epoch;
-            memcpy(c->result->foreign_host, h.host, sizeof(h.host));
+            remote_copy_host(h.host, c->result->foreign_host);
         }
     }
     remote_object_free(&object);

@@ -88,7 +88,7 @@ check_lease(const struct remote_place *place, const struct manifest_record_heade
         lease_out->writer = owner->writer;
         lease_out->released = false;
         lease_out->ttl_ms = REMOTE_LEASE_DEFAULT_TTL_MS;
-        memcpy(lease_out->host, owner->host, sizeof(lease_out->host));
+        remote_copy_host(owner->host, lease_out->host);
     }
     return !lease_out->released && lease_out->age_ms <= lease_out->ttl_ms ? -EBUSY : 0;
 }

@@ -51,6 +51,8 @@ bool remote_key_number(const char *key, const char *prefix, uint64_t *number_out
 bool remote_uuid_parse(const char *text, size_t length, struct uuid *id_out);
 // This host's name in printable ASCII without blanks; never empty.
 void remote_host_name(char host_out[64]);
+// The name that a record gives for its writer's host, in the same form: it is shown to people.
+void remote_copy_host(const char host[64], char host_out[64]);
 
 // ---- remote_object.c: fetching and walking ------------------------------------------------------
 

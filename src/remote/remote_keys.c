@@ -77,6 +77,14 @@ remote_uuid_parse(const char *text, size_t length, struct uuid *id_out)
     return true;
 }
 
+static void
+make_plain(char *host)
+{
+    for (char *p = host; *p; p++)
+        if (*p <= ' ' || *p >= 0x7f)
+            *p = '_';
+}
+
 void
 remote_host_name(char host_out[64])
 {
@@ -84,7 +92,13 @@ remote_host_name(char host_out[64])
     // A name that is too long may come without its end; the last byte stays zero either way.
     if (gethostname(host_out, 63) != 0 || host_out[0] == '\0')
         strcpy(host_out, "unknown");
-    for (char *p = host_out; *p; p++)
-        if (*p <= ' ' || *p >= 0x7f)
-            *p = '_';
+    make_plain(host_out);
+}
+
+void
+remote_copy_host(const char host[64], char host_out[64])
+{
+    memset(host_out, 0, 64);
+    memcpy(host_out, host, strnlen(host, 63));
+    make_plain(host_out);
 }

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/checksum.h"
+#include "base/printable.h"
 #include "platform/clock.h"
 #include "platform/file.h"
 #include "platform/memory.h"
@@ -34,7 +35,10 @@ set_error(const char *format, va_list args)
     // The arguments may hold the present text.
     char text[sizeof(error_text)];
     vsnprintf(text, sizeof(text), format, args);
-    memcpy(error_text, text, sizeof(text));
+    // Keys and words of the server are in it.
+    BUFFER_AUTO shown = {0};
+    buffer_append_printable(&shown, text);
+    (void)snprintf(error_text, sizeof(error_text), "%s", buffer_string(&shown));
 }
 
 void

@@ -10,6 +10,7 @@
 #include "base/hash_table.h"
 #include "base/json_writer.h"
 #include "base/list.h"
+#include "base/printable.h"
 #include "base/similar.h"
 #include "base/tree.h"
 #include "platform/mapped_file.h"
@@ -157,6 +158,41 @@ START_TEST(json_output_always_parses)
 }
 END_TEST
 
+START_TEST(what_others_wrote_does_nothing_to_a_terminal)
+{
+    static const struct {
+        const char *text, *shown, *json;
+    } cases[] = {
+        {"plain \xc3\xa9", "plain \xc3\xa9", "plain \xc3\xa9"},
+        {"\x1b[2Jh\r\n", "\\x1b[2Jh\\x0d\\x0a", "\\u001b[2Jh\\u000d\\u000a"},
+        {"\x7f", "\\x7f", "\\u007f"},
+        {"\xc2\x9b"
+         "2J",
+            "\\xc2\\x9b2J", "\\u009b2J"}, // CSI as one character
+        {"\xe2\x80\xae"
+         "dne",
+            "\\xe2\\x80\\xaedne", "\\u202edne"}, // right to left
+        {"\xe2\x80\xa8\xe2\x81\xa9", "\\xe2\\x80\\xa8\\xe2\\x81\\xa9", "\\u2028\\u2069"},
+        {"\xff\xc3", "\\xff\\xc3", "\\ufffd\\ufffd"},
+        {"\xe2\x80\xa7", "\xe2\x80\xa7", "\xe2\x80\xa7"},
+    };
+    for (size_t i = 0; i < ARRAY_LENGTH(cases); i++) {
+        BUFFER_AUTO shown = {0};
+        BUFFER_AUTO json = {0};
+        BUFFER_AUTO expected = {0};
+        struct json_writer w = {.out = &json};
+        buffer_append_printable(&shown, cases[i].text);
+        ck_assert_str_eq(buffer_string(&shown), cases[i].shown);
+        json_string(&w, NULL, cases[i].text);
+        buffer_printf(&expected, "\"%s\"", cases[i].json);
+        ck_assert_str_eq(buffer_string(&json), buffer_string(&expected));
+    }
+    BUFFER_AUTO lines = {0};
+    buffer_append_printable_lines(&lines, "a\n\tb\n");
+    ck_assert_str_eq(buffer_string(&lines), "a\n\\x09b\n");
+}
+END_TEST
+
 static uint64_t
 resident_bytes(const void *p, size_t n)
 {
@@ -265,6 +301,8 @@ main(void)
     unit_add(s, "byte_reader_never_reads_past_the_end", byte_reader_never_reads_past_the_end, 10);
     unit_add(s, "containers_hold_what_was_put", containers_hold_what_was_put, 10);
     unit_add(s, "json_output_always_parses", json_output_always_parses, 10);
+    unit_add(s, "what_others_wrote_does_nothing_to_a_terminal",
+        what_others_wrote_does_nothing_to_a_terminal, 10);
     unit_add(s, "a_mistyped_word_finds_the_one_that_was_meant",
         a_mistyped_word_finds_the_one_that_was_meant, 10);
     unit_add(s, "a_mapped_file_can_be_read_without_staying",

@@ -219,6 +219,23 @@ START_TEST(catalog_must_fit_the_chain)
 }
 END_TEST
 
+START_TEST(the_host_of_a_foreign_record_is_plain_text)
+{
+    struct remote_catch_up found;
+    root_begin(&one);
+    root_fold(&one, 0);
+    struct manifest_record_header h = next_header(&one);
+    h.writer = two.place.writer;
+    h.epoch++;
+    h.generation.v = 2;
+    memcpy(h.host, "\x1b[2Jdb\n\xc2\x9b", sizeof("\x1b[2Jdb\n\xc2\x9b"));
+    craft("record-", 3, &h, NULL, 0);
+    ck_assert_int_eq(remote_manifest_catch_up(&one.place, one.m, &one.db, &found), 0);
+    ck_assert(found.foreign);
+    ck_assert_str_eq(found.foreign_host, "_[2Jdb___");
+}
+END_TEST
+
 START_TEST(own_record_that_the_root_does_not_know_is_foreign)
 {
     struct remote_catch_up found;
@@ -560,6 +577,7 @@ main(int argc, char **argv)
     ADD(record_that_verifies_must_also_fit_the_chain);
     ADD(changes_that_cannot_be_applied_are_refused);
     ADD(catalog_must_fit_the_chain);
+    ADD(the_host_of_a_foreign_record_is_plain_text);
     ADD(own_record_that_the_root_does_not_know_is_foreign);
     ADD(fenced_root_stages_nothing);
     ADD(catalog_is_due_when_records_outweigh_it);

@@ -94,6 +94,16 @@ count_temporaries(const char *directory)
     return count;
 }
 
+START_TEST(error_texts_hold_no_control_characters)
+{
+    remote_store_set_error("list %s: no", "a\x1b[2J\n\xc2\x9b");
+    ck_assert_str_eq(remote_store_error(), "list a\\x1b[2J\\x0a\\xc2\\x9b: no");
+    // A text that is put into another one stays as it is.
+    remote_store_set_error("%s (gave up)", remote_store_error());
+    ck_assert_str_eq(remote_store_error(), "list a\\x1b[2J\\x0a\\xc2\\x9b: no (gave up)");
+}
+END_TEST
+
 START_TEST(missing_directory_is_named_and_not_made)
 {
     char *directory = unit_directory_new();
@@ -411,6 +421,8 @@ main(void)
     unit_add(s, "sources_parse_to_canonical_places", sources_parse_to_canonical_places, 10);
     unit_add(s, "bad_sources_are_refused_with_both_forms_shown",
         bad_sources_are_refused_with_both_forms_shown, 10);
+    unit_add(
+        s, "error_texts_hold_no_control_characters", error_texts_hold_no_control_characters, 10);
     unit_add(
         s, "missing_directory_is_named_and_not_made", missing_directory_is_named_and_not_made, 10);
     unit_add(s, "failed_file_calls_are_classed_and_leave_no_object",
