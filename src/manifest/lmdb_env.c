@@ -1,56 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 // Read transactions are kept after use (mdb_txn_reset) with their reader slot, so that beginning
 // one is a renewal: no system call, no search for a slot.
-#include "manifest/lmdb_env.h"
+#include "manifest/lmdb_env_internal.h"
 
 #include <errno.h>
-#include <lmdb.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
 #include "manifest/lmdb_file.h"
+#include "manifest/lmdb_seal.h"
 #include "platform/file.h"
-#include "platform/lock.h"
 #include "platform/log.h"
-#include "platform/mapped_file.h"
 #include "platform/memory.h"
 
-#define TABLES_MAX    40u
 #define READERS_MAX   1024u
 #define FILE_MODE     0600
 #define PROBE_BYTES   (1u << 20)
 #define MAP_BYTES_MIN (64u << 10)
-// How much of all mapped files may be resident, and how many entries may be looked at in between.
-#define RESIDENT_BYTES_MAX (24u << 20)
-#define TRIM_INTERVAL      512u
-
-struct lmdb_txn {
-    struct lmdb_env *env;
-    MDB_txn *mdb;
-    struct lmdb_txn *next_idle;
-};
-
-struct lmdb_cursor {
-    struct lmdb_txn *txn;
-    MDB_cursor *mdb;
-};
-
-struct lmdb_env {
-    MDB_env *mdb;
-    MDB_dbi tables[TABLES_MAX];
-    atomic_bool failed;
-    atomic_bool unmapped; // the map is gone: nothing can be read either
-    atomic_uint looked;   // entries
-
-    struct lock lock;       // protects the following; held while the map moves
-    struct condition quiet; // readers or writing went to zero while somebody wants to move the map
-    size_t readers;
-    bool writing;
-    unsigned movers;
-    struct lmdb_txn *idle;
-};
 
 // ---- errors -------------------------------------------------------------------------------------
 
@@ -86,8 +53,8 @@ error_of(int rc)
     }
 }
 
-static int
-log_failure(int rc, const char *what)
+int
+lmdb_log_failure(int rc, const char *what)
 {
     log_error("manifest.lmdb_failed", "%s: %s", what, mdb_strerror(rc));
     return error_of(rc);
@@ -114,8 +81,8 @@ write_error_of(struct lmdb_env *env, int rc)
 
 // The error of an operation on entries: logs what is neither an answer nor dealt with by the
 // writer.
-static int
-entry_error_of(struct lmdb_env *env, int rc, const char *what)
+int
+lmdb_entry_error(struct lmdb_env *env, int rc, const char *what)
 {
     if (LIKELY(rc == 0))
         return 0;
@@ -155,7 +122,7 @@ move_map_locked(struct lmdb_env *env, uint64_t bytes)
         return 0;
     env->unmapped = true;
     env->failed = true;
-    return log_failure(rc, "moving the map");
+    return lmdb_log_failure(rc, "moving the map");
 }
 
 static int
@@ -173,7 +140,7 @@ lmdb_env_grow(struct lmdb_env *env)
     MDB_envinfo info;
     int rc = mdb_env_info(env->mdb, &info);
     if (rc != 0)
-        return log_failure(rc, "mdb_env_info");
+        return lmdb_log_failure(rc, "mdb_env_info");
     rc = move_map(env, (uint64_t)info.me_mapsize * 2);
     if (rc == 0)
         log_debug("manifest.map_grown", "to %zu bytes", info.me_mapsize * 2);
@@ -188,6 +155,45 @@ lmdb_env_is_failed(const struct lmdb_env *env)
 
 // ---- opening ------------------------------------------------------------------------------------
 
+static bool
+is_table(const struct lmdb_options *options, const MDB_val *name)
+{
+    for (unsigned i = 0; i < options->table_count; i++)
+        if (strlen(options->tables[i]) == name->mv_size &&
+            memcmp(options->tables[i], name->mv_data, name->mv_size) == 0)
+            return true;
+    return false;
+}
+
+// Whether the tables are ours and nothing else is there. A table whose name changed on the disk
+// would otherwise be an empty new one.
+static int
+check_tables(struct lmdb_txn *txn, const struct lmdb_options *options)
+{
+    MDB_dbi names;
+    MDB_cursor *cursor;
+    MDB_val name;
+    MDB_val head;
+    unsigned flags;
+    bool good = true;
+    for (unsigned i = 0; i < options->table_count; i++)
+        good = good && mdb_dbi_flags(txn->mdb, txn->env->tables[i], &flags) == 0 && flags == 0;
+    int rc = mdb_dbi_open(txn->mdb, NULL, 0, &names);
+    if (rc == 0)
+        rc = mdb_cursor_open(txn->mdb, names, &cursor);
+    if (rc != 0)
+        return lmdb_entry_error(txn->env, rc, "reading the names of the tables");
+    while (good && mdb_cursor_get(cursor, &name, &head, MDB_NEXT) == 0)
+        good = is_table(options, &name);
+    mdb_cursor_close(cursor);
+    if (good)
+        return 0;
+    log_error("manifest.damaged",
+        "the manifest's tables are not those of this program: it is damaged, or was written by a "
+        "newer version of ckptfs");
+    return -EBADMSG;
+}
+
 static int
 open_tables(struct lmdb_env *env, const struct lmdb_options *options)
 {
@@ -198,12 +204,16 @@ open_tables(struct lmdb_env *env, const struct lmdb_options *options)
     for (unsigned i = 0; i < options->table_count; i++) {
         int mdb_rc = mdb_dbi_open(txn->mdb, options->tables[i], MDB_CREATE, &env->tables[i]);
         if (mdb_rc != 0) {
-            rc = entry_error_of(env, mdb_rc, options->tables[i]);
+            rc = lmdb_entry_error(env, mdb_rc, options->tables[i]);
             lmdb_write_abort(txn);
             return rc;
         }
     }
-    return lmdb_write_commit(txn);
+    rc = check_tables(txn, options);
+    if (rc == 0)
+        return lmdb_write_commit(txn);
+    lmdb_write_abort(txn);
+    return rc;
 }
 
 static int
@@ -213,7 +223,7 @@ open_env(struct lmdb_env *env, const char *directory, const struct lmdb_options 
     uint64_t map_bytes = options->map_bytes < MAP_BYTES_MIN ? MAP_BYTES_MIN : options->map_bytes;
     int rc = mdb_env_create(&env->mdb);
     if (rc == 0)
-        rc = mdb_env_set_maxdbs(env->mdb, TABLES_MAX);
+        rc = mdb_env_set_maxdbs(env->mdb, LMDB_TABLES_MAX);
     if (rc == 0)
         rc = mdb_env_set_maxreaders(env->mdb, READERS_MAX);
     if (rc == 0)
@@ -223,12 +233,12 @@ open_env(struct lmdb_env *env, const char *directory, const struct lmdb_options 
     if (rc == ENOMEM)
         return -ENOMEM; // the caller may ask for less
     if (rc != 0)
-        return log_failure(rc, directory);
+        return lmdb_log_failure(rc, directory);
     // Slots of processes that died keep old pages from being reused.
     int dead;
     rc = mdb_reader_check(env->mdb, &dead);
     if (rc != 0)
-        return log_failure(rc, "mdb_reader_check");
+        return lmdb_log_failure(rc, "mdb_reader_check");
     int error;
     do
         error = open_tables(env, options);
@@ -245,7 +255,7 @@ int
 lmdb_env_open(const char *directory, const struct lmdb_options *options, struct lmdb_env **env_out)
 {
     *env_out = NULL;
-    assert(options->table_count <= TABLES_MAX);
+    assert(options->table_count <= LMDB_TABLES_MAX);
     CLEANUP(memory_free_auto) char *path = memory_printf("%s/data.mdb", directory);
     int rc = lmdb_file_check(path);
     if (rc < 0 && rc != -ENOENT)
@@ -253,6 +263,12 @@ lmdb_env_open(const char *directory, const struct lmdb_options *options, struct 
     struct lmdb_env *env = memory_alloc_zero(sizeof(*env));
     lock_init(&env->lock, "lmdb_env", LOCK_RANK_MANIFEST);
     condition_init(&env->quiet);
+    env->names = options->tables;
+    env->table_count = options->table_count;
+    env->plain_table = options->plain_table;
+    env->plain_key = options->plain_key;
+    for (unsigned i = 0; i < options->table_count; i++)
+        env->seeds[i] = lmdb_seal_seed(options->tables[i]);
     rc = open_env(env, directory, options);
     if (rc < 0)
         lmdb_env_close(env);
@@ -338,12 +354,13 @@ lmdb_read_begin(struct lmdb_env *env, struct lmdb_txn **txn_out)
         struct lmdb_txn *txn = get_reader(env);
         int rc = env->unmapped ? EIO : begin_mdb_reader(txn);
         if (LIKELY(rc == 0)) {
+            txn->sealed = env->sealed;
             *txn_out = txn;
             return 0;
         }
         put_reader(env, txn);
         if (rc != MDB_MAP_RESIZED)
-            return log_failure(rc, "beginning a read transaction");
+            return lmdb_log_failure(rc, "beginning a read transaction");
         int error = move_map(env, 0);
         if (error < 0)
             return error;
@@ -382,6 +399,7 @@ lmdb_write_begin(struct lmdb_env *env, struct lmdb_txn **txn_out)
         set_writing(env, true);
         int rc = mdb_txn_begin(env->mdb, NULL, 0, &txn->mdb);
         if (rc == 0) {
+            txn->sealed = env->sealed;
             *txn_out = txn;
             return 0;
         }
@@ -390,7 +408,7 @@ lmdb_write_begin(struct lmdb_env *env, struct lmdb_txn **txn_out)
         if (rc == MDB_PANIC)
             env->failed = true;
         if (rc != MDB_MAP_RESIZED)
-            return log_failure(rc, "beginning a write transaction");
+            return lmdb_log_failure(rc, "beginning a write transaction");
         int error = move_map(env, 0);
         if (error < 0)
             return error;
@@ -410,7 +428,10 @@ int
 lmdb_write_commit(struct lmdb_txn *txn)
 {
     struct lmdb_env *env = txn->env;
+    bool sealed = txn->sealed;
     int rc = mdb_txn_commit(txn->mdb);
+    if (rc == 0 && sealed)
+        env->sealed = true;
     set_writing(env, false);
     free(txn);
     if (rc == 0)
@@ -435,133 +456,4 @@ lmdb_write_commit(struct lmdb_txn *txn)
             mdb_strerror(rc));
         return -EIO;
     }
-}
-
-// ---- entries ------------------------------------------------------------------------------------
-
-// What has been read stays mapped, so walking over a large manifest would make the process as large
-// as its file. The caller has a transaction: the map does not move.
-static void
-note_look(struct lmdb_env *env)
-{
-    int fd;
-    unsigned n = atomic_fetch_add_explicit(&env->looked, 1, memory_order_relaxed);
-    if (UNLIKELY((n + 1) % TRIM_INTERVAL == 0) && mdb_env_get_fd(env->mdb, &fd) == 0)
-        mapped_file_trim(fd, RESIDENT_BYTES_MAX);
-}
-
-static MDB_val
-val_of(const void *p, size_t n)
-{
-    return (MDB_val){.mv_size = n, .mv_data = (void *)(uintptr_t)p};
-}
-
-int
-lmdb_get(struct lmdb_txn *txn, unsigned table, const void *key, size_t key_length,
-    struct lmdb_value *value_out)
-{
-    MDB_val k = val_of(key, key_length);
-    MDB_val v = {0};
-    note_look(txn->env);
-    int rc = mdb_get(txn->mdb, txn->env->tables[table], &k, &v);
-    *value_out = (struct lmdb_value){v.mv_data, v.mv_size};
-    return rc == MDB_NOTFOUND ? -ENOENT : entry_error_of(txn->env, rc, "reading an entry");
-}
-
-int
-lmdb_put(struct lmdb_txn *txn, unsigned table, const void *key, size_t key_length,
-    const void *value, size_t value_length)
-{
-    MDB_val k = val_of(key, key_length);
-    MDB_val v = val_of(value, value_length);
-    note_look(txn->env);
-    int rc = mdb_put(txn->mdb, txn->env->tables[table], &k, &v, 0);
-    return entry_error_of(txn->env, rc, "writing an entry");
-}
-
-int
-lmdb_delete(struct lmdb_txn *txn, unsigned table, const void *key, size_t key_length)
-{
-    MDB_val k = val_of(key, key_length);
-    int rc = mdb_del(txn->mdb, txn->env->tables[table], &k, NULL);
-    return entry_error_of(txn->env, rc, "deleting an entry");
-}
-
-// ---- cursors ------------------------------------------------------------------------------------
-
-int
-lmdb_cursor_open(struct lmdb_txn *txn, unsigned table, struct lmdb_cursor **cursor_out)
-{
-    *cursor_out = NULL;
-    MDB_cursor *mdb;
-    int rc = mdb_cursor_open(txn->mdb, txn->env->tables[table], &mdb);
-    if (rc != 0)
-        return entry_error_of(txn->env, rc, "opening a cursor");
-    struct lmdb_cursor *cursor = memory_alloc(sizeof(*cursor));
-    *cursor = (struct lmdb_cursor){txn, mdb};
-    *cursor_out = cursor;
-    return 0;
-}
-
-void
-lmdb_cursor_close(struct lmdb_cursor *cursor)
-{
-    if (!cursor)
-        return;
-    mdb_cursor_close(cursor->mdb);
-    free(cursor);
-}
-
-void
-lmdb_cursor_close_auto(struct lmdb_cursor **cursor)
-{
-    lmdb_cursor_close(*cursor);
-}
-
-static int
-cursor_move(struct lmdb_cursor *cursor, MDB_cursor_op op, MDB_val key, struct lmdb_value *key_out,
-    struct lmdb_value *value_out)
-{
-    MDB_val value = {0};
-    note_look(cursor->txn->env);
-    int rc = mdb_cursor_get(cursor->mdb, &key, &value, op);
-    if (rc != 0)
-        return entry_error_of(cursor->txn->env, rc, "moving a cursor");
-    *key_out = (struct lmdb_value){key.mv_data, key.mv_size};
-    *value_out = (struct lmdb_value){value.mv_data, value.mv_size};
-    return 0;
-}
-
-int
-lmdb_cursor_seek(struct lmdb_cursor *cursor, const void *key, size_t key_length,
-    struct lmdb_value *key_out, struct lmdb_value *value_out)
-{
-    return cursor_move(cursor, MDB_SET_RANGE, val_of(key, key_length), key_out, value_out);
-}
-
-int
-lmdb_cursor_next(
-    struct lmdb_cursor *cursor, struct lmdb_value *key_out, struct lmdb_value *value_out)
-{
-    return cursor_move(cursor, MDB_NEXT, (MDB_val){0}, key_out, value_out);
-}
-
-int
-lmdb_cursor_previous(
-    struct lmdb_cursor *cursor, struct lmdb_value *key_out, struct lmdb_value *value_out)
-{
-    return cursor_move(cursor, MDB_PREV, (MDB_val){0}, key_out, value_out);
-}
-
-int
-lmdb_cursor_last(
-    struct lmdb_cursor *cursor, struct lmdb_value *key_out, struct lmdb_value *value_out)
-{
-    return cursor_move(cursor, MDB_LAST, (MDB_val){0}, key_out, value_out);
-}
-
-int
-lmdb_cursor_delete(struct lmdb_cursor *cursor)
-{
-    return entry_error_of(cursor->txn->env, mdb_cursor_del(cursor->mdb, 0), "deleting an entry");
 }

@@ -1,10 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // LMDB behind a small interface: one environment with named tables, read transactions from a pool,
-// one write transaction at a time, cursors. lmdb_env.c is the only file that includes lmdb.h.
+// one write transaction at a time, cursors. No other files than lmdb_env* include
+// lmdb.h.
 //
 // The map. LMDB maps its file into memory at a fixed size, which has to be raised before the file
 // can outgrow it, at a moment when this process has no transaction. Address space costs nothing, so
 // the size asked for at open should be far above what will be used; raising it is for the rest.
+//
+// Seals. In a sealed environment each value carries a checksum over table, key and value
+// (lmdb_seal.h), which callers do not see. Each entry that is read is compared with it, and keys
+// must come in their order. "There is no such entry" is an answer, too: the two entries between
+// which it would stand must be whole and in order, so that an entry whose key changed on the disk
+// is not taken for one that was never there. What does not hold is -EBADMSG, logged and counted.
 //
 // An environment must not be open twice in one process: closing one handle drops the file locks of
 // the other (fcntl(2)), after which other processes take the reader slots for abandoned.
@@ -33,6 +40,9 @@ struct lmdb_options {
     bool no_sync;
     const char *const *tables; // names; a table's number is its place here
     unsigned table_count;
+    // The one entry that is never sealed: programs that know no seals must be able to read it.
+    unsigned plain_table;
+    struct lmdb_value plain_key; // lives as long as the environment
 };
 
 // What writing functions and lmdb_write_commit return when the map is too small: abort, call
@@ -54,6 +64,23 @@ MUST_CHECK int lmdb_env_grow(struct lmdb_env *env);
 // more.
 bool lmdb_env_is_failed(const struct lmdb_env *env);
 
+// An environment is opened without seals. Both functions are for a write transaction, which reads
+// and writes sealed values from then on, and the whole environment does once it is committed.
+// lmdb_use_seals: the values have their seals already. lmdb_seal_all gives them to all values;
+// -EBUSY when another process that is alive uses the environment, because it may not know seals.
+void lmdb_use_seals(struct lmdb_txn *txn);
+MUST_CHECK int lmdb_seal_all(struct lmdb_txn *txn);
+// Whether no table has an entry.
+bool lmdb_is_empty(struct lmdb_txn *txn);
+// Bytes of the file that are in use.
+uint64_t lmdb_used_bytes(struct lmdb_txn *txn);
+// Reads every entry of all tables and counts them: 0, or -EBADMSG when one is not whole, out of
+// order or missing. It goes on behind a damaged entry, so that each is counted and told.
+MUST_CHECK int lmdb_verify(struct lmdb_txn *txn);
+// How often something was found that was not as it had been written, since the environment was
+// opened.
+uint64_t lmdb_env_damage(const struct lmdb_env *env);
+
 // A read transaction; any thread, but one thread at a time. -EAGAIN when all reader slots of all
 // processes are taken.
 MUST_CHECK int lmdb_read_begin(struct lmdb_env *env, struct lmdb_txn **txn_out);
@@ -68,7 +95,7 @@ MUST_CHECK int lmdb_write_begin(struct lmdb_env *env, struct lmdb_txn **txn_out)
 MUST_CHECK int lmdb_write_commit(struct lmdb_txn *txn);
 void lmdb_write_abort(struct lmdb_txn *txn);
 
-// 0 or -ENOENT, or -EBADMSG for damage that LMDB noticed.
+// 0 or -ENOENT, or -EBADMSG for damage.
 MUST_CHECK int lmdb_get(struct lmdb_txn *txn, unsigned table, const void *key, size_t key_length,
     struct lmdb_value *value_out);
 // Inserts or replaces.

@@ -24,6 +24,8 @@
 #define TREE_DEPTH_MAX  32u
 #define META_PAGES      2u
 #define CHECK_TRIES_MAX 100
+// Files up to this size are walked through whenever they are opened.
+#define WALKED_BYTES_MAX (128ull << 20)
 
 // MDB_db: a tree.
 struct tree_head {
@@ -60,6 +62,7 @@ struct file_check {
     uint64_t problem_page;
     bool whole;       // go down to the leaves
     uint64_t visited; // pages; damaged trees may have circles
+    uint64_t entries; // of the tree that is being walked
 };
 
 static int
@@ -172,6 +175,8 @@ check_page(struct file_check *c, uint64_t page, unsigned depth, unsigned nesting
     // Tables are found in the tree at nesting 0; of theirs the root has to do.
     if (!c->whole && nesting > 0)
         return 0;
+    if (flags & PAGE_LEAF)
+        c->entries += (lower - PAGE_HEADER) / 2;
     for (unsigned i = 0; i < (lower - PAGE_HEADER) / 2; i++) {
         unsigned at = native16(bytes + PAGE_HEADER + 2 * i);
         if (at < lower || at > c->page_bytes)
@@ -192,7 +197,13 @@ check_tree(struct file_check *c, const struct tree_head *tree, unsigned nesting)
         return tree->depth == 0 ? 0 : damaged(c, "an empty table has depth", 0);
     if (tree->depth == 0 || tree->depth > TREE_DEPTH_MAX)
         return damaged(c, "a table's depth is impossible", tree->root);
-    return check_page(c, tree->root, tree->depth, nesting);
+    uint64_t outer = c->entries;
+    c->entries = 0;
+    int rc = check_page(c, tree->root, tree->depth, nesting);
+    if (rc == 0 && (c->whole || nesting == 0) && c->entries != tree->entries)
+        rc = damaged(c, "a table does not have all its entries", tree->root);
+    c->entries = outer;
+    return rc;
 }
 
 static bool
@@ -245,7 +256,8 @@ check_newest(struct file_check *c, uint64_t *transaction_out)
         return rc;
     // LMDB leaves pages unwritten that were taken and let go in one transaction, so a file may end
     // before its last page; whether it may end here is known when no tree reaches further.
-    c->whole = (c->last_page + 1) * c->page_bytes > c->file_bytes;
+    c->whole =
+        c->file_bytes <= WALKED_BYTES_MAX || (c->last_page + 1) * c->page_bytes > c->file_bytes;
     rc = check_tree(c, &newest->trees[0], 1);
     return rc < 0 ? rc : check_tree(c, &newest->trees[1], 0);
 }

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// A look at LMDB's data file before LMDB gets it. LMDB trusts its file: there are no checksums in
-// it, and a page that should be there but is not kills the process with SIGBUS.
+// A look at LMDB's data file before LMDB gets it. LMDB trusts its file: its pages have no
+// checksums, and a page that should be there but is not kills the process with SIGBUS. (The entries
+// have checksums of ours, see lmdb_env.h; this is about what holds them together.)
 //
 // What is found: files that are no LMDB environments or of another version, page size or byte
 // order; meta pages that contradict themselves; a file that is cut off before the last page in use;
-// roots of tables that are not pages of the right kind.
-// What cannot be found: bytes changed inside pages further down. Values that do not decode are
-// noticed when they are read; wrong values that decode are not.
+// roots of tables that are not pages of the right kind. In files up to 128 MiB also: pages further
+// down that are of a wrong kind or number, entries that leave their page, and tables that have not
+// as many entries as they say.
+// What cannot be found: the same in larger files, and what changes while the file is open. LMDB
+// then may end the process.
 //
 // The layout is that of LMDB 0.9 on 64-bit machines (mdb.c: MDB_page, MDB_meta, MDB_db, MDB_node).
 #ifndef CKPTFS_MANIFEST_LMDB_FILE_H

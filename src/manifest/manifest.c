@@ -19,6 +19,10 @@ static const uint64_t map_sizes[] = {64ull << 30, 4ull << 30, 64ull << 20};
 // or empty, something has taken it away, and starting anew would hide that.
 #define MARKER_TEXT "ckptfs manifest 1\n"
 
+// Up to this size all entries are looked at when the manifest is opened, which takes well below a
+// second.
+#define VERIFIED_BYTES_MAX (128ull << 20)
+
 // ---- opening ------------------------------------------------------------------------------------
 
 static int
@@ -53,8 +57,14 @@ write_marker(const char *marker)
 static int
 open_env(struct manifest *m, const char *directory, const struct manifest_options *options)
 {
+    schema_key_runtime(&m->root_key, RUNTIME_ROOT, (struct db_id){0});
     struct lmdb_options lmdb = {
-        .no_sync = options->no_sync, .tables = manifest_table_names, .table_count = TABLE_COUNT};
+        .no_sync = options->no_sync,
+        .tables = manifest_table_names,
+        .table_count = TABLE_COUNT,
+        .plain_table = TABLE_RUNTIME_STATE,
+        .plain_key = {m->root_key.bytes, m->root_key.length},
+    };
     if (options->map_bytes > 0) {
         lmdb.map_bytes = options->map_bytes;
         int rc = lmdb_env_open(directory, &lmdb, &m->env);
@@ -68,35 +78,97 @@ open_env(struct manifest *m, const char *directory, const struct manifest_option
     return rc == -ENOMEM ? open_failed(directory, rc) : rc;
 }
 
+// What an item says of the root: 1, or 0 when there is no such item.
 static int
-adopt_root(struct manifest *m, const struct lmdb_value *value)
+read_root(struct lmdb_txn *txn, enum runtime_item item, uint32_t *format, struct uuid *id)
+{
+    struct schema_key key;
+    struct lmdb_value value;
+    schema_key_runtime(&key, item, (struct db_id){0});
+    int rc = lmdb_get(txn, TABLE_RUNTIME_STATE, key.bytes, key.length, &value);
+    if (rc < 0)
+        return rc == -ENOENT ? 0 : rc;
+    return schema_decode_root(value.data, value.length, format, id)
+               ? 1
+               : manifest_bad_entry(TABLE_RUNTIME_STATE);
+}
+
+static int
+write_root(struct manifest *m, struct lmdb_txn *txn)
+{
+    static const enum runtime_item items[] = {RUNTIME_ROOT, RUNTIME_SEALED};
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < ARRAY_LENGTH(items); i++) {
+        BUFFER_AUTO bytes = {0};
+        struct schema_key key;
+        schema_key_runtime(&key, items[i], (struct db_id){0});
+        schema_encode_root(&m->root_id, &bytes);
+        rc = lmdb_put(txn, TABLE_RUNTIME_STATE, key.bytes, key.length, bytes.data, bytes.length);
+    }
+    return rc;
+}
+
+static int
+contradiction(const char *what)
+{
+    log_error("manifest.damaged", "the storage root's own record: %s", what);
+    return -EBADMSG;
+}
+
+// A root that says that it has seals: they hold, and the sealed copy says the same.
+static int
+adopt_sealed(struct manifest *m, struct lmdb_txn *txn)
 {
     uint32_t format;
-    if (!schema_decode_root(value->data, value->length, &format, &m->root_id))
-        return manifest_bad_entry(TABLE_RUNTIME_STATE);
-    if (format == MANIFEST_FORMAT_VERSION)
-        return 0;
-    log_error("manifest.format", "the storage root has format %u, this program knows %u", format,
-        MANIFEST_FORMAT_VERSION);
-    return -EBADMSG;
+    struct uuid id;
+    lmdb_use_seals(txn);
+    int rc = read_root(txn, RUNTIME_SEALED, &format, &id);
+    if (rc < 0)
+        return rc;
+    if (rc == 0)
+        return contradiction("it has no copy with a checksum");
+    if (format != MANIFEST_FORMAT_VERSION || !uuid_equal(&id, &m->root_id))
+        return contradiction("it is not what its copy says");
+    return lmdb_used_bytes(txn) <= VERIFIED_BYTES_MAX ? lmdb_verify(txn) : 0;
+}
+
+// A root of before, or a new one. Nothing of a root that has seals may be taken for that.
+static int
+seal_root(struct manifest *m, struct lmdb_txn *txn, bool is_new)
+{
+    uint32_t format;
+    struct uuid id;
+    // Read as if there were no seals: a seal makes the value too long.
+    int rc = read_root(txn, RUNTIME_SEALED, &format, &id);
+    if (rc != 0)
+        return contradiction("it says that there are no checksums, and there are");
+    if (is_new && !lmdb_is_empty(txn))
+        return contradiction("it is missing");
+    if (is_new)
+        m->root_id = random_uuid();
+    rc = lmdb_seal_all(txn);
+    if (rc == 0)
+        rc = write_root(m, txn);
+    if (rc == 0 && !is_new)
+        log_info("manifest.sealed", "the entries of the storage root have checksums from now on");
+    return rc;
 }
 
 // Reads the root's identity, or makes it.
 static int
 load_root_in(struct manifest *m, struct lmdb_txn *txn)
 {
-    struct schema_key key;
-    struct lmdb_value value;
-    schema_key_runtime(&key, RUNTIME_ROOT, (struct db_id){0});
-    int rc = lmdb_get(txn, TABLE_RUNTIME_STATE, key.bytes, key.length, &value);
-    if (rc == 0)
-        return adopt_root(m, &value);
-    if (rc != -ENOENT)
+    uint32_t format = 0;
+    int rc = read_root(txn, RUNTIME_ROOT, &format, &m->root_id);
+    if (rc < 0)
         return rc;
-    BUFFER_AUTO bytes = {0};
-    m->root_id = random_uuid();
-    schema_encode_root(&m->root_id, &bytes);
-    return lmdb_put(txn, TABLE_RUNTIME_STATE, key.bytes, key.length, bytes.data, bytes.length);
+    if (rc == 0 || format == MANIFEST_FORMAT_UNSEALED)
+        return seal_root(m, txn, rc == 0);
+    if (format == MANIFEST_FORMAT_VERSION)
+        return adopt_sealed(m, txn);
+    log_error("manifest.format", "the storage root has format %u, this program knows %u", format,
+        MANIFEST_FORMAT_VERSION);
+    return -EBADMSG;
 }
 
 static int

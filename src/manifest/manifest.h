@@ -6,7 +6,7 @@
 // dbs).
 //
 // Tables, their keys and their value layouts stand in manifest/manifest_schema.h and doc/format.md.
-// lmdb.h is included by lmdb_env.c only.
+// lmdb.h is included by the files lmdb_env* only.
 #ifndef CKPTFS_MANIFEST_MANIFEST_H
 #define CKPTFS_MANIFEST_MANIFEST_H
 

@@ -27,6 +27,7 @@
 struct manifest {
     struct lmdb_env *env;
     struct uuid root_id;
+    struct schema_key root_key; // of the one entry without a seal
     struct thread writer;
     struct flush_pace *pace;
 

@@ -62,8 +62,10 @@ enum manifest_table {
 
 extern const char *const manifest_table_names[TABLE_COUNT];
 
-// Raised when an older program must not touch the root any more.
-#define MANIFEST_FORMAT_VERSION 1u
+// Raised when an older program must not touch the root any more. 2: the values carry seals
+// (lmdb_env.h). A root of version 1 gets them when it is opened.
+#define MANIFEST_FORMAT_VERSION  2u
+#define MANIFEST_FORMAT_UNSEALED 1u
 
 // ---- keys ---------------------------------------------------------------------------------------
 
@@ -86,12 +88,14 @@ enum unpublished_kind {
 };
 
 enum runtime_item {
-    RUNTIME_ROOT = 1,       // (db 0) format version, root id
+    RUNTIME_ROOT = 1,       // (db 0) format version, root id; the one value without a seal, so that
+                            // older programs can read the version
     RUNTIME_NEXT_DB = 2,    // (db 0) u64
     RUNTIME_NEXT_JOB = 3,   // u64
     RUNTIME_DATES = 7,      // nothing: deaths of blobs have dates
     RUNTIME_TOTALS = 4,     // struct db_totals
     RUNTIME_CHECKPOINT = 5, // generation u64, its checkpoint id
+    RUNTIME_SEALED = 6,     // (db 0) what RUNTIME_ROOT says, with a seal
 };
 
 void schema_key_db(struct schema_key *k, struct db_id db);

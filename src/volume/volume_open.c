@@ -339,7 +339,12 @@ open_manifest(struct volume *v, const char *directory, bool throwaway, struct bu
     if (rc < 0)
         volume_error(error, "cannot open the manifest in %s: %s%s", directory, strerror(-rc),
             rc == -EBADMSG
-                ? "; it is damaged. Move the storage root away to mount from the store alone"
+                ? "; it is damaged (the log says where), or of a newer version of ckptfs. Nothing "
+                  "was changed. Restore it, or move the storage root away to mount from the store "
+                  "alone, which gives up what was not published"
+            : rc == -EBUSY
+                ? "; another process uses this storage root in the format of an older version: end "
+                  "that process, then mount again"
                 : "");
     return rc;
 }

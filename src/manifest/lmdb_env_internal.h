@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the files lmdb_env*.c share; they and this header are the only ones that include lmdb.h.
+//
+//     lmdb_env.c         the environment, its map, transactions
+//     lmdb_env_entry.c   entries and cursors, and whether they are what was written
+//     lmdb_env_seal.c    seals for a whole environment; a look at all entries
+#ifndef CKPTFS_MANIFEST_LMDB_ENV_INTERNAL_H
+#define CKPTFS_MANIFEST_LMDB_ENV_INTERNAL_H
+
+#include <lmdb.h>
+#include <stdatomic.h>
+
+#include "manifest/lmdb_env.h"
+#include "platform/lock.h"
+
+#define LMDB_TABLES_MAX    40u
+#define LMDB_KEY_BYTES_MAX 511u // LMDB's own limit
+
+struct lmdb_txn {
+    struct lmdb_env *env;
+    MDB_txn *mdb;
+    bool sealed;
+    struct lmdb_txn *next_idle;
+};
+
+struct lmdb_cursor {
+    struct lmdb_txn *txn;
+    MDB_cursor *mdb;
+    unsigned table;
+    size_t at_length; // of the key that was read last; 0: none
+    uint8_t at[LMDB_KEY_BYTES_MAX];
+};
+
+struct lmdb_env {
+    MDB_env *mdb;
+    MDB_dbi tables[LMDB_TABLES_MAX];
+    uint32_t seeds[LMDB_TABLES_MAX]; // of the tables' seals
+    const char *const *names;        // of the tables
+    unsigned table_count;
+    unsigned plain_table;
+    struct lmdb_value plain_key;
+    atomic_bool sealed;
+    atomic_ullong damage; // how often damage was met
+    atomic_bool failed;
+    atomic_bool unmapped; // the map is gone: nothing can be read either
+    atomic_uint looked;   // entries
+
+    struct lock lock;       // protects the following; held while the map moves
+    struct condition quiet; // readers or writing went to zero while somebody wants to move the map
+    size_t readers;
+    bool writing;
+    unsigned movers;
+    struct lmdb_txn *idle;
+};
+
+// The error of an operation on entries: logs what is neither an answer nor dealt with by the
+// writer.
+MUST_CHECK int lmdb_entry_error(struct lmdb_env *env, int rc, const char *what);
+MUST_CHECK int lmdb_log_failure(int rc, const char *what);
+// Logs and counts an entry that is not what was written; -EBADMSG.
+MUST_CHECK int lmdb_damaged_entry(
+    struct lmdb_env *env, unsigned table, const void *key, size_t length, const char *problem);
+// Whether it is the one entry without a seal.
+bool lmdb_is_plain(const struct lmdb_env *env, unsigned table, const MDB_val *key);
+// Writes the value with its seal; LMDB's own error.
+MUST_CHECK int lmdb_put_sealed(
+    struct lmdb_txn *txn, unsigned table, MDB_val *key, const MDB_val *value);
+
+static inline MDB_val
+lmdb_val_of(const void *p, size_t n)
+{
+    return (MDB_val){.mv_size = n, .mv_data = (void *)(uintptr_t)p};
+}
+
+#endif
