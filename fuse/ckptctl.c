@@ -173,6 +173,12 @@ run_checkpoint(const struct arguments *a)
 }
 
 static int
+run_check(const struct arguments *a)
+{
+    return check_volume(a->operand, a->json, a->quiet);
+}
+
+static int
 run_unmount(const struct arguments *a)
 {
     struct unmount_request request = {
@@ -199,6 +205,9 @@ static const struct option status_switches[] = {{"help", no_argument, NULL, 'h'}
 static const struct option checkpoint_switches[] = {{"help", no_argument, NULL, 'h'},
     {"json", no_argument, NULL, SWITCH_JSON}, {"no-wait", no_argument, NULL, SWITCH_NO_WAIT},
     {"local", no_argument, NULL, SWITCH_LOCAL}, {"quiet", no_argument, NULL, 'q'},
+    {NULL, 0, NULL, 0}};
+static const struct option check_switches[] = {{"help", no_argument, NULL, 'h'},
+    {"json", no_argument, NULL, SWITCH_JSON}, {"quiet", no_argument, NULL, 'q'},
     {NULL, 0, NULL, 0}};
 static const struct option unmount_switches[] = {{"help", no_argument, NULL, 'h'},
     {"json", no_argument, NULL, SWITCH_JSON}, {"quiet", no_argument, NULL, 'q'},
@@ -227,6 +236,16 @@ static const struct command commands[] = {
         "    --json       print the result as a JSON object\n"
         "    -q, --quiet  no progress, and no output when it went well\n",
         "MOUNTPOINT", run_checkpoint},
+    {"check", ":hq", check_switches, "check [--json] [-q] MOUNTPOINT",
+        "Has the daemon look through the manifest of its storage root: every entry, and the "
+        "counts\n"
+        "and references of the volume. Nothing is changed.\n"
+        "\n"
+        "    --json       print the result as a JSON object\n"
+        "    -q, --quiet  no output when it is whole\n"
+        "\n"
+        "Exit status: 0 it is whole, 2 it is damaged or could not be looked through.\n",
+        "MOUNTPOINT", run_check},
     {"unmount", ":hq", unmount_switches, "unmount [--wait SECONDS] [--json] [-q] MOUNTPOINT",
         "Unmounts, waits until the daemon has published what is left and has ended, and says\n"
         "whether everything is in the store.\n"

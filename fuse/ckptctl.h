@@ -25,11 +25,19 @@ MUST_CHECK int control_metrics(int fd, struct ckptfs_metrics *metrics_out);
 MUST_CHECK int control_fuse_requests(int fd, struct ckptfs_fuse_requests *requests_out);
 // Fills in generation and ticket.
 MUST_CHECK int control_checkpoint(int fd, uint32_t flags, struct ckptfs_checkpoint *checkpoint_out);
+// Fills in the ticket.
+MUST_CHECK int control_check(int fd, struct ckptfs_check *check_out);
 // Says on stderr why `what` failed on `path`; the exit status.
 int control_failed(const char *what, const char *path, int rc);
 
 // The same for a checkpoint that the daemon began and could not do.
 int control_checkpoint_failed(const char *path, int fd, int rc);
+
+// ---- check --------------------------------------------------------------------------------------
+
+// Has the manifest of the mount looked through, waits for it and prints what was found. The exit
+// status.
+int check_volume(const char *path, bool json, bool quiet);
 
 // ---- unmount and storage roots ------------------------------------------------------------------
 

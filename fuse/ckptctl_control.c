@@ -61,6 +61,13 @@ control_fuse_requests(int fd, struct ckptfs_fuse_requests *requests_out)
 }
 
 int
+control_check(int fd, struct ckptfs_check *check_out)
+{
+    *check_out = (struct ckptfs_check){.version = CKPTFS_ABI_VERSION};
+    return ioctl(fd, CKPTFS_IOC_CHECK, check_out) < 0 ? -errno : 0;
+}
+
+int
 control_checkpoint(int fd, uint32_t flags, struct ckptfs_checkpoint *checkpoint_out)
 {
     *checkpoint_out = (struct ckptfs_checkpoint){.version = CKPTFS_ABI_VERSION, .flags = flags};

@@ -83,6 +83,18 @@ struct ckptfs_status {
     char last_error[200];
 };
 
+/* Has the daemon look through the manifest of its storage root in the background: every entry is
+   compared with its checksum, then the counts and references of this volume with each other. It has
+   ended when the metric manifest_checks is not below the ticket; what was found stands in
+   manifest_check_failed, manifest_entries, manifest_damaged and manifest_violations. EROFS on
+   read-only mounts, which have no manifest of their own. */
+struct ckptfs_check {
+    __u32 version;
+    __u32 flags;  /* none yet */
+    __u64 ticket; /* out */
+    __u64 reserved[6];
+};
+
 /* Every number that the daemon has about the volume, each with its name: newer daemons add some, so
    look them up by name. All fields but `version` must be zero in the call. */
 #define CKPTFS_METRICS_MAX 200
@@ -127,14 +139,17 @@ struct ckptfs_fuse_requests {
 #define CKPTFS_IOC_CHECKPOINT _IOWR('K', 0x01, struct ckptfs_checkpoint)
 #define CKPTFS_IOC_STATUS     _IOWR('K', 0x02, struct ckptfs_status)
 #define CKPTFS_IOC_METRICS    _IOWR('K', 0x03, struct ckptfs_metrics)
+#define CKPTFS_IOC_CHECK      _IOWR('K', 0x04, struct ckptfs_check)
 #define CKPTFS_IOC_FUSE       _IOWR('K', 0x10, struct ckptfs_fuse_requests)
 
 #ifdef __cplusplus
 static_assert(sizeof(struct ckptfs_checkpoint) == 64, "ABI");
+static_assert(sizeof(struct ckptfs_check) == 64, "ABI");
 static_assert(sizeof(struct ckptfs_fuse_requests) == 576, "ABI");
 static_assert(sizeof(struct ckptfs_metrics) == 64 + 64 * CKPTFS_METRICS_MAX, "ABI");
 #else
 _Static_assert(sizeof(struct ckptfs_checkpoint) == 64, "ABI");
+_Static_assert(sizeof(struct ckptfs_check) == 64, "ABI");
 _Static_assert(sizeof(struct ckptfs_fuse_requests) == 576, "ABI");
 _Static_assert(sizeof(struct ckptfs_metrics) == 64 + 64 * CKPTFS_METRICS_MAX, "ABI");
 #endif

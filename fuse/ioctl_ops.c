@@ -209,6 +209,21 @@ metrics(fuse_req_t req)
     fuse_reply_ioctl(req, 0, out, sizeof(*out));
 }
 
+// ---- check --------------------------------------------------------------------------------------
+
+static void
+check_manifest(fuse_req_t req)
+{
+    struct ckptfs_check out = {.version = CKPTFS_ABI_VERSION};
+    uint64_t ticket = 0;
+    int rc = volume_check(fs_of(req)->volume, &ticket);
+    out.ticket = ticket;
+    if (rc != 0)
+        fs_reply_result(req, rc);
+    else
+        fuse_reply_ioctl(req, 0, &out, sizeof(out));
+}
+
 // ---- requests -----------------------------------------------------------------------------------
 
 static void
@@ -259,7 +274,17 @@ check_metrics(const struct ckptfs_metrics *in)
     return 0;
 }
 
+static int
+check_check(const struct ckptfs_check *in)
+{
+    if (in->version != CKPTFS_ABI_VERSION || in->flags != 0 || in->ticket != 0 ||
+        !is_zero(in->reserved, sizeof(in->reserved)))
+        return -EINVAL;
+    return 0;
+}
+
 union request {
+    struct ckptfs_check check;
     struct ckptfs_checkpoint checkpoint;
     struct ckptfs_status status;
     struct ckptfs_fuse_requests fuse;
@@ -275,6 +300,8 @@ size_of(unsigned command)
         return sizeof(struct ckptfs_checkpoint);
     case CKPTFS_IOC_STATUS:
         return sizeof(struct ckptfs_status);
+    case CKPTFS_IOC_CHECK:
+        return sizeof(struct ckptfs_check);
     case CKPTFS_IOC_FUSE:
         return sizeof(struct ckptfs_fuse_requests);
     case CKPTFS_IOC_METRICS:
@@ -293,6 +320,8 @@ check(unsigned command, const union request *in)
         return check_status(&in->status);
     if (command == CKPTFS_IOC_METRICS)
         return check_metrics(&in->metrics);
+    if (command == CKPTFS_IOC_CHECK)
+        return check_check(&in->check);
     return check_fuse_requests(&in->fuse);
 }
 
@@ -324,6 +353,8 @@ fs_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned command, void *argument UNUSED
         status(req);
     else if (command == CKPTFS_IOC_METRICS)
         metrics(req);
+    else if (command == CKPTFS_IOC_CHECK)
+        check_manifest(req);
     else
         fuse_requests(req);
 }

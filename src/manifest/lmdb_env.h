@@ -77,6 +77,18 @@ uint64_t lmdb_used_bytes(struct lmdb_txn *txn);
 // Reads every entry of all tables and counts them: 0, or -EBADMSG when one is not whole, out of
 // order or missing. It goes on behind a damaged entry, so that each is counted and told.
 MUST_CHECK int lmdb_verify(struct lmdb_txn *txn);
+// The same in steps: looks at up to `budget` entries from the place on, adds up what it finds, and
+// moves the place to where the next step goes on, maybe in another transaction. It is behind the
+// last table at the end. Only for sealed environments; the entries are not counted against what the
+// tables say.
+struct lmdb_sweep {
+    unsigned table;
+    size_t key_length; // 0: at the table's beginning
+    uint8_t key[512];  // the highest that was met
+    uint64_t entries;
+    uint64_t damaged;
+};
+MUST_CHECK int lmdb_sweep_step(struct lmdb_txn *txn, struct lmdb_sweep *s, unsigned budget);
 // How often something was found that was not as it had been written, since the environment was
 // opened.
 uint64_t lmdb_env_damage(const struct lmdb_env *env);

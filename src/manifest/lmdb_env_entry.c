@@ -31,8 +31,8 @@ note_look(struct lmdb_env *env)
         mapped_file_trim(fd, RESIDENT_BYTES_MAX);
 }
 
-static int
-compare_keys(const void *a, size_t a_length, const void *b, size_t b_length)
+int
+lmdb_compare_keys(const void *a, size_t a_length, const void *b, size_t b_length)
 {
     size_t common = a_length < b_length ? a_length : b_length;
     int order = memcmp(a, b, common);
@@ -43,8 +43,8 @@ bool
 lmdb_is_plain(const struct lmdb_env *env, unsigned table, const MDB_val *key)
 {
     return UNLIKELY(table == env->plain_table) &&
-           compare_keys(key->mv_data, key->mv_size, env->plain_key.data, env->plain_key.length) ==
-               0;
+           lmdb_compare_keys(
+               key->mv_data, key->mv_size, env->plain_key.data, env->plain_key.length) == 0;
 }
 
 int
@@ -63,8 +63,8 @@ lmdb_damaged_entry(
 }
 
 // Checks an entry that was read, and takes the seal off the value.
-static int
-open_entry(struct lmdb_txn *txn, unsigned table, const MDB_val *key, MDB_val *value)
+int
+lmdb_open_entry(struct lmdb_txn *txn, unsigned table, const MDB_val *key, MDB_val *value)
 {
     struct lmdb_env *env = txn->env;
     if (UNLIKELY(!txn->sealed) || lmdb_is_plain(env, table, key))
@@ -88,10 +88,10 @@ check_neighbour(struct lmdb_txn *txn, unsigned table, MDB_cursor *cursor, MDB_cu
     int rc = mdb_cursor_get(cursor, &key, &value, op);
     if (rc != 0)
         return rc == MDB_NOTFOUND ? 0 : lmdb_entry_error(txn->env, rc, "moving a cursor");
-    int error = open_entry(txn, table, &key, &value);
+    int error = lmdb_open_entry(txn, table, &key, &value);
     if (error < 0)
         return error;
-    int order = compare_keys(key.mv_data, key.mv_size, wanted->mv_data, wanted->mv_size);
+    int order = lmdb_compare_keys(key.mv_data, key.mv_size, wanted->mv_data, wanted->mv_size);
     if (side < 0 ? order >= 0 : order <= 0)
         return lmdb_damaged_entry(txn->env, table, wanted->mv_data, wanted->mv_size,
             "the entries at this place are not in the order of their keys");
@@ -129,7 +129,7 @@ lmdb_get(struct lmdb_txn *txn, unsigned table, const void *key, size_t key_lengt
     if (rc != 0)
         return rc == MDB_NOTFOUND ? prove_absent(txn, table, &k)
                                   : lmdb_entry_error(txn->env, rc, "reading an entry");
-    rc = open_entry(txn, table, &k, &v);
+    rc = lmdb_open_entry(txn, table, &k, &v);
     if (rc == 0)
         *value_out = (struct lmdb_value){v.mv_data, v.mv_size};
     return rc;
@@ -214,11 +214,11 @@ cursor_move(struct lmdb_cursor *cursor, MDB_cursor_op op, MDB_val key, int side,
     int rc = mdb_cursor_get(cursor->mdb, &key, &value, op);
     if (rc != 0)
         return lmdb_entry_error(txn->env, rc, "moving a cursor");
-    rc = open_entry(txn, cursor->table, &key, &value);
+    rc = lmdb_open_entry(txn, cursor->table, &key, &value);
     if (rc < 0)
         return rc;
     if (side != 0 && cursor->at_length > 0) {
-        int order = compare_keys(key.mv_data, key.mv_size, cursor->at, cursor->at_length);
+        int order = lmdb_compare_keys(key.mv_data, key.mv_size, cursor->at, cursor->at_length);
         if (side > 0 ? order <= 0 : order >= 0)
             return lmdb_damaged_entry(txn->env, cursor->table, key.mv_data, key.mv_size,
                 "the entry stands at a wrong place");
@@ -240,7 +240,8 @@ check_place(struct lmdb_cursor *cursor, const MDB_val *wanted)
     int rc = mdb_cursor_get(cursor->mdb, &key, &value, MDB_SET_RANGE);
     if (rc != 0 && rc != MDB_NOTFOUND)
         return lmdb_entry_error(cursor->txn->env, rc, "moving a cursor");
-    if (rc == 0 && compare_keys(key.mv_data, key.mv_size, wanted->mv_data, wanted->mv_size) < 0)
+    if (rc == 0 &&
+        lmdb_compare_keys(key.mv_data, key.mv_size, wanted->mv_data, wanted->mv_size) < 0)
         return lmdb_damaged_entry(cursor->txn->env, cursor->table, wanted->mv_data, wanted->mv_size,
             "the entries at this place are not in the order of their keys");
     int found = check_neighbour(

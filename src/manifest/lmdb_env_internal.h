@@ -58,10 +58,14 @@ struct lmdb_env {
 MUST_CHECK int lmdb_entry_error(struct lmdb_env *env, int rc, const char *what);
 MUST_CHECK int lmdb_log_failure(int rc, const char *what);
 // Logs and counts an entry that is not what was written; -EBADMSG.
-MUST_CHECK int lmdb_damaged_entry(
+int lmdb_damaged_entry(
     struct lmdb_env *env, unsigned table, const void *key, size_t length, const char *problem);
 // Whether it is the one entry without a seal.
 bool lmdb_is_plain(const struct lmdb_env *env, unsigned table, const MDB_val *key);
+// Checks an entry that was read, and takes the seal off the value.
+MUST_CHECK int lmdb_open_entry(
+    struct lmdb_txn *txn, unsigned table, const MDB_val *key, MDB_val *value);
+int lmdb_compare_keys(const void *a, size_t a_length, const void *b, size_t b_length);
 // Writes the value with its seal; LMDB's own error.
 MUST_CHECK int lmdb_put_sealed(
     struct lmdb_txn *txn, unsigned table, MDB_val *key, const MDB_val *value);

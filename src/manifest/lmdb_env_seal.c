@@ -196,3 +196,76 @@ lmdb_verify(struct lmdb_txn *txn)
     }
     return result;
 }
+
+// One entry of a sweep. The place only goes up, so that a key that changed cannot send it round in
+// circles.
+static void
+sweep_entry(struct lmdb_txn *txn, struct lmdb_sweep *s, const MDB_val *key, MDB_val *value)
+{
+    s->entries++;
+    int order = s->key_length == 0
+                    ? 1
+                    : lmdb_compare_keys(key->mv_data, key->mv_size, s->key, s->key_length);
+    if (lmdb_open_entry(txn, s->table, key, value) < 0) {
+        s->damaged++;
+    } else if (order <= 0) {
+        lmdb_damaged_entry(
+            txn->env, s->table, key->mv_data, key->mv_size, "the entry stands at a wrong place");
+        s->damaged++;
+    }
+    if (order <= 0 || key->mv_size > sizeof(s->key))
+        return;
+    s->key_length = key->mv_size;
+    memcpy(s->key, key->mv_data, key->mv_size);
+}
+
+// 1 when the table has more entries.
+static int
+sweep_table(struct lmdb_txn *txn, MDB_cursor *cursor, struct lmdb_sweep *s, unsigned *budget)
+{
+    uint64_t before = s->entries;
+    bool began = s->key_length == 0;
+    MDB_val key = lmdb_val_of(s->key, s->key_length);
+    MDB_val value;
+    int rc = mdb_cursor_get(cursor, &key, &value, began ? MDB_FIRST : MDB_SET_RANGE);
+    // The place is an entry that was looked at, unless it is gone by now.
+    if (rc == 0 && !began &&
+        lmdb_compare_keys(key.mv_data, key.mv_size, s->key, s->key_length) <= 0)
+        rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT);
+    size_t at_length = s->key_length;
+    uint8_t at[sizeof(s->key)];
+    memcpy(at, s->key, at_length);
+    for (; rc == 0 && *budget > 0; --*budget) {
+        sweep_entry(txn, s, &key, &value);
+        rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT);
+    }
+    if (rc != 0)
+        return rc == MDB_NOTFOUND ? 0 : lmdb_entry_error(txn->env, rc, "moving a cursor");
+    // A step that does not get ahead would be done again for ever.
+    bool ahead =
+        s->entries == before || lmdb_compare_keys(s->key, s->key_length, at, at_length) > 0;
+    return ahead;
+}
+
+int
+lmdb_sweep_step(struct lmdb_txn *txn, struct lmdb_sweep *s, unsigned budget)
+{
+    assert(txn->sealed);
+    while (s->table < txn->env->table_count && budget > 0) {
+        MDB_cursor *cursor;
+        int rc = mdb_cursor_open(txn->mdb, txn->env->tables[s->table], &cursor);
+        if (rc != 0)
+            return lmdb_entry_error(txn->env, rc, "opening a cursor");
+        rc = sweep_table(txn, cursor, s, &budget);
+        mdb_cursor_close(cursor);
+        if (rc == -EBADMSG)
+            s->damaged++;
+        else if (rc < 0)
+            return rc;
+        if (rc <= 0) {
+            s->table++;
+            s->key_length = 0;
+        }
+    }
+    return 0;
+}

@@ -23,6 +23,9 @@ static const uint64_t map_sizes[] = {64ull << 30, 4ull << 30, 64ull << 20};
 // second.
 #define VERIFIED_BYTES_MAX (128ull << 20)
 
+// Entries in a step of manifest_sweep_step: about a millisecond.
+#define SWEEP_STEP 1024u
+
 // ---- opening ------------------------------------------------------------------------------------
 
 static int
@@ -317,6 +320,34 @@ struct uuid
 manifest_root_id(const struct manifest *m)
 {
     return m->root_id;
+}
+
+uint64_t
+manifest_damage(const struct manifest *m)
+{
+    return lmdb_env_damage(m->env);
+}
+
+int
+manifest_sweep_step(struct manifest *m, struct manifest_sweep *s)
+{
+    struct lmdb_txn *txn;
+    if (s->finished)
+        return 0;
+    int rc = lmdb_read_begin(m->env, &txn);
+    if (rc < 0)
+        return rc;
+    struct lmdb_sweep at = {.table = s->table, .key_length = s->key_length};
+    memcpy(at.key, s->key, s->key_length);
+    rc = lmdb_sweep_step(txn, &at, SWEEP_STEP);
+    lmdb_read_end(txn);
+    s->entries += at.entries;
+    s->damaged += at.damaged;
+    s->table = at.table;
+    s->key_length = at.key_length;
+    memcpy(s->key, at.key, at.key_length);
+    s->finished = at.table == TABLE_COUNT;
+    return rc;
 }
 
 // ---- dbs ----------------------------------------------------------------------------------------

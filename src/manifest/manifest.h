@@ -42,6 +42,22 @@ void manifest_close(struct manifest *m);
 // This root's identity as a writer: made once, random, durable.
 struct uuid manifest_root_id(const struct manifest *m);
 
+// How often an entry was met that is not what had been written, since the manifest was opened.
+uint64_t manifest_damage(const struct manifest *m);
+
+// A look through all entries of all dbs, in steps: each has a short read transaction of its own.
+// Begin with zeros and repeat until it is finished. What is damaged is logged and counted, not an
+// error.
+struct manifest_sweep {
+    bool finished;
+    uint64_t entries;
+    uint64_t damaged;
+    unsigned table; // where to go on
+    size_t key_length;
+    uint8_t key[512];
+};
+MUST_CHECK int manifest_sweep_step(struct manifest *m, struct manifest_sweep *s);
+
 // ---- dbs ----------------------------------------------------------------------------------------
 
 enum db_state {

@@ -27,6 +27,7 @@ volume_new(const struct volume_config *config, const struct volume_host *host)
     flush_pace_init(&v->pace);
     lock_init(&v->housekeeping_lock, "housekeeping", LOCK_RANK_CONTROL);
     condition_init(&v->housekeeping_work);
+    condition_init(&v->check_work);
     return v;
 }
 
@@ -42,6 +43,7 @@ volume_free(struct volume *v)
     volume_free_live_objects(v);
     flush_pace_destroy(&v->pace);
     condition_destroy(&v->folded);
+    condition_destroy(&v->check_work);
     condition_destroy(&v->housekeeping_work);
     lock_destroy(&v->housekeeping_lock);
     lock_destroy(&v->lock);
@@ -137,7 +139,9 @@ start_checkpoints(struct volume *v)
     };
     volume_checkpoint_host(v, &options.host);
     int rc = checkpoint_start(&options, &v->checkpoint);
-    return rc < 0 ? rc : volume_start_housekeeping(v);
+    if (rc == 0)
+        rc = volume_start_housekeeping(v);
+    return rc < 0 ? rc : volume_start_checker(v);
 }
 
 int
@@ -159,6 +163,7 @@ volume_open(const struct volume_config *config, const struct volume_host *host,
             rc = volume_settle(v, error);
     }
     if (rc < 0) {
+        volume_stop_checker(v);
         volume_stop_housekeeping(v); // it talks to the checkpoint
         checkpoint_stop(v->checkpoint);
         int closed = wal_close(v->wal);
@@ -326,6 +331,7 @@ volume_close(struct volume *v)
         bool fenced = v->fenced;
         lock_release(&v->lock);
         rc = fenced ? -ESTALE : publish_last(v);
+        volume_stop_checker(v);
         volume_stop_housekeeping(v); // it talks to the checkpoint
         checkpoint_stop(v->checkpoint);
         if (rc == 0)

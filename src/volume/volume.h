@@ -216,6 +216,10 @@ MUST_CHECK int volume_checkpoint(
     struct volume *v, unsigned flags, volume_checkpointed *done, void *argument);
 bool volume_checkpoint_forget(struct volume *v, void *argument);
 
+// Has the manifest looked through, in the background. It is done when manifest_checks of the status
+// is not below the ticket; what was found stands beside it. -EROFS: a view has nothing of its own.
+MUST_CHECK int volume_check(struct volume *v, uint64_t *ticket_out);
+
 enum checkpoint_stage {
     CHECKPOINT_STAGE_IDLE,
     CHECKPOINT_STAGE_PLANNING,

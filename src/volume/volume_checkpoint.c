@@ -328,6 +328,7 @@ fill_from_writer(struct volume *v, struct volume_status *s)
     m->checkpoints = c.folds;
     m->publications = c.publications;
     m->checkpoint_failures = c.failures;
+    volume_check_numbers(v, m);
     m->store_reachable = c.store_reachable;
     m->store_damaged = c.store_damaged;
     m->claimed = c.claimed && !c.fenced;

@@ -32,6 +32,14 @@ struct live_object {
     struct timestamp atime;
 };
 
+// What a look through the manifest found.
+struct manifest_check_result {
+    uint64_t entries;    // that were compared with their checksums
+    uint64_t damaged;    // of them
+    uint64_t violations; // counts and references that do not agree
+    int error;           // when it could not be done
+};
+
 struct volume {
     struct volume_config config; // owned copies
     struct volume_host host;
@@ -69,17 +77,30 @@ struct volume {
     char read_only_reason[160];
     bool fenced;
 
-    struct lock housekeeping_lock; // "housekeeping": protects stopping
+    struct lock housekeeping_lock; // "housekeeping": protects stopping and checks
     struct condition housekeeping_work;
+    struct condition check_work;
     bool stopping;
+    uint64_t checks_wanted; // of the manifest: the ticket of the newest
+    uint64_t checks_done;
+    struct manifest_check_result checked; // what the last one found
     bool claimed;
     char *waiver; // what the replay skipped was waived in this file; NULL: nothing was skipped
     uint64_t lost_changes; // skipped by the replay
     struct thread housekeeping;
+    struct thread checker;
+    bool checker_started;
     bool housekeeping_started;
     atomic_bool housekeeping_canceled; // its calls to the store are to be given up
     struct volume_lease lease;         // of the housekeeping thread
 };
+
+// ---- volume_check.c: looking through the manifest ----------------------------------------------
+
+MUST_CHECK int volume_start_checker(struct volume *v);
+// Before the manifest is closed.
+void volume_stop_checker(struct volume *v);
+void volume_check_numbers(struct volume *v, struct metrics *m);
 
 // ---- volume_view.c: the namespace, merged ------------------------------------------------------
 

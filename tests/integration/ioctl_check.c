@@ -117,6 +117,22 @@ check_bad_status(int fd)
 }
 
 static void
+check_manifest_check(int fd)
+{
+    struct ckptfs_check c = {.version = CKPTFS_ABI_VERSION};
+    check(ioctl(fd, CKPTFS_IOC_CHECK, &c) == 0 && c.ticket > 1, "a check of the manifest");
+    c = (struct ckptfs_check){.version = CKPTFS_ABI_VERSION + 1};
+    check(fails(fd, CKPTFS_IOC_CHECK, &c, EINVAL), "check: a newer version is EINVAL");
+    c = (struct ckptfs_check){.version = CKPTFS_ABI_VERSION, .flags = 1};
+    check(fails(fd, CKPTFS_IOC_CHECK, &c, EINVAL), "check: a flag is EINVAL");
+    for (size_t i = 0; i < sizeof(c.reserved); i++) {
+        c = (struct ckptfs_check){.version = CKPTFS_ABI_VERSION};
+        ((char *)c.reserved)[i] = 1;
+        check(fails(fd, CKPTFS_IOC_CHECK, &c, EINVAL), "check: a reserved byte is EINVAL");
+    }
+}
+
+static void
 check_fuse_requests(int fd)
 {
     struct ckptfs_fuse_requests r = {.version = CKPTFS_ABI_VERSION};
@@ -219,6 +235,7 @@ check_owner(int fd)
     check_status_text(&s);
     check_unknown_commands(fd);
     check_bad_status(fd);
+    check_manifest_check(fd);
     check_fuse_requests(fd);
     check_metrics(fd);
     check_checkpoints(fd);

@@ -116,7 +116,7 @@ expect 1 "--wait takes a number" "$CKPTCTL" unmount --wait soon "$mnt"
 expect 1 "switch --wait needs a value" "$CKPTCTL" unmount --wait
 expect 1 "give one" "$CKPTCTL" status --root "$work" "$mnt"
 expect 2 "is not a storage root" "$CKPTCTL" status --root "$work"
-for command in create status checkpoint unmount; do
+for command in create status checkpoint check unmount; do
     expect 0 "Usage: ckptctl $command" "$CKPTCTL" $command --help
     expect 0 "Usage: ckptctl $command" "$CKPTCTL" help $command
     expect 1 "give one" "$CKPTCTL" $command
@@ -126,6 +126,7 @@ done
 expect 1 "option nonsense is not known" "$CKPTCTL" create -o nonsense "$store"
 expect 2 "not on a ckptfs" "$CKPTCTL" status "$work"
 expect 2 "not on a ckptfs" "$CKPTCTL" checkpoint "$work"
+expect 2 "not on a ckptfs" "$CKPTCTL" check "$work"
 expect 2 "not on a ckptfs" "$CKPTCTL" unmount "$work"
 expect 2 "$work/nothing: No such file" "$CKPTCTL" status "$work/nothing"
 
@@ -176,6 +177,29 @@ expect 0 "is recorded locally" "$CKPTCTL" checkpoint --local "$mnt/file"
 expect 0 "ticket" "$CKPTCTL" checkpoint --no-wait "$mnt"
 expect 0 "\"published_generation\":" "$CKPTCTL" checkpoint --json "$mnt"
 [ -z "$("$CKPTCTL" checkpoint -q "$mnt" 2>&1)" ] || fail "checkpoint -q is not quiet"
+
+# A bit of a name that flips in the manifest while it is open, and flips back.
+echo 1 >"$mnt/flipped-name"
+expect 0 "is published" "$CKPTCTL" checkpoint "$mnt"
+expect 0 "the manifest is whole" "$CKPTCTL" check "$mnt"
+expect 0 "\"damaged\":0,\"violations\":0" "$CKPTCTL" check --json "$mnt/file"
+[ -z "$("$CKPTCTL" check -q "$mnt" 2>&1)" ] || fail "check -q is not quiet"
+manifest=$work/root/manifest/data.mdb
+places=$(grep -obUa flipped-name "$manifest" | cut -d: -f1)
+[ -n "$places" ] || fail "the manifest does not have the name"
+set_name() {
+    local place
+    for place in $places; do
+        printf %s "$1" | dd of="$manifest" bs=1 seek="$place" conv=notrunc status=none
+    done
+}
+set_name flipped-namd
+expect 2 "the manifest is damaged" "$CKPTCTL" check "$mnt"
+"$CKPTCTL" status --json "$mnt" | grep -q '"manifest_damaged":[1-9]' || fail "the status knows no damage"
+grep -q '"event":"manifest.damaged"' "$work/log" || fail "the log does not name the damage"
+set_name flipped-name
+expect 0 "the manifest is whole" "$CKPTCTL" check "$mnt"
+rm "$mnt/flipped-name"
 
 "$helpers/ioctl_check" owner "$mnt" || fail "the ABI on the mountpoint"
 "$helpers/ioctl_check" owner "$mnt/file" || fail "the ABI on a file"

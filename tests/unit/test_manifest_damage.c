@@ -325,6 +325,73 @@ START_TEST(missing_entries_are_counted)
 }
 END_TEST
 
+// ---- a look at all entries ----------------------------------------------------------------------
+
+static struct manifest_sweep
+sweep_all(struct manifest *m, unsigned *steps_out)
+{
+    struct manifest_sweep sweep = {0};
+    for (*steps_out = 0; !sweep.finished; ++*steps_out) {
+        ck_assert_int_eq(manifest_sweep_step(m, &sweep), 0);
+        ck_assert_uint_lt(*steps_out, 1000);
+    }
+    return sweep;
+}
+
+// Flips a bit in each place of the file where the text stands; how many there are.
+static unsigned
+flip_text(const char *directory, const char *text)
+{
+    char path[200];
+    uint64_t bytes;
+    unsigned places = 0;
+    snprintf(path, sizeof(path), "%s/data.mdb", directory);
+    uint8_t *file = read_file(path, &bytes);
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    ck_assert_int_ge(fd, 0);
+    for (uint8_t *p = file; (p = memmem(p, bytes - (size_t)(p - file), text, strlen(text))); p++) {
+        uint8_t flipped = *p ^ 1;
+        ck_assert_int_eq(pwrite(fd, &flipped, 1, p - file), 1);
+        places++;
+    }
+    close(fd);
+    free(file);
+    return places;
+}
+
+START_TEST(a_sweep_finds_what_changed_while_the_manifest_is_open)
+{
+    struct fixture f = full_fixture();
+    unsigned steps;
+    struct manifest_sweep sweep;
+    for (uint64_t i = 0; i < 5000; i += 100) {
+        struct change c[100];
+        for (uint64_t k = 0; k < ARRAY_LENGTH(c); k++)
+            c[k] = sample_inode(1000 + i + k, S_IFREG | 0600, 0, i);
+        ck_assert_int_eq(
+            submit_changes(f.manifest, f.db, c, ARRAY_LENGTH(c), 0, RESIDENCY_LOCAL, NULL), 0);
+    }
+    sweep = sweep_all(f.manifest, &steps);
+    ck_assert_uint_eq(sweep.damaged, 0);
+    ck_assert_uint_gt(sweep.entries, 10000);
+    ck_assert_uint_gt(steps, 9);
+    uint64_t entries = sweep.entries;
+    ck_assert_uint_gt(flip_text(f.directory, "file-7"), 0); // a name, and an attribute's value
+    sweep = sweep_all(f.manifest, &steps);
+    ck_assert_uint_eq(sweep.entries, entries);
+    ck_assert_uint_ge(sweep.damaged, 1);
+    ck_assert_uint_ge(manifest_damage(f.manifest), sweep.damaged);
+    sweep = sweep_all(f.manifest, &steps);
+    ck_assert_uint_eq(sweep.entries, entries);
+    // Keys of attributes end with their names: each is another one now, some beside their order.
+    ck_assert_uint_ge(flip_text(f.directory, "user.a"), FILES);
+    sweep = sweep_all(f.manifest, &steps);
+    ck_assert_uint_ge(sweep.damaged, FILES);
+    manifest_close(f.manifest);
+    unit_directory_remove(f.directory);
+}
+END_TEST
+
 // ---- roots of before ----------------------------------------------------------------------------
 
 // Makes of the directory what a program without seals would have left.
@@ -432,6 +499,7 @@ main(void)
     ADD(a_bit_that_flips_meanwhile_is_refused_or_harmless);
     ADD(entries_that_were_not_written_are_refused);
     ADD(missing_entries_are_counted);
+    ADD(a_sweep_finds_what_changed_while_the_manifest_is_open);
     ADD(roots_without_seals_get_them);
     ADD(roots_in_use_are_not_sealed);
     return unit_run(s);
