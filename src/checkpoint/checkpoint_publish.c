@@ -187,7 +187,7 @@ upload_blob(struct publication *p, const struct blob_record *blob)
 {
     struct checkpoint *c = p->c;
     BUFFER_AUTO key = {0};
-    blob_key(c->options.place.tenant, blob, &key);
+    blob_key(c->options.place.tenant, c->options.place.volume_number, blob, &key);
     CLEANUP(file_close_auto) int fd = -1;
     int rc = local_store_open_blob(c->options.local, &blob->hash, &fd);
     if (rc < 0) {

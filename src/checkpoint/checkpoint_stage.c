@@ -134,7 +134,8 @@ file_finish(
             .kind = (uint8_t)kind,
             .residency = RESIDENCY_LOCAL,
             .checkpoint_id = s->job->checkpoint_id,
-            .generation = s->job->generation},
+            .generation = s->job->generation,
+            .where = BLOB_WHERE_OWN},
     };
     if (f->hash)
         sha256_stream_finish(f->hash, &blob->record.hash);

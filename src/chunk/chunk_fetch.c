@@ -131,13 +131,32 @@ keep(struct chunk_reader *r, const struct fetch *x, const char *key, const struc
             strerror(-rc));
 }
 
+// Where the blob lies; -EIO, logged, when that is out of reach.
+static int
+key_of(struct chunk_reader *r, const struct blob_record *blob, struct buffer *key_out)
+{
+    if (blob->where < BLOB_WHERE_NAMED) {
+        blob_key(r->tenant, r->volume_number, blob, key_out);
+        return 0;
+    }
+    int rc = chunk_map_named_key(r->map, blob, key_out);
+    if (rc == 0)
+        return 0;
+    char hex[65];
+    sha256_to_hex(&blob->hash, hex);
+    log_error("chunk.place_unknown", "blob %s lies in place %u: %s", hex, blob->where,
+        rc == -ENOTSUP ? "another store, which this program cannot read" : strerror(-rc));
+    return -EIO;
+}
+
 static int
 fetch_remote(struct chunk_reader *r, const struct fetch *x)
 {
     BUFFER_AUTO key = {0};
     BUFFER_AUTO bytes = {0};
-    blob_key(r->tenant, &x->blob, &key);
-    int rc = get_verified(r, x, buffer_string(&key), &bytes);
+    int rc = key_of(r, &x->blob, &key);
+    if (rc == 0)
+        rc = get_verified(r, x, buffer_string(&key), &bytes);
     if (rc < 0)
         return rc;
     memcpy(x->p, bytes.data, x->n);
@@ -217,7 +236,7 @@ try_fetch(struct chunk_reader *r, struct fetch *x)
     rc = take_off(r, &flight, x);
     if (rc == -ETIMEDOUT) {
         BUFFER_AUTO key = {0};
-        blob_key(r->tenant, &x->blob, &key);
+        (void)key_of(r, &x->blob, &key);
         return fail_remote(buffer_string(&key), "another reader waits for the same bytes too long");
     }
     if (rc != 0)
@@ -263,9 +282,8 @@ get_ahead(struct chunk_reader *r, const struct fetch *x)
 {
     BUFFER_AUTO key = {0};
     BUFFER_AUTO bytes = {0};
-    blob_key(r->tenant, &x->blob, &key);
-    if (remote_store_get_blob(r->remote, buffer_string(&key), x->offset, x->n, &bytes, &x->call) <
-        0)
+    if (key_of(r, &x->blob, &key) < 0 || remote_store_get_blob(r->remote, buffer_string(&key),
+                                             x->offset, x->n, &bytes, &x->call) < 0)
         return;
     count(&r->numbers.remote_bytes, bytes.length);
     count(&r->numbers.remote_frames, 1);

@@ -47,6 +47,7 @@ struct chunk_reader {
     struct local_store *local;
     struct remote_store *remote;
     char *tenant;
+    uint32_t volume_number;
     uint64_t deadline_ms;
     struct lock lock; // "chunk_reader": protects flights and ahead
     struct condition landed;

@@ -6,6 +6,7 @@
 
 #include "platform/lock.h"
 #include "platform/memory.h"
+#include "store/blob_key.h"
 
 struct chunk_map {
     struct manifest *manifest;
@@ -200,6 +201,23 @@ chunk_map_read_blob(struct chunk_map *map, const struct sha256 *hash, struct blo
     if (rc < 0)
         return rc;
     rc = manifest_read_blob(r, map->db, hash, blob_out);
+    manifest_read_end(r);
+    return rc;
+}
+
+int
+chunk_map_named_key(struct chunk_map *map, const struct blob_record *blob, struct buffer *key_out)
+{
+    struct manifest_reader *r;
+    struct namespace_record space;
+    int rc = manifest_read_begin(map->manifest, &r);
+    if (rc < 0)
+        return rc;
+    rc = manifest_read_namespace(r, map->db, blob->where, &space);
+    if (rc == 0 && space.place_length > 0)
+        rc = -ENOTSUP;
+    if (rc == 0)
+        blob_key_in(&space, blob, key_out);
     manifest_read_end(r);
     return rc;
 }

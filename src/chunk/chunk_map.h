@@ -53,6 +53,9 @@ MUST_CHECK int chunk_map_next(struct chunk_map *map, struct object_id object,
 void chunk_view_put(struct chunk_map *map, struct chunk_view *view); // NULL is fine
 
 // A blob's record as it is now: a view's own may be from before its publication. -ENOENT: released.
+// The key of a blob that lies where `remote_namespace` says. -ENOTSUP: in another store.
+MUST_CHECK int chunk_map_named_key(
+    struct chunk_map *map, const struct blob_record *blob, struct buffer *key_out);
 MUST_CHECK int chunk_map_read_blob(
     struct chunk_map *map, const struct sha256 *hash, struct blob_record *blob_out);
 

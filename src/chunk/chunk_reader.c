@@ -19,6 +19,7 @@ chunk_reader_new(const struct chunk_reader_options *options)
     r->local = options->local;
     r->remote = options->remote;
     r->tenant = memory_string(options->tenant);
+    r->volume_number = options->volume_number;
     r->deadline_ms = options->deadline_ms;
     lock_init(&r->lock, "chunk_reader", LOCK_RANK_FETCH);
     condition_init(&r->landed);

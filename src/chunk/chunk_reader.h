@@ -20,6 +20,7 @@ struct chunk_reader_options {
     struct local_store *local;
     struct remote_store *remote; // NULL: local only
     const char *tenant;
+    uint32_t volume_number;
     uint64_t deadline_ms; // how long a fetch may wait for the store when its call has no deadline
 };
 

@@ -14,7 +14,7 @@
 
 #define CHANGE_VERSION      1u // of all kinds but PUT_BLOB, which has a version 2 as well
 #define CHANGE_HEADER_BYTES 8u
-#define CHANGE_KIND_MAX     CHANGE_FORGET_BLOB
+#define CHANGE_KIND_MAX     CHANGE_PUT_NAMESPACE
 // The longest body is an xattr's.
 #define CHANGE_BODY_MAX (8u + 1u + XATTR_NAME_BYTES_MAX + 4u + XATTR_VALUE_BYTES_MAX)
 
@@ -94,6 +94,10 @@ encode_body(const struct change *c, struct buffer *out)
         buffer_append(out, c->forgotten.hash.b, sizeof(c->forgotten.hash.b));
         buffer_append(out, c->forgotten.checkpoint_id.b, sizeof(c->forgotten.checkpoint_id.b));
         buffer_append_le64(out, c->forgotten.generation.v);
+        break;
+    case CHANGE_PUT_NAMESPACE:
+        buffer_append_le32(out, c->space.id);
+        record_encode_namespace(&c->space, out);
         break;
     }
 }
@@ -200,6 +204,10 @@ read_body(struct byte_reader *r, unsigned version, struct change *c)
         read_copy(r, c->forgotten.checkpoint_id.b, sizeof(c->forgotten.checkpoint_id.b));
         c->forgotten.generation.v = read_le64(r);
         return;
+    case CHANGE_PUT_NAMESPACE:
+        c->space.id = read_le32(r);
+        record_read_namespace(r, &c->space);
+        return;
     }
     r->bad = true;
 }
@@ -269,6 +277,8 @@ change_is_valid(const struct change *c)
     case CHANGE_PUT_COUNTERS:
     case CHANGE_FORGET_BLOB:
         return true;
+    case CHANGE_PUT_NAMESPACE:
+        return c->space.id >= BLOB_WHERE_NAMED && record_namespace_is_valid(&c->space);
     }
     return false;
 }
@@ -336,6 +346,9 @@ change_key(const struct change *c, struct buffer *key_out)
         break;
     case CHANGE_PUT_BLOB:
         buffer_append(key_out, c->blob.hash.b, sizeof(c->blob.hash.b));
+        break;
+    case CHANGE_PUT_NAMESPACE:
+        append_be64(key_out, c->space.id);
         break;
     default:
         break;

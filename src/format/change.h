@@ -21,13 +21,14 @@ enum change_kind {
     CHANGE_WRITE = 7, // WAL only: object, offset, length; the bytes are the record's payload
     CHANGE_DISCARD =
         8, // WAL only: object, offset, length: becomes a hole (length UINT64_MAX: to the end)
-    CHANGE_PUT_CHUNK = 9,     // bucket only from here on: chunk
-    CHANGE_DELETE_CHUNK = 10, // chunk: object, index
-    CHANGE_PUT_DELTA = 11,    // delta (its chunk is put in the same record or exists)
-    CHANGE_DELETE_DELTA = 12, // delta: chunk, generation
-    CHANGE_PUT_BLOB = 13,     // blob (residency and references are not encoded)
-    CHANGE_PUT_COUNTERS = 14, // counters
-    CHANGE_FORGET_BLOB = 15,  // forgotten: the object is not kept for anybody any more
+    CHANGE_PUT_CHUNK = 9,      // bucket only from here on: chunk
+    CHANGE_DELETE_CHUNK = 10,  // chunk: object, index
+    CHANGE_PUT_DELTA = 11,     // delta (its chunk is put in the same record or exists)
+    CHANGE_DELETE_DELTA = 12,  // delta: chunk, generation
+    CHANGE_PUT_BLOB = 13,      // blob (residency and references are not encoded)
+    CHANGE_PUT_COUNTERS = 14,  // counters
+    CHANGE_FORGET_BLOB = 15,   // forgotten: the object is not kept for anybody any more
+    CHANGE_PUT_NAMESPACE = 16, // space
 };
 
 struct change {
@@ -44,6 +45,7 @@ struct change {
         struct blob_record blob;
         struct db_counters counters;
         struct blob_identity forgotten;
+        struct namespace_record space;
     };
 };
 

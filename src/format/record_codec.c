@@ -370,6 +370,45 @@ record_decode_blob(struct byte_reader *r, unsigned version, struct blob_record *
 }
 
 void
+record_encode_namespace(const struct namespace_record *v, struct buffer *out)
+{
+    buffer_append_u8(out, v->form);
+    buffer_append_le32(out, v->volume_number);
+    buffer_append(out, v->volume.b, sizeof(v->volume.b));
+    buffer_append_u8(out, v->tenant_length);
+    buffer_append(out, v->tenant, v->tenant_length);
+    buffer_append_le16(out, v->place_length);
+    buffer_append(out, v->place, v->place_length);
+}
+
+void
+record_read_namespace(struct byte_reader *r, struct namespace_record *v)
+{
+    v->form = read_u8(r);
+    v->volume_number = read_le32(r);
+    read_copy(r, v->volume.b, sizeof(v->volume.b));
+    v->tenant_length = read_u8(r);
+    v->tenant = (const char *)read_bytes(r, v->tenant_length);
+    v->place_length = read_le16(r);
+    v->place = (const char *)read_bytes(r, v->place_length);
+}
+
+bool
+record_namespace_is_valid(const struct namespace_record *v)
+{
+    return v->form <= BLOB_WHERE_OWN && v->volume_number != 0 &&
+           v->tenant_length <= TENANT_BYTES_MAX && name_is_valid(v->tenant, v->tenant_length) &&
+           v->place_length <= PLACE_BYTES_MAX && !memchr(v->place, 0, v->place_length);
+}
+
+bool
+record_decode_namespace(struct byte_reader *r, struct namespace_record *v)
+{
+    record_read_namespace(r, v);
+    return !r->bad && record_namespace_is_valid(v);
+}
+
+void
 record_encode_counters(const struct db_counters *v, struct buffer *out)
 {
     buffer_append_le64(out, v->next_object);

@@ -67,6 +67,12 @@ void record_read_blob(struct byte_reader *r, unsigned version, struct blob_recor
 bool record_blob_is_valid(const struct blob_record *v);
 MUST_CHECK bool record_decode_blob(struct byte_reader *r, unsigned version, struct blob_record *v);
 
+// All but id.
+void record_encode_namespace(const struct namespace_record *v, struct buffer *out);
+void record_read_namespace(struct byte_reader *r, struct namespace_record *v);
+bool record_namespace_is_valid(const struct namespace_record *v);
+MUST_CHECK bool record_decode_namespace(struct byte_reader *r, struct namespace_record *v);
+
 void record_encode_counters(const struct db_counters *v, struct buffer *out);
 MUST_CHECK bool record_decode_counters(struct byte_reader *r, struct db_counters *v);
 

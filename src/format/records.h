@@ -137,6 +137,21 @@ struct blob_record {
 #define BLOB_WHERE_OWN     1u // the volume's own, under a key with it
 #define BLOB_WHERE_NAMED   2u
 
+// Where blobs of another volume lie (`remote_namespace`).
+struct namespace_record {
+    uint32_t id;            // blob_record.where; from BLOB_WHERE_NAMED on
+    uint8_t form;           // of the keys: BLOB_WHERE_OWN_OLD or BLOB_WHERE_OWN
+    uint32_t volume_number; // in them
+    struct uuid volume;     // whose blobs they are
+    uint8_t tenant_length;
+    const char *tenant; // not NUL-terminated
+    uint16_t place_length;
+    const char *place; // store_url_place(); empty: the store of the volume itself
+};
+
+#define TENANT_BYTES_MAX 64u
+#define PLACE_BYTES_MAX  1023u
+
 // What tells the object of a blob from others with the same content.
 struct blob_identity {
     struct sha256 hash;

@@ -135,6 +135,33 @@ apply_remove_reference(struct apply *a, const struct blob_location *where)
     return blob_store(a, &old, &blob);
 }
 
+// Whether the place that a blob names is known: 0, or -EINVAL.
+static int
+check_where(struct apply *a, const struct blob_record *blob)
+{
+    struct namespace_record space;
+    if (blob->where < BLOB_WHERE_NAMED)
+        return 0;
+    int rc = manifest_load_namespace(a->txn, a->db.id, blob->where, &space);
+    if (rc != -ENOENT)
+        return rc;
+    log_error("manifest.batch_refused",
+        "db %" PRIu32 ": a blob lies in place %" PRIu32 ", which is not known", a->db.id.v,
+        blob->where);
+    return -EINVAL;
+}
+
+int
+apply_put_namespace(struct apply *a, const struct namespace_record *space)
+{
+    struct schema_key key;
+    schema_key_number(&key, a->db.id, space->id);
+    buffer_clear(&a->value);
+    schema_encode_namespace(space, &a->value);
+    int rc = apply_put(a, TABLE_REMOTE_NAMESPACE, &key);
+    return rc < 0 ? rc : apply_note(a, UNPUBLISHED_NAMESPACE, &key);
+}
+
 // The chain tells that the blob is dead.
 static int
 bury(struct apply *a, const struct blob_record *old)
@@ -160,6 +187,9 @@ apply_put_blob(struct apply *a, const struct blob_record *put)
         return rc;
     if (put->death.v != 0)
         return rc == 0 ? bury(a, &old) : 0;
+    int where_rc = check_where(a, put);
+    if (where_rc < 0)
+        return where_rc;
     // A blob stays under the key that it was given first: it may be on its way into the store. What
     // the chain says is another matter.
     if (rc == 0 && !(a->batch->residency & RESIDENCY_REMOTE)) {

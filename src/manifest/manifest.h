@@ -123,6 +123,10 @@ MUST_CHECK int manifest_read_chunk(struct manifest_reader *r, struct db_id db,
 MUST_CHECK int manifest_read_blob(struct manifest_reader *r, struct db_id db,
     const struct sha256 *hash, struct blob_record *blob_out);
 
+// Where blobs with this `where` lie (from BLOB_WHERE_NAMED on).
+MUST_CHECK int manifest_read_namespace(
+    struct manifest_reader *r, struct db_id db, uint32_t id, struct namespace_record *space_out);
+
 // Visitors return 0 to go on; anything else ends the walk and is returned.
 typedef int manifest_visit_db(void *argument, const struct db_record *db);
 typedef int manifest_visit_object(
@@ -172,8 +176,8 @@ MUST_CHECK int manifest_read_totals(
     struct manifest_reader *r, struct db_id db, struct db_totals *totals_out);
 
 // The whole state of a db as changes from which an empty db can be filled, in key order: counters,
-// inodes, dirents, xattrs, blobs that something refers to, chunks by object and index, deltas. Each
-// kind stands in the order of change_key().
+// inodes, dirents, xattrs, places of blobs, blobs that something refers to, chunks by object and
+// index, deltas. Each kind stands in the order of change_key().
 MUST_CHECK int manifest_export(
     struct manifest_reader *r, struct db_id db, manifest_visit_change *visit, void *argument);
 // The changes between the published and the local generation, made from `unpublished_index` and the
@@ -232,7 +236,8 @@ void manifest_batch_free(struct manifest_batch *b); // NULL is fine; submitting 
 // - DELETE_CHUNK removes the chunk's deltas too; DELETE_INODE removes xattrs and chunks too.
 // - PUT_BLOB leaves an existing blob's references alone; one that is only remote becomes local too
 //   (not in imports); what its key is made of changes only when the batch's residency has REMOTE
-//   (imports), because whoever uploads a blob takes the key from its record.
+//   (imports), because whoever uploads a blob takes the key from its record. A place that it names
+//   must be known or come earlier in the batch (PUT_NAMESPACE), else -EINVAL.
 // - A blob whose references reach 0 is not needed on this host any more: its hash is reported by
 //   manifest_submit, so that the caller can unlink the db's copies. If it is only local its record
 //   is removed. If it is in the store the record stays, only remote, with its death, until a

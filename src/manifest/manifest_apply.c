@@ -225,6 +225,8 @@ apply_change(struct apply *a, const struct change *c)
     case CHANGE_PUT_COUNTERS:
         raise_counters(a, &c->counters);
         return 0;
+    case CHANGE_PUT_NAMESPACE:
+        return apply_put_namespace(a, &c->space);
     case CHANGE_FORGET_BLOB:
         return apply_forget_blob(a, &c->forgotten);
     case CHANGE_WRITE:

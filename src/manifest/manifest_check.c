@@ -355,6 +355,10 @@ check_blob(struct check *c, const struct table_walk *w)
             blob.references);
     if (blob.references > 0 && blob.death.v != 0)
         violated(c, "blob %s is referred to and dead", hex);
+    struct namespace_record space;
+    if (blob.where >= BLOB_WHERE_NAMED &&
+        manifest_read_namespace(c->reader, c->db, blob.where, &space) < 0)
+        violated(c, "blob %s lies in place %" PRIu32 ", which is not known", hex, blob.where);
     bool unpublished = blob.references > 0 && !(blob.residency & RESIDENCY_REMOTE);
     if (unpublished != is_in_unpublished_blobs(c, &blob.hash))
         violated(c, "unpublished_blobs is wrong about blob %s", hex);

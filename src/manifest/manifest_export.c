@@ -78,6 +78,17 @@ read_chunk_at(const struct export *e, const void *key, size_t key_length, struct
 }
 
 static int
+decode_namespace_entry(const struct table_walk *w, struct db_id db UNUSED, struct change *c)
+{
+    uint64_t id = 0;
+    c->kind = CHANGE_PUT_NAMESPACE;
+    bool good = schema_read_number(w->key.data, w->key.length, &id) && id <= UINT32_MAX &&
+                schema_decode_namespace(w->value.data, w->value.length, &c->space);
+    c->space.id = (uint32_t)id;
+    return decoded(good, TABLE_REMOTE_NAMESPACE);
+}
+
+static int
 decode_delta_entry(const struct table_walk *w, struct db_id db UNUSED, struct change *c)
 {
     c->kind = CHANGE_PUT_DELTA;
@@ -153,6 +164,8 @@ manifest_export(
     if (rc == 0)
         rc = export_table(&e, TABLE_XATTR, &from, decode_xattr_entry);
     if (rc == 0)
+        rc = export_table(&e, TABLE_REMOTE_NAMESPACE, &from, decode_namespace_entry);
+    if (rc == 0)
         rc = export_table(&e, TABLE_BLOB_REFS, &nothing, decode_blob_entry);
     if (rc == 0)
         rc = export_chunks(&e, &from);
@@ -176,6 +189,7 @@ put_of_key(const struct export *e, enum unpublished_kind kind, const struct sche
         [UNPUBLISHED_DIRENT] = {TABLE_DIRENT, decode_dirent_entry},
         [UNPUBLISHED_XATTR] = {TABLE_XATTR, decode_xattr_entry},
         [UNPUBLISHED_DELTA] = {TABLE_CHUNK_DELTA_INDEX, decode_delta_entry},
+        [UNPUBLISHED_NAMESPACE] = {TABLE_REMOTE_NAMESPACE, decode_namespace_entry},
     };
     struct table_walk entry = {.key = {key->bytes, key->length}};
     int rc;
@@ -223,6 +237,7 @@ delete_of_key(enum unpublished_kind kind, const struct schema_key *key, struct c
     case UNPUBLISHED_XATTR:
     case UNPUBLISHED_BLOB:
     case UNPUBLISHED_FORGET:
+    case UNPUBLISHED_NAMESPACE:
         break;
     }
     return decoded(good, TABLE_UNPUBLISHED_INDEX);
@@ -325,6 +340,8 @@ manifest_export_unpublished(
         rc = export_touched(&e, delete_if_gone, UNPUBLISHED_INODE, UNPUBLISHED_DELTA);
     if (rc == 0)
         rc = export_touched(&e, put_of_key, UNPUBLISHED_INODE, UNPUBLISHED_XATTR);
+    if (rc == 0)
+        rc = export_touched(&e, put_of_key, UNPUBLISHED_NAMESPACE, UNPUBLISHED_NAMESPACE);
     if (rc == 0)
         rc = manifest_read_unpublished_blobs(r, db, export_unpublished_blob, &e);
     if (rc == 0)

@@ -186,6 +186,7 @@ MUST_CHECK int apply_add_reference(struct apply *a, const struct blob_location *
 MUST_CHECK int apply_remove_reference(struct apply *a, const struct blob_location *where);
 MUST_CHECK int apply_put_blob(struct apply *a, const struct blob_record *blob);
 MUST_CHECK int apply_blob_remote(struct apply *a, const struct sha256 *hash);
+MUST_CHECK int apply_put_namespace(struct apply *a, const struct namespace_record *space);
 MUST_CHECK int apply_forget_blob(struct apply *a, const struct blob_identity *blob);
 // Removes records of local blobs that ended without references and reports them; dates the death of
 // those in the store and notes it.
@@ -231,6 +232,9 @@ MUST_CHECK int manifest_load_blob(
     struct lmdb_txn *txn, struct db_id db, const struct sha256 *hash, struct blob_record *blob_out);
 MUST_CHECK int manifest_load_totals(
     struct lmdb_txn *txn, struct db_id db, struct db_totals *totals_out);
+
+MUST_CHECK int manifest_load_namespace(
+    struct lmdb_txn *txn, struct db_id db, uint32_t id, struct namespace_record *space_out);
 
 // A key or value that does not decode: logs it and returns -EBADMSG.
 int manifest_bad_entry(enum manifest_table table);

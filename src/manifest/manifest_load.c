@@ -142,6 +142,22 @@ manifest_load_blob(
 }
 
 int
+manifest_load_namespace(
+    struct lmdb_txn *txn, struct db_id db, uint32_t id, struct namespace_record *space_out)
+{
+    struct schema_key key;
+    struct lmdb_value value;
+    schema_key_number(&key, db, id);
+    int rc = load(txn, TABLE_REMOTE_NAMESPACE, &key, &value);
+    if (rc < 0)
+        return rc;
+    space_out->id = id;
+    return schema_decode_namespace(value.data, value.length, space_out)
+               ? 0
+               : manifest_bad_entry(TABLE_REMOTE_NAMESPACE);
+}
+
+int
 manifest_load_totals(struct lmdb_txn *txn, struct db_id db, struct db_totals *totals_out)
 {
     struct schema_key key;

@@ -74,6 +74,13 @@ manifest_read_blob(struct manifest_reader *r, struct db_id db, const struct sha2
 }
 
 int
+manifest_read_namespace(
+    struct manifest_reader *r, struct db_id db, uint32_t id, struct namespace_record *space_out)
+{
+    return manifest_load_namespace(manifest_reader_txn(r), db, id, space_out);
+}
+
+int
 manifest_read_totals(struct manifest_reader *r, struct db_id db, struct db_totals *totals_out)
 {
     return manifest_load_totals(manifest_reader_txn(r), db, totals_out);

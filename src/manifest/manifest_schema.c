@@ -219,6 +219,7 @@ schema_read_unpublished(
     *kind = (enum unpublished_kind)bytes[DB_BYTES];
     switch (*kind) {
     case UNPUBLISHED_INODE:
+    case UNPUBLISHED_NAMESPACE:
         return key->length == DB_BYTES + 8;
     case UNPUBLISHED_DIRENT:
     case UNPUBLISHED_CHUNK:
@@ -392,6 +393,7 @@ RECORD_VALUE(dirent, dirent_record)
 RECORD_VALUE(xattr, xattr_record)
 RECORD_VALUE(chunk, chunk_entry)
 RECORD_VALUE(delta, chunk_delta)
+RECORD_VALUE(namespace, namespace_record)
 #undef RECORD_VALUE
 
 void

@@ -23,8 +23,9 @@
 //     job_pending_index     db, job kind             job          the unfinished one
 //     change_log            sequence                 ManifestChangeRecord
 //     runtime_state         what, db                 root id, next ids, totals
+//     remote_namespace      db, id                   where blobs of another volume lie
 //
-// Reserved, without content yet: wal_catalog, snapshot_index, change_cursors, remote_namespace.
+// Reserved, without content yet: wal_catalog, snapshot_index, change_cursors.
 #ifndef CKPTFS_MANIFEST_MANIFEST_SCHEMA_H
 #define CKPTFS_MANIFEST_MANIFEST_SCHEMA_H
 
@@ -78,13 +79,14 @@ struct schema_key {
 
 // What a key of unpublished_index names.
 enum unpublished_kind {
-    UNPUBLISHED_INODE = 1,  // object
-    UNPUBLISHED_DIRENT = 2, // parent, cookie
-    UNPUBLISHED_XATTR = 3,  // object, name
-    UNPUBLISHED_CHUNK = 4,  // object, index
-    UNPUBLISHED_DELTA = 5,  // chunk, generation
-    UNPUBLISHED_BLOB = 6,   // hash: it died, or came back to life
-    UNPUBLISHED_FORGET = 7, // hash, checkpoint id, generation: it is not kept any more
+    UNPUBLISHED_INODE = 1,     // object
+    UNPUBLISHED_DIRENT = 2,    // parent, cookie
+    UNPUBLISHED_XATTR = 3,     // object, name
+    UNPUBLISHED_CHUNK = 4,     // object, index
+    UNPUBLISHED_DELTA = 5,     // chunk, generation
+    UNPUBLISHED_BLOB = 6,      // hash: it died, or came back to life
+    UNPUBLISHED_FORGET = 7,    // hash, checkpoint id, generation: it is not kept any more
+    UNPUBLISHED_NAMESPACE = 8, // id
 };
 
 enum runtime_item {
@@ -141,6 +143,7 @@ void schema_encode_dirent(const struct dirent_record *v, struct buffer *out);
 void schema_encode_xattr(const struct xattr_record *v, struct buffer *out);
 void schema_encode_chunk(const struct chunk_entry *v, struct buffer *out);
 void schema_encode_object_chunk(struct chunk_id id, uint32_t present_pages, struct buffer *out);
+void schema_encode_namespace(const struct namespace_record *v, struct buffer *out);
 void schema_encode_delta(const struct chunk_delta *v, struct buffer *out);
 void schema_encode_blob(const struct blob_record *v, struct buffer *out);
 void schema_encode_u64(uint64_t v, struct buffer *out);
@@ -161,6 +164,7 @@ MUST_CHECK bool schema_decode_xattr(const void *p, size_t n, struct xattr_record
 MUST_CHECK bool schema_decode_chunk(const void *p, size_t n, struct chunk_entry *v);
 MUST_CHECK bool schema_decode_object_chunk(
     const void *p, size_t n, struct chunk_id *id, uint32_t *present_pages);
+MUST_CHECK bool schema_decode_namespace(const void *p, size_t n, struct namespace_record *v);
 MUST_CHECK bool schema_decode_delta(const void *p, size_t n, struct chunk_delta *v);
 MUST_CHECK bool schema_decode_blob(const void *p, size_t n, struct blob_record *v);
 MUST_CHECK bool schema_decode_u64(const void *p, size_t n, uint64_t *v);

@@ -148,6 +148,9 @@ take_blob(void *argument, const struct blob_record *blob)
     struct sample *s = argument;
     if (s->count == s->wanted)
         return 1;
+    // Those of another volume are that one's to look after.
+    if (blob->where >= BLOB_WHERE_NAMED)
+        return 0;
     s->blobs[s->count++] = *blob;
     return 0;
 }
@@ -185,7 +188,7 @@ remote_manifest_check_blobs(const struct remote_place *place, struct manifest *m
         rc = choose_blobs(m, db, &lowest, &s);
     for (unsigned i = 0; rc == 0 && i < s.count; i++) {
         BUFFER_AUTO name = {0};
-        blob_key(place->tenant, &blobs[i], &name);
+        blob_key(place->tenant, place->volume_number, &blobs[i], &name);
         const char *key = buffer_string(&name);
         int there = is_there(place, key, blobs[i].bytes);
         *cursor = hash_after(blobs[i].hash);

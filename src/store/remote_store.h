@@ -148,10 +148,11 @@ void remote_store_set_error(const char *format, ...) PRINTF_LIKE(1, 2);
 // A parsed SOURCE: file:///dir/TENANT or s3://bucket[/prefix]/TENANT.
 struct store_url {
     bool is_s3;
-    char *directory; // file: absolute path of the store's root
-    char *bucket;    // s3
-    char *prefix;    // s3: without slashes at either end; "" when there is none
-    char *tenant;    // [A-Za-z0-9._-]{1,64}, not "." or ".."
+    char *directory;        // file: absolute path of the store's root
+    char *bucket;           // s3
+    char *prefix;           // s3: without slashes at either end; "" when there is none
+    char *tenant;           // [A-Za-z0-9._-]{1,64}, not "." or ".."
+    uint32_t volume_number; // which of the tenant's volumes: from 1 on, 1 when it is not said
 };
 
 // 0, or -EINVAL with a text in remote_store_error() that says what is wrong and shows the two

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// SOURCE as the user writes it: file:///DIRECTORY/TENANT or s3://BUCKET[/PREFIX]/TENANT. The bytes
+// SOURCE as the user writes it: file:///DIRECTORY/TENANT or s3://BUCKET[/PREFIX]/TENANT, either
+// with
+// @NUMBER behind it for another volume of the tenant than the first. A tenant has no '@'. The bytes
 // stand for themselves; there is no percent-decoding.
 #include <errno.h>
 #include <stdlib.h>
@@ -22,7 +24,8 @@ refuse(const char *source, const char *why)
     BUFFER_AUTO shown = {0};
     store_append_printable(&shown, source, strlen(source), 200);
     return store_fail(-EINVAL,
-        "source \"%s\": %s; write file:///DIRECTORY/TENANT or s3://BUCKET[/PREFIX]/TENANT",
+        "source \"%s\": %s; write file:///DIRECTORY/TENANT or s3://BUCKET[/PREFIX]/TENANT (@NUMBER "
+        "for another volume)",
         buffer_string(&shown), why);
 }
 
@@ -69,11 +72,29 @@ has_control_bytes(const char *s)
     return false;
 }
 
-// `path` is "/a/b/tenant"; cuts the tenant off and keeps it.
+// A number from 1 on without leading zeros; 0: it is none.
+static uint32_t
+parse_volume_number(const char *text)
+{
+    size_t n = strspn(text, DIGITS);
+    if (n == 0 || n > 10 || text[n] || text[0] == '0')
+        return 0;
+    unsigned long long number = strtoull(text, NULL, 10);
+    return number <= UINT32_MAX ? (uint32_t)number : 0;
+}
+
+// `path` is "/a/b/tenant" or "/a/b/tenant@number"; cuts the tenant off and keeps it.
 static const char *
 take_tenant(char *path, struct store_url *url_out)
 {
     char *slash = strrchr(path, '/');
+    char *at = slash ? strchr(slash, '@') : NULL;
+    url_out->volume_number = at ? parse_volume_number(at + 1) : 1;
+    if (url_out->volume_number == 0)
+        return "behind \"@\" stands the number of a volume: 1 to 4294967295, without zeros before "
+               "it";
+    if (at)
+        *at = 0;
     if (!slash || !tenant_is_good(slash + 1))
         return "the last component names the tenant: 1 to 64 of A-Z a-z 0-9 . _ -";
     url_out->tenant = memory_string(slash + 1);

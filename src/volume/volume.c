@@ -97,7 +97,7 @@ volume_create(const struct volume_config *config, struct buffer *error)
         struct remote_place place = {
             .store = v->remote,
             .tenant = v->url.tenant,
-            .volume_number = 1,
+            .volume_number = v->url.volume_number,
             .writer = random_uuid(),
             .scratch = "/tmp",
         };

@@ -294,7 +294,8 @@ void volume_error(struct buffer *error, const char *format, ...) PRINTF_LIKE(2, 
 // Logs what whoever mounts should know although the mount goes on, and tells the host.
 void volume_say(struct volume *v, const char *format, ...) PRINTF_LIKE(2, 3);
 // Where the lock file of a volume lies. To be freed.
-char *volume_tenant_directory(const char *root, const char *tenant, const char *place);
+char *volume_tenant_directory(
+    const char *root, const char *tenant, const char *place, uint32_t volume_number);
 MUST_CHECK int volume_open_local(struct volume *v, struct buffer *error);
 // Once the checkpoint runs: the root directory of a new volume, and what nobody can have open any
 // more.

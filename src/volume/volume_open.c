@@ -11,6 +11,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -98,12 +99,17 @@ is_unreachable(int rc)
 // ---- the process's hold on the db ---------------------------------------------------------------
 
 char *
-volume_tenant_directory(const char *root, const char *tenant, const char *place)
+volume_tenant_directory(
+    const char *root, const char *tenant, const char *place, uint32_t volume_number)
 {
     struct sha256 h;
+    BUFFER_AUTO path = {0};
     sha256_of(place, strlen(place), &h);
-    return memory_printf(
-        "%s/tenants/%s/%02x%02x%02x%02x", root, tenant, h.b[0], h.b[1], h.b[2], h.b[3]);
+    buffer_printf(
+        &path, "%s/tenants/%s/%02x%02x%02x%02x", root, tenant, h.b[0], h.b[1], h.b[2], h.b[3]);
+    if (volume_number != 1)
+        buffer_printf(&path, "-%" PRIu32, volume_number);
+    return memory_string(buffer_string(&path));
 }
 
 static void
@@ -130,7 +136,8 @@ static int
 take_db_lock(struct volume *v, struct buffer *error)
 {
     CLEANUP(memory_free_auto)
-    char *directory = volume_tenant_directory(v->config.root, v->url.tenant, v->place_name);
+    char *directory =
+        volume_tenant_directory(v->config.root, v->url.tenant, v->place_name, v->url.volume_number);
     CLEANUP(memory_free_auto) char *path = memory_printf("%s/lock", directory);
     int rc = path_make_directories(directory, 0700);
     if (rc < 0) {
@@ -185,7 +192,7 @@ volume_open_layers(struct volume *v, struct buffer *error)
     v->place = (struct remote_place){
         .store = v->remote,
         .tenant = v->url.tenant,
-        .volume_number = 1,
+        .volume_number = v->url.volume_number,
         .writer = manifest_root_id(v->manifest),
         .scratch = local_store_scratch(v->local),
         .call_ms = v->config.read_deadline_ms,
@@ -196,6 +203,7 @@ volume_open_layers(struct volume *v, struct buffer *error)
         .local = v->local,
         .remote = v->remote,
         .tenant = v->url.tenant,
+        .volume_number = v->url.volume_number,
         .deadline_ms = v->config.read_deadline_ms,
     };
     v->reader = chunk_reader_new(&reader);
@@ -352,7 +360,7 @@ open_manifest(struct volume *v, const char *directory, bool throwaway, struct bu
 static void
 new_db(struct volume *v, struct db_record *db)
 {
-    *db = (struct db_record){.state = DB_STATE_IMPORTING, .volume_number = 1};
+    *db = (struct db_record){.state = DB_STATE_IMPORTING, .volume_number = v->url.volume_number};
     snprintf(db->place, sizeof(db->place), "%s", v->place_name);
     snprintf(db->tenant, sizeof(db->tenant), "%s", v->url.tenant);
 }
@@ -572,7 +580,7 @@ claim(struct volume *v, struct db_record *db, struct buffer *error)
 static int
 find_or_import(struct volume *v, struct db_record *db, struct buffer *error)
 {
-    int rc = manifest_find_db(v->manifest, v->place_name, v->url.tenant, 1, db);
+    int rc = manifest_find_db(v->manifest, v->place_name, v->url.tenant, v->url.volume_number, db);
     if (rc == 0 && db->state == DB_STATE_IMPORTING) {
         rc = manifest_remove_db(v->manifest, db->id);
         if (rc == 0)

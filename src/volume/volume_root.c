@@ -25,7 +25,7 @@ static void
 look_at_lock(const char *root, const struct db_record *db, struct volume_root_entry *e)
 {
     CLEANUP(memory_free_auto)
-    char *directory = volume_tenant_directory(root, db->tenant, db->place);
+    char *directory = volume_tenant_directory(root, db->tenant, db->place, db->volume_number);
     CLEANUP(memory_free_auto) char *path = memory_printf("%s/lock", directory);
     CLEANUP(file_close_auto) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     char text[64] = "";
@@ -74,7 +74,9 @@ visit_db(void *argument, const struct db_record *db)
         .published_time_ms = db->published_time_ms,
     };
     struct db_totals totals;
-    snprintf(e.source, sizeof(e.source), "%s/%s", db->place, db->tenant);
+    int n = snprintf(e.source, sizeof(e.source), "%s/%s", db->place, db->tenant);
+    if (db->volume_number != 1 && n > 0 && (size_t)n < sizeof(e.source))
+        snprintf(e.source + n, sizeof(e.source) - (size_t)n, "@%" PRIu32, db->volume_number);
     snprintf(e.tenant, sizeof(e.tenant), "%s", db->tenant);
     if (manifest_read_totals(x->reader, db->id, &totals) == 0) {
         e.unpublished_blobs = totals.unpublished_blobs;

@@ -124,6 +124,7 @@ world_init(struct world *w, uint64_t map_limit_bytes, uint64_t deadline_ms)
         .local = w->local,
         .remote = &w->gate.store,
         .tenant = WORLD_TENANT,
+        .volume_number = 1,
         .deadline_ms = deadline_ms};
     w->reader = chunk_reader_new(&reader);
 }
@@ -182,7 +183,7 @@ world_put_remote(struct world *w, const struct blob_record *blob, const struct b
     BUFFER_AUTO key = {0};
     struct remote_source source = {
         .data = bytes->data, .length = bytes->length, .hash = blob->hash};
-    blob_key(WORLD_TENANT, blob, &key);
+    blob_key(WORLD_TENANT, 1, blob, &key);
     ck_assert_int_eq(
         remote_store_put_blob(w->fault, buffer_string(&key), &source, REMOTE_PUT_OVERWRITE, NULL),
         0);

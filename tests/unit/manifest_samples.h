@@ -181,9 +181,25 @@ sample_forget(uint64_t blob)
     };
 }
 
+static inline struct change
+sample_namespace(uint32_t id, const char *place)
+{
+    return (struct change){
+        .kind = CHANGE_PUT_NAMESPACE,
+        .space = {.id = id,
+            .form = BLOB_WHERE_OWN,
+            .volume_number = 7,
+            .volume = sample_uuid(8),
+            .tenant = "parent",
+            .tenant_length = 6,
+            .place = place,
+            .place_length = (uint16_t)strlen(place)},
+    };
+}
+
 // One of each kind, and some at the limits. Returns how many; `room` is enough for them. The first
 // ones are of version 1.
-#define SAMPLE_CHANGES   27
+#define SAMPLE_CHANGES   29
 #define SAMPLE_CHANGES_1 24
 
 static inline size_t
@@ -231,6 +247,8 @@ sample_changes(struct change *out)
     out[n++] = sample_blob(103, 4096);
     out[n - 1].blob.death.v = 9;
     out[n++] = sample_forget(103);
+    out[n++] = sample_namespace(2, "");
+    out[n++] = sample_namespace(UINT32_MAX, "s3://other/prefix");
     return n;
 }
 

@@ -26,7 +26,7 @@ START_TEST(every_kind_comes_back)
 {
     struct change samples[SAMPLE_CHANGES];
     size_t count = sample_changes(samples);
-    bool seen[CHANGE_FORGET_BLOB + 1] = {0};
+    bool seen[CHANGE_PUT_NAMESPACE + 1] = {0};
     ck_assert_uint_eq(count, SAMPLE_CHANGES);
     BUFFER_AUTO all = {0};
     BUFFER_AUTO again = {0};
@@ -38,7 +38,7 @@ START_TEST(every_kind_comes_back)
         buffer_append(&all, one.data, one.length);
         seen[samples[i].kind] = true;
     }
-    for (int kind = 1; kind <= CHANGE_FORGET_BLOB; kind++)
+    for (int kind = 1; kind <= CHANGE_PUT_NAMESPACE; kind++)
         ck_assert_msg(seen[kind], "no sample of kind %d", kind);
     // A stream of them is read change by change.
     struct byte_reader r = byte_reader_over(all.data, all.length);
@@ -86,7 +86,7 @@ refused_by_both(const struct change *c)
     change_encode(c, &b);
     ck_assert(!change_is_valid(c));
     int rc = decode_alone(b.data, b.length, &again);
-    ck_assert_int_eq(rc, c->kind > CHANGE_FORGET_BLOB ? -ENOTSUP : -EBADMSG);
+    ck_assert_int_eq(rc, c->kind > CHANGE_PUT_NAMESPACE ? -ENOTSUP : -EBADMSG);
 }
 
 // What is logged is judged before it is encoded, by the judge that the decoder asks.
@@ -234,6 +234,13 @@ START_TEST(impossible_geometry_is_refused)
     REFUSED(BLOB, c.blob.kind = 4);
     REFUSED(BLOB, c.blob.kind = BLOB_OBJECT_CHUNK);
     REFUSED(BLOB, c.blob.death.v = 2); // before its birth
+#define SPACE sample_namespace(2, "s3://other")
+    REFUSED(SPACE, c.space.id = BLOB_WHERE_OWN);
+    REFUSED(SPACE, c.space.form = BLOB_WHERE_NAMED);
+    REFUSED(SPACE, c.space.volume_number = 0);
+    REFUSED(SPACE, c.space.tenant_length = 0);
+    REFUSED(SPACE, c.space.tenant = "par/nt");
+    REFUSED(SPACE, c.space.place = "s3://\0ther");
 }
 END_TEST
 
@@ -246,7 +253,7 @@ START_TEST(unknown_kinds_and_versions_are_refused)
     for (unsigned kind = 0; kind < 256; kind++) {
         b.data[0] = (uint8_t)kind;
         int rc = decode_alone(b.data, b.length, &again);
-        bool known = kind <= CHANGE_FORGET_BLOB;
+        bool known = kind <= CHANGE_PUT_NAMESPACE;
         ck_assert_int_eq(rc, kind == CHANGE_DELETE_INODE ? 0 : known ? -EBADMSG : -ENOTSUP);
     }
     b.data[0] = CHANGE_DELETE_INODE;

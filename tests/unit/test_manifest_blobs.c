@@ -197,6 +197,39 @@ START_TEST(forgetting_is_told_and_refused_for_what_is_needed)
 }
 END_TEST
 
+START_TEST(places_of_blobs_travel_with_them)
+{
+    struct fixture f = begin();
+    struct fixture copy = fixture_new(0);
+    struct change there = sample_blob(4, 1000);
+    there.blob.where = 2;
+    struct blob_record blob;
+    struct namespace_record space;
+    BUFFER_AUTO bytes = {0};
+    BUFFER_AUTO other = {0};
+    REFUSE(&f, -EINVAL, there); // nobody knows that place
+    FOLD(&f, 4, sample_namespace(2, ""), there, sample_chunk(7, 2, 2, 4, 4, 100));
+    export_bytes(&f, manifest_export_unpublished, &bytes);
+    import_bytes(&copy, &bytes);
+    ck_assert_int_eq(read_blob(&copy, 4, &blob), 0);
+    ck_assert_uint_eq(blob.where, 2);
+    struct manifest_reader *r = reader_of(&copy);
+    ck_assert_int_eq(manifest_read_namespace(r, copy.db, 2, &space), 0);
+    ck_assert(space.volume_number == 7 && space.place_length == 0);
+    ck_assert_mem_eq(space.tenant, "parent", 6);
+    ck_assert_int_eq(manifest_read_namespace(r, copy.db, 3, &space), -ENOENT);
+    manifest_read_end(r);
+    export_bytes(&copy, manifest_export, &bytes);
+    export_bytes(&f, manifest_export, &other);
+    ck_assert_uint_eq(bytes.length, other.length);
+    ck_assert_mem_eq(bytes.data, other.data, bytes.length);
+    fixture_free(&f);
+    ck_assert_int_eq(manifest_remove_db(copy.manifest, copy.db), 0);
+    manifest_close(copy.manifest);
+    unit_directory_remove(copy.directory);
+}
+END_TEST
+
 // ---- roots of before ----------------------------------------------------------------------------
 
 static void
@@ -247,6 +280,7 @@ main(void)
     ADD(what_dies_on_its_way_into_the_store_is_told_dead);
     ADD(an_importer_follows);
     ADD(forgetting_is_told_and_refused_for_what_is_needed);
+    ADD(places_of_blobs_travel_with_them);
     ADD(a_root_of_before_is_upgraded);
     return unit_run(s);
 }

@@ -174,7 +174,7 @@ upload(const struct remote_upload *uploads, size_t count)
     static const char bytes[] = "a blob";
     for (size_t i = 0; i < count; i++) {
         BUFFER_AUTO key = {0};
-        blob_key("acme", &uploads[i].blob, &key);
+        blob_key("acme", 1, &uploads[i].blob, &key);
         struct remote_source s = {.data = bytes, .length = sizeof(bytes)};
         sha256_of(bytes, sizeof(bytes), &s.hash);
         int rc =
@@ -263,7 +263,7 @@ check_blob(void *argument, const struct change *c)
         return 0;
     BUFFER_AUTO key = {0};
     struct remote_head head;
-    blob_key("acme", &c->blob, &key);
+    blob_key("acme", 1, &c->blob, &key);
     ck_assert_msg(remote_store_head_blob(world.store, buffer_string(&key), &head, NULL) == 0,
         "%s is named and not there", buffer_string(&key));
     *(uint64_t *)argument += 1;

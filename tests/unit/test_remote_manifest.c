@@ -89,18 +89,29 @@ START_TEST(blob_keys_are_those_of_the_design)
     sha256_of("abc", 3, &blob.hash);
     memset(blob.checkpoint_id.b, 0x77, 16);
     BUFFER_AUTO key = {0};
-    blob_key("acme", &blob, &key);
+    blob_key("acme", 1, &blob, &key);
     ck_assert_str_eq(buffer_string(&key),
         "checkpoints/acme/77777777-7777-7777-7777-777777777777/"
         "chunk-00000000000000ab-0000000000000012-"
         "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad.blob");
     blob.kind = BLOB_OBJECT_DELTA;
-    blob_key("acme", &blob, &key);
+    blob_key("acme", 1, &blob, &key);
     ck_assert_ptr_nonnull(strstr(
         buffer_string(&key), "/delta-00000000000000ab-0000000000000012-0000000000000012-ba7816bf"));
     blob.kind = BLOB_OBJECT_PACK;
-    blob_key("acme", &blob, &key);
+    blob_key("acme", 1, &blob, &key);
     ck_assert_ptr_nonnull(strstr(buffer_string(&key), "/pack-0000000000000012-ba7816bf"));
+    blob.where = BLOB_WHERE_OWN;
+    blob_key("acme", 12, &blob, &key);
+    ck_assert_ptr_nonnull(strstr(
+        buffer_string(&key), "checkpoints/acme/12/77777777-7777-7777-7777-777777777777/pack-"));
+    struct namespace_record space = {.form = BLOB_WHERE_OWN, .volume_number = 3};
+    space.tenant = "parent";
+    space.tenant_length = 6;
+    blob.where = BLOB_WHERE_NAMED;
+    blob_key_in(&space, &blob, &key);
+    ck_assert_ptr_nonnull(strstr(
+        buffer_string(&key), "checkpoints/parent/3/77777777-7777-7777-7777-777777777777/pack-"));
 }
 END_TEST
 

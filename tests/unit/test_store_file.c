@@ -34,7 +34,16 @@ START_TEST(sources_parse_to_canonical_places)
     check_place("s3://bucket/acme", "s3://bucket", "acme");
     check_place("s3://my.bucket-1/a//b/acme/", "s3://my.bucket-1/a/b", "acme");
     struct store_url url;
+    ck_assert_int_eq(store_url_parse("file:///srv/a@2/acme@4294967295", &url), 0);
+    ck_assert_str_eq(url.tenant, "acme");
+    ck_assert_str_eq(url.directory, "/srv/a@2");
+    ck_assert_uint_eq(url.volume_number, UINT32_MAX);
+    store_url_free(&url);
+    ck_assert_int_eq(store_url_parse("s3://bucket/acme@1", &url), 0);
+    ck_assert_uint_eq(url.volume_number, 1);
+    store_url_free(&url);
     ck_assert_int_eq(store_url_parse("s3://bucket/acme", &url), 0);
+    ck_assert_uint_eq(url.volume_number, 1);
     ck_assert_str_eq(url.prefix, "");
     ck_assert_ptr_null(url.directory);
     store_url_free(&url);
@@ -48,7 +57,9 @@ START_TEST(bad_sources_are_refused_with_both_forms_shown)
         "file:///srv/./acme", "file:///srv/ac me", "s3://", "s3://bucket", "s3://bucket/",
         "s3:///acme", "s3://Bucket/acme", "s3://bu/acme", "s3://-bucket/acme", "s3://bucket./acme",
         "s3://buc..ket/acme", "s3://bucket/acme?x=1", "s3://bucket/a#b/acme", "s3://bucket/../acme",
-        "s3://bucket/a\nb/acme",
+        "s3://bucket/a\nb/acme", "s3://bucket/acme@", "s3://bucket/acme@0", "s3://bucket/acme@01",
+        "s3://bucket/acme@4294967296", "s3://bucket/acme@2@3", "s3://bucket/acme@-1",
+        "s3://bucket/acme@2x", "s3://bucket/@2", "file:///srv/acme@99999999999",
         "file:///srv/0123456789012345678901234567890123456789012345678901234567890123456789"};
     for (size_t i = 0; i < ARRAY_LENGTH(bad); i++) {
         struct store_url url;

@@ -109,7 +109,7 @@ START_TEST(a_generation_keeps_its_id_when_the_next_one_is_begun)
     volume_world_open(&w);
     volume_world_close(&w);
     char directories[16][NAME_BYTES];
-    size_t before = list(&w, "checkpoints/acme", directories, ARRAY_LENGTH(directories));
+    size_t before = list(&w, "checkpoints/acme/1", directories, ARRAY_LENGTH(directories));
     volume_world_set_faults(&w, "outage\n");
     volume_world_die_after(&w, begin_two);
     CLEANUP(memory_free_auto) char *scratch = memory_printf("%s/checkpoint_scratch", w.root);
@@ -123,8 +123,8 @@ START_TEST(a_generation_keeps_its_id_when_the_next_one_is_begun)
     // What the record says is where its blobs are, and nothing is anywhere else.
     find_checkpoint(&w, status.metrics.published_generation, id);
     ck_assert_uint_eq(
-        list(&w, "checkpoints/acme", directories, ARRAY_LENGTH(directories)), before + 1);
-    CLEANUP(memory_free_auto) char *directory = memory_printf("checkpoints/acme/%s", id);
+        list(&w, "checkpoints/acme/1", directories, ARRAY_LENGTH(directories)), before + 1);
+    CLEANUP(memory_free_auto) char *directory = memory_printf("checkpoints/acme/1/%s", id);
     ck_assert_uint_gt(list(&w, directory, blobs, ARRAY_LENGTH(blobs)), 0);
     volume_world_expect(w.v, volume_world_find(w.v, "a"), 0, 100000, 2);
     volume_world_free(&w);

@@ -113,7 +113,7 @@ volume_world_check(struct volume_world *w)
     CLEANUP(memory_free_auto) char *place = store_url_place(&url);
     struct manifest_options options = {.no_sync = true};
     ck_assert_int_eq(manifest_open(path, &options, &m), 0);
-    ck_assert_int_eq(manifest_find_db(m, place, url.tenant, 1, &db), 0);
+    ck_assert_int_eq(manifest_find_db(m, place, url.tenant, url.volume_number, &db), 0);
     if (!getenv("CKPTFS_TEST_LOG"))
         log_set_level(LOG_LEVEL_ERROR);
     ck_assert_int_eq(manifest_check(m, db.id), 0);
