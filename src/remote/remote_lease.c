@@ -22,20 +22,36 @@
 
 // ---- the text -----------------------------------------------------------------------------------
 
-// The next line must be `name`, a blank and a value; gives the value.
+// The next line: a name in small letters and `_`, a blank, and a value.
 static bool
-take_line(const char **text, const char *end, const char *name, const char **value, size_t *length)
+next_line(const char **text, const char *end, const char **name, size_t *name_length,
+    const char **value, size_t *length)
 {
-    size_t n = strlen(name);
-    const char *line = *text;
-    const char *newline = memchr(line, '\n', (size_t)(end - line));
-    if (!newline || (size_t)(newline - line) < n + 1 || memcmp(line, name, n) != 0 ||
-        line[n] != ' ')
+    const char *newline = memchr(*text, '\n', (size_t)(end - *text));
+    const char *p = *text;
+    while (newline && p < newline && ((*p >= 'a' && *p <= 'z') || *p == '_'))
+        p++;
+    if (!newline || p == *text || p == newline || *p != ' ')
         return false;
-    *value = line + n + 1;
+    *name = *text;
+    *name_length = (size_t)(p - *text);
+    *value = p + 1;
     *length = (size_t)(newline - *value);
     *text = newline + 1;
     return true;
+}
+
+// The value of the next line called `name`. Lines before it have other names: later versions may
+// have more to say.
+static bool
+take_line(const char **text, const char *end, const char *name, const char **value, size_t *length)
+{
+    const char *found;
+    size_t n;
+    while (next_line(text, end, &found, &n, value, length))
+        if (n == strlen(name) && memcmp(found, name, n) == 0)
+            return true;
+    return false;
 }
 
 static bool
@@ -73,8 +89,10 @@ parse_lease(const char *text, size_t length, struct remote_lease *lease)
 {
     const char *end = text + length, *value;
     size_t n;
-    if (!take_line(&text, end, "ckptfs", &value, &n) || n != 7 || memcmp(value, "lease 1", 7) != 0)
+    static const char first[] = "ckptfs lease 1\n";
+    if (length < sizeof(first) - 1 || memcmp(text, first, sizeof(first) - 1) != 0)
         return false;
+    text += sizeof(first) - 1;
     if (!take_line(&text, end, "writer", &value, &n) ||
         !remote_uuid_parse(value, n, &lease->writer))
         return false;
@@ -88,7 +106,14 @@ parse_lease(const char *text, size_t length, struct remote_lease *lease)
     if (!take_line(&text, end, "released", &value, &n))
         return false;
     lease->released = n == 3 && memcmp(value, "yes", 3) == 0;
-    return text == end && (lease->released || (n == 2 && memcmp(value, "no", 2) == 0));
+    if (!lease->released && (n != 2 || memcmp(value, "no", 2) != 0))
+        return false;
+    const char *name;
+    size_t name_length;
+    while (text < end)
+        if (!next_line(&text, end, &name, &name_length, &value, &n))
+            return false;
+    return true;
 }
 
 // ---- reading ------------------------------------------------------------------------------------

@@ -141,6 +141,32 @@ START_TEST(lease_from_the_future_is_fresh)
 }
 END_TEST
 
+// Later versions may say more: whoever does not know it believes the rest.
+START_TEST(lines_of_a_lease_that_are_not_known_are_passed_over)
+{
+    char writer[37];
+    struct remote_lease lease;
+    root_begin(&one);
+    root_import(&two);
+    uuid_to_string(&one.place.writer, writer);
+    static const char *const forms[][3] = {
+        {"boot 7 x\n", "", ""},
+        {"", "", "new_thing \n"},
+        {"", "a b\nc d\n", "e f\n"},
+    };
+    for (size_t i = 0; i < ARRAY_LENGTH(forms); i++) {
+        BUFFER_AUTO body = {0};
+        buffer_printf(&body,
+            "ckptfs lease 1\n%swriter %s\nhost h\nepoch 1\n%sttl_ms 12345\nreleased yes\n%s",
+            forms[i][0], writer, forms[i][1], forms[i][2]);
+        world_write(&world, "lease-", 1, body.data, body.length);
+        ck_assert_int_eq(remote_lease_read(&two.place, 1, &lease), 0);
+        ck_assert(lease.released && lease.ttl_ms == 12345);
+        ck_assert_str_eq(lease.host, "h");
+    }
+}
+END_TEST
+
 START_TEST(unreadable_lease_counts_as_alive_until_it_is_old)
 {
     static const char *const bodies[] = {
@@ -801,6 +827,7 @@ main(void)
     ADD(fresh_lease_keeps_others_away);
     ADD(released_lease_lets_others_in);
     ADD(lease_from_the_future_is_fresh);
+    ADD(lines_of_a_lease_that_are_not_known_are_passed_over);
     ADD(unreadable_lease_counts_as_alive_until_it_is_old);
     ADD(missing_lease_counts_from_the_record);
     ADD(age_of_a_lease_is_told_by_the_servers_clock);
