@@ -165,6 +165,7 @@ ensure_claimed(struct publication *p)
         return begin_anew(p);
     if (rc < 0)
         return rc;
+    wal_set_writer_epoch(c->options.wal, p->db.epoch);
     lock_take(&c->lock);
     c->claimed = true;
     lock_release(&c->lock);

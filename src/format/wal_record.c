@@ -9,7 +9,9 @@
 //     0  magic "CKPTWALS"     8  version u16, 10 reserved u16, 12 epoch u32
 //    16  volume uuid         32  segment bytes u64   40 start u64   48 prior end u64
 //    56  incompatible features u32 (none known)      60 CRC-32C of bytes 0 .. 59
-//    64  zeros, not looked at
+//    64  writer uuid         80  writer epoch u64    88 CRC-32C of bytes 64 .. 87
+//    92  zeros, not looked at
+// Programs before wrote zeros from 64 on, and do not look there.
 #define SEGMENT_MAGIC        "CKPTWALS"
 #define SEGMENT_VERSION_BARE 1u // there was no mark
 #define SEGMENT_VERSION      2u
@@ -26,6 +28,11 @@ wal_segment_header_encode(const struct wal_segment_header *h, uint8_t out[WAL_SE
     put_le64(out + 40, h->start.v);
     put_le64(out + 48, h->prior_end.v);
     put_le32(out + 60, crc32c(0, out, 60));
+    if (!h->has_writer)
+        return;
+    memcpy(out + 64, h->writer.b, 16);
+    put_le64(out + 80, h->writer_epoch);
+    put_le32(out + 88, crc32c(0, out + 64, 24));
 }
 
 // Whether the bounds of a segment can be those of one.
@@ -58,6 +65,12 @@ wal_segment_header_decode(
     if (!is_segment_range(h_out->start.v, h_out->segment_bytes) ||
         h_out->prior_end.v > h_out->start.v)
         return -EBADMSG;
+    // Nothing that recovery does depends on it: what does not hold is not known.
+    h_out->has_writer = get_le32(p + 88) == crc32c(0, p + 64, 24) && get_le32(p + 88) != 0;
+    if (h_out->has_writer) {
+        memcpy(h_out->writer.b, p + 64, 16);
+        h_out->writer_epoch = get_le64(p + 80);
+    }
     return 0;
 }
 

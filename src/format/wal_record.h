@@ -47,6 +47,11 @@ struct wal_segment_header {
     uint64_t segment_bytes;
     struct lsn start;
     struct lsn prior_end; // where the records of the segment before it end
+    // Who began the segment: the storage root and the writer epoch that it held then, 0 before it
+    // held one. Not said by programs before.
+    bool has_writer;
+    struct uuid writer;
+    uint64_t writer_epoch;
 };
 
 void wal_segment_header_encode(

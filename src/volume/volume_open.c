@@ -274,6 +274,8 @@ open_wal(struct volume *v, const struct db_record *db, struct buffer *error)
         .ops = &file_ops_system,
         .directory = directory,
         .volume = db->volume,
+        .writer = manifest_root_id(v->manifest),
+        .writer_epoch = db->epoch,
         .limit_bytes = v->config.wal_limit_bytes,
         // With one thread, nobody would take the requests that make up the next batch.
         .callers_flush = v->config.fuse_threads > 1,
@@ -547,6 +549,7 @@ claim(struct volume *v, struct db_record *db, struct buffer *error)
             rc = remote_manifest_claim(
                 &place, v->manifest, db, v->config.lease_ttl_ms, v->config.takeover, &lease);
         if (rc == 0) {
+            wal_set_writer_epoch(v->wal, db->epoch);
             v->claimed = true;
             return 0;
         }

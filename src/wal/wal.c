@@ -407,6 +407,8 @@ wal_new(const struct wal_options *options)
     w->directory = memory_string(options->directory);
     w->mark_fd = -1;
     w->volume = options->volume;
+    w->writer = options->writer;
+    atomic_init(&w->writer_epoch, options->writer_epoch);
     w->callers_flush = options->callers_flush;
     w->pace = options->pace;
     w->spares_wanted = 1;
@@ -480,6 +482,12 @@ wal_open(const struct wal_options *options, struct lsn cut, wal_replay *replay, 
     }
     *wal_out = w;
     return 0;
+}
+
+void
+wal_set_writer_epoch(struct wal *w, uint64_t epoch)
+{
+    atomic_store(&w->writer_epoch, epoch);
 }
 
 // The last batch of a log that was closed is vouched for as well.

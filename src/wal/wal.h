@@ -40,6 +40,8 @@ struct wal_options {
     const struct file_ops *ops;
     const char *directory; // exists
     struct uuid volume;
+    struct uuid writer;     // manifest_root_id()
+    uint64_t writer_epoch;  // it holds or held last; 0: none
     uint64_t limit_bytes;   // of all segments together
     uint64_t segment_bytes; // 0: limit / 8 within 4 MiB and 64 MiB; at least 4 MiB
     uint64_t ring_bytes;    // 0: a quarter of the limit; 8 MiB to two segments
@@ -70,6 +72,8 @@ typedef int wal_replay(void *argument, const struct wal_replayed *record);
 // into `error`, and nothing was changed on disk. A replay's error ends the open and is returned.
 MUST_CHECK int wal_open(const struct wal_options *options, struct lsn cut, wal_replay *replay,
     void *argument, struct wal **wal_out, struct buffer *error);
+// The epoch that segments begun from now on carry. Any thread.
+void wal_set_writer_epoch(struct wal *w, uint64_t epoch);
 // Flushes, stops the threads. 0 or the errno the log died of.
 int wal_close(struct wal *w);
 

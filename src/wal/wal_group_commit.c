@@ -53,6 +53,9 @@ write_header(struct wal *w, struct wal_segment *s)
         .segment_bytes = s->bytes,
         .start = s->start,
         .prior_end = s->prior_end,
+        .has_writer = true,
+        .writer = w->writer,
+        .writer_epoch = atomic_load(&w->writer_epoch),
     };
     wal_segment_header_encode(&h, header);
     return file_write_durable_at(w->ops, s->fd, header, sizeof(header), 0);

@@ -34,6 +34,8 @@ struct wal {
     const struct file_ops *ops;
     char *directory;
     struct uuid volume;
+    struct uuid writer;
+    _Atomic uint64_t writer_epoch;
     uint32_t epoch; // of the segments that are begun from now on
     uint64_t limit_bytes;
     uint64_t segment_bytes;

@@ -101,8 +101,10 @@ try_segment_header(const uint8_t *p, size_t n, bool seal)
     uint8_t header[WAL_SEGMENT_HEADER_BYTES] = {0};
     uint8_t again[WAL_SEGMENT_HEADER_BYTES];
     memcpy(header, p, n < sizeof(header) ? n : sizeof(header));
-    if (seal)
+    if (seal) {
         put_le32(header + 60, crc32c(0, header, 60));
+        put_le32(header + 88, crc32c(0, header + 64, 24));
+    }
     struct wal_segment_header h;
     int rc = wal_segment_header_decode(header, &h);
     MUST_HOLD(rc == 0 || rc == -EBADMSG || rc == -ENOTSUP);
@@ -111,7 +113,7 @@ try_segment_header(const uint8_t *p, size_t n, bool seal)
         return;
     MUST_HOLD(h.start.v + h.segment_bytes <= INT64_MAX && h.prior_end.v <= h.start.v);
     wal_segment_header_encode(&h, again);
-    MUST_HOLD(memcmp(again, header, 64) == 0);
+    MUST_HOLD(memcmp(again, header, h.has_writer ? 92 : 64) == 0);
 }
 
 static void

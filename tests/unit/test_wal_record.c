@@ -121,6 +121,31 @@ START_TEST(segment_headers_decode_as_encoded)
 }
 END_TEST
 
+START_TEST(a_segment_header_says_who_began_it)
+{
+    uint8_t p[WAL_SEGMENT_HEADER_BYTES];
+    struct wal_segment_header h = sample_header;
+    h.has_writer = true;
+    h.writer = (struct uuid){{9, 8, 7}};
+    h.writer_epoch = 41;
+    wal_segment_header_encode(&h, p);
+    h = (struct wal_segment_header){0};
+    ck_assert_int_eq(wal_segment_header_decode(p, &h), 0);
+    ck_assert(h.has_writer && h.writer_epoch == 41 && h.writer.b[2] == 7);
+    // Where it is damaged it is not known, and the rest holds.
+    for (int i = 64 * 8; i < 92 * 8; i++) {
+        p[i / 8] ^= (uint8_t)(1u << i % 8);
+        ck_assert_int_eq(wal_segment_header_decode(p, &h), 0);
+        ck_assert(!h.has_writer && h.start.v == sample_header.start.v);
+        p[i / 8] ^= (uint8_t)(1u << i % 8);
+    }
+    // What programs before wrote.
+    wal_segment_header_encode(&sample_header, p);
+    ck_assert_int_eq(wal_segment_header_decode(p, &h), 0);
+    ck_assert(!h.has_writer && h.writer_epoch == 0);
+}
+END_TEST
+
 START_TEST(a_spare_header_is_no_segment_header)
 {
     // Written out: this is what is on disks.
@@ -258,6 +283,17 @@ START_TEST(format_2_has_not_changed)
     golden_load("wal-2.hex", &bytes, &golden);
     ck_assert_uint_eq(golden.length, bytes.length);
     ck_assert_mem_eq(golden.data, bytes.data, bytes.length);
+    // The same with what was added to the header.
+    h.has_writer = true;
+    h.writer = (struct uuid){{9, 8, 7}};
+    h.writer_epoch = 41;
+    wal_segment_header_encode(&h, p);
+    buffer_clear(&bytes);
+    buffer_clear(&golden);
+    buffer_append(&bytes, p, 96);
+    golden_load("wal-header-2.hex", &bytes, &golden);
+    ck_assert_uint_eq(golden.length, bytes.length);
+    ck_assert_mem_eq(golden.data, bytes.data, bytes.length);
 }
 END_TEST
 
@@ -296,6 +332,7 @@ main(void)
     ADD(no_record_is_longer_than_the_limit);
     ADD(each_flipped_bit_of_a_record_is_seen);
     ADD(segment_headers_decode_as_encoded);
+    ADD(a_segment_header_says_who_began_it);
     ADD(a_spare_header_is_no_segment_header);
     ADD(impossible_segment_headers_are_refused);
     ADD(format_has_not_changed);
