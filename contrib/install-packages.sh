@@ -17,7 +17,7 @@ demo="sqlite3 postgresql postgresql-contrib jq procps util-linux"
 test="check lmdb-utils libsqlite3-dev librocksdb-dev rocksdb-tools ceph-mon ceph-osd radosgw
     ceph-common curl attr acl clang-format-14 shellcheck cppcheck valgrind fio e2fsprogs kmod
     xz-utils gdb mariadb-server-core mariadb-client-core redis-server redis-tools etcd-server
-    etcd-client git"
+    etcd-client git rsync"
 bench="python3 fio sqlite3 libsqlite3-dev postgresql postgresql-contrib rocksdb-tools s3fs rclone
     s3backer e2fsprogs ceph-mon ceph-osd radosgw ceph-common curl util-linux valgrind strace"
 # Who has these from somewhere else keeps them: Debian's would not go together with them.

@@ -205,7 +205,7 @@ timespec_of(const struct timestamp *t)
 }
 
 static void
-fill_stat(const struct volume_attributes *a, struct stat *st)
+fill_stat(struct fs *fs, const struct volume_attributes *a, struct stat *st)
 {
     memset(st, 0, sizeof(*st));
     st->st_ino = a->object.v;
@@ -217,27 +217,30 @@ fill_stat(const struct volume_attributes *a, struct stat *st)
     st->st_size = (off_t)a->inode.size;
     st->st_blksize = PAGE_BYTES;
     st->st_blocks = (blkcnt_t)a->blocks;
+    if (a->blocks == 0 && S_ISREG(a->inode.mode))
+        st->st_blocks = (blkcnt_t)kernel_cache_claim_blocks(fs->kernel_cache, a->object, a->blocks);
     st->st_atim = timespec_of(&a->inode.atime);
     st->st_mtim = timespec_of(&a->inode.mtime);
     st->st_ctim = timespec_of(&a->inode.ctime);
 }
 
 void
-fs_fill_entry(const struct volume_attributes *attributes, struct fuse_entry_param *entry_out)
+fs_fill_entry(
+    struct fs *fs, const struct volume_attributes *attributes, struct fuse_entry_param *entry_out)
 {
     memset(entry_out, 0, sizeof(*entry_out));
     entry_out->ino = attributes->object.v;
     entry_out->generation = MOUNT_NODE_GENERATION;
     entry_out->attr_timeout = CACHE_SECONDS;
     entry_out->entry_timeout = CACHE_SECONDS;
-    fill_stat(attributes, &entry_out->attr);
+    fill_stat(fs, attributes, &entry_out->attr);
 }
 
 void
 fs_reply_attributes(fuse_req_t req, const struct volume_attributes *attributes)
 {
     struct stat st;
-    fill_stat(attributes, &st);
+    fill_stat(fs_of(req), attributes, &st);
     fuse_reply_attr(req, &st, CACHE_SECONDS);
 }
 
@@ -246,7 +249,7 @@ fs_reply_entry(fuse_req_t req, const struct volume_attributes *attributes)
 {
     struct fs *fs = fs_of(req);
     struct fuse_entry_param entry;
-    fs_fill_entry(attributes, &entry);
+    fs_fill_entry(fs, attributes, &entry);
     // The kernel does not know the object when the reply did not reach it.
     if (fuse_reply_entry(req, &entry) == -ENOENT)
         volume_object_forgotten(fs->volume, attributes->object);

@@ -82,7 +82,8 @@ void fs_reply_result(fuse_req_t req, int result);  // 0 or -errno
 void fs_reply_seek(fuse_req_t req, int64_t found); // an offset or -errno
 void fs_reply_attributes(fuse_req_t req, const struct volume_attributes *attributes);
 void fs_reply_entry(fuse_req_t req, const struct volume_attributes *attributes);
-void fs_fill_entry(const struct volume_attributes *attributes, struct fuse_entry_param *entry_out);
+void fs_fill_entry(
+    struct fs *fs, const struct volume_attributes *attributes, struct fuse_entry_param *entry_out);
 // Memory of the calling thread, good until its next call; at least `n` bytes.
 uint8_t *fs_scratch(size_t n);
 // Around a reply that comes after the handler has returned: begin before anybody else can see the

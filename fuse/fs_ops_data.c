@@ -54,6 +54,15 @@ close_object(struct fs *fs, struct object_id object, const struct fuse_file_info
     volume_object_closed(fs->volume, object);
 }
 
+// The kernel may remember that the object has no blocks, and does not ask again while it fills it.
+static void
+claim_blocks(struct fs *fs, struct object_id object)
+{
+    struct volume_attributes attributes;
+    if (volume_get_attributes(fs->volume, object, &attributes) == 0 && attributes.blocks == 0)
+        kernel_cache_drop_attributes(fs->kernel_cache, object);
+}
+
 static int
 open_object(
     fuse_req_t req, struct object_id object, bool is_new, bool truncate, struct fuse_file_info *fi)
@@ -70,6 +79,8 @@ open_object(
         kernel_cache_note_writer(fs->kernel_cache, object, is_new);
     if (truncate)
         rc = truncate_at_open(req, object);
+    else if (is_writer(fi) && !is_new)
+        claim_blocks(fs, object);
     if (rc != 0) {
         close_object(fs, object, fi);
         return rc;
@@ -134,7 +145,7 @@ fs_create(
         fs_reply_result(req, rc);
         return;
     }
-    fs_fill_entry(&attributes, &entry);
+    fs_fill_entry(fs, &attributes, &entry);
     if (fuse_reply_create(req, &entry, fi) == -ENOENT) {
         close_object(fs, attributes.object, fi);
         volume_object_forgotten(fs->volume, attributes.object);

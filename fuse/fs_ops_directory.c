@@ -75,14 +75,15 @@ static int
 visit(void *argument, const char *name, size_t name_length, uint64_t offset,
     const struct volume_attributes *attributes)
 {
+    struct listing *l = argument;
     char text[NAME_BYTES_MAX + 1];
     struct fuse_entry_param entry;
     if (name_length > NAME_BYTES_MAX)
         return 1;
     memcpy(text, name, name_length);
     text[name_length] = '\0';
-    fs_fill_entry(attributes, &entry);
-    return add_entry(argument, text, &entry, offset) ? 0 : 1;
+    fs_fill_entry(fs_of(l->req), attributes, &entry);
+    return add_entry(l, text, &entry, offset) ? 0 : 1;
 }
 
 static void

@@ -27,7 +27,7 @@ fs_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
     // Node 0 is a negative entry: the kernel remembers that there is nothing.
     struct fuse_entry_param entry;
     struct volume_attributes nothing = {0};
-    fs_fill_entry(&nothing, &entry);
+    fs_fill_entry(fs_of(req), &nothing, &entry);
     fuse_reply_entry(req, &entry);
 }
 

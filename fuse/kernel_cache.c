@@ -20,6 +20,7 @@ struct writer {
     struct object_id object;
     uint64_t opens;
     bool has_pages;         // in the kernel's cache, perhaps
+    bool claimed;           // blocks that it does not have
     unsigned direct_writes; // since the kernel was last known to use its cache
 };
 
@@ -74,13 +75,38 @@ kernel_cache_note_writer(struct kernel_cache *k, struct object_id object, bool i
 void
 kernel_cache_forget_writer(struct kernel_cache *k, struct object_id object)
 {
+    bool claimed = false;
     lock_take(&k->lock);
     struct writer *w = find_writer_locked(k, object);
     if (w && --w->opens == 0) {
+        claimed = w->claimed;
         hash_table_remove(&k->writers, &w->node);
         free(w);
     }
     lock_release(&k->lock);
+    if (claimed)
+        kernel_cache_drop_attributes(k, object);
+}
+
+uint64_t
+kernel_cache_claim_blocks(struct kernel_cache *k, struct object_id object, uint64_t blocks)
+{
+    lock_take(&k->lock);
+    struct writer *w = find_writer_locked(k, object);
+    if (w)
+        w->claimed = blocks == 0;
+    lock_release(&k->lock);
+    return w && blocks == 0 ? PAGE_BYTES / 512 : blocks;
+}
+
+// The negative offset leaves the pages alone, so this waits for nobody.
+void
+kernel_cache_drop_attributes(struct kernel_cache *k, struct object_id object)
+{
+    int rc = fuse_lowlevel_notify_inval_inode(k->session, object.v, -1, 0);
+    if (rc != 0 && rc != -ENOENT && rc != -ENODEV)
+        log_warning("fuse.drop_failed", "attributes of object %llu: %s",
+            (unsigned long long)object.v, strerror(-rc));
 }
 
 bool

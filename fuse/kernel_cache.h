@@ -31,12 +31,21 @@ void kernel_cache_destroy(struct kernel_cache *k);
 
 // `is_new`: it was made just now, so the kernel has nothing of it.
 void kernel_cache_note_writer(struct kernel_cache *k, struct object_id object, bool is_new);
+// Also takes back what was claimed for the object (below), after its last writer.
 void kernel_cache_forget_writer(struct kernel_cache *k, struct object_id object);
 bool kernel_cache_has_writer(struct kernel_cache *k, struct object_id object);
 
 // The kernel's write-back of some pages was answered with an error. The kernel has given them up
 // and tells those who have the file open.
 void kernel_cache_note_refusal(struct kernel_cache *k);
+// Blocks of 512 bytes that an object is said to have. While it is open for writing the kernel may
+// hold data that the daemon has not heard of, and programs that copy take a file without blocks for
+// one hole. So an object that has none is said to have a page then.
+uint64_t kernel_cache_claim_blocks(
+    struct kernel_cache *k, struct object_id object, uint64_t blocks);
+// The object has just been opened for writing and has no blocks: the kernel is to ask again.
+void kernel_cache_drop_attributes(struct kernel_cache *k, struct object_id object);
+
 // The kernel asks for data of the object, or sends some, that it keeps in its cache. Called before
 // the data is looked at.
 void kernel_cache_note_pages(struct kernel_cache *k, struct object_id object);

@@ -1,0 +1,58 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Programs that look for holes copy a file whose writer has it open and has synced nothing: they see
+# blocks where there may be data, and copy the data. A file that is closed has the blocks it has.
+TEST_TIMEOUT=60
+. "$(dirname "$0")/lib.sh"
+
+need_program rsync rsync
+volume_new v file
+volume_mount v create,checkpoint_interval=0
+mnt=${V_MNT[v]}
+mkdir "$WORK/out"
+
+blocks() { stat -c %b "$1"; }
+
+copy() { # HOW FILE
+    case $1 in
+        tar) tar -C "$mnt" -S -c "$2" | tar -C "$WORK/out" -x ;;
+        cp) cp --sparse=auto "$mnt/$2" "$WORK/out/$2" ;;
+        rsync) rsync -a --sparse "$mnt/$2" "$WORK/out/$2" ;;
+    esac
+}
+
+step "files whose writers have them open"
+for how in tar cp rsync; do
+    for size in 100 5000 1000000; do
+        for kind in new empty truncated allocated; do
+            file=$how-$size-$kind
+            head -c $size /dev/urandom >"$WORK/data"
+            case $kind in
+                new) ;;
+                empty) : >"$mnt/$file" ;;
+                truncated) truncate -s $size "$mnt/$file" ;;
+                allocated) fallocate -l $size "$mnt/$file" ;;
+            esac
+            [ "$kind" = new ] || [ "$(blocks "$mnt/$file")" = 0 ] || fail "$file: blocks before it was written"
+            exec 7<>"$mnt/$file"
+            cat "$WORK/data" >&7
+            [ "$(blocks "$mnt/$file")" -gt 0 ] || [ -n "$TEST_PLAIN" ] || fail "$file: no blocks"
+            copy $how "$file"
+            assert_same_file "$WORK/data" "$WORK/out/$file" "the copy of $file"
+            exec 7>&-
+        done
+    done
+done
+
+step "closed files"
+: >"$mnt/nothing"
+exec 7>"$mnt/late"
+[ "$(blocks "$mnt/late")" -gt 0 ] || [ -n "$TEST_PLAIN" ] || fail "an open file may have data"
+exec 7>&-
+has_no_blocks() { [ "$(blocks "$1")" = 0 ]; }
+for file in nothing late; do
+    wait_for 10 "$file without blocks" has_no_blocks "$mnt/$file"
+done
+truncate -s 1M "$mnt/nothing"
+assert_equal 0 "$(blocks "$mnt/nothing")" "blocks of a hole"
+volume_unmount v
