@@ -20,7 +20,8 @@
 #include "platform/lock.h"
 #include "platform/thread.h"
 
-// A job takes about 300 bytes with the request that it is part of, so at most 20 MB.
+// A job takes about 300 bytes with the request that it is part of, so at most 20 MB. A thread keeps
+// memory for one answer, 1 MiB at most.
 #define COLD_JOBS_MAX    65536u
 #define COLD_THREADS_MAX 16u
 
