@@ -6,6 +6,27 @@
 
 #include "base/hash_table.h"
 
+#ifdef CKPTFS_DEBUG
+static _Thread_local uint64_t comparisons;
+#else
+static const uint64_t comparisons;
+#endif
+
+uint64_t
+tree_comparisons(void)
+{
+    return comparisons;
+}
+
+static inline int
+compare(const struct tree *t, const void *key, const struct tree_node *node)
+{
+#ifdef CKPTFS_DEBUG
+    comparisons++;
+#endif
+    return t->compare(key, node);
+}
+
 static uint64_t
 priority(const struct tree_node *node)
 {
@@ -54,7 +75,7 @@ tree_insert(struct tree *t, struct tree_node *node, const void *key)
     struct tree_node **link = &t->root;
     while (*link) {
         parent = *link;
-        int order = t->compare(key, parent);
+        int order = compare(t, key, parent);
         assert(order != 0);
         link = order < 0 ? &parent->left : &parent->right;
     }
@@ -79,7 +100,7 @@ tree_find(const struct tree *t, const void *key)
 {
     struct tree_node *node = t->root;
     while (node) {
-        int order = t->compare(key, node);
+        int order = compare(t, key, node);
         if (order == 0)
             return node;
         node = order < 0 ? node->left : node->right;
@@ -93,7 +114,7 @@ tree_lower_bound(const struct tree *t, const void *key)
     struct tree_node *best = NULL;
     struct tree_node *node = t->root;
     while (node) {
-        if (t->compare(key, node) <= 0) {
+        if (compare(t, key, node) <= 0) {
             best = node;
             node = node->left;
         } else {

@@ -6,6 +6,7 @@
 #define CKPTFS_BASE_TREE_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/compiler.h"
 
@@ -34,5 +35,8 @@ struct tree_node *tree_lower_bound(const struct tree *t, const void *key);
 struct tree_node *tree_first(const struct tree *t);
 // The node after this one in key order, or NULL.
 struct tree_node *tree_next(const struct tree_node *node);
+// For tests of what operations cost: how many nodes' keys this thread has compared. A build that is
+// not a developer's does not count.
+uint64_t tree_comparisons(void);
 
 #endif

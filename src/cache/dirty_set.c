@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Objects hang in a hash table; an object's pages hang in leaves of LEAF_PAGES in a tree ordered by
-// page number; leaves with resident pages queue for eviction in the order in which they came.
+// page number; leaves with resident pages queue for eviction in the order in which they came. Its
+// holes hang in a tree, too: a program may punch any number of them between two folds.
 #include "cache/dirty_set.h"
 
 #include <stdlib.h>
@@ -26,8 +27,14 @@ struct dirty_object {
     struct object_id id;
     struct tree leaves;
     uint64_t pages;
-    struct page_extent *holes;
-    size_t hole_count;
+    struct tree holes; // disjoint, apart from each other, by place
+};
+
+// Pages [first, end).
+struct hole {
+    struct tree_node node;
+    uint64_t first;
+    uint64_t end;
 };
 
 struct dirty_set {
@@ -49,6 +56,14 @@ compare_leaf(const void *key, const struct tree_node *node)
     uint64_t k = *(const uint64_t *)key;
     uint64_t n = CONTAINER_OF(node, struct leaf, node)->number;
     return k < n ? -1 : k > n;
+}
+
+// A page is less than each hole that ends behind it. Holes are disjoint, so that is their order
+// too.
+static int
+compare_hole(const void *page, const struct tree_node *node)
+{
+    return *(const uint64_t *)page < CONTAINER_OF(node, struct hole, node)->end ? -1 : 1;
 }
 
 struct dirty_set *
@@ -80,6 +95,7 @@ find_or_make_object(struct dirty_set *s, struct object_id id)
     o = memory_alloc_zero(sizeof(*o));
     o->id = id;
     o->leaves.compare = compare_leaf;
+    o->holes.compare = compare_hole;
     hash_table_insert(&s->objects, &o->node, hash_u64(id.v));
     return o;
 }
@@ -108,6 +124,13 @@ free_leaf(struct dirty_object *o, struct leaf *leaf)
 }
 
 static void
+free_hole(struct dirty_object *o, struct hole *hole)
+{
+    tree_remove(&o->holes, &hole->node);
+    free(hole);
+}
+
+static void
 free_object(struct dirty_set *s, struct dirty_object *o)
 {
     for (struct tree_node *n; (n = o->leaves.root);) {
@@ -117,8 +140,9 @@ free_object(struct dirty_set *s, struct dirty_object *o)
                 forget_page(s, o, leaf, i);
         free_leaf(o, leaf);
     }
+    for (struct tree_node *n; (n = o->holes.root);)
+        free_hole(o, CONTAINER_OF(n, struct hole, node));
     hash_table_remove(&s->objects, &o->node);
-    free(o->holes);
     free(o);
 }
 
@@ -162,49 +186,48 @@ dirty_set_put(
 
 // ---- holes --------------------------------------------------------------------------------------
 
-// Adds [first, end) to the sorted, disjoint extents, joining what touches.
+// The first hole that ends behind `page`, or NULL.
+static struct hole *
+hole_behind(const struct dirty_object *o, uint64_t page)
+{
+    struct tree_node *n = tree_lower_bound(&o->holes, &page);
+    return n ? CONTAINER_OF(n, struct hole, node) : NULL;
+}
+
+static struct hole *
+next_hole(const struct hole *hole)
+{
+    struct tree_node *n = tree_next(&hole->node);
+    return n ? CONTAINER_OF(n, struct hole, node) : NULL;
+}
+
+// Adds [first, end), joining what touches: each hole that goes was added by a call of its own.
 static void
 add_hole(struct dirty_object *o, uint64_t first, uint64_t end)
 {
-    size_t from = 0;
-    while (from < o->hole_count && o->holes[from].end < first)
-        from++;
-    size_t to = from;
-    while (to < o->hole_count && o->holes[to].first <= end) {
-        if (o->holes[to].first < first)
-            first = o->holes[to].first;
-        if (o->holes[to].end > end)
-            end = o->holes[to].end;
-        to++;
+    struct hole *hole = hole_behind(o, first > 0 ? first - 1 : 0);
+    if (hole && hole->first <= first && hole->end >= end)
+        return;
+    while (hole && hole->first <= end) {
+        struct hole *next = next_hole(hole);
+        first = hole->first < first ? hole->first : first;
+        end = hole->end > end ? hole->end : end;
+        free_hole(o, hole);
+        hole = next;
     }
-    if (to == from) {
-        o->holes = memory_realloc(o->holes, (o->hole_count + 1) * sizeof(*o->holes));
-        memmove(o->holes + from + 1, o->holes + from, (o->hole_count - from) * sizeof(*o->holes));
-        o->hole_count++;
-    } else {
-        memmove(o->holes + from + 1, o->holes + to, (o->hole_count - to) * sizeof(*o->holes));
-        o->hole_count -= to - from - 1;
-    }
-    o->holes[from] = (struct page_extent){first, end};
+    hole = memory_alloc(sizeof(*hole));
+    hole->first = first;
+    hole->end = end;
+    tree_insert(&o->holes, &hole->node, &first);
 }
 
 // Where the hole that the page lies in ends, or where the next one begins.
 static uint64_t
 hole_edge(const struct dirty_object *o, uint64_t page, bool *inside_out)
 {
-    size_t low = 0;
-    size_t high = o->hole_count;
-    while (low < high) {
-        size_t middle = (low + high) / 2;
-        if (o->holes[middle].end <= page)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    *inside_out = low < o->hole_count && o->holes[low].first <= page;
-    if (low == o->hole_count)
-        return UINT64_MAX;
-    return *inside_out ? o->holes[low].end : o->holes[low].first;
+    const struct hole *hole = hole_behind(o, page);
+    *inside_out = hole && hole->first <= page;
+    return !hole ? UINT64_MAX : *inside_out ? hole->end : hole->first;
 }
 
 static void
@@ -360,12 +383,15 @@ dirty_set_objects(const struct dirty_set *s, size_t *count_out)
     return ids;
 }
 
-const struct page_extent *
-dirty_set_holes(const struct dirty_set *s, struct object_id object, size_t *count_out)
+bool
+dirty_set_next_hole(
+    const struct dirty_set *s, struct object_id object, uint64_t page, struct page_extent *hole_out)
 {
-    struct dirty_object *o = find_object(s, object);
-    *count_out = o ? o->hole_count : 0;
-    return o ? o->holes : NULL;
+    const struct dirty_object *o = find_object(s, object);
+    const struct hole *hole = o ? hole_behind(o, page) : NULL;
+    if (hole)
+        *hole_out = (struct page_extent){hole->first, hole->end};
+    return hole != NULL;
 }
 
 int
@@ -435,4 +461,53 @@ dirty_set_run(const struct dirty_set *s, struct object_id object, uint64_t page,
     uint64_t edge = hole_edge(o, page, &inside);
     *state_out = inside ? DIRTY_HOLE : DIRTY_ABSENT;
     return (edge < next_page ? edge : next_page) - page;
+}
+
+// ---- checking -----------------------------------------------------------------------------------
+
+static void
+check_leaf(
+    const struct dirty_object *o, const struct leaf *leaf, uint64_t *pages, uint64_t *resident)
+{
+    uint32_t present = 0;
+    bool evictable = false;
+    for (unsigned i = 0; i < LEAF_PAGES; i++) {
+        const struct dirty_page *p = leaf->pages[i];
+        if (!p)
+            continue;
+        present |= 1u << i;
+        (*pages)++;
+        *resident += p->page != NULL;
+        evictable = evictable || (p->page && p->wal_bytes > 0);
+        assert(p->page || p->wal_bytes > 0); // somewhere it is
+        assert(p->wal_from + p->wal_bytes <= PAGE_BYTES);
+    }
+    assert(present != 0 && present == leaf->present);
+    assert(!evictable || leaf->aging.next);
+    assert(tree_find(&o->leaves, &leaf->number) == &leaf->node);
+}
+
+static void
+check_object(const struct dirty_object *o, uint64_t *pages, uint64_t *resident)
+{
+    uint64_t before = *pages;
+    size_t leaves = 0, holes = 0;
+    for (struct tree_node *n = tree_first(&o->leaves); n; n = tree_next(n), leaves++)
+        check_leaf(o, CONTAINER_OF(n, struct leaf, node), pages, resident);
+    const struct hole *last = NULL;
+    for (const struct hole *h = hole_behind(o, 0); h; h = next_hole(h), holes++) {
+        assert(h->first < h->end && (!last || last->end < h->first));
+        last = h;
+    }
+    assert(leaves == o->leaves.count && holes == o->holes.count);
+    assert(*pages - before == o->pages);
+}
+
+void
+dirty_set_check(const struct dirty_set *s)
+{
+    uint64_t pages = 0, resident = 0;
+    HASH_TABLE_FOR_EACH(&s->objects, n)
+    check_object(CONTAINER_OF(n, struct dirty_object, node), &pages, &resident);
+    assert(pages == s->pages && resident == s->resident);
 }

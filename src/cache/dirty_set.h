@@ -79,10 +79,12 @@ struct page_extent {
 
 // All objects with changes, in ascending order, as a malloc'd array.
 struct object_id *dirty_set_objects(const struct dirty_set *s, size_t *count_out);
-// Holes of an object, in order, disjoint; owned by the set. Holes may cover pages that were written
-// afterwards: pages win.
-const struct page_extent *dirty_set_holes(
-    const struct dirty_set *s, struct object_id object, size_t *count_out);
+// The first hole of an object that ends behind `page`; false: none does. Holes are disjoint and
+// have pages between them. They may cover pages that were written afterwards: pages win. All of
+// them:
+//     for (uint64_t at = 0; dirty_set_next_hole(s, object, at, &hole); at = hole.end)
+bool dirty_set_next_hole(const struct dirty_set *s, struct object_id object, uint64_t page,
+    struct page_extent *hole_out);
 // Calls `visit` for pages of the object in [first, end), in order. Nonzero ends the walk and is
 // returned.
 typedef int dirty_set_visit(void *argument, struct page_no page, const struct dirty_page *content);
@@ -98,5 +100,10 @@ uint64_t dirty_set_run(const struct dirty_set *s, struct object_id object, uint6
 
 // Whether all bytes of the page are zero.
 bool page_is_zero(const uint8_t data[PAGE_BYTES]);
+
+// ---- checking -----------------------------------------------------------------------------------
+
+// Asserts what holds between operations. Walks all of the set.
+void dirty_set_check(const struct dirty_set *s);
 
 #endif

@@ -25,8 +25,7 @@ struct gather {
     uint64_t size;
     uint64_t old_size;
     bool append_only;
-    const struct page_extent *holes;
-    size_t hole_count;
+    bool has_holes;
 };
 
 static struct plan_chunk *
@@ -66,11 +65,12 @@ static uint32_t
 count_hole_pages(const struct gather *g, uint64_t first, uint64_t end)
 {
     uint32_t n = 0;
-    for (size_t i = 0; i < g->hole_count; i++) {
-        uint64_t from = g->holes[i].first > first ? g->holes[i].first : first;
-        uint64_t to = g->holes[i].end < end ? g->holes[i].end : end;
-        if (from >= to)
-            continue;
+    struct page_extent hole;
+    for (uint64_t at = first;
+         dirty_set_next_hole(g->cut->pages, g->object, at, &hole) && hole.first < end;
+         at = hole.end) {
+        uint64_t from = hole.first > first ? hole.first : first;
+        uint64_t to = hole.end < end ? hole.end : end;
         struct page_count written = {0};
         dirty_set_walk(g->cut->pages, g->object, from, to, count_page, &written);
         n += (uint32_t)(to - from) - written.pages;
@@ -81,10 +81,8 @@ count_hole_pages(const struct gather *g, uint64_t first, uint64_t end)
 static bool
 touches_hole(const struct gather *g, uint64_t first, uint64_t end)
 {
-    for (size_t i = 0; i < g->hole_count; i++)
-        if (g->holes[i].first < end && first < g->holes[i].end)
-            return true;
-    return false;
+    struct page_extent hole;
+    return dirty_set_next_hole(g->cut->pages, g->object, first, &hole) && hole.first < end;
 }
 
 // ---- what is there ------------------------------------------------------------------------------
@@ -201,9 +199,16 @@ note_existing(
 static int
 note_holes(struct gather *g, struct index_list *list)
 {
-    for (size_t i = 0; i < g->hole_count; i++) {
-        struct hole_scan scan = {g, list, (g->holes[i].end - 1) / CHUNK_PAGES};
-        struct chunk_index from = {g->holes[i].first / CHUNK_PAGES};
+    struct page_extent hole;
+    uint64_t seen = 0; // chunks below
+    for (uint64_t at = 0; dirty_set_next_hole(g->cut->pages, g->object, at, &hole); at = hole.end) {
+        struct hole_scan scan = {g, list, (hole.end - 1) / CHUNK_PAGES};
+        struct chunk_index from = {hole.first / CHUNK_PAGES};
+        if (from.v < seen)
+            from.v = seen;
+        if (from.v > scan.last)
+            continue; // many holes of one chunk
+        seen = scan.last + 1;
         int rc = manifest_read_object_chunks(
             g->reader, g->c->options.db, g->object, from, note_existing, &scan);
         if (rc < 0)
@@ -259,12 +264,13 @@ look_up_object(struct gather *g, bool *wanted_out)
     *wanted_out = true;
     g->size = inode.size;
     g->old_size = existed ? old.size : 0;
-    g->holes = dirty_set_holes(g->cut->pages, g->object, &g->hole_count);
+    struct page_extent hole;
+    g->has_holes = dirty_set_next_hole(g->cut->pages, g->object, 0, &hole);
     uint64_t first = UINT64_MAX;
     dirty_set_walk(g->cut->pages, g->object, 0, UINT64_MAX, first_page, &first);
     g->append_only = inode.source_variant == SOURCE_VARIANT_APPEND_ONLY ||
                      (inode.source_variant == SOURCE_VARIANT_DETECT &&
-                         checkpoint_planner_detects_append(g->old_size, first, g->hole_count > 0));
+                         checkpoint_planner_detects_append(g->old_size, first, g->has_holes));
     return 0;
 }
 

@@ -63,14 +63,14 @@ mark_page(void *argument, struct page_no page, const struct dirty_page *content 
 static void
 mark_holes(struct image *x)
 {
-    size_t count;
-    const struct page_extent *holes = dirty_set_holes(x->cut->pages, x->action->object, &count);
+    struct object_id object = x->action->object;
+    struct page_extent hole;
     uint64_t end = x->first + CHUNK_PAGES;
-    for (size_t i = 0; i < count; i++) {
-        uint64_t from = holes[i].first > x->first ? holes[i].first : x->first;
-        uint64_t to = holes[i].end < end ? holes[i].end : end;
-        if (from < to)
-            mark(x, from - x->first, to - x->first);
+    for (uint64_t at = x->first;
+         dirty_set_next_hole(x->cut->pages, object, at, &hole) && hole.first < end; at = hole.end) {
+        uint64_t from = hole.first > x->first ? hole.first : x->first;
+        uint64_t to = hole.end < end ? hole.end : end;
+        mark(x, from - x->first, to - x->first);
     }
 }
 

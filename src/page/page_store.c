@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include "base/hash_table.h"
 #include "page/page_internal.h"
 #include "platform/memory.h"
 
@@ -41,6 +42,9 @@ void
 page_store_freeze_locked(struct page_store *ps)
 {
     assert(lock_is_mine(ps->lock) && !ps->frozen);
+#ifdef CKPTFS_DEBUG
+    page_store_check_locked(ps);
+#endif
     ps->frozen = ps->active;
     ps->active = dirty_set_new();
 }
@@ -73,10 +77,9 @@ static void
 refresh_clean_object(struct page_store *ps, struct object_id object)
 {
     struct thaw t = {ps, object};
-    size_t count;
-    const struct page_extent *holes = dirty_set_holes(ps->frozen, object, &count);
-    for (size_t i = 0; i < count; i++)
-        page_cache_drop_range(ps->clean, object, holes[i].first, holes[i].end);
+    struct page_extent hole;
+    for (uint64_t at = 0; dirty_set_next_hole(ps->frozen, object, at, &hole); at = hole.end)
+        page_cache_drop_range(ps->clean, object, hole.first, hole.end);
     dirty_set_walk(ps->frozen, object, 0, UINT64_MAX, refresh_clean_page, &t);
 }
 
@@ -128,6 +131,21 @@ page_store_numbers_locked(struct page_store *ps, struct page_store_numbers *numb
         .clean_bytes = page_cache_bytes(ps->clean),
         .limit_bytes = ps->memory_bytes,
     };
+}
+
+void
+page_store_check_locked(const struct page_store *ps)
+{
+    assert(lock_is_mine(ps->lock) && ps->active && ps->active != ps->frozen);
+    assert(ps->frozen || !ps->thawing);
+    dirty_set_check(ps->active);
+    if (ps->frozen)
+        dirty_set_check(ps->frozen);
+    for (unsigned i = 0; i < READAHEAD_SLOTS; i++) {
+        const struct readahead *r = &ps->readahead[i];
+        assert(r->window_pages <= READAHEAD_MAX_PAGES);
+        assert(r->object.v == 0 || hash_u64(r->object.v) % READAHEAD_SLOTS == i);
+    }
 }
 
 bool

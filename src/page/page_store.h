@@ -112,6 +112,8 @@ struct page_store_numbers {
     uint64_t limit_bytes;
 };
 void page_store_numbers_locked(struct page_store *ps, struct page_store_numbers *numbers_out);
+// Asserts what holds of the layers between operations. Walks all of them.
+void page_store_check_locked(const struct page_store *ps);
 // Whether nothing has been written since the last freeze.
 bool page_store_is_clean_locked(struct page_store *ps);
 // Dirty pages of one object, those that are in both sets twice.

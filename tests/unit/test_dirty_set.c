@@ -6,6 +6,7 @@
 
 #include "base/bytes.h"
 #include "base/hash_table.h"
+#include "base/tree.h"
 #include "cache/dirty_set.h"
 #include "platform/memory.h"
 
@@ -153,11 +154,14 @@ check_walk(const struct dirty_set *s, size_t o)
 static void
 check_holes(const struct dirty_set *s, size_t o)
 {
-    size_t count;
-    const struct page_extent *holes = dirty_set_holes(s, object_of(o), &count);
-    for (size_t k = 0; k < count; k++) {
-        ck_assert_uint_lt(holes[k].first, holes[k].end);
-        ck_assert(k == 0 || holes[k - 1].end < holes[k].first);
+    static struct page_extent holes[PAGES + 1];
+    size_t count = 0;
+    struct page_extent hole;
+    for (uint64_t at = 0; dirty_set_next_hole(s, object_of(o), at, &hole); at = hole.end) {
+        ck_assert_uint_lt(hole.first, hole.end);
+        ck_assert(count == 0 || holes[count - 1].end < hole.first);
+        ck_assert_uint_lt(count, PAGES + 1);
+        holes[count++] = hole;
     }
     for (size_t i = 0; i < PAGES; i++) {
         bool inside = false;
@@ -213,6 +217,7 @@ check_all(const struct dirty_set *s)
         }
         check_walk(s, o);
         check_holes(s, o);
+        dirty_set_check(s);
         check_run(s, o);
         objects += known[o];
     }
@@ -322,6 +327,17 @@ START_TEST(pages_go_in_the_order_in_which_they_came)
 }
 END_TEST
 
+static size_t
+count_holes(const struct dirty_set *s, uint64_t object)
+{
+    struct page_extent hole;
+    size_t count = 0;
+    for (uint64_t at = 0; dirty_set_next_hole(s, (struct object_id){object}, at, &hole);
+         at = hole.end)
+        count++;
+    return count;
+}
+
 START_TEST(many_objects_and_holes)
 {
     struct dirty_set *s = dirty_set_new();
@@ -333,14 +349,46 @@ START_TEST(many_objects_and_holes)
     for (size_t i = 0; i < count; i++)
         ck_assert_uint_eq(ids[i].v, i + 1);
     free(ids);
-    dirty_set_holes(s, (struct object_id){5}, &count);
-    ck_assert_uint_eq(count, 3);
+    ck_assert_uint_eq(count_holes(s, 5), 3);
     dirty_set_discard(s, (struct object_id){5}, 0, UINT64_MAX);
-    const struct page_extent *holes = dirty_set_holes(s, (struct object_id){5}, &count);
-    ck_assert_uint_eq(count, 1);
-    ck_assert_uint_eq(holes[0].end, UINT64_MAX);
-    dirty_set_holes(s, (struct object_id){5000}, &count);
-    ck_assert_uint_eq(count, 0);
+    ck_assert_uint_eq(count_holes(s, 5), 1);
+    struct page_extent hole;
+    ck_assert(dirty_set_next_hole(s, (struct object_id){5}, 0, &hole));
+    ck_assert_uint_eq(hole.end, UINT64_MAX);
+    ck_assert_uint_eq(count_holes(s, 5000), 0);
+    dirty_set_check(s);
+    dirty_set_free(s);
+}
+END_TEST
+
+#define MANY_HOLES 1000000u
+
+// With a list of holes, each new one would cost as much as there are: this would take minutes.
+START_TEST(each_of_many_holes_costs_a_few_steps)
+{
+    struct dirty_set *s = dirty_set_new();
+    struct object_id object = {5};
+    struct page_extent hole;
+    // In order, backwards, and all over the place.
+    for (uint64_t i = 0; i < MANY_HOLES; i++) {
+        uint64_t before = tree_comparisons();
+        uint64_t at = i % 3 == 0   ? i
+                      : i % 3 == 1 ? 3 * MANY_HOLES - i
+                                   : 4 * MANY_HOLES + hash_u64(i) % (8 * MANY_HOLES);
+        dirty_set_discard(s, object, 2 * at, 2 * at + 1);
+        enum dirty_state state;
+        ck_assert_uint_eq(dirty_set_run(s, object, 2 * at, 1, &state), 1);
+        ck_assert_int_eq(state, DIRTY_HOLE);
+        ck_assert(dirty_set_next_hole(s, object, 2 * at + 1, &hole) || i % 3 == 2 || i < 3);
+        ck_assert_uint_lt(tree_comparisons() - before, 1000);
+    }
+    size_t holes = count_holes(s, object.v);
+    ck_assert_uint_gt(holes, MANY_HOLES / 10 * 9);
+    dirty_set_check(s);
+    // Those that a larger one swallows go one by one, once.
+    dirty_set_discard(s, object, 1, UINT64_MAX);
+    ck_assert_uint_le(count_holes(s, object.v), 2);
+    dirty_set_check(s);
     dirty_set_free(s);
 }
 END_TEST
@@ -364,6 +412,7 @@ main(void)
 #define ADD(test) unit_add(s, #test, test, 120)
     ADD(a_dirty_set_is_what_the_model_is);
     ADD(pages_go_in_the_order_in_which_they_came);
+    ADD(each_of_many_holes_costs_a_few_steps);
     ADD(many_objects_and_holes);
     ADD(zero_pages_are_told_from_others);
 #undef ADD
