@@ -332,6 +332,9 @@ wal_release(struct wal *w, struct lsn cut)
     if (cut.v > w->released.v)
         w->released = cut;
     wal_recycle_locked(w, &removed);
+#ifdef CKPTFS_DEBUG
+    wal_check_locked(w);
+#endif
     lock_release(&w->lock);
     wal_remove_segments(w, &removed);
 }

@@ -164,4 +164,7 @@ struct wal_numbers {
 };
 void wal_numbers(struct wal *w, struct wal_numbers *numbers_out);
 
+// Asserts what holds of segments, slots and waiters between operations. Any thread.
+void wal_check(struct wal *w);
+
 #endif

@@ -111,6 +111,9 @@ uint32_t wal_spares_locked(const struct wal *w);
 // Whether who waits for room waits for segments, and no more of them can be made.
 bool wal_is_starved_locked(const struct wal *w);
 
+// wal_check.c
+void wal_check_locked(const struct wal *w);
+
 // wal.c: turns segments that nobody needs into spares; collects those that are to be removed, which
 // is done without the lock. A segment that the flusher is not done with stays, whatever was
 // released: it goes after the flush.

@@ -58,6 +58,7 @@ START_TEST(an_empty_log_can_be_reopened)
     ck_assert_int_eq(wal_sync_wait(w), 0);
     struct wal_numbers n;
     wal_numbers(w, &n);
+    wal_check(w);
     ck_assert_uint_eq(n.flushes, 0);
     ck_assert_uint_eq(n.syncs, 1);
     ck_assert_int_eq(wal_close(w), 0);
@@ -173,6 +174,7 @@ START_TEST(one_flush_answers_many_syncs)
     }
     struct wal_numbers n;
     wal_numbers(w, &n);
+    wal_check(w);
     ck_assert_uint_eq(n.syncs, THREADS * 200);
     ck_assert_uint_lt(n.flushes, n.syncs);
     ck_assert_uint_eq(n.flushed.v, n.append.v);
@@ -207,6 +209,7 @@ START_TEST(who_asks_alone_flushes_in_his_own_thread)
     }
     struct wal_numbers n;
     wal_numbers(w, &n);
+    wal_check(w);
     ck_assert_uint_eq(n.flushes, 20);
     ck_assert_uint_eq(n.flushed.v, n.append.v);
     ck_assert_int_eq(wal_close(w), 0);
@@ -377,6 +380,7 @@ START_TEST(segments_are_recycled_within_the_limit)
     while (n.append.v < 120 * MIB) {
         journal_append_many(&j, w, 1);
         wal_numbers(w, &n);
+        wal_check(w);
         ck_assert_uint_le(n.disk_bytes, 16 * MIB);
         if (n.retained_bytes > 6 * MIB) {
             ck_assert_int_eq(journal_sync(&j, w), 0);
@@ -450,6 +454,7 @@ START_TEST(writers_under_pressure_get_on)
     thread_join(&r.thread);
     struct wal_numbers n;
     wal_numbers(w, &n);
+    wal_check(w);
     ck_assert_uint_le(n.disk_bytes, 16 * MIB);
     ck_assert_int_eq(n.failed, 0);
     ck_assert_int_eq(wal_close(w), 0);
@@ -561,6 +566,7 @@ START_TEST(a_full_disk_is_enospc_until_there_is_space)
     ck_assert_int_eq(journal_sync(&j, w), 0);
     struct wal_numbers n;
     wal_numbers(w, &n);
+    wal_check(w);
     ck_assert_uint_eq(n.failed, 0);
     journal_release(&j, w, j.count);
     if (n.disk_bytes > 4 * MIB)
@@ -604,6 +610,7 @@ START_TEST(a_changed_limit_changes_the_segments)
     journal_append_many(&j, w, 5);
     struct wal_numbers n;
     wal_numbers(w, &n);
+    wal_check(w);
     ck_assert_uint_le(n.disk_bytes, 16 * MIB);
     ck_assert_int_eq(wal_close(w), 0);
     size_t files;
@@ -690,6 +697,7 @@ START_TEST(payloads_are_read_back_from_ring_and_segment)
     uint8_t byte;
     struct wal_numbers n;
     wal_numbers(w, &n);
+    wal_check(w);
     ck_assert_int_eq(
         wal_read(w, (struct lsn){n.append.v + 100 * (uint64_t)MIB}, &byte, 1), -ESTALE);
     ck_assert_int_eq(wal_read(w, n.append, &byte, 1), -ESTALE);
