@@ -29,6 +29,7 @@ struct namespace_set {
     struct hash_table inodes;
     struct tree dirents; // by parent, cookie
     struct tree xattrs;  // by object, name
+    uint64_t bytes;      // that entries own: names, link targets, values
 };
 
 struct dirent_key {
@@ -81,18 +82,53 @@ namespace_set_new(void)
     return s;
 }
 
-static void
-free_dirent(struct dirent_entry *e)
+// A copy that an entry owns; NULL of NULL.
+static void *
+own_bytes(struct namespace_set *s, const void *p, size_t n)
 {
-    free((char *)e->content.dirent.name);
-    free(e);
+    if (!p)
+        return NULL;
+    void *copy = memory_alloc(n + 1);
+    memcpy(copy, p, n);
+    ((char *)copy)[n] = 0;
+    s->bytes += n;
+    return copy;
 }
 
 static void
-free_xattr(struct xattr_entry *e)
+disown_bytes(struct namespace_set *s, const void *p, size_t n)
 {
-    free((char *)e->content.xattr.name);
-    free((void *)e->content.xattr.value);
+    if (!p)
+        return;
+    assert(s->bytes >= n);
+    s->bytes -= n;
+    free((void *)p);
+}
+
+static void
+disown_dirent(struct namespace_set *s, const struct dirent_record *d)
+{
+    disown_bytes(s, d->name, d->name_length);
+}
+
+static void
+disown_xattr(struct namespace_set *s, const struct xattr_record *x)
+{
+    disown_bytes(s, x->name, x->name_length);
+    disown_bytes(s, x->value, x->value_length);
+}
+
+static void
+disown_target(struct namespace_set *s, const struct inode_record *inode)
+{
+    disown_bytes(s, inode->link_target, inode->link_target_length);
+}
+
+static void
+remove_xattr(struct namespace_set *s, struct xattr_entry *e)
+{
+    tree_remove(&s->xattrs, &e->node);
+    disown_xattr(s, &e->content.xattr);
     free(e);
 }
 
@@ -104,18 +140,20 @@ namespace_set_free(struct namespace_set *s)
     HASH_TABLE_FOR_EACH(&s->inodes, n)
     {
         struct inode_entry *e = CONTAINER_OF(n, struct inode_entry, node);
-        free((char *)e->inode.link_target);
+        disown_target(s, &e->inode);
         free(e);
     }
     hash_table_free(&s->inodes);
     for (struct tree_node *n; (n = s->dirents.root);) {
+        struct dirent_entry *e = CONTAINER_OF(n, struct dirent_entry, node);
         tree_remove(&s->dirents, n);
-        free_dirent(CONTAINER_OF(n, struct dirent_entry, node));
+        disown_dirent(s, &e->content.dirent);
+        free(e);
     }
     for (struct tree_node *n; (n = s->xattrs.root);) {
-        tree_remove(&s->xattrs, n);
-        free_xattr(CONTAINER_OF(n, struct xattr_entry, node));
+        remove_xattr(s, CONTAINER_OF(n, struct xattr_entry, node));
     }
+    assert(s->bytes == 0);
     free(s);
 }
 
@@ -131,15 +169,10 @@ namespace_set_count(const struct namespace_set *s)
     return s->inodes.count + s->dirents.count + s->xattrs.count;
 }
 
-static void *
-copy_bytes(const void *p, size_t n)
+uint64_t
+namespace_set_bytes(const struct namespace_set *s)
 {
-    if (!p)
-        return NULL;
-    void *copy = memory_alloc(n + 1);
-    memcpy(copy, p, n);
-    ((char *)copy)[n] = 0;
-    return copy;
+    return s->bytes;
 }
 
 static struct inode_entry *
@@ -164,8 +197,7 @@ drop_xattrs(struct namespace_set *s, struct object_id object)
         struct xattr_entry *e = n ? CONTAINER_OF(n, struct xattr_entry, node) : NULL;
         if (!e || e->content.xattr.object.v != object.v)
             return;
-        tree_remove(&s->xattrs, n);
-        free_xattr(e);
+        remove_xattr(s, e);
     }
 }
 
@@ -180,17 +212,16 @@ apply_inode(struct namespace_set *s, const struct change *c)
     }
     e->deleted = c->kind == CHANGE_DELETE_INODE;
     if (e->deleted) {
-        free((char *)e->inode.link_target);
+        disown_target(s, &e->inode);
         e->inode = (struct inode_record){0};
         drop_xattrs(s, c->object);
         return;
     }
     // A link's target never changes; the change may point to the very string that is kept here.
-    char *target = (char *)e->inode.link_target;
+    const char *target = e->inode.link_target;
     if (c->inode.link_target != target) {
-        char *copy = copy_bytes(c->inode.link_target, c->inode.link_target_length);
-        free(target);
-        target = copy;
+        target = own_bytes(s, c->inode.link_target, c->inode.link_target_length);
+        disown_target(s, &e->inode);
     }
     e->inode = c->inode;
     e->inode.link_target = target;
@@ -202,10 +233,10 @@ apply_dirent(struct namespace_set *s, const struct change *c)
     struct dirent_key key = {c->dirent.parent.v, c->dirent.cookie};
     struct tree_node *n = tree_find(&s->dirents, &key);
     struct dirent_entry *e;
-    char *name = copy_bytes(c->dirent.name, c->dirent.name_length);
+    char *name = own_bytes(s, c->dirent.name, c->dirent.name_length);
     if (n) {
         e = CONTAINER_OF(n, struct dirent_entry, node);
-        free((char *)e->content.dirent.name);
+        disown_dirent(s, &e->content.dirent);
     } else {
         e = memory_alloc_zero(sizeof(*e));
         e->content.dirent.parent = c->dirent.parent;
@@ -223,13 +254,12 @@ apply_xattr(struct namespace_set *s, const struct change *c)
     struct xattr_key key = {c->xattr.object.v, c->xattr.name, c->xattr.name_length};
     struct tree_node *n = tree_find(&s->xattrs, &key);
     struct xattr_entry *e;
-    char *name = copy_bytes(c->xattr.name, c->xattr.name_length);
+    char *name = own_bytes(s, c->xattr.name, c->xattr.name_length);
     bool deleted = c->kind == CHANGE_DELETE_XATTR;
-    void *value = deleted ? NULL : copy_bytes(c->xattr.value, c->xattr.value_length);
+    void *value = deleted ? NULL : own_bytes(s, c->xattr.value, c->xattr.value_length);
     if (n) {
         e = CONTAINER_OF(n, struct xattr_entry, node);
-        free((char *)e->content.xattr.name);
-        free((void *)e->content.xattr.value);
+        disown_xattr(s, &e->content.xattr);
         e->content.xattr = c->xattr;
     } else {
         e = memory_alloc_zero(sizeof(*e));
@@ -392,4 +422,51 @@ namespace_set_walk_orphans(
 {
     struct orphan_walk w = {visit, argument};
     return walk_inodes(s, false, visit_if_orphan, &w);
+}
+
+// ---- checking -----------------------------------------------------------------------------------
+
+static void
+check_xattrs(const struct namespace_set *s, uint64_t *bytes)
+{
+    const struct xattr_entry *last = NULL;
+    for (struct tree_node *n = tree_first(&s->xattrs); n; n = tree_next(n)) {
+        const struct xattr_entry *e = CONTAINER_OF(n, struct xattr_entry, node);
+        const struct xattr_record *x = &e->content.xattr;
+        struct xattr_key key = {x->object.v, x->name, x->name_length};
+        assert(x->name && (!last || compare_xattr(&key, &last->node) > 0));
+        assert(x->value || x->value_length == 0 || e->content.deleted);
+        *bytes += x->name_length + (x->value ? x->value_length : 0);
+        last = e;
+    }
+}
+
+static void
+check_dirents(const struct namespace_set *s, uint64_t *bytes)
+{
+    const struct dirent_entry *last = NULL;
+    for (struct tree_node *n = tree_first(&s->dirents); n; n = tree_next(n)) {
+        const struct dirent_entry *e = CONTAINER_OF(n, struct dirent_entry, node);
+        const struct dirent_record *d = &e->content.dirent;
+        struct dirent_key key = {d->parent.v, d->cookie};
+        assert(!last || compare_dirent(&key, &last->node) > 0);
+        *bytes += d->name ? d->name_length : 0;
+        last = e;
+    }
+}
+
+void
+namespace_set_check(const struct namespace_set *s)
+{
+    uint64_t bytes = 0;
+    HASH_TABLE_FOR_EACH(&s->inodes, n)
+    {
+        const struct inode_entry *e = CONTAINER_OF(n, struct inode_entry, node);
+        assert(find_inode(s, e->object) == e);
+        assert(!e->deleted || !e->inode.link_target);
+        bytes += e->inode.link_target ? e->inode.link_target_length : 0;
+    }
+    check_dirents(s, &bytes);
+    check_xattrs(s, &bytes);
+    assert(bytes == s->bytes);
 }

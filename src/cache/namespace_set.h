@@ -57,5 +57,9 @@ int namespace_set_walk(const struct namespace_set *s, namespace_set_visit *visit
 int namespace_set_walk_orphans(
     const struct namespace_set *s, namespace_set_visit *visit, void *argument);
 size_t namespace_set_count(const struct namespace_set *s);
+// Bytes of names, link targets and values in it.
+uint64_t namespace_set_bytes(const struct namespace_set *s);
+// Asserts what holds between changes. Walks all of the set.
+void namespace_set_check(const struct namespace_set *s);
 
 #endif

@@ -16,9 +16,11 @@
 #define ROOM_HOPELESS_MS 3000u // when they fail for want of space
 #define ROOM_SLICE_MS    1000u
 // Changes of names and inodes that may gather in memory before a fold is asked for, and before
-// writers wait for it: so memory does not grow with the number of files.
-#define NAMES_PRESS 32768u
-#define NAMES_MAX   131072u
+// writers wait for it: so memory does not grow with the number of files. The same of the bytes that
+// they carry: names, link targets and extended attributes.
+#define NAMES_PRESS       32768u
+#define NAMES_MAX         131072u
+#define NAMES_BYTES_PRESS (8u << 20)
 
 struct timestamp
 volume_now(void)
@@ -157,7 +159,15 @@ remove_obstacle(struct volume *v, const struct operation *op, struct obstacle *o
 static bool
 is_full_locked(struct volume *v)
 {
-    return page_store_is_full_locked(v->pages) || namespace_set_count(v->names) > NAMES_MAX;
+    return page_store_is_full_locked(v->pages) || namespace_set_count(v->names) > NAMES_MAX ||
+           namespace_set_bytes(v->names) > NAMES_BYTES_MAX;
+}
+
+static bool
+is_tight_locked(struct volume *v)
+{
+    return page_store_is_tight_locked(v->pages) || namespace_set_count(v->names) > NAMES_PRESS ||
+           namespace_set_bytes(v->names) > NAMES_BYTES_PRESS;
 }
 
 // Dirty pages that cannot leave memory, or a log that is full, are waited for here, before anything
@@ -250,7 +260,7 @@ log_and_apply_locked(
     for (unsigned i = 0; i < op->count; i++)
         volume_apply_locked(v, &op->changes[i], op->pieces, op->piece_count, payload, size);
     volume_take_note_locked(v, op->note, op->noted);
-    l->tight = page_store_is_tight_locked(v->pages) || namespace_set_count(v->names) > NAMES_PRESS;
+    l->tight = is_tight_locked(v);
     if (v->oldest_change_ms == 0)
         v->oldest_change_ms = clock_monotonic_ms();
 }

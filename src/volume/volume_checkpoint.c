@@ -26,6 +26,9 @@ freeze(void *argument, struct checkpoint_cut *cut_out)
         struct wal_numbers n;
         wal_numbers(v->wal, &n);
         page_store_freeze_locked(v->pages);
+#ifdef CKPTFS_DEBUG
+        namespace_set_check(v->names);
+#endif
         v->frozen_names = v->names;
         v->names = namespace_set_new();
         v->cut = (struct checkpoint_cut){

@@ -183,6 +183,9 @@ MUST_CHECK int view_xattr(
 // ---- volume_change.c: changing it --------------------------------------------------------------
 
 #define OPERATION_CHANGES_MAX 16u
+// Bytes of names, link targets and extended attributes that may have changed in memory, but for
+// what operations under way add.
+#define NAMES_BYTES_MAX (32u << 20)
 
 // What becomes of the entry of an object that is open or has no name.
 enum live_note {

@@ -366,6 +366,33 @@ check_names(const struct namespace_set *s)
     }
 }
 
+static size_t
+bytes_of_text(const struct slot *m, bool there)
+{
+    char text[24];
+    text_of(m->stamp, text);
+    return m->state != LAYER_ABSENT && there ? strlen(text) : 0;
+}
+
+static void
+check_names_bytes(const struct namespace_set *s)
+{
+    uint64_t bytes = 0;
+    for (uint64_t o = 0; o < OBJECTS; o++) {
+        const struct slot *m = &names_model.inodes[o];
+        bytes += bytes_of_text(m, m->state == LAYER_PUT && m->stamp % 2);
+        for (uint64_t k = 0; k < COOKIES; k++)
+            bytes += bytes_of_text(&names_model.dirents[o][k], true);
+        for (uint64_t k = 0; k < NAMES; k++) {
+            m = &names_model.xattrs[o][k];
+            bytes += m->state != LAYER_ABSENT ? strlen(xattr_names[k]) : 0;
+            bytes += bytes_of_text(m, m->state == LAYER_PUT && m->stamp % 5);
+        }
+    }
+    ck_assert_uint_eq(namespace_set_bytes(s), bytes);
+    namespace_set_check(s);
+}
+
 static void
 check_names_walk(const struct namespace_set *s)
 {
@@ -409,6 +436,7 @@ START_TEST(a_namespace_set_is_what_the_model_is)
             if (stamp % 20 == 1) {
                 check_names(s);
                 check_names_walk(s);
+                check_names_bytes(s);
             }
         }
         ck_assert(!namespace_set_is_empty(s));
@@ -438,6 +466,7 @@ START_TEST(a_change_may_point_into_the_set)
         namespace_set_apply(s, &c);
     }
     check_names(s);
+    check_names_bytes(s);
     namespace_set_free(s);
 }
 END_TEST
