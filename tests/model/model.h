@@ -51,6 +51,7 @@ enum kind {
     OP_FTRUNCATE, // slot size
     OP_TRUNCATE,  // path size
     OP_FALLOCATE, // slot mode offset length
+    OP_HOLES,     // slot offset count: every other page becomes a hole
     OP_COPY,      // slot slot offset offset length
     OP_CHMOD,     // path mode
     OP_CHOWN,     // path uid gid

@@ -430,6 +430,16 @@ do_mmap(struct side *side, const struct item *item, struct handle *h, struct res
 }
 
 static int64_t
+do_holes(const struct item *item, const struct handle *h)
+{
+    off_t at = place(h->fd, item->a[1]) & ~(int64_t)(PAGE - 1);
+    for (int64_t i = 0; i < item->a[2]; i++, at += 2 * PAGE)
+        if (fallocate(h->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, PAGE) < 0)
+            return -errno;
+    return item->a[2];
+}
+
+static int64_t
 do_copy(struct side *side, const struct item *item, struct handle *h)
 {
     struct handle *to = &side->handles[item->thread][item->a[1] % SLOTS];
@@ -520,6 +530,8 @@ do_handle(struct side *side, const struct item *item, struct handle *h, struct r
     case OP_FALLOCATE:
         return negative_errno(
             fallocate(h->fd, (int)item->a[1], place(h->fd, item->a[2]), item->a[3]));
+    case OP_HOLES:
+        return do_holes(item, h);
     case OP_COPY:
         return do_copy(side, item, h);
     case OP_FSYNC:
@@ -536,7 +548,8 @@ do_handle(struct side *side, const struct item *item, struct handle *h, struct r
 static bool
 changes_data(enum kind kind)
 {
-    return kind == OP_WRITE || kind == OP_PWRITEV || kind == OP_FALLOCATE || kind == OP_FTRUNCATE;
+    return kind == OP_WRITE || kind == OP_PWRITEV || kind == OP_FALLOCATE || kind == OP_HOLES ||
+           kind == OP_FTRUNCATE;
 }
 
 static int64_t
@@ -571,6 +584,7 @@ is_of_slot(enum kind kind)
     case OP_MMAP:
     case OP_FTRUNCATE:
     case OP_FALLOCATE:
+    case OP_HOLES:
     case OP_COPY:
     case OP_FSYNC:
     case OP_SEEKSCAN:

@@ -130,6 +130,8 @@ add_data(struct generator *g)
         add(g, (struct item){OP_FTRUNCATE, 0, {slot, offset}});
     else if (dice < 81)
         add(g, (struct item){OP_TRUNCATE, 0, {random_path(g), below(g, 70000)}});
+    else if (dice < 83 && !g->crash)
+        add(g, (struct item){OP_HOLES, 0, {slot, offset, 1 + below(g, 200)}});
     else if (dice < 93 || g->crash)
         add(g, (struct item){OP_FALLOCATE, 0, {slot, modes[below(g, 6)], offset, length}});
     else

@@ -32,6 +32,7 @@ static const struct {
     [OP_FTRUNCATE] = {"ftruncate", 2},
     [OP_TRUNCATE] = {"truncate", 2},
     [OP_FALLOCATE] = {"fallocate", 4},
+    [OP_HOLES] = {"holes", 3},
     [OP_COPY] = {"copy", 5},
     [OP_CHMOD] = {"chmod", 2},
     [OP_CHOWN] = {"chown", 3},

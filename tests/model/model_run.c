@@ -52,6 +52,7 @@ is_left_out(const struct run *run, const struct item *item)
     switch (item->kind) {
     case OP_MMAP:
     case OP_COPY:
+    case OP_HOLES:
     case OP_FLOOD:
     case OP_SWRITE:
     case OP_SREAD:

@@ -185,6 +185,25 @@ do_allocate(struct driver *d)
         o->size = end;
 }
 
+// Every other page becomes a hole.
+static void
+do_many_holes(struct driver *d)
+{
+    int i = pick(d, S_IFREG);
+    if (i < 0)
+        return;
+    struct model_object *o = object_at(d, i);
+    uint64_t first = random_offset(d, o) / PAGE_BYTES, count = 1 + below(d, 300);
+    for (uint64_t page = first; page < first + 2 * count; page += 2) {
+        uint64_t from = page * PAGE_BYTES, to = from + PAGE_BYTES;
+        ck_assert_int_eq(volume_allocate(d->w.v, o->id, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                             from, PAGE_BYTES),
+            0);
+        if (from < o->size)
+            model_zero(d->m, i, from, to < o->size ? to : o->size);
+    }
+}
+
 static void
 do_read(struct driver *d)
 {
@@ -422,8 +441,10 @@ do_xattr(struct driver *d)
         return;
     }
     int flags = below(d, 4) == 0 ? XATTR_CREATE : below(d, 4) == 0 ? XATTR_REPLACE : 0;
-    size_t n = below(d, sizeof(x->value));
-    random_bytes_of(d, n);
+    size_t n = below(d, 8) == 0 ? below(d, XATTR_VALUE_BYTES_MAX + 1) : below(d, sizeof(x->value));
+    random_bytes_of(d, sizeof(x->value));
+    for (size_t i = sizeof(x->value); i < n; i++)
+        d->bytes[i] = d->bytes[i % sizeof(x->value)];
     int expected = flags == XATTR_CREATE && x     ? -EEXIST
                    : flags == XATTR_REPLACE && !x ? -ENODATA
                                                   : 0;
@@ -434,7 +455,7 @@ do_xattr(struct driver *d)
         x = &o->xattrs[o->xattr_count++];
         snprintf(x->name, sizeof(x->name), "%s", name);
     }
-    memcpy(x->value, d->bytes, n);
+    memcpy(x->value, d->bytes, sizeof(x->value));
     x->length = n;
 }
 
@@ -510,8 +531,10 @@ do_anything(struct driver *d)
         do_read(d);
     else if (what < 580)
         do_truncate(d);
-    else if (what < 640)
+    else if (what < 635)
         do_allocate(d);
+    else if (what < 640)
+        do_many_holes(d);
     else if (what < 730)
         do_make(d);
     else if (what < 760)
