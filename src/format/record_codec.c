@@ -42,23 +42,15 @@ timestamp_is_valid(const struct timestamp *t)
 
 // ---- inodes -------------------------------------------------------------------------------------
 
+#define TYPE_BIT(type) (1u << ((type) >> 12))
+
 static bool
 mode_is_valid(uint32_t mode)
 {
-    if (mode & ~(uint32_t)(S_IFMT | 07777))
-        return false;
-    switch (mode & S_IFMT) {
-    case S_IFREG:
-    case S_IFDIR:
-    case S_IFLNK:
-    case S_IFIFO:
-    case S_IFSOCK:
-    case S_IFCHR:
-    case S_IFBLK:
-        return true;
-    default:
-        return false;
-    }
+    const unsigned types = TYPE_BIT(S_IFREG) | TYPE_BIT(S_IFDIR) | TYPE_BIT(S_IFLNK) |
+                           TYPE_BIT(S_IFIFO) | TYPE_BIT(S_IFSOCK) | TYPE_BIT(S_IFCHR) |
+                           TYPE_BIT(S_IFBLK);
+    return (mode & ~(uint32_t)(S_IFMT | 07777)) == 0 && (types & TYPE_BIT(mode & S_IFMT)) != 0;
 }
 
 void

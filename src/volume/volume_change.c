@@ -89,16 +89,6 @@ volume_apply_locked(struct volume *v, const struct change *change, struct page_p
     }
 }
 
-bool
-volume_is_loggable(
-    const struct change *change, uint32_t payload_length, uint32_t payload_page_offset)
-{
-    if (change->kind == CHANGE_WRITE)
-        return change->length == payload_length &&
-               change->offset % PAGE_BYTES == payload_page_offset;
-    return change->kind <= CHANGE_DISCARD;
-}
-
 // The size of the object that an operation's data changes are about, before them.
 static int
 size_before(struct view *view, const struct operation *op, uint64_t *size_out)
@@ -259,7 +249,8 @@ log_and_apply_locked(
         l->crcs[i] = op->pieces[i].crc;
     for (unsigned i = 0; i < op->count; i++)
         volume_apply_locked(v, &op->changes[i], op->pieces, op->piece_count, payload, size);
-    volume_take_note_locked(v, op->note, op->noted);
+    if (op->note != LIVE_AS_IT_IS)
+        volume_take_note_locked(v, op->note, op->noted);
     l->tight = is_tight_locked(v);
     if (v->oldest_change_ms == 0)
         v->oldest_change_ms = clock_monotonic_ms();

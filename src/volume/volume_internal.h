@@ -233,8 +233,15 @@ MUST_CHECK int volume_look(
 // Whether a change may stand in a record of the log whose payload (of a CHANGE_WRITE) has this
 // length and begins at this offset in a page. Replay refuses what this refuses, so nothing else is
 // logged.
-bool volume_is_loggable(
-    const struct change *change, uint32_t payload_length, uint32_t payload_page_offset);
+static inline bool
+volume_is_loggable(
+    const struct change *change, uint32_t payload_length, uint32_t payload_page_offset)
+{
+    if (change->kind == CHANGE_WRITE)
+        return change->length == payload_length &&
+               change->offset % PAGE_BYTES == payload_page_offset;
+    return change->kind <= CHANGE_DISCARD;
+}
 // Applies one logged change to the layers; `size` is the object's size before it (WRITE, DISCARD).
 void volume_apply_locked(struct volume *v, const struct change *change, struct page_piece *pieces,
     size_t piece_count, struct lsn payload, uint64_t size);
