@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "checkpoint/checkpoint_internal.h"
+#include "jobs/job_kinds.h"
 #include "platform/clock.h"
 #include "platform/crash_point.h"
 #include "platform/log.h"
@@ -74,7 +75,7 @@ begin_job(struct fold *f)
     lock_take(&c->lock);
     f->job.id = c->job.id; // an unfinished one is taken over
     lock_release(&c->lock);
-    f->job.kind = JOB_CREATE_CHECKPOINT;
+    job_set_kind(&f->job, JOB_CREATE_CHECKPOINT, NULL, NULL);
     f->job.state = JOB_IN_FLIGHT;
     f->job.checkpoint_id = f->job.token = random_uuid();
     f->job.generation = f->generation;

@@ -11,14 +11,14 @@ is_unfinished(const struct job_record *job)
     return job->state == JOB_PENDING || job->state == JOB_IN_FLIGHT;
 }
 
-// The unfinished job of this kind; 0 when there is none.
+// The unfinished job of this kind and key; 0 when there is none.
 static int
-load_pending(struct apply *a, enum job_kind kind, uint64_t *id_out)
+load_pending(struct apply *a, const struct job_record *job, uint64_t *id_out)
 {
     struct schema_key key;
     struct lmdb_value value;
     *id_out = 0;
-    schema_key_job_kind(&key, a->db.id, kind);
+    schema_key_pending_job(&key, a->db.id, job);
     int rc = lmdb_get(a->txn, TABLE_JOB_PENDING_INDEX, key.bytes, key.length, &value);
     if (rc < 0)
         return rc == -ENOENT ? 0 : rc;
@@ -28,10 +28,10 @@ load_pending(struct apply *a, enum job_kind kind, uint64_t *id_out)
 }
 
 static int
-set_pending(struct apply *a, enum job_kind kind, uint64_t id)
+set_pending(struct apply *a, const struct job_record *job, uint64_t id)
 {
     struct schema_key key;
-    schema_key_job_kind(&key, a->db.id, kind);
+    schema_key_pending_job(&key, a->db.id, job);
     buffer_clear(&a->value);
     schema_encode_u64(id, &a->value);
     return apply_put(a, TABLE_JOB_PENDING_INDEX, &key);
@@ -39,14 +39,14 @@ set_pending(struct apply *a, enum job_kind kind, uint64_t id)
 
 // Takes the job off the index if it is there.
 static int
-clear_pending(struct apply *a, enum job_kind kind, uint64_t id)
+clear_pending(struct apply *a, const struct job_record *job, uint64_t id)
 {
     uint64_t pending;
-    int rc = load_pending(a, kind, &pending);
+    int rc = load_pending(a, job, &pending);
     if (rc < 0 || pending != id)
         return rc;
     struct schema_key key;
-    schema_key_job_kind(&key, a->db.id, kind);
+    schema_key_pending_job(&key, a->db.id, job);
     return lmdb_delete(a->txn, TABLE_JOB_PENDING_INDEX, key.bytes, key.length);
 }
 
@@ -80,14 +80,14 @@ static int
 update_pending(struct apply *a, const struct job_record *job, uint64_t id)
 {
     if (!is_unfinished(job))
-        return clear_pending(a, job->kind, id);
+        return clear_pending(a, job, id);
     uint64_t pending;
-    int rc = load_pending(a, job->kind, &pending);
+    int rc = load_pending(a, job, &pending);
     if (rc < 0)
         return rc;
     if (pending != 0 && pending != id)
         return -EEXIST;
-    return pending == id ? 0 : set_pending(a, job->kind, id);
+    return pending == id ? 0 : set_pending(a, job, id);
 }
 
 int
@@ -99,8 +99,9 @@ apply_put_job(struct apply *a, struct job_record *job)
     if (rc < 0)
         return rc;
     rc = load_job(a, id, &old);
-    if (rc == 0 && old.kind != job->kind)
-        rc = clear_pending(a, old.kind, id);
+    if (rc == 0 && (old.kind != job->kind || old.key_length != job->key_length ||
+                       memcmp(old.key, job->key, job->key_length) != 0))
+        rc = clear_pending(a, &old, id);
     if (rc < 0 && rc != -ENOENT)
         return rc;
     rc = update_pending(a, job, id);
@@ -127,7 +128,7 @@ apply_remove_job(struct apply *a, uint64_t job_id)
     int rc = load_job(a, job_id, &old);
     if (rc < 0)
         return rc == -ENOENT ? 0 : rc;
-    rc = clear_pending(a, old.kind, job_id);
+    rc = clear_pending(a, &old, job_id);
     if (rc < 0)
         return rc;
     struct schema_key key;

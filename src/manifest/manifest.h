@@ -199,6 +199,9 @@ enum job_kind {
     JOB_TRUNCATE_APPEND_ONLY = 5,
 };
 
+#define JOB_KEY_BYTES_MAX     32u
+#define JOB_PAYLOAD_BYTES_MAX 65536u
+
 enum job_state { JOB_PENDING = 1, JOB_IN_FLIGHT = 2, JOB_COMPLETED = 3, JOB_FAILED = 4 };
 
 struct job_record {
@@ -216,6 +219,13 @@ struct job_record {
     bool retryable;
     char stage[24];
     char cause[160];
+    // Of the kind's own (jobs/job_kinds.h): what at most one unfinished job may have, and
+    // parameters with their version. `payload` of a job that was read lies in the map.
+    uint8_t key_length;
+    uint8_t key[JOB_KEY_BYTES_MAX];
+    uint16_t payload_version;
+    uint32_t payload_length;
+    const uint8_t *payload;
 };
 
 struct manifest_batch; // a list of ManifestOps for one db
@@ -279,8 +289,8 @@ void manifest_batch_fenced(struct manifest_batch *b, bool fenced);
 void manifest_batch_identity(
     struct manifest_batch *b, const struct uuid *volume, const struct uuid *name_key);
 // PutJob and UpdateJobState: inserts or replaces. With id 0 a new id is given and written back when
-// the batch has been submitted; at most one unfinished job per kind (`job_pending_index`): a second
-// one fails the batch with -EEXIST. `job` must stay valid until manifest_submit returns.
+// the batch has been submitted; at most one unfinished job per kind and key (`job_pending_index`):
+// a second one fails the batch with -EEXIST. `job` must stay valid until manifest_submit returns.
 void manifest_batch_put_job(struct manifest_batch *b, struct job_record *job);
 void manifest_batch_remove_job(struct manifest_batch *b, uint64_t job_id);
 

@@ -420,7 +420,7 @@ check_job(struct check *c, const struct table_walk *w)
         not_decodable(c, TABLE_JOB_QUEUE);
         return;
     }
-    schema_key_job_kind(&key, c->db, job.kind);
+    schema_key_pending_job(&key, c->db, &job);
     int rc = lmdb_get(
         manifest_reader_txn(c->reader), TABLE_JOB_PENDING_INDEX, key.bytes, key.length, &value);
     bool indexed =

@@ -112,11 +112,12 @@ schema_key_unpublished(
 }
 
 void
-schema_key_job_kind(struct schema_key *k, struct db_id db, enum job_kind kind)
+schema_key_pending_job(struct schema_key *k, struct db_id db, const struct job_record *job)
 {
     schema_key_db(k, db);
-    put_be32(k->bytes + DB_BYTES, (uint32_t)kind);
+    put_be32(k->bytes + DB_BYTES, (uint32_t)job->kind);
     k->length += 4;
+    key_append(k, job->key, job->key_length);
 }
 
 void
@@ -536,7 +537,8 @@ schema_decode_totals(const void *p, size_t n, struct db_totals *v)
 void
 schema_encode_job(const struct job_record *v, struct buffer *out)
 {
-    encode_version(out);
+    unsigned version = v->key_length > 0 || v->payload_version > 0 ? 2 : 1;
+    buffer_append_le16(out, (uint16_t)version);
     buffer_append_u8(out, (uint8_t)v->kind);
     buffer_append_u8(out, (uint8_t)v->state);
     buffer_append_u8(out, v->retryable);
@@ -552,13 +554,37 @@ schema_encode_job(const struct job_record *v, struct buffer *out)
     buffer_append_le32(out, (uint32_t)v->error);
     encode_text(v->stage, out);
     encode_text(v->cause, out);
+    if (version == 1)
+        return;
+    buffer_append_u8(out, v->key_length);
+    buffer_append(out, v->key, v->key_length);
+    buffer_append_le16(out, v->payload_version);
+    buffer_append_le32(out, v->payload_length);
+    buffer_append(out, v->payload, v->payload_length);
+}
+
+// What version 2 has behind version 1.
+static bool
+decode_job_payload(struct byte_reader *r, struct job_record *v)
+{
+    v->key_length = read_u8(r);
+    if (r->bad || v->key_length > sizeof(v->key))
+        return false;
+    read_copy(r, v->key, v->key_length);
+    v->payload_version = read_le16(r);
+    v->payload_length = read_le32(r);
+    if (r->bad || v->payload_length > JOB_PAYLOAD_BYTES_MAX)
+        return false;
+    v->payload = read_bytes(r, v->payload_length);
+    return !r->bad;
 }
 
 bool
 schema_decode_job(const void *p, size_t n, struct job_record *v)
 {
-    struct byte_reader r;
-    if (!decode_version(p, n, &r))
+    struct byte_reader r = byte_reader_over(p, n);
+    unsigned version = read_le16(&r);
+    if (r.bad || version < 1 || version > 2)
         return false;
     uint8_t kind = read_u8(&r);
     uint8_t state = read_u8(&r);
@@ -576,8 +602,13 @@ schema_decode_job(const void *p, size_t n, struct job_record *v)
     v->done = read_le64(&r);
     v->total = read_le64(&r);
     v->error = (int32_t)read_le32(&r);
+    v->key_length = 0;
+    v->payload_version = 0;
+    v->payload_length = 0;
+    v->payload = NULL;
     return decode_text(&r, v->stage, sizeof(v->stage)) &&
-           decode_text(&r, v->cause, sizeof(v->cause)) && is_finished(&r) && retryable <= 1 &&
+           decode_text(&r, v->cause, sizeof(v->cause)) &&
+           (version == 1 || decode_job_payload(&r, v)) && is_finished(&r) && retryable <= 1 &&
            kind >= JOB_CREATE_CHECKPOINT && kind <= JOB_TRUNCATE_APPEND_ONLY &&
            state >= JOB_PENDING && state <= JOB_FAILED;
 }

@@ -20,7 +20,7 @@
 //     unpublished_blobs     db, hash                 bytes        references but not in the store
 //     unpublished_index     db, kind, key            generation   newest that touched the key
 //     job_queue             db, job                  job
-//     job_pending_index     db, job kind             job          the unfinished one
+//     job_pending_index     db, job kind, its key    job          the unfinished one
 //     change_log            sequence                 ManifestChangeRecord
 //     runtime_state         what, db                 root id, next ids, totals
 //     remote_namespace      db, id                   where blobs of another volume lie
@@ -113,7 +113,8 @@ void schema_key_forgotten(struct schema_key *k, struct db_id db, const struct bl
 // `key` is a key of the kind's own table.
 void schema_key_unpublished(
     struct schema_key *k, enum unpublished_kind kind, const struct schema_key *key);
-void schema_key_job_kind(struct schema_key *k, struct db_id db, enum job_kind kind);
+// The kind, and the job's own key.
+void schema_key_pending_job(struct schema_key *k, struct db_id db, const struct job_record *job);
 void schema_key_sequence(struct schema_key *k, uint64_t sequence);
 void schema_key_runtime(struct schema_key *k, enum runtime_item item, struct db_id db);
 

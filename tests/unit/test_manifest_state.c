@@ -506,7 +506,7 @@ key_of(struct fixture *f, enum manifest_table table, struct schema_key *key)
         schema_key_unpublished_blob(key, f->db, &hash);
         break;
     case TABLE_JOB_PENDING_INDEX:
-        schema_key_job_kind(key, f->db, JOB_CREATE_CHECKPOINT);
+        schema_key_pending_job(key, f->db, &(struct job_record){.kind = JOB_CREATE_CHECKPOINT});
         break;
     default:
         ck_abort();

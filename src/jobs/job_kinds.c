@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "jobs/job_kinds.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+// ---- parameters that are one number -------------------------------------------------------------
+
+static void
+encode_generation(const void *parameters, struct buffer *out)
+{
+    buffer_append_le64(out, ((const struct job_generation *)parameters)->generation.v);
+}
+
+static bool
+decode_generation(unsigned version UNUSED, struct byte_reader *r, void *parameters_out)
+{
+    struct job_generation *p = parameters_out;
+    p->generation.v = read_le64(r);
+    return p->generation.v != 0;
+}
+
+static void
+encode_object(const void *parameters, struct buffer *out)
+{
+    buffer_append_le64(out, ((const struct job_object *)parameters)->object.v);
+}
+
+static bool
+decode_object(unsigned version UNUSED, struct byte_reader *r, void *parameters_out)
+{
+    struct job_object *p = parameters_out;
+    p->object.v = read_le64(r);
+    return p->object.v != 0;
+}
+
+// ---- the table ----------------------------------------------------------------------------------
+
+static const struct job_kind_entry kinds[] = {
+    {.kind = JOB_CREATE_CHECKPOINT, .name = "CreateCheckpoint"},
+    {.kind = JOB_VERIFY_MANIFEST, .name = "VerifyManifest"},
+    {JOB_DOWNLOAD_CHECKPOINT, "DownloadCheckpoint", 1, encode_generation, decode_generation,
+        encode_generation},
+    {JOB_PRUNE_CHECKPOINT, "PruneCheckpoint", 1, encode_generation, decode_generation,
+        encode_generation},
+    {JOB_TRUNCATE_APPEND_ONLY, "TruncateAppendOnly", 1, encode_object, decode_object,
+        encode_object},
+};
+
+const struct job_kind_entry *
+job_kind_find(enum job_kind kind)
+{
+    for (size_t i = 0; i < ARRAY_LENGTH(kinds); i++)
+        if (kinds[i].kind == kind)
+            return &kinds[i];
+    return NULL;
+}
+
+void
+job_set_kind(
+    struct job_record *job, enum job_kind kind, const void *parameters, struct buffer *payload)
+{
+    const struct job_kind_entry *entry = job_kind_find(kind);
+    assert(entry && (entry->payload_version > 0) == (parameters != NULL));
+    BUFFER_AUTO key = {0};
+    if (entry->key)
+        entry->key(parameters, &key);
+    assert(key.length <= JOB_KEY_BYTES_MAX);
+    job->kind = kind;
+    job->key_length = (uint8_t)key.length;
+    if (key.length > 0)
+        memcpy(job->key, key.data, key.length);
+    job->payload_version = (uint16_t)entry->payload_version;
+    job->payload = NULL;
+    job->payload_length = 0;
+    if (!parameters)
+        return;
+    buffer_clear(payload);
+    entry->encode(parameters, payload);
+    job->payload = payload->data;
+    job->payload_length = (uint32_t)payload->length;
+}
+
+int
+job_read_parameters(const struct job_record *job, void *parameters_out)
+{
+    const struct job_kind_entry *entry = job_kind_find(job->kind);
+    if (!entry || job->payload_version > entry->payload_version)
+        return -ENOTSUP;
+    if (entry->payload_version == 0)
+        return job->payload_length == 0 ? 0 : -EBADMSG;
+    struct byte_reader r = byte_reader_over(job->payload, job->payload_length);
+    bool good = job->payload_version > 0 && entry->decode(job->payload_version, &r, parameters_out);
+    return good && !r.bad && byte_reader_left(&r) == 0 ? 0 : -EBADMSG;
+}

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "unit.h"
+
+#include "jobs/job_kinds.h"
+#include "manifest/manifest_schema.h"
+#include "manifest_fixture.h"
+
+static int
+put(struct fixture *f, struct job_record *job)
+{
+    struct manifest_batch *b = manifest_batch_new(f->db);
+    manifest_batch_put_job(b, job);
+    return manifest_submit(f->manifest, b, NULL);
+}
+
+static struct job_record
+prune(uint64_t generation, struct buffer *payload)
+{
+    struct job_record job = {.state = JOB_PENDING};
+    struct job_generation g = {{generation}};
+    job_set_kind(&job, JOB_PRUNE_CHECKPOINT, &g, payload);
+    return job;
+}
+
+START_TEST(every_kind_has_a_name_and_is_found)
+{
+    for (int kind = JOB_CREATE_CHECKPOINT; kind <= JOB_TRUNCATE_APPEND_ONLY; kind++) {
+        const struct job_kind_entry *entry = job_kind_find((enum job_kind)kind);
+        ck_assert_ptr_nonnull(entry);
+        ck_assert_int_eq(entry->kind, kind);
+        ck_assert_uint_gt(strlen(entry->name), 0);
+        ck_assert((entry->payload_version > 0) == (entry->encode && entry->decode));
+    }
+    ck_assert_ptr_null(job_kind_find((enum job_kind)99));
+}
+END_TEST
+
+static int
+sum_generations(void *argument, const struct job_record *job)
+{
+    struct job_generation g;
+    ck_assert_int_eq(job_read_parameters(job, &g), 0);
+    *(uint64_t *)argument += g.generation.v;
+    return 0;
+}
+
+START_TEST(one_unfinished_job_for_each_key)
+{
+    struct fixture f = fixture_new(0);
+    BUFFER_AUTO a = {0};
+    BUFFER_AUTO b = {0};
+    BUFFER_AUTO c = {0};
+    struct job_record first = prune(7, &a);
+    struct job_record same = prune(7, &b);
+    struct job_record other = prune(8, &c);
+    ck_assert_int_eq(put(&f, &first), 0);
+    ck_assert_int_eq(put(&f, &same), -EEXIST);
+    ck_assert_int_eq(put(&f, &other), 0);
+    fixture_reopen(&f, 0);
+    uint64_t sum = 0;
+    struct manifest_reader *r = reader_of(&f);
+    ck_assert_int_eq(manifest_read_jobs(r, f.db, sum_generations, &sum), 0);
+    manifest_read_end(r);
+    ck_assert_uint_eq(sum, 15);
+    first.state = JOB_COMPLETED;
+    ck_assert_int_eq(put(&f, &first), 0);
+    ck_assert_int_eq(put(&f, &same), 0);
+    // Another key frees the place of the one before.
+    struct job_record moved = prune(9, &b);
+    moved.id = same.id;
+    ck_assert_int_eq(put(&f, &moved), 0);
+    struct job_record again = prune(7, &a);
+    ck_assert_int_eq(put(&f, &again), 0);
+    fixture_free(&f);
+}
+END_TEST
+
+START_TEST(parameters_of_later_programs_and_bad_ones_are_told_apart)
+{
+    BUFFER_AUTO payload = {0};
+    struct job_generation g;
+    struct job_record job = prune(7, &payload);
+    ck_assert_int_eq(job_read_parameters(&job, &g), 0);
+    job.payload_version = 2;
+    ck_assert_int_eq(job_read_parameters(&job, &g), -ENOTSUP);
+    job.payload_version = 1;
+    job.payload_length--;
+    ck_assert_int_eq(job_read_parameters(&job, &g), -EBADMSG);
+    job.payload_length += 1;
+    put_le64(payload.data, 0);
+    ck_assert_int_eq(job_read_parameters(&job, &g), -EBADMSG);
+    job.kind = (enum job_kind)99;
+    ck_assert_int_eq(job_read_parameters(&job, &g), -ENOTSUP);
+}
+END_TEST
+
+// What programs before wrote has neither key nor payload, and is written so still.
+START_TEST(a_job_without_parameters_is_of_version_1)
+{
+    BUFFER_AUTO value = {0};
+    BUFFER_AUTO payload = {0};
+    struct job_record back = {0};
+    struct job_record job = {.state = JOB_PENDING};
+    job_set_kind(&job, JOB_CREATE_CHECKPOINT, NULL, NULL);
+    schema_encode_job(&job, &value);
+    ck_assert_uint_eq(get_le16(value.data), 1);
+    ck_assert(schema_decode_job(value.data, value.length, &back));
+    ck_assert(back.key_length == 0 && back.payload_length == 0);
+    buffer_clear(&value);
+    job = prune(7, &payload);
+    schema_encode_job(&job, &value);
+    ck_assert_uint_eq(get_le16(value.data), 2);
+    ck_assert(schema_decode_job(value.data, value.length, &back));
+    ck_assert(back.key_length == 8 && back.payload_length == 8 && back.payload_version == 1);
+    for (size_t n = 0; n < value.length; n++)
+        ck_assert(!schema_decode_job(value.data, n, &back));
+}
+END_TEST
+
+int
+main(void)
+{
+    Suite *s = suite_create("jobs");
+#define ADD(test) unit_add(s, #test, test, 60)
+    ADD(every_kind_has_a_name_and_is_found);
+    ADD(one_unfinished_job_for_each_key);
+    ADD(parameters_of_later_programs_and_bad_ones_are_told_apart);
+    ADD(a_job_without_parameters_is_of_version_1);
+    return unit_run(s);
+}
