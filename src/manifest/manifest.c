@@ -171,7 +171,7 @@ load_root_in(struct manifest *m, struct lmdb_txn *txn)
         return adopt_sealed(m, txn);
     log_error("manifest.format", "the storage root has format %u, this program knows %u", format,
         MANIFEST_FORMAT_VERSION);
-    return -EBADMSG;
+    return format > MANIFEST_FORMAT_VERSION ? -ENOTSUP : -EBADMSG;
 }
 
 static int

@@ -30,8 +30,8 @@ struct manifest_options {
 };
 
 // Opens or creates the environment in `directory` (made if missing) and starts the writer thread.
-// -EBADMSG when it is not an LMDB file or the root's format is newer than this program; the cause
-// is logged. -ENOSPC, -EACCES, ... as they come. What of
+// -EBADMSG when it is not an LMDB file, -ENOTSUP when the root's format is newer than this program;
+// the cause is logged. -ENOSPC, -EACCES, ... as they come. What of
 // damage can be seen at this point stands in manifest/lmdb_file.h. A process must not have the same
 // directory open twice (LMDB's file locks would be dropped by the first close), nor use the
 // manifest after fork(2); the caller sees to that.

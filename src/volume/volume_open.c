@@ -355,6 +355,8 @@ open_manifest(struct volume *v, const char *directory, bool throwaway, struct bu
             : rc == -EBUSY
                 ? "; another process uses this storage root in the format of an older version: end "
                   "that process, then mount again"
+            : rc == -ENOTSUP
+                ? "; a newer version of ckptfs made it. Nothing was changed. Use that one"
                 : "");
     return rc;
 }
