@@ -29,7 +29,9 @@
 #include "fuse/workers.h"
 #include "platform/file.h"
 #include "platform/log.h"
+#include "platform/safe_path.h"
 #include "platform/thread.h"
+#include "store/remote_store.h"
 
 // How far the kernel reads ahead. Half of the largest request: a reader through a mapping makes the
 // kernel fetch as much for any page it touches.
@@ -323,6 +325,39 @@ serve(struct session *s, struct buffer *error)
     return 0;
 }
 
+// A daemon whose storage root or store lies in its own mount waits for itself.
+static int
+check_places(const struct options *options, const char *mountpoint, struct buffer *error)
+{
+    struct store_url url;
+    BUFFER_AUTO above = {0};
+    if (store_url_parse(options->config.source, &url) < 0)
+        return 0; // told when the volume is opened
+    const char *root = options->config.root;
+    path_directory(root, &above);
+    const char *above_root = access(root, F_OK) == 0 ? root : buffer_string(&above);
+    const struct {
+        const char *name;
+        const char *path;
+        const char *above; // from where a path leads down that may not exist yet
+    } places[] = {{"the mountpoint", mountpoint, mountpoint},
+        {"the storage root", root, above_root},
+        {"the store", url.is_s3 ? NULL : url.directory, url.directory}};
+    int rc = 0;
+    for (size_t i = 0; i < ARRAY_LENGTH(places) && rc == 0; i++) {
+        for (size_t j = 0; j < ARRAY_LENGTH(places) && rc == 0; j++) {
+            if (i == j || !places[i].path || !places[j].path ||
+                !safe_path_lies_in(places[i].above, places[j].path))
+                continue;
+            buffer_printf(error, "%s %s lies in %s %s; give directories of their own",
+                places[i].name, places[i].path, places[j].name, places[j].path);
+            rc = -EINVAL;
+        }
+    }
+    store_url_free(&url);
+    return rc;
+}
+
 static int
 host_sync_kernel(void *argument)
 {
@@ -374,6 +409,8 @@ session_run(const struct options *options, struct startup *startup)
         .read_deadline_ms = options->config.read_deadline_ms};
     int rc = mount_open(&s.mount, options->mountpoint, &error);
     kernel_cache_init(&s.kernel_cache, &s.mount);
+    if (rc == 0)
+        rc = check_places(options, s.mount.path, &error);
     if (rc == 0)
         rc = open_volume(&s, &error);
     if (rc == 0) {

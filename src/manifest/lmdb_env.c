@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 
 #include "manifest/lmdb_file.h"
 #include "manifest/lmdb_seal.h"
@@ -257,6 +258,13 @@ lmdb_env_open(const char *directory, const struct lmdb_options *options, struct 
     *env_out = NULL;
     assert(options->table_count <= LMDB_TABLES_MAX);
     CLEANUP(memory_free_auto) char *path = memory_printf("%s/data.mdb", directory);
+    CLEANUP(memory_free_auto) char *lock = memory_printf("%s/lock.mdb", directory);
+    struct stat st;
+    // LMDB would follow a link.
+    if (lstat(lock, &st) == 0 && !S_ISREG(st.st_mode)) {
+        log_error("manifest.open_failed", "%s is not a regular file", lock);
+        return -EBADMSG;
+    }
     int rc = lmdb_file_check(path);
     if (rc < 0 && rc != -ENOENT)
         return rc;

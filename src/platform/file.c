@@ -15,7 +15,7 @@
 static int
 system_open(const char *path, int flags, mode_t mode)
 {
-    int fd = open(path, flags | O_CLOEXEC, mode);
+    int fd = open(path, flags | O_CLOEXEC | O_NOFOLLOW, mode);
     return fd < 0 ? -errno : fd;
 }
 
@@ -294,7 +294,7 @@ path_make_directory(const char *path, mode_t mode)
     if (errno != EEXIST)
         return -errno;
     struct stat st;
-    if (stat(path, &st) < 0)
+    if (lstat(path, &st) < 0)
         return -errno;
     return S_ISDIR(st.st_mode) ? 0 : -ENOTDIR;
 }
@@ -349,9 +349,9 @@ int
 file_read_whole(const char *path, size_t limit, struct buffer *out)
 {
     buffer_clear(out);
-    CLEANUP(file_close_auto) int fd = file_open(&file_ops_system, path, O_RDONLY, 0);
+    CLEANUP(file_close_auto) int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
-        return fd;
+        return -errno;
     for (uint64_t offset = 0;;) {
         uint8_t *p = buffer_reserve(out, 4096);
         ssize_t got = read(fd, p, 4096);

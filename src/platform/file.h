@@ -32,7 +32,8 @@ struct file_ops {
     int (*link)(const char *from, const char *to);
 };
 
-// The system's own. `pwritev` with `durable` is pwritev2(RWF_DSYNC).
+// The system's own. `open` follows no symbolic link in the last component. `pwritev` with `durable`
+// is pwritev2(RWF_DSYNC).
 extern const struct file_ops file_ops_system;
 
 // Opens with O_CLOEXEC; returns the descriptor.
@@ -76,13 +77,15 @@ MUST_CHECK int file_wait_written(const struct file_ops *ops, int fd, uint64_t of
 MUST_CHECK int file_sync_directory(const struct file_ops *ops, const char *path);
 // The directory part of `path` ("." when there is none), in `out`.
 void path_directory(const char *path, struct buffer *out);
-// One directory: 1 when it was made, its name not durable yet; 0 when it exists.
+// One directory: 1 when it was made, its name not durable yet; 0 when it exists. A symbolic link is
+// -ENOTDIR, wherever it leads.
 MUST_CHECK int path_make_directory(const char *path, mode_t mode);
-// mkdir -p; existing directories are fine. New directories are made durable in their parents.
+// mkdir -p; existing directories are fine, symbolic links are not (-ENOTDIR). New directories are
+// made durable in their parents.
 MUST_CHECK int path_make_directories(const char *path, mode_t mode);
 // rm -rf; a missing path is fine. Does not follow symbolic links.
 MUST_CHECK int path_remove_tree(const char *path);
-// Whole small file into `out` (cleared first); -EFBIG above `limit`.
+// Whole small file into `out` (cleared first); -EFBIG above `limit`. Follows links.
 MUST_CHECK int file_read_whole(const char *path, size_t limit, struct buffer *out);
 // Writes a file so that after a crash there is the old one or the new one: a temporary name, fsync,
 // rename, fsync of the directory.

@@ -97,6 +97,12 @@ file_store_append_path(struct buffer *out, const struct file_store *fs, const ch
     buffer_string(out);
 }
 
+int
+file_store_enter(const struct file_store *fs, const char *path, struct safe_place *place_out)
+{
+    return safe_place_enter(fs->directory, path + strlen(fs->directory) + 1, place_out);
+}
+
 // ---- errors -------------------------------------------------------------------------------------
 
 static bool
@@ -170,13 +176,21 @@ directory_set_known(struct file_store *fs, const char *path, bool known)
     lock_release(&fs->lock);
 }
 
+// Makes the names of the directory that holds a place durable.
+static int
+sync_place(const struct file_store *fs, const struct safe_place *place)
+{
+    char path[40];
+    snprintf(path, sizeof(path), "/proc/self/fd/%d/.", place->parent);
+    return file_sync_directory(fs->ops, path);
+}
+
 // Makes the directories of an object and their names durable. That a directory exists does not
 // prove that its name is on disk: another process may have made it a moment ago.
 static int
 make_parents(struct file_store *fs, const char *path)
 {
     BUFFER_AUTO directory = {0};
-    BUFFER_AUTO above = {0};
     for (const char *slash = strchr(path + strlen(fs->directory) + 1, '/'); slash;
          slash = strchr(slash + 1, '/')) {
         buffer_clear(&directory);
@@ -184,11 +198,14 @@ make_parents(struct file_store *fs, const char *path)
         const char *name = buffer_string(&directory);
         if (directory_is_known(fs, name))
             continue;
-        int rc = path_make_directory(name, DIRECTORY_MODE);
+        struct safe_place place;
+        int rc = file_store_enter(fs, name, &place);
         if (rc < 0)
             return rc;
-        path_directory(name, &above);
-        rc = file_sync_directory(fs->ops, buffer_string(&above));
+        rc = path_make_directory(place.path, DIRECTORY_MODE);
+        if (rc >= 0)
+            rc = sync_place(fs, &place);
+        safe_place_leave(&place);
         if (rc < 0)
             return rc;
         directory_set_known(fs, name, true);
@@ -219,30 +236,39 @@ remake_parents(struct file_store *fs, const char *path)
 static int
 sync_parent(struct file_store *fs, const char *path)
 {
-    BUFFER_AUTO directory = {0};
-    path_directory(path, &directory);
-    return file_sync_directory(fs->ops, buffer_string(&directory));
+    struct safe_place place;
+    int rc = file_store_enter(fs, path, &place);
+    if (rc == 0)
+        rc = sync_place(fs, &place);
+    safe_place_leave(&place);
+    return rc;
 }
 
 // ---- put ----------------------------------------------------------------------------------------
 
+// In a directory that is not durable: what lies in it is of no worth after a crash. The caller
+// leaves `place_out` in every case.
 static int
-open_temporary(struct file_store *fs, struct buffer *path_out)
+open_temporary(struct file_store *fs, struct safe_place *place_out)
 {
     char id[37];
+    char relative[64];
     struct uuid uuid = random_uuid();
     uuid_to_string(&uuid, id);
-    buffer_printf(path_out, "%s/" TEMPORARY_DIRECTORY "/%s", fs->directory, id);
-    const char *path = buffer_string(path_out);
-    int fd = file_open(fs->ops, path, O_WRONLY | O_CREAT | O_EXCL, OBJECT_MODE);
-    if (fd != -ENOENT || directory_is_missing(fs))
-        return fd;
-    BUFFER_AUTO directory = {0};
-    path_directory(path, &directory);
-    int rc = path_make_directories(buffer_string(&directory), DIRECTORY_MODE);
+    snprintf(relative, sizeof(relative), TEMPORARY_DIRECTORY "/%s", id);
+    int rc = safe_place_enter(fs->directory, relative, place_out);
+    if (rc == -ENOENT && !directory_is_missing(fs)) {
+        struct safe_place directory;
+        rc = safe_place_enter(fs->directory, TEMPORARY_DIRECTORY, &directory);
+        if (rc == 0)
+            rc = path_make_directory(directory.path, DIRECTORY_MODE);
+        safe_place_leave(&directory);
+        if (rc >= 0)
+            rc = safe_place_enter(fs->directory, relative, place_out);
+    }
     if (rc < 0)
         return rc;
-    return file_open(fs->ops, path, O_WRONLY | O_CREAT | O_EXCL, OBJECT_MODE);
+    return file_open(fs->ops, place_out->path, O_WRONLY | O_CREAT | O_EXCL, OBJECT_MODE);
 }
 
 // Copies the source to `fd` and makes it durable; the bytes must be those that were meant.
@@ -281,17 +307,28 @@ write_source(struct file_store *fs, int fd, const char *key, const struct remote
     return rc < 0 ? file_store_fail(fs, rc, "put", key) : 0;
 }
 
+static int
+stat_object(const struct file_store *fs, const char *path, struct stat *st_out)
+{
+    struct safe_place place;
+    int rc = file_store_enter(fs, path, &place);
+    if (rc == 0 && lstat(place.path, st_out) < 0)
+        rc = -errno;
+    safe_place_leave(&place);
+    return rc;
+}
+
 static bool
-is_object(const char *path)
+is_object(const struct file_store *fs, const char *path)
 {
     struct stat st;
-    return lstat(path, &st) == 0 && S_ISREG(st.st_mode);
+    return stat_object(fs, path, &st) == 0 && S_ISREG(st.st_mode);
 }
 
 static int
 answer_exists(struct file_store *fs, const char *key, const char *path)
 {
-    if (!is_object(path))
+    if (!is_object(fs, path))
         return store_fail(-EIO,
             "put %s in %s: other objects' keys begin with this one and a slash; "
             "a file store cannot hold both",
@@ -304,6 +341,18 @@ answer_exists(struct file_store *fs, const char *key, const char *path)
 }
 
 static int
+give_name(struct file_store *fs, const char *temporary, const char *path, enum remote_put_mode mode)
+{
+    struct safe_place place;
+    int rc = file_store_enter(fs, path, &place);
+    if (rc == 0)
+        rc = mode == REMOTE_PUT_CREATE ? fs->ops->link(temporary, place.path)
+                                       : fs->ops->rename(temporary, place.path);
+    safe_place_leave(&place);
+    return rc;
+}
+
+static int
 put_in_place(struct file_store *fs, const char *key, const char *temporary, const char *path,
     enum remote_put_mode mode)
 {
@@ -312,13 +361,11 @@ put_in_place(struct file_store *fs, const char *key, const char *temporary, cons
         rc = remake_parents(fs, path);
     if (rc < 0)
         return file_store_fail(fs, rc, "put", key);
-    int (*place)(const char *, const char *) =
-        mode == REMOTE_PUT_CREATE ? fs->ops->link : fs->ops->rename;
-    rc = place(temporary, path);
+    rc = give_name(fs, temporary, path, mode);
     if (rc == -ENOENT) {
         rc = remake_parents(fs, path);
         if (rc == 0)
-            rc = place(temporary, path);
+            rc = give_name(fs, temporary, path, mode);
     }
     if (rc == -EEXIST || rc == -EISDIR || rc == -ENOTEMPTY)
         return answer_exists(fs, key, path);
@@ -339,21 +386,24 @@ file_store_put(struct remote_store *s, const char *key, const struct remote_sour
     struct file_store *fs = file_store_of(s);
     STORE_COUNT(s, put_requests, 1);
     BUFFER_AUTO path = {0};
-    BUFFER_AUTO temporary = {0};
+    struct safe_place temporary;
     file_store_append_path(&path, fs, key);
     const char *name = buffer_string(&path);
     // Saves the copy; link() decides.
-    if (mode == REMOTE_PUT_CREATE && is_object(name))
+    if (mode == REMOTE_PUT_CREATE && is_object(fs, name))
         return store_count_result(s, answer_exists(fs, key, name));
     int fd = open_temporary(fs, &temporary);
-    if (fd < 0)
+    if (fd < 0) {
+        safe_place_leave(&temporary);
         return store_count_result(s, file_store_fail(fs, fd, "put", key));
+    }
     int rc = write_source(fs, fd, key, source, call);
     file_close(fd);
     if (rc == 0)
-        rc = put_in_place(fs, key, buffer_string(&temporary), name, mode);
+        rc = put_in_place(fs, key, temporary.path, name, mode);
     if (rc < 0 || mode == REMOTE_PUT_CREATE)
-        (void)fs->ops->unlink(buffer_string(&temporary));
+        (void)fs->ops->unlink(temporary.path);
+    safe_place_leave(&temporary);
     return store_count_result(s, rc);
 }
 
@@ -363,9 +413,12 @@ static int
 read_object(struct file_store *fs, const char *key, const char *path, uint64_t offset,
     uint64_t length, struct buffer *out, const struct remote_call *call)
 {
-    CLEANUP(file_close_auto) int fd = file_open(fs->ops, path, O_RDONLY | O_NOFOLLOW, 0);
+    struct safe_place place;
     struct stat st;
-    int rc = fd;
+    int rc = file_store_enter(fs, path, &place);
+    CLEANUP(file_close_auto) int fd = rc < 0 ? rc : file_open(fs->ops, place.path, O_RDONLY, 0);
+    safe_place_leave(&place);
+    rc = fd;
     if (fd >= 0)
         rc = fstat(fd, &st) < 0 ? -errno : S_ISREG(st.st_mode) ? 0 : -ENOENT;
     if (rc == -ENOTDIR || rc == -ELOOP)
@@ -417,7 +470,7 @@ file_store_head(struct remote_store *s, const char *key, struct remote_head *hea
     BUFFER_AUTO path = {0};
     file_store_append_path(&path, fs, key);
     struct stat st;
-    int rc = lstat(buffer_string(&path), &st) < 0 ? -errno : 0;
+    int rc = stat_object(fs, buffer_string(&path), &st);
     if (rc == -ENOTDIR || (rc == 0 && !S_ISREG(st.st_mode)))
         rc = -ENOENT;
     if (rc < 0)
@@ -431,18 +484,22 @@ file_store_head(struct remote_store *s, const char *key, struct remote_head *hea
 static int
 delete_one(struct file_store *fs, const char *path)
 {
-    int rc = fs->ops->unlink(path);
+    struct safe_place place;
+    int rc = file_store_enter(fs, path, &place);
+    if (rc == 0)
+        rc = fs->ops->unlink(place.path);
+    safe_place_leave(&place);
     bool absent = rc == -ENOTDIR || rc == -EISDIR || (rc == -ENOENT && !directory_is_missing(fs));
     return absent ? 0 : rc;
 }
 
-// Makes the deletions in a directory durable; a directory that does not exist had none.
+// Makes the deletions beside `path` durable; a directory that does not exist had none.
 static int
-sync_deletions(struct file_store *fs, struct buffer *directory)
+sync_deletions(struct file_store *fs, struct buffer *path)
 {
-    if (directory->length == 0)
+    if (path->length == 0)
         return 0;
-    int rc = file_sync_directory(fs->ops, buffer_string(directory));
+    int rc = sync_parent(fs, buffer_string(path));
     return rc == -ENOENT || rc == -ENOTDIR ? 0 : rc;
 }
 
@@ -454,7 +511,8 @@ file_store_delete(
     STORE_COUNT(s, delete_requests, 1);
     BUFFER_AUTO path = {0};
     BUFFER_AUTO directory = {0};
-    BUFFER_AUTO last = {0}; // where deletions are not durable yet
+    BUFFER_AUTO last = {0};      // where deletions are not durable yet
+    BUFFER_AUTO last_path = {0}; // of one of them
     int rc = 0;
     for (size_t i = 0; rc == 0 && i < count; i++) {
         rc = store_check_call(call, "delete", keys[i]);
@@ -464,15 +522,17 @@ file_store_delete(
         file_store_append_path(&path, fs, keys[i]);
         path_directory(buffer_string(&path), &directory);
         if (strcmp(buffer_string(&last), buffer_string(&directory)) != 0) {
-            rc = sync_deletions(fs, &last);
+            rc = sync_deletions(fs, &last_path);
             buffer_clear(&last);
             buffer_append(&last, directory.data, directory.length);
+            buffer_clear(&last_path);
+            buffer_append(&last_path, path.data, path.length);
         }
         if (rc == 0)
             rc = delete_one(fs, buffer_string(&path));
     }
     if (rc == 0)
-        rc = sync_deletions(fs, &last);
+        rc = sync_deletions(fs, &last_path);
     if (rc < 0)
         rc = file_store_fail(fs, rc, "delete", count == 1 ? keys[0] : "objects");
     return store_count_result(s, rc);
@@ -509,23 +569,26 @@ static const struct remote_store_ops file_store_ops = {
 static void
 sweep_temporaries(const struct file_store *fs)
 {
-    BUFFER_AUTO path = {0};
-    buffer_printf(&path, "%s/" TEMPORARY_DIRECTORY, fs->directory);
-    size_t length = path.length;
-    DIR *d = opendir(buffer_string(&path));
-    if (!d)
+    struct safe_place place;
+    if (safe_place_enter(fs->directory, TEMPORARY_DIRECTORY "/.", &place) < 0)
         return;
+    BUFFER_AUTO path = {0};
+    DIR *d = opendir(place.path);
+    buffer_append_string(&path, place.path);
+    size_t length = path.length - 1; // without the dot
     uint64_t now = clock_wall_ms();
-    for (struct dirent *e; (e = readdir(d));) {
+    for (struct dirent *e; d && (e = readdir(d));) {
         struct stat st;
         path.length = length;
-        buffer_printf(&path, "/%s", e->d_name);
+        buffer_append_string(&path, e->d_name);
         if (lstat(buffer_string(&path), &st) < 0 || !S_ISREG(st.st_mode))
             continue;
         if ((uint64_t)st.st_mtim.tv_sec * 1000 + TEMPORARY_MAX_AGE_MS < now)
             (void)fs->ops->unlink(buffer_string(&path));
     }
-    closedir(d);
+    if (d)
+        closedir(d);
+    safe_place_leave(&place);
 }
 
 int
@@ -533,14 +596,10 @@ file_store_open(
     const char *directory, bool create, const struct file_ops *ops, struct remote_store **store_out)
 {
     *store_out = NULL;
-    if (create) {
-        int rc = path_make_directories(directory, DIRECTORY_MODE);
-        if (rc < 0)
-            return store_fail(rc == -EACCES || rc == -EPERM || rc == -EROFS ? -EACCES
-                              : rc == -ENOSPC || rc == -EDQUOT              ? -ENOSPC
-                                                                            : -EIO,
-                "cannot make the store's directory %s: %s", directory, strerror(-rc));
-    }
+    int rc = create ? path_make_directories(directory, DIRECTORY_MODE) : 0;
+    if (rc < 0)
+        return store_fail(
+            -EIO, "cannot make the store's directory %s: %s", directory, strerror(-rc));
     struct file_store *fs = memory_alloc_zero(sizeof(*fs));
     fs->base.ops = &file_store_ops;
     fs->directory = memory_string(directory);

@@ -10,6 +10,7 @@
 
 #include "platform/file.h"
 #include "platform/lock.h"
+#include "platform/safe_path.h"
 #include "store/remote_store.h"
 
 #define FILE_STORE_KNOWN_DIRECTORIES 1024
@@ -27,6 +28,10 @@ struct file_store {
 
 // Appends the path of a key.
 void file_store_append_path(struct buffer *out, const struct file_store *fs, const char *key);
+// The place of such a path. Whoever owns the store's directory may plant links in it: they are not
+// followed.
+MUST_CHECK int file_store_enter(
+    const struct file_store *fs, const char *path, struct safe_place *place_out);
 // Appends one component of a key as a file's name.
 void file_store_append_component(struct buffer *out, const char *component, size_t length);
 // Appends the component that a file's name stands for; false when it stands for none.

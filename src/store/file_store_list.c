@@ -134,9 +134,14 @@ walk_directory(struct walk *w)
         return rc;
     BUFFER_AUTO path = {0};
     file_store_append_path(&path, w->fs, buffer_string(&w->key));
-    DIR *d = opendir(buffer_string(&path));
+    struct safe_place place;
+    buffer_append_string(&path, "/.");
+    int error = file_store_enter(w->fs, buffer_string(&path), &place);
+    DIR *d = error == 0 ? opendir(place.path) : NULL;
+    if (error == 0 && !d)
+        error = -errno;
+    safe_place_leave(&place);
     if (!d) {
-        int error = -errno;
         if (error == -ENOENT && w->key.length > 0)
             return 0; // removed meanwhile
         return file_store_fail(w->fs, error, "list", w->prefix);

@@ -72,7 +72,7 @@ open_store(struct volume *v, struct buffer *error)
         .virtual_host = v->config.virtual_host,
         .connections = (unsigned)v->config.upload_threads + 8,
     };
-    rc = remote_store_open(&v->url, &options, v->config.create, &v->remote);
+    rc = remote_store_open(&v->url, &options, false, &v->remote);
     if (rc < 0)
         volume_error(error, "cannot open %s: %s; %s", v->config.source,
             remote_store_error()[0] ? remote_store_error() : strerror(-rc),

@@ -25,6 +25,7 @@
 #include "platform/log.h"
 #include "platform/memory.h"
 #include "platform/random.h"
+#include "platform/safe_path.h"
 #include "volume/volume_internal.h"
 
 // How long a mount waits for a predecessor that is on its way out.
@@ -132,21 +133,71 @@ volume_mark_closing(struct volume *v, uint64_t done_bytes, uint64_t total_bytes)
         write_lock_text(v, state);
 }
 
+// Makes the storage root when only its last component is missing, and makes sure that nobody else
+// works in it. `v->config.root` has no links afterwards.
+static int
+open_root(struct volume *v, struct buffer *error)
+{
+    static const char *const names[] = {
+        "manifest", "tenants", "hot_cache", "checkpoint_scratch", "views"};
+    BUFFER_AUTO why = {0};
+    int rc = path_make_directory(v->config.root, 0700);
+    if (rc < 0 && rc != -ENOTDIR) {
+        volume_error(error, "cannot make the storage root %s: %s%s", v->config.root, strerror(-rc),
+            rc == -ENOENT
+                ? "; the directory above it is missing: make it, or mount the disk that holds it"
+                : "; give a directory of yours with -o root=");
+        return rc;
+    }
+    char *resolved = safe_path_resolve(v->config.root, &why);
+    for (size_t i = 0; resolved && i < ARRAY_LENGTH(names) && why.length == 0; i++) {
+        CLEANUP(memory_free_auto) char *path = memory_printf("%s/%s", resolved, names[i]);
+        (void)safe_path_is_private(path, &why);
+    }
+    if (why.length > 0) {
+        volume_error(
+            error, "cannot use the storage root %s: %s", v->config.root, buffer_string(&why));
+        free(resolved);
+        return -EPERM;
+    }
+    free(v->config.root);
+    v->config.root = resolved;
+    return 0;
+}
+
+// One of the directories that belong to a volume, which may not exist yet.
+static int
+check_private(const char *path, struct buffer *error)
+{
+    BUFFER_AUTO why = {0};
+    if (safe_path_is_private(path, &why))
+        return 0;
+    volume_error(error, "cannot use the storage root: %s", buffer_string(&why));
+    return -EPERM;
+}
+
 static int
 take_db_lock(struct volume *v, struct buffer *error)
 {
     CLEANUP(memory_free_auto)
+    char *tenant = memory_printf("%s/tenants/%s", v->config.root, v->url.tenant);
+    CLEANUP(memory_free_auto)
     char *directory =
         volume_tenant_directory(v->config.root, v->url.tenant, v->place_name, v->url.volume_number);
     CLEANUP(memory_free_auto) char *path = memory_printf("%s/lock", directory);
-    int rc = path_make_directories(directory, 0700);
+    int rc = check_private(tenant, error);
+    if (rc == 0)
+        rc = check_private(directory, error);
+    if (rc < 0)
+        return rc;
+    rc = path_make_directories(directory, 0700);
     if (rc < 0) {
         volume_error(error,
             "cannot make %s: %s; give a directory of yours with -o root=", directory,
             strerror(-rc));
         return rc;
     }
-    v->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    v->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (v->lock_fd < 0) {
         rc = -errno;
         volume_error(error, "cannot open %s: %s", path, strerror(-rc));
@@ -184,7 +235,16 @@ take_db_lock(struct volume *v, struct buffer *error)
 int
 volume_open_layers(struct volume *v, struct buffer *error)
 {
-    int rc = local_store_open(&file_ops_system, v->root, v->db, &v->local);
+    CLEANUP(memory_free_auto)
+    char *hot_cache = memory_printf("%s/hot_cache/%u", v->root, v->db.v);
+    CLEANUP(memory_free_auto)
+    char *scratch = memory_printf("%s/checkpoint_scratch/%u", v->root, v->db.v);
+    int rc = check_private(hot_cache, error);
+    if (rc == 0)
+        rc = check_private(scratch, error);
+    if (rc < 0)
+        return rc;
+    rc = local_store_open(&file_ops_system, v->root, v->db, &v->local);
     if (rc < 0) {
         volume_error(error, "cannot open the local store in %s: %s", v->root, strerror(-rc));
         return rc;
@@ -269,7 +329,14 @@ static int
 open_wal(struct volume *v, const struct db_record *db, struct buffer *error)
 {
     CLEANUP(memory_free_auto) char *directory = wal_directory(v);
-    int rc = path_make_directories(directory, 0700);
+    CLEANUP(memory_free_auto)
+    char *above = memory_printf("%s/tenants/%s/%u", v->config.root, v->url.tenant, v->db.v);
+    int rc = check_private(above, error);
+    if (rc == 0)
+        rc = check_private(directory, error);
+    if (rc < 0)
+        return rc;
+    rc = path_make_directories(directory, 0700);
     struct wal_options options = {
         .ops = &file_ops_system,
         .directory = directory,
@@ -639,8 +706,10 @@ make_root_directory(struct volume *v)
 int
 volume_open_local(struct volume *v, struct buffer *error)
 {
+    int rc = open_root(v, error);
     v->root = memory_string(v->config.root);
-    int rc = take_db_lock(v, error);
+    if (rc == 0)
+        rc = take_db_lock(v, error);
     CLEANUP(memory_free_auto) char *directory = memory_printf("%s/manifest", v->root);
     if (rc == 0)
         rc = open_manifest(v, directory, false, error);
@@ -686,7 +755,7 @@ sweep_views(const char *views)
             continue;
         CLEANUP(memory_free_auto) char *path = memory_printf("%s/%s", views, e->d_name);
         CLEANUP(memory_free_auto) char *lock = memory_printf("%s/lock", path);
-        CLEANUP(file_close_auto) int fd = open(lock, O_RDWR | O_CLOEXEC);
+        CLEANUP(file_close_auto) int fd = open(lock, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
         if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && path_remove_tree(path) < 0)
             log_warning("scratch.failed", "cannot remove %s", path);
     }
@@ -697,8 +766,11 @@ sweep_views(const char *views)
 static int
 make_view_root(struct volume *v, struct buffer *error)
 {
+    int rc = open_root(v, error);
+    if (rc < 0)
+        return rc;
     CLEANUP(memory_free_auto) char *views = memory_printf("%s/views", v->config.root);
-    int rc = path_make_directories(views, 0700);
+    rc = path_make_directories(views, 0700);
     if (rc == 0) {
         sweep_views(views);
         v->root = memory_printf(
@@ -710,7 +782,7 @@ make_view_root(struct volume *v, struct buffer *error)
         return rc;
     }
     CLEANUP(memory_free_auto) char *lock = memory_printf("%s/lock", v->root);
-    v->lock_fd = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    v->lock_fd = open(lock, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (v->lock_fd < 0 || flock(v->lock_fd, LOCK_EX | LOCK_NB) < 0) {
         rc = -errno;
         volume_error(error, "cannot lock %s: %s", lock, strerror(-rc));

@@ -12,6 +12,7 @@
 
 #include "platform/file.h"
 #include "platform/memory.h"
+#include "platform/safe_path.h"
 #include "volume/volume_internal.h"
 
 bool
@@ -95,8 +96,13 @@ volume_root_list(const char *root, volume_root_visit *visit, void *argument, str
     CLEANUP(memory_free_auto) char *file = memory_printf("%s/data.mdb", directory);
     struct manifest_options options = {0};
     struct manifest *m = NULL;
-    // Opening would make what is not there.
+    BUFFER_AUTO why = {0};
+    // Opening would make what is not there, and write.
     int rc = access(file, R_OK | W_OK) < 0 ? -errno : 0;
+    if (rc == 0 && !(safe_path_is_private(root, &why) && safe_path_is_private(directory, &why))) {
+        volume_error(error, "cannot use the storage root: %s", buffer_string(&why));
+        return -EPERM;
+    }
     if (rc == -ENOENT) {
         volume_error(error, "%s is not a storage root: it has no manifest", root);
         return rc;

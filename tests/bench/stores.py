@@ -23,7 +23,9 @@ class FileStore:
         shutil.rmtree(self.work, ignore_errors=True)
 
     def source(self, name):
-        return f"file://{self.work}/{name}/tenant"
+        folder = os.path.join(self.work, name)
+        os.makedirs(folder, exist_ok=True)
+        return f"file://{folder}/tenant"
 
     def options(self):
         return []

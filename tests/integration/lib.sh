@@ -327,6 +327,7 @@ volume_new() { # NAME STORE [OPTIONS for every mount]
     case $store in
         file)
             V_DIRECTORY[$name]=$WORK/$name.store
+            mkdir -p "${V_DIRECTORY[$name]}"
             V_SOURCE[$name]=file://$WORK/$name.store/tenant
             ;;
         s3)

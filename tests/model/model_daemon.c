@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -64,6 +65,10 @@ daemon_init(struct daemon *d, const char *work, const char *options)
     snprintf(d->root, sizeof(d->root), "%s/root", work);
     snprintf(d->log, sizeof(d->log), "%s/daemon.log", work);
     snprintf(d->source, sizeof(d->source), "file://%s/store/tenant", work);
+    char store[sizeof(d->work) + 8];
+    snprintf(store, sizeof(store), "%s/store", work);
+    if (mkdir(store, 0700) < 0 && errno != EEXIST)
+        abort();
 }
 
 static bool

@@ -27,7 +27,10 @@ volume_world_join(struct volume_world *w, const char *directory)
     *w = (struct volume_world){.directory = memory_string(directory)};
     volume_config_init(&w->config);
     struct volume_config *c = &w->config;
-    c->source = memory_printf("file://%s/store/acme", w->directory);
+    CLEANUP(memory_free_auto) char *store = memory_printf("%s/store", w->directory);
+    if (path_make_directory(store, 0700) < 0)
+        abort();
+    c->source = memory_printf("file://%s/acme", store);
     volume_world_set_root(w, "root");
     c->create = true;
     c->checkpoint_interval_ms = 0;

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+// Paths that somebody else might bend: a daemon that runs as root must not follow links that
+// another user planted where it works.
+#ifndef CKPTFS_PLATFORM_SAFE_PATH_H
+#define CKPTFS_PLATFORM_SAFE_PATH_H
+
+#include <limits.h>
+#include <stdbool.h>
+
+#include "base/buffer.h"
+#include "base/compiler.h"
+
+// Makes sure that nobody but this user and root changes what lies in the directory `path`
+// (absolute): it is no symbolic link, belongs to one of the two, nobody else may write to it, and
+// no directory above it lets everybody put another one in its place. (The owners of those above are
+// trusted.) Returns the path without links, to be freed; or NULL and appends to `why` which
+// directory is wrong, and how.
+char *safe_path_resolve(const char *path, struct buffer *why);
+// The same for one directory by itself; true when there is nothing at `path`.
+bool safe_path_is_private(const char *path, struct buffer *why);
+
+// A place below a directory, reached without following a link on the way.
+struct safe_place {
+    int parent;               // descriptor of the directory that holds it
+    char path[NAME_MAX + 40]; // leads there through the descriptor: for calls that take a path
+};
+// `relative` is "a/b/name", without "." and "..". 0, or -errno: -ENOTDIR when a component on the
+// way is a link or no directory. The last component is not looked at.
+MUST_CHECK int safe_place_enter(
+    const char *top, const char *relative, struct safe_place *place_out);
+void safe_place_leave(struct safe_place *place);
+
+// Whether an existing path lies in another one or is the same: through links and bind mounts, too.
+// False when that cannot be told.
+bool safe_path_lies_in(const char *path, const char *above);
+
+#endif
