@@ -12,7 +12,7 @@ struct inode_entry {
     struct hash_node node;
     struct object_id object;
     bool deleted;
-    struct inode_record inode; // owns link_target
+    struct inode_record inode; // owns link_target and extension
 };
 
 struct dirent_entry {
@@ -125,6 +125,12 @@ disown_target(struct namespace_set *s, const struct inode_record *inode)
 }
 
 static void
+disown_extension(struct namespace_set *s, const struct inode_record *inode)
+{
+    disown_bytes(s, inode->extension, inode->extension_length);
+}
+
+static void
 remove_xattr(struct namespace_set *s, struct xattr_entry *e)
 {
     tree_remove(&s->xattrs, &e->node);
@@ -141,6 +147,7 @@ namespace_set_free(struct namespace_set *s)
     {
         struct inode_entry *e = CONTAINER_OF(n, struct inode_entry, node);
         disown_target(s, &e->inode);
+        disown_extension(s, &e->inode);
         free(e);
     }
     hash_table_free(&s->inodes);
@@ -213,6 +220,7 @@ apply_inode(struct namespace_set *s, const struct change *c)
     e->deleted = c->kind == CHANGE_DELETE_INODE;
     if (e->deleted) {
         disown_target(s, &e->inode);
+        disown_extension(s, &e->inode);
         e->inode = (struct inode_record){0};
         drop_xattrs(s, c->object);
         return;
@@ -223,8 +231,14 @@ apply_inode(struct namespace_set *s, const struct change *c)
         target = own_bytes(s, c->inode.link_target, c->inode.link_target_length);
         disown_target(s, &e->inode);
     }
+    const void *extension = e->inode.extension;
+    if (c->inode.extension != extension) {
+        extension = own_bytes(s, c->inode.extension, c->inode.extension_length);
+        disown_extension(s, &e->inode);
+    }
     e->inode = c->inode;
     e->inode.link_target = target;
+    e->inode.extension = extension;
 }
 
 static void
@@ -463,8 +477,9 @@ namespace_set_check(const struct namespace_set *s)
     {
         const struct inode_entry *e = CONTAINER_OF(n, struct inode_entry, node);
         assert(find_inode(s, e->object) == e);
-        assert(!e->deleted || !e->inode.link_target);
+        assert(!e->deleted || (!e->inode.link_target && !e->inode.extension));
         bytes += e->inode.link_target ? e->inode.link_target_length : 0;
+        bytes += e->inode.extension ? e->inode.extension_length : 0;
     }
     check_dirents(s, &bytes);
     check_xattrs(s, &bytes);

@@ -10,9 +10,10 @@
 
 #include <errno.h>
 
+#include "format/extension.h"
 #include "format/record_codec.h"
 
-#define CHANGE_VERSION      1u // of all kinds but PUT_BLOB, which has a version 2 as well
+#define CHANGE_VERSION      1u // of all kinds but PUT_INODE and PUT_BLOB, which have a 2 as well
 #define CHANGE_HEADER_BYTES 8u
 #define CHANGE_KIND_MAX     CHANGE_PUT_NAMESPACE
 // The longest body is an xattr's.
@@ -40,7 +41,7 @@ encode_body(const struct change *c, struct buffer *out)
     switch (c->kind) {
     case CHANGE_PUT_INODE:
         buffer_append_le64(out, c->object.v);
-        record_encode_inode(&c->inode, out);
+        record_encode_inode(&c->inode, record_inode_version(&c->inode), out);
         break;
     case CHANGE_DELETE_INODE:
         buffer_append_le64(out, c->object.v);
@@ -106,6 +107,8 @@ encode_body(const struct change *c, struct buffer *out)
 static uint8_t
 version_of(const struct change *c)
 {
+    if (c->kind == CHANGE_PUT_INODE)
+        return (uint8_t)record_inode_version(&c->inode);
     return c->kind == CHANGE_PUT_BLOB ? (uint8_t)record_blob_version(&c->blob) : CHANGE_VERSION;
 }
 
@@ -150,7 +153,7 @@ read_body(struct byte_reader *r, unsigned version, struct change *c)
     switch (c->kind) {
     case CHANGE_PUT_INODE:
         c->object.v = read_le64(r);
-        record_read_inode(r, &c->inode);
+        record_read_inode(r, version, &c->inode);
         return;
     case CHANGE_DELETE_INODE:
         c->object.v = read_le64(r);
@@ -297,12 +300,18 @@ change_decode(struct byte_reader *r, struct change *change_out)
     const uint8_t *body = read_bytes(r, length);
     if (!body || kind == 0 || version == 0)
         return -EBADMSG;
-    if (kind > CHANGE_KIND_MAX || version > (kind == CHANGE_PUT_BLOB ? 2 : CHANGE_VERSION))
+    bool has_two = kind == CHANGE_PUT_INODE || kind == CHANGE_PUT_BLOB;
+    if (kind > CHANGE_KIND_MAX || version > (has_two ? 2 : CHANGE_VERSION))
         return -ENOTSUP;
     if (reserved != 0)
         return -EBADMSG;
     struct byte_reader fields = byte_reader_over(body, length);
     read_body(&fields, version, change_out);
+    // What must be understood and is not, is no damage.
+    if (kind == CHANGE_PUT_INODE && version > 1 && !fields.bad &&
+        extension_check(change_out->inode.extension, change_out->inode.extension_length) ==
+            -ENOTSUP)
+        return -ENOTSUP;
     if (fields.bad || byte_reader_left(&fields) != 0 || version != version_of(change_out) ||
         !change_is_valid(change_out))
         return -EBADMSG;

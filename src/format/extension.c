@@ -33,3 +33,16 @@ extension_next(struct byte_reader *r, uint16_t *last_type, struct extension *ext
     *last_type = place_of(extension_out->type);
     return 1;
 }
+
+int
+extension_check(const void *area, size_t length)
+{
+    struct byte_reader r = byte_reader_over(area, length);
+    struct extension x;
+    uint16_t last = 0;
+    bool known = true;
+    int rc;
+    while ((rc = extension_next(&r, &last, &x)) > 0)
+        known &= !(x.type & EXTENSION_INCOMPATIBLE);
+    return rc < 0 ? rc : known ? 0 : -ENOTSUP;
+}

@@ -30,5 +30,8 @@ void extension_append(struct buffer *out, uint16_t type, const void *value, uint
 // The next item: 1, 0 at the end, -EBADMSG. `last_type` is 0 before the first item, and updated.
 MUST_CHECK int extension_next(
     struct byte_reader *r, uint16_t *last_type, struct extension *extension_out);
+// An area of which no type is known: 0; -EBADMSG when it does not hold together; -ENOTSUP when it
+// has an incompatible item.
+MUST_CHECK int extension_check(const void *area, size_t length);
 
 #endif

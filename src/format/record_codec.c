@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "format/record_codec.h"
 
+#include "format/extension.h"
+
 #include <dirent.h>
 #include <sys/stat.h>
 
@@ -53,8 +55,14 @@ mode_is_valid(uint32_t mode)
     return (mode & ~(uint32_t)(S_IFMT | 07777)) == 0 && (types & TYPE_BIT(mode & S_IFMT)) != 0;
 }
 
+unsigned
+record_inode_version(const struct inode_record *v)
+{
+    return v->extension_length > 0 ? 2 : 1;
+}
+
 void
-record_encode_inode(const struct inode_record *v, struct buffer *out)
+record_encode_inode(const struct inode_record *v, unsigned version, struct buffer *out)
 {
     buffer_append_le32(out, v->mode);
     buffer_append_le32(out, v->uid);
@@ -70,10 +78,14 @@ record_encode_inode(const struct inode_record *v, struct buffer *out)
     buffer_append_u8(out, v->source_variant);
     buffer_append_le16(out, v->link_target_length);
     buffer_append(out, v->link_target, v->link_target_length);
+    if (version == 1)
+        return;
+    buffer_append_le16(out, v->extension_length);
+    buffer_append(out, v->extension, v->extension_length);
 }
 
 void
-record_read_inode(struct byte_reader *r, struct inode_record *v)
+record_read_inode(struct byte_reader *r, unsigned version, struct inode_record *v)
 {
     v->mode = read_le32(r);
     v->uid = read_le32(r);
@@ -91,11 +103,22 @@ record_read_inode(struct byte_reader *r, struct inode_record *v)
     v->link_target = (const char *)read_bytes(r, v->link_target_length);
     if (v->link_target_length == 0)
         v->link_target = NULL;
+    v->extension_length = version > 1 ? read_le16(r) : 0;
+    v->extension = version > 1 ? read_bytes(r, v->extension_length) : NULL;
+}
+
+static bool
+extension_is_valid(const struct inode_record *v)
+{
+    return v->extension_length <= INODE_EXTENSION_BYTES_MAX &&
+           extension_check(v->extension, v->extension_length) == 0;
 }
 
 bool
 record_inode_is_valid(const struct inode_record *v)
 {
+    if (v->extension_length > 0 && !extension_is_valid(v))
+        return false;
     if (!mode_is_valid(v->mode) || v->size > OBJECT_MAX_BYTES)
         return false;
     if (!timestamp_is_valid(&v->atime) || !timestamp_is_valid(&v->mtime) ||
@@ -109,9 +132,9 @@ record_inode_is_valid(const struct inode_record *v)
 }
 
 bool
-record_decode_inode(struct byte_reader *r, struct inode_record *v)
+record_decode_inode(struct byte_reader *r, unsigned version, struct inode_record *v)
 {
-    record_read_inode(r, v);
+    record_read_inode(r, version, v);
     return !r->bad && record_inode_is_valid(v);
 }
 

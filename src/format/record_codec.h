@@ -27,10 +27,13 @@
 bool name_is_valid(const char *name, size_t length);
 bool xattr_name_is_valid(const char *name, size_t length);
 
-void record_encode_inode(const struct inode_record *v, struct buffer *out);
-void record_read_inode(struct byte_reader *r, struct inode_record *v);
+// Version 1 has no extension area; it is taken when there is nothing in it.
+unsigned record_inode_version(const struct inode_record *v);
+void record_encode_inode(const struct inode_record *v, unsigned version, struct buffer *out);
+void record_read_inode(struct byte_reader *r, unsigned version, struct inode_record *v);
 bool record_inode_is_valid(const struct inode_record *v);
-MUST_CHECK bool record_decode_inode(struct byte_reader *r, struct inode_record *v);
+MUST_CHECK bool record_decode_inode(
+    struct byte_reader *r, unsigned version, struct inode_record *v);
 
 // Object, type and name; not parent and cookie.
 void record_encode_dirent(const struct dirent_record *v, struct buffer *out);

@@ -49,7 +49,13 @@ struct inode_record {
     uint16_t link_target_length;
     const char
         *link_target; // symbolic links; not NUL-terminated; who owns it is told where it is had
+    // An extension area (format/extension.h): what later programs know of the inode and this one
+    // passes on as it is. Owned like link_target.
+    uint16_t extension_length;
+    const void *extension;
 };
+
+#define INODE_EXTENSION_BYTES_MAX 2048u
 
 // A directory's entry. The cookie is the entry's place in the directory's order and its readdir
 // offset: the upper 55 bits of a 63-bit value are a keyed hash of the name, the lower 8 tell names

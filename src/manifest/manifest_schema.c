@@ -389,13 +389,29 @@ schema_decode_watermarks(const void *p, size_t n, struct db_record *v)
         struct byte_reader r;                                                                      \
         return decode_version(p, n, &r) && record_decode_##name(&r, v) && is_finished(&r);         \
     }
-RECORD_VALUE(inode, inode_record)
 RECORD_VALUE(dirent, dirent_record)
 RECORD_VALUE(xattr, xattr_record)
 RECORD_VALUE(chunk, chunk_entry)
 RECORD_VALUE(delta, chunk_delta)
 RECORD_VALUE(namespace, namespace_record)
 #undef RECORD_VALUE
+
+void
+schema_encode_inode(const struct inode_record *v, struct buffer *out)
+{
+    unsigned version = record_inode_version(v);
+    buffer_append_le16(out, (uint16_t)version);
+    record_encode_inode(v, version, out);
+}
+
+bool
+schema_decode_inode(const void *p, size_t n, struct inode_record *v)
+{
+    struct byte_reader r = byte_reader_over(p, n);
+    unsigned version = read_le16(&r);
+    return !r.bad && version >= 1 && version <= 2 && record_decode_inode(&r, version, v) &&
+           is_finished(&r);
+}
 
 void
 schema_encode_blob(const struct blob_record *v, struct buffer *out)

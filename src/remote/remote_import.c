@@ -63,7 +63,7 @@ change_weight(const struct change *c)
 {
     switch (c->kind) {
     case CHANGE_PUT_INODE:
-        return sizeof(*c) + c->inode.link_target_length;
+        return sizeof(*c) + c->inode.link_target_length + c->inode.extension_length;
     case CHANGE_PUT_DIRENT:
     case CHANGE_DELETE_DIRENT:
         return sizeof(*c) + c->dirent.name_length;

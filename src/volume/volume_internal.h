@@ -113,7 +113,7 @@ void volume_check_numbers(struct volume *v, struct metrics *m);
 struct view_inode {
     struct object_id object;
     bool exists;
-    struct inode_record inode; // owns link_target
+    struct inode_record inode; // owns link_target and extension
 };
 
 struct view_name {

@@ -19,8 +19,10 @@ view_init(struct view *view, const struct volume *v)
 static void
 forget(struct view *view)
 {
-    for (unsigned i = 0; i < view->inode_count; i++)
+    for (unsigned i = 0; i < view->inode_count; i++) {
         free((char *)view->inodes[i].inode.link_target);
+        free((void *)view->inodes[i].inode.extension);
+    }
     for (unsigned i = 0; i < view->name_count; i++)
         for (unsigned k = 0; k < view->names[i].count; k++)
             free((char *)view->names[i].entries[k].name);
@@ -63,6 +65,11 @@ load_inode(struct view *view, struct manifest_reader *r)
         memcpy(copy, e->inode.link_target, e->inode.link_target_length);
         copy[e->inode.link_target_length] = 0;
         e->inode.link_target = copy;
+    }
+    if (e->exists && e->inode.extension) {
+        void *copy = memory_alloc(e->inode.extension_length);
+        memcpy(copy, e->inode.extension, e->inode.extension_length);
+        e->inode.extension = copy;
     }
     view->inode_count++;
     return 0;

@@ -45,6 +45,10 @@ sample_inode(uint64_t object, uint32_t mode, uint32_t nlink, uint64_t size)
     };
 }
 
+// Types 3 and 0x1234, which nobody knows.
+static const uint8_t sample_extension[] = {
+    3, 0, 0, 0, 2, 0, 0, 0, 'a', 'b', 0x34, 0x12, 0, 0, 0, 0, 0, 0};
+
 static inline struct change
 sample_symlink(uint64_t object, const char *target)
 {
@@ -199,7 +203,7 @@ sample_namespace(uint32_t id, const char *place)
 
 // One of each kind, and some at the limits. Returns how many; `room` is enough for them. The first
 // ones are of version 1.
-#define SAMPLE_CHANGES   29
+#define SAMPLE_CHANGES   30
 #define SAMPLE_CHANGES_1 24
 
 static inline size_t
@@ -249,6 +253,9 @@ sample_changes(struct change *out)
     out[n++] = sample_forget(103);
     out[n++] = sample_namespace(2, "");
     out[n++] = sample_namespace(UINT32_MAX, "s3://other/prefix");
+    out[n++] = sample_symlink(9, "with more");
+    out[n - 1].inode.extension = sample_extension;
+    out[n - 1].inode.extension_length = sizeof(sample_extension);
     return n;
 }
 

@@ -209,6 +209,8 @@ change_inode(struct namespace_set *s, uint64_t o, uint64_t stamp, bool delete)
         c.inode.nlink = stamp % 3 ? 1 : 0;
         c.inode.link_target = stamp % 2 ? target : NULL;
         c.inode.link_target_length = stamp % 2 ? (uint16_t)strlen(target) : 0;
+        c.inode.extension = stamp % 5 ? NULL : target;
+        c.inode.extension_length = stamp % 5 ? 0 : (uint16_t)strlen(target);
     }
     namespace_set_apply(s, &c);
     names_model.inodes[o] = (struct slot){delete ? LAYER_DELETED : LAYER_PUT, stamp};
@@ -261,6 +263,9 @@ check_inode(const struct namespace_set *s, uint64_t o)
     ck_assert_int_eq(inode.link_target != NULL, (int)(m->stamp % 2));
     if (inode.link_target)
         ck_assert_mem_eq(inode.link_target, target, inode.link_target_length);
+    ck_assert_int_eq(inode.extension != NULL, m->stamp % 5 == 0);
+    if (inode.extension)
+        ck_assert_mem_eq(inode.extension, target, inode.extension_length);
 }
 
 static void
@@ -381,6 +386,7 @@ check_names_bytes(const struct namespace_set *s)
     for (uint64_t o = 0; o < OBJECTS; o++) {
         const struct slot *m = &names_model.inodes[o];
         bytes += bytes_of_text(m, m->state == LAYER_PUT && m->stamp % 2);
+        bytes += bytes_of_text(m, m->state == LAYER_PUT && m->stamp % 5 == 0);
         for (uint64_t k = 0; k < COOKIES; k++)
             bytes += bytes_of_text(&names_model.dirents[o][k], true);
         for (uint64_t k = 0; k < NAMES; k++) {

@@ -9,7 +9,10 @@
 #include <sys/xattr.h>
 
 #include "format/access_list.h"
+#include "manifest/manifest.h"
+#include "platform/memory.h"
 #include "platform/thread.h"
+#include "store/remote_store.h"
 
 static const struct volume_caller root_user = {.umask = 022};
 
@@ -372,6 +375,74 @@ START_TEST(what_cannot_fit_is_not_allocated)
 }
 END_TEST
 
+// ---- what later programs know of an inode -------------------------------------------------------
+
+static const uint8_t later[] = {3, 0, 0, 0, 2, 0, 0, 0, 'a', 'b'};
+
+// Opens the manifest of the world's root, which is closed.
+static struct manifest *
+open_manifest(struct volume_world *w, struct db_record *db)
+{
+    CLEANUP(memory_free_auto) char *path = memory_printf("%s/manifest", w->root);
+    struct manifest_options options = {.no_sync = true};
+    struct manifest *m;
+    struct store_url url;
+    ck_assert_int_eq(manifest_open(path, &options, &m), 0);
+    ck_assert_int_eq(store_url_parse(w->config.source, &url), 0);
+    CLEANUP(memory_free_auto) char *place = store_url_place(&url);
+    ck_assert_int_eq(manifest_find_db(m, place, url.tenant, url.volume_number, db), 0);
+    store_url_free(&url);
+    return m;
+}
+
+START_TEST(what_later_programs_know_of_an_inode_is_passed_on)
+{
+    struct volume_world w;
+    volume_world_new(&w);
+    volume_world_open(&w);
+    struct object_id file = volume_world_make_file(w.v, "a");
+    volume_world_publish(w.v);
+    volume_world_close(&w);
+    // A later program was here.
+    struct db_record db;
+    struct manifest *m = open_manifest(&w, &db);
+    struct manifest_reader *r;
+    struct change c = {.kind = CHANGE_PUT_INODE, .object = file};
+    ck_assert_int_eq(manifest_read_begin(m, &r), 0);
+    ck_assert_int_eq(manifest_read_inode(r, db.id, file, &c.inode), 0);
+    manifest_read_end(r);
+    c.inode.extension = later;
+    c.inode.extension_length = sizeof(later);
+    struct manifest_batch *b = manifest_batch_new(db.id);
+    manifest_batch_change(b, &c, false, db.local);
+    ck_assert_int_eq(manifest_submit(m, b, NULL), 0);
+    manifest_close(m);
+    // Through the log, a fold, and the bucket.
+    volume_world_open(&w);
+    ck_assert_int_eq(
+        set(w.v, file, (struct volume_set_attributes){.set = VOLUME_SET_MODE, .mode = 0640}), 0);
+    ck_assert_int_eq(volume_world_sync(w.v), 0);
+    volume_world_close(&w);
+    volume_world_open(&w);
+    ck_assert_int_eq(
+        set(w.v, file, (struct volume_set_attributes){.set = VOLUME_SET_MODE, .mode = 0600}), 0);
+    volume_world_publish(w.v);
+    volume_world_close(&w);
+    volume_world_lose_root(&w);
+    volume_world_open(&w);
+    volume_world_close(&w);
+    m = open_manifest(&w, &db);
+    ck_assert_int_eq(manifest_read_begin(m, &r), 0);
+    ck_assert_int_eq(manifest_read_inode(r, db.id, file, &c.inode), 0);
+    ck_assert_uint_eq(c.inode.mode, S_IFREG | 0600);
+    ck_assert_uint_eq(c.inode.extension_length, sizeof(later));
+    ck_assert_mem_eq(c.inode.extension, later, sizeof(later));
+    manifest_read_end(r);
+    manifest_close(m);
+    volume_world_free(&w);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -385,5 +456,6 @@ main(void)
     unit_add(suite, "closing", nobody_sees_an_older_time_of_access_while_a_file_is_closed, 60);
     unit_add(suite, "nameless", a_file_without_a_name_gets_one_or_goes, 60);
     unit_add(suite, "allocation", what_cannot_fit_is_not_allocated, 60);
+    unit_add(suite, "later", what_later_programs_know_of_an_inode_is_passed_on, 60);
     return unit_run(suite);
 }
