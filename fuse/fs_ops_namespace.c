@@ -11,10 +11,30 @@ caller_of(fuse_req_t req)
     return (struct volume_caller){.uid = c->uid, .gid = c->gid, .umask = c->umask};
 }
 
+// For a file handle: the kernel has forgotten the object and knows its number. Object ids are never
+// used again, so the handle of something deleted finds nothing. The parent of a directory is kept
+// nowhere.
+static void
+lookup_by_number(fuse_req_t req, fuse_ino_t ino, const char *name)
+{
+    struct volume_attributes attributes;
+    int rc = -ESTALE;
+    if (strcmp(name, ".") == 0)
+        rc = volume_get_attributes(fs_of(req)->volume, object_of(ino), &attributes);
+    if (rc == 0 && attributes.inode.nlink > 0)
+        fs_reply_entry(req, &attributes);
+    else
+        fs_reply_result(req, rc == 0 || rc == -ENOENT ? -ESTALE : rc);
+}
+
 void
 fs_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
     struct volume_attributes attributes;
+    if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0) {
+        lookup_by_number(req, parent, name);
+        return;
+    }
     int rc = volume_lookup(fs_of(req)->volume, object_of(parent), name, &attributes);
     if (rc == 0) {
         fs_reply_entry(req, &attributes);
@@ -118,6 +138,8 @@ void
 fs_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent,
     const char *new_name, unsigned flags)
 {
+    const struct fuse_ctx *c = fuse_req_ctx(req);
+    struct volume_caller caller = {.uid = c->uid, .gid = c->gid, .umask = c->umask};
     fs_reply_result(req, volume_rename(fs_of(req)->volume, object_of(parent), name,
-                             object_of(new_parent), new_name, flags));
+                             object_of(new_parent), new_name, flags, &caller));
 }

@@ -113,9 +113,11 @@ MUST_CHECK int volume_link(struct volume *v, struct object_id object, struct obj
     const char *name, struct volume_attributes *attributes_out);
 MUST_CHECK int volume_unlink(struct volume *v, struct object_id parent, const char *name);
 MUST_CHECK int volume_rmdir(struct volume *v, struct object_id parent, const char *name);
-// `flags`: RENAME_NOREPLACE, RENAME_EXCHANGE or 0.
+// `flags`: RENAME_NOREPLACE or 0, RENAME_WHITEOUT with either, or RENAME_EXCHANGE. A whiteout, a
+// character device 0:0 of the caller's, takes the old name in the same step.
 MUST_CHECK int volume_rename(struct volume *v, struct object_id parent, const char *name,
-    struct object_id new_parent, const char *new_name, unsigned flags);
+    struct object_id new_parent, const char *new_name, unsigned flags,
+    const struct volume_caller *caller);
 // Target without NUL into `out` (cleared first).
 MUST_CHECK int volume_read_link(struct volume *v, struct object_id object, struct buffer *out);
 

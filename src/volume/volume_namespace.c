@@ -15,6 +15,7 @@
 #ifndef RENAME_NOREPLACE
 #define RENAME_NOREPLACE (1 << 0)
 #define RENAME_EXCHANGE  (1 << 1)
+#define RENAME_WHITEOUT  (1 << 2)
 #endif
 
 static int
@@ -400,6 +401,7 @@ struct rename {
     struct object_id new_parent;
     const char *new_name;
     unsigned flags;
+    const struct volume_caller *caller;
 };
 
 // Everything a rename looks at.
@@ -466,7 +468,7 @@ count_renamed(struct view *view, const struct rename *x, struct rename_state *s)
     bool exchanges = (x->flags & RENAME_EXCHANGE) != 0;
     int from_links = (exchanges ? replaced : 0) - moved;
     int to_links = moved - replaced;
-    int from_entries = exchanges ? 0 : -1;
+    int from_entries = exchanges || (x->flags & RENAME_WHITEOUT) ? 0 : -1;
     int to_entries = exchanges || s->target_exists ? 0 : 1;
     if (s->same_parent)
         return count_entries(
@@ -500,6 +502,19 @@ exchange(struct operation *op, const struct rename *x, struct rename_state *s, s
     put_parents(op, x, s, now);
 }
 
+// What overlayfs wants to find under a name that it has moved away: a character device 0:0.
+static void
+put_whiteout(struct view *view, struct operation *op, const struct rename *x,
+    const struct rename_state *s, struct timestamp now)
+{
+    struct make m = {.parent = x->parent, .name = x->name, .mode = S_IFCHR, .caller = x->caller};
+    inherit(&m, &s->from_parent, S_IFCHR, now);
+    struct object_id object = {view->volume->counters.next_object};
+    put_change(op, change_put_inode(object, &m.inode));
+    put_change(
+        op, change_dirent(CHANGE_PUT_DIRENT, x->parent, s->from.cookie, x->name, object, S_IFCHR));
+}
+
 static int
 decide_rename(struct view *view, struct operation *op)
 {
@@ -526,8 +541,11 @@ decide_rename(struct view *view, struct operation *op)
         exchange(op, x, &s, now);
         return 0;
     }
-    put_change(op, change_dirent(CHANGE_DELETE_DIRENT, x->parent, s.from.cookie, x->name,
-                       s.from.object, s.inode.mode));
+    if (x->flags & RENAME_WHITEOUT)
+        put_whiteout(view, op, x, &s, now);
+    else
+        put_change(op, change_dirent(CHANGE_DELETE_DIRENT, x->parent, s.from.cookie, x->name,
+                           s.from.object, s.inode.mode));
     put_change(op, change_dirent(CHANGE_PUT_DIRENT, x->new_parent, cookie, x->new_name,
                        s.from.object, s.inode.mode));
     s.inode.ctime = now;
@@ -540,15 +558,16 @@ decide_rename(struct view *view, struct operation *op)
 
 int
 volume_rename(struct volume *v, struct object_id parent, const char *name,
-    struct object_id new_parent, const char *new_name, unsigned flags)
+    struct object_id new_parent, const char *new_name, unsigned flags,
+    const struct volume_caller *caller)
 {
-    if (flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE) ||
-        flags == (RENAME_NOREPLACE | RENAME_EXCHANGE))
+    if (flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT) ||
+        ((flags & RENAME_EXCHANGE) && flags != RENAME_EXCHANGE))
         return -EINVAL;
     int rc = check_name(new_name);
     if (rc < 0)
         return rc;
-    struct rename x = {parent, name, new_parent, new_name, flags};
+    struct rename x = {parent, name, new_parent, new_name, flags, caller};
     struct operation op = {.decide = decide_rename, .argument = &x, .commit_point = true};
     return volume_operate(v, &op);
 }

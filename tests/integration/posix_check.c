@@ -99,6 +99,18 @@ renames(void)
     CHECK(renameat2(AT_FDCWD, "exchange-1", AT_FDCWD, "exchange-2", RENAME_EXCHANGE) == 0);
     CHECK(has_content("exchange-1", "two") && has_content("exchange-2", "one"));
     REFUSED(renameat2(AT_FDCWD, "exchange-1", AT_FDCWD, "exchange-2", RENAME_NOREPLACE), EEXIST);
+    if (geteuid() == 0) {
+        struct stat st;
+        make_file("covered", "below");
+        REFUSED(renameat2(
+                    AT_FDCWD, "covered", AT_FDCWD, "exchange-1", RENAME_WHITEOUT | RENAME_EXCHANGE),
+            EINVAL);
+        CHECK(renameat2(AT_FDCWD, "covered", AT_FDCWD, "uncovered", RENAME_WHITEOUT) == 0);
+        CHECK(has_content("uncovered", "below"));
+        CHECK(lstat("covered", &st) == 0 && S_ISCHR(st.st_mode) && st.st_rdev == 0);
+        CHECK(st.st_uid == geteuid() && st.st_nlink == 1);
+        CHECK(unlink("covered") == 0);
+    }
     REFUSED(rename("to", "dir"), EISDIR);
     REFUSED(rename("dir", "to"), ENOTDIR);
     CHECK(mkdir("empty", 0755) == 0 && mkdir("mover", 0755) == 0);

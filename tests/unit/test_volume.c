@@ -378,8 +378,8 @@ do_rename(struct driver *d)
     if (to && (flags & RENAME_EXCHANGE || from) && is_below(d, parent, to->object))
         return;
     int expected = from ? expected_rename(d, from, to, flags) : -ENOENT;
-    int rc = volume_rename(
-        d->w.v, object_at(d, parent)->id, name, object_at(d, new_parent)->id, new_name, flags);
+    int rc = volume_rename(d->w.v, object_at(d, parent)->id, name, object_at(d, new_parent)->id,
+        new_name, flags, NULL);
     ck_assert_int_eq(rc, expected);
     if (rc == 0 && !(to && to->object == from->object))
         apply_rename(d, parent, name, new_parent, new_name, flags);

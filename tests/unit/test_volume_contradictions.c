@@ -78,9 +78,9 @@ take_from_an_empty_directory(struct volume *v, void *argument)
     struct object_id root = OBJECT_ROOT_DIRECTORY;
     ck_assert_int_eq(volume_unlink(v, root, "file"), -EIO);
     ck_assert_int_eq(volume_rmdir(v, root, "empty"), -EIO);
-    ck_assert_int_eq(volume_rename(v, root, "file", elsewhere, "file", 0), -EIO);
+    ck_assert_int_eq(volume_rename(v, root, "file", elsewhere, "file", 0, NULL), -EIO);
     // What does not need the count goes on.
-    ck_assert_int_eq(volume_rename(v, root, "file", root, "renamed", 0), 0);
+    ck_assert_int_eq(volume_rename(v, root, "file", root, "renamed", 0, NULL), 0);
 }
 
 START_TEST(a_directory_that_counts_too_few_entries_keeps_them)
@@ -108,8 +108,8 @@ touch_what_is_missing(struct volume *v, void *argument UNUSED)
     struct object_id root = OBJECT_ROOT_DIRECTORY;
     ck_assert_int_eq(volume_lookup(v, root, "file", &a), -EIO);
     ck_assert_int_eq(volume_unlink(v, root, "file"), -EIO);
-    ck_assert_int_eq(volume_rename(v, root, "file", root, "other", 0), -EIO);
-    ck_assert_int_eq(volume_rename(v, root, "good", root, "file", 0), -EIO);
+    ck_assert_int_eq(volume_rename(v, root, "file", root, "other", 0, NULL), -EIO);
+    ck_assert_int_eq(volume_rename(v, root, "good", root, "file", 0, NULL), -EIO);
     ck_assert_int_eq(volume_unlink(v, root, "good"), 0);
 }
 
@@ -179,7 +179,7 @@ do_anything(struct volume *v, void *argument)
                 ignored = volume_set_attributes(v, a.object, &set, &a);
             break;
         default:
-            ignored = volume_rename(v, from, name, to, other, (unsigned)(test_random(r) % 3));
+            ignored = volume_rename(v, from, name, to, other, (unsigned)(test_random(r) % 3), NULL);
         }
     }
 }

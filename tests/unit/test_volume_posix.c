@@ -130,7 +130,8 @@ expect_fixed(struct volume *v, struct object_id o, const char *name)
     ck_assert_int_eq(set(v, o, to_size), -EPERM);
     ck_assert_int_eq(volume_unlink(v, OBJECT_ROOT_DIRECTORY, name), -EPERM);
     ck_assert_int_eq(
-        volume_rename(v, OBJECT_ROOT_DIRECTORY, name, OBJECT_ROOT_DIRECTORY, "other", 0), -EPERM);
+        volume_rename(v, OBJECT_ROOT_DIRECTORY, name, OBJECT_ROOT_DIRECTORY, "other", 0, NULL),
+        -EPERM);
     ck_assert_int_eq(volume_link(v, o, OBJECT_ROOT_DIRECTORY, "other", &a), -EPERM);
     ck_assert_int_eq(volume_set_xattr(v, o, "user.x", "v", 1, 0), -EPERM);
     ck_assert_int_eq(volume_check_writable(v, o, false, false), -EPERM);

@@ -166,7 +166,7 @@ juggle_names(void *argument)
         MUST(volume_object_opened(v, a.object) == 0);
         MUST(volume_write(v, a.object, r % 10000, (const uint8_t *)"x", 1, 0) == 0);
         MUST(volume_set_xattr(v, a.object, "user.x", &r, sizeof(r), 0) == 0);
-        MUST(volume_rename(v, directory.object, "a", directory.object, "b", 0) == 0);
+        MUST(volume_rename(v, directory.object, "a", directory.object, "b", 0, NULL) == 0);
         MUST(volume_lookup(v, directory.object, "a", &a) == -ENOENT);
         MUST(volume_lookup(v, directory.object, "b", &a) == 0);
         MUST(a.inode.size == r % 10000 + 1);
