@@ -219,6 +219,56 @@ START_TEST(catalog_must_fit_the_chain)
 }
 END_TEST
 
+static int
+count_deaths(void *argument, const struct change *c)
+{
+    *(unsigned *)argument += c->kind == CHANGE_PUT_BLOB && c->blob.death.v != 0;
+    return 0;
+}
+
+static unsigned
+untold_deaths(const struct root *r)
+{
+    struct manifest_reader *reader;
+    unsigned count = 0;
+    ck_assert_int_eq(manifest_read_begin(r->m, &reader), 0);
+    ck_assert_int_eq(manifest_export_unpublished(reader, r->db.id, count_deaths, &count), 0);
+    manifest_read_end(reader);
+    return count;
+}
+
+// Programs before told births and no deaths: blobs that nothing refers to any more.
+START_TEST(deaths_that_the_chain_does_not_tell_are_told_by_whoever_imports_it)
+{
+    struct remote_lease lease;
+    struct blob_record blob = {.bytes = 100, .kind = BLOB_OBJECT_PACK, .generation = {1}};
+    root_begin(&one);
+    root_fold(&one, 0);
+    ck_assert_int_eq(root_publish(&one), 0);
+    sha256_of("dead", 4, &blob.hash);
+    struct change dead = {.kind = CHANGE_PUT_BLOB, .blob = blob};
+    struct manifest_record_header h = next_header(&one);
+    craft("record-", h.sequence, &h, &dead, 1);
+    root_import(&two);
+    ck_assert_int_eq(manifest_check(two.m, two.db.id), 0);
+    ck_assert_uint_eq(untold_deaths(&two), 1);
+    ck_assert_int_eq(root_claim(&two, true, &lease), 0);
+    // A generation in which nothing else happens.
+    struct manifest_batch *b = manifest_batch_new(two.db.id);
+    manifest_batch_local_generation(b, two.db.next, two.db.cut, two.db.counters, 1700000000000);
+    ck_assert_int_eq(manifest_submit(two.m, b, NULL), 0);
+    ck_assert_int_eq(root_publish(&two), 0);
+    ck_assert_uint_eq(untold_deaths(&two), 0);
+    // It is told now: who comes later has nothing to tell.
+    root_import(&one);
+    ck_assert_uint_eq(untold_deaths(&one), 0);
+    struct manifest_reader *reader;
+    ck_assert_int_eq(manifest_read_begin(one.m, &reader), 0);
+    ck_assert_int_eq(manifest_read_blob(reader, one.db.id, &dead.blob.hash, &blob), -ENOENT);
+    manifest_read_end(reader);
+}
+END_TEST
+
 START_TEST(the_host_of_a_foreign_record_is_plain_text)
 {
     struct remote_catch_up found;
@@ -583,6 +633,7 @@ main(int argc, char **argv)
     ADD(catalog_is_due_when_records_outweigh_it);
     ADD(records_of_a_newer_version_are_told_from_damage);
     ADD(catalogs_without_records_are_no_volume);
+    ADD(deaths_that_the_chain_does_not_tell_are_told_by_whoever_imports_it);
     ADD(object_that_is_listed_and_gone_is_an_error);
     ADD(scratch_that_fails_is_reported);
     ADD(catalog_that_cannot_be_written_is_due_again);
