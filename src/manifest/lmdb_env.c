@@ -62,15 +62,21 @@ lmdb_log_failure(int rc, const char *what)
 }
 
 // LMDB reports a write that was cut short as EIO. A disk that just became full does that; it then
-// also refuses a small extension of the file. (The extension is harmless if it succeeds.)
+// also refuses a small extension of the file. (The extension is harmless if it succeeds. One that
+// is there already is not made again.)
 static int
 explain_io_error(struct lmdb_env *env)
 {
     mdb_filehandle_t fd;
+    MDB_envinfo info;
+    MDB_stat stat;
     uint64_t bytes;
-    if (mdb_env_get_fd(env->mdb, &fd) != 0 || file_size(fd, &bytes) < 0)
+    if (mdb_env_get_fd(env->mdb, &fd) != 0 || mdb_env_info(env->mdb, &info) != 0 ||
+        mdb_env_stat(env->mdb, &stat) != 0 || file_size(fd, &bytes) < 0)
         return -EIO;
-    int rc = file_ops_system.fallocate(fd, (off_t)bytes, PROBE_BYTES);
+    uint64_t used = ((uint64_t)info.me_last_pgno + 1) * stat.ms_psize;
+    uint64_t at = bytes >= used + 2 * PROBE_BYTES ? bytes - PROBE_BYTES : bytes;
+    int rc = file_ops_system.fallocate(fd, (off_t)at, PROBE_BYTES);
     return rc == -ENOSPC || rc == -EDQUOT || rc == -EFBIG ? rc : -EIO;
 }
 
@@ -105,14 +111,22 @@ address_space_is_left(uint64_t bytes)
     return true;
 }
 
+bool
+lmdb_wait_until_quiet_locked(struct lmdb_env *env, uint64_t deadline_ms)
+{
+    bool in_time = true;
+    env->movers++;
+    while (in_time && (env->readers > 0 || env->writing))
+        in_time = condition_wait_until(&env->quiet, &env->lock, deadline_ms);
+    env->movers--;
+    return env->readers == 0 && !env->writing;
+}
+
 // Sets the map's size, or with 0 takes over the size another process has set.
 static int
 move_map_locked(struct lmdb_env *env, uint64_t bytes)
 {
-    env->movers++;
-    while (env->readers > 0 || env->writing)
-        condition_wait(&env->quiet, &env->lock);
-    env->movers--;
+    lmdb_wait_until_quiet_locked(env, UINT64_MAX);
     if (env->unmapped)
         return -EIO;
     // LMDB lets the old map go before it makes the new one, and has none if that fails.
@@ -146,12 +160,6 @@ lmdb_env_grow(struct lmdb_env *env)
     if (rc == 0)
         log_debug("manifest.map_grown", "to %zu bytes", info.me_mapsize * 2);
     return rc;
-}
-
-bool
-lmdb_env_is_failed(const struct lmdb_env *env)
-{
-    return env->failed;
 }
 
 // ---- opening ------------------------------------------------------------------------------------
@@ -217,11 +225,10 @@ open_tables(struct lmdb_env *env, const struct lmdb_options *options)
     return rc;
 }
 
-static int
-open_env(struct lmdb_env *env, const char *directory, const struct lmdb_options *options)
+int
+lmdb_open_mdb(struct lmdb_env *env, uint64_t map_bytes, unsigned flags)
 {
-    unsigned flags = MDB_NOTLS | (options->no_sync ? MDB_NOSYNC | MDB_NOMETASYNC : 0);
-    uint64_t map_bytes = options->map_bytes < MAP_BYTES_MIN ? MAP_BYTES_MIN : options->map_bytes;
+    flags |= MDB_NOTLS | (env->options.no_sync ? MDB_NOSYNC | MDB_NOMETASYNC : 0);
     int rc = mdb_env_create(&env->mdb);
     if (rc == 0)
         rc = mdb_env_set_maxdbs(env->mdb, LMDB_TABLES_MAX);
@@ -230,25 +237,35 @@ open_env(struct lmdb_env *env, const char *directory, const struct lmdb_options 
     if (rc == 0)
         rc = mdb_env_set_mapsize(env->mdb, map_bytes);
     if (rc == 0)
-        rc = mdb_env_open(env->mdb, directory, flags, FILE_MODE);
+        rc = mdb_env_open(env->mdb, env->directory, flags, FILE_MODE);
     if (rc == ENOMEM)
         return -ENOMEM; // the caller may ask for less
-    if (rc != 0)
-        return lmdb_log_failure(rc, directory);
+    return rc == 0 ? 0 : lmdb_log_failure(rc, env->directory);
+}
+
+static int
+open_env(struct lmdb_env *env)
+{
+    const struct lmdb_options *options = &env->options;
+    int error = lmdb_open_mdb(
+        env, options->map_bytes < MAP_BYTES_MIN ? MAP_BYTES_MIN : options->map_bytes, 0);
+    if (error < 0)
+        return error;
     // Slots of processes that died keep old pages from being reused.
     int dead;
-    rc = mdb_reader_check(env->mdb, &dead);
+    int rc = mdb_reader_check(env->mdb, &dead);
     if (rc != 0)
         return lmdb_log_failure(rc, "mdb_reader_check");
-    int error;
     do
         error = open_tables(env, options);
     while (error == LMDB_MAP_FULL && (error = lmdb_env_grow(env)) == 0);
+    if (error == 0)
+        error = lmdb_settle(env, NULL);
     if (error < 0 || options->no_sync)
         return error;
-    error = file_sync_directory(&file_ops_system, directory);
+    error = file_sync_directory(&file_ops_system, env->directory);
     if (error < 0)
-        log_error("manifest.open_failed", "%s: %s", directory, strerror(-error));
+        log_error("manifest.open_failed", "%s: %s", env->directory, strerror(-error));
     return error;
 }
 
@@ -271,13 +288,16 @@ lmdb_env_open(const char *directory, const struct lmdb_options *options, struct 
     struct lmdb_env *env = memory_alloc_zero(sizeof(*env));
     lock_init(&env->lock, "lmdb_env", LOCK_RANK_MANIFEST);
     condition_init(&env->quiet);
+    condition_init(&env->mended);
+    env->options = *options;
+    env->directory = memory_string(directory);
     env->names = options->tables;
     env->table_count = options->table_count;
     env->plain_table = options->plain_table;
     env->plain_key = options->plain_key;
     for (unsigned i = 0; i < options->table_count; i++)
         env->seeds[i] = lmdb_seal_seed(options->tables[i]);
-    rc = open_env(env, directory, options);
+    rc = open_env(env);
     if (rc < 0)
         lmdb_env_close(env);
     else
@@ -286,11 +306,8 @@ lmdb_env_open(const char *directory, const struct lmdb_options *options, struct 
 }
 
 void
-lmdb_env_close(struct lmdb_env *env)
+lmdb_close_mdb(struct lmdb_env *env)
 {
-    if (!env)
-        return;
-    assert(env->readers == 0 && !env->writing);
     while (env->idle) {
         struct lmdb_txn *txn = env->idle;
         env->idle = txn->next_idle;
@@ -299,8 +316,20 @@ lmdb_env_close(struct lmdb_env *env)
     }
     if (env->mdb)
         mdb_env_close(env->mdb);
+    env->mdb = NULL;
+}
+
+void
+lmdb_env_close(struct lmdb_env *env)
+{
+    if (!env)
+        return;
+    assert(env->readers == 0 && !env->writing);
+    lmdb_close_mdb(env);
+    condition_destroy(&env->mended);
     condition_destroy(&env->quiet);
     lock_destroy(&env->lock);
+    free(env->directory);
     free(env);
 }
 
@@ -357,6 +386,7 @@ get_reader(struct lmdb_env *env)
 int
 lmdb_read_begin(struct lmdb_env *env, struct lmdb_txn **txn_out)
 {
+    uint64_t deadline = 0;
     *txn_out = NULL;
     for (;;) {
         struct lmdb_txn *txn = get_reader(env);
@@ -367,6 +397,8 @@ lmdb_read_begin(struct lmdb_env *env, struct lmdb_txn **txn_out)
             return 0;
         }
         put_reader(env, txn);
+        if (rc == MDB_PANIC && lmdb_wait_until_mended(env, &deadline))
+            continue;
         if (rc != MDB_MAP_RESIZED)
             return lmdb_log_failure(rc, "beginning a read transaction");
         int error = move_map(env, 0);
@@ -432,36 +464,45 @@ lmdb_write_abort(struct lmdb_txn *txn)
     free(txn);
 }
 
+// After a write of the meta page that failed, LMDB begins no transaction any more.
+static bool
+is_shut(struct lmdb_env *env)
+{
+    MDB_txn *txn;
+    int rc = mdb_txn_begin(env->mdb, NULL, 0, &txn);
+    if (rc == 0)
+        mdb_txn_abort(txn);
+    return rc == MDB_PANIC;
+}
+
+static int
+commit_failed(struct lmdb_env *env, int rc, uint64_t transaction)
+{
+    int error = write_error_of(env, rc);
+    bool clean = error == LMDB_MAP_FULL || error == -ENOSPC || error == -EDQUOT ||
+                 error == -EFBIG || error == -E2BIG || error == -ENOMEM;
+    if (clean && !is_shut(env)) {
+        if (error != LMDB_MAP_FULL)
+            log_error("manifest.commit_failed", "nothing was changed: %s", mdb_strerror(-error));
+        return error;
+    }
+    env->expected = transaction - 1;
+    env->failed = true;
+    log_error("manifest.commit_in_doubt", "a commit of the manifest failed: %s", mdb_strerror(rc));
+    return clean ? error : -EIO;
+}
+
 int
 lmdb_write_commit(struct lmdb_txn *txn)
 {
     struct lmdb_env *env = txn->env;
     bool sealed = txn->sealed;
+    uint64_t transaction = mdb_txn_id(txn->mdb);
     int rc = mdb_txn_commit(txn->mdb);
     if (rc == 0 && sealed)
         env->sealed = true;
+    int error = rc == 0 ? 0 : commit_failed(env, rc, transaction);
     set_writing(env, false);
     free(txn);
-    if (rc == 0)
-        return 0;
-    int error = write_error_of(env, rc);
-    switch (error) {
-    case LMDB_MAP_FULL:
-        return error;
-    case -ENOSPC:
-    case -EDQUOT:
-    case -EFBIG:
-    case -E2BIG:
-    case -ENOMEM:
-        log_error("manifest.commit_failed", "nothing was changed: %s", mdb_strerror(-error));
-        return error;
-    default:
-        // What a failed flush has left on the disk is not known, and a later one may succeed
-        // without having written it.
-        env->failed = true;
-        log_error("manifest.commit_in_doubt",
-            "%s; the manifest takes no more changes until the process is restarted",
-            mdb_strerror(rc));
-        return -EIO;
-    }
+    return error;
 }

@@ -60,9 +60,18 @@ void lmdb_env_close(struct lmdb_env *env);
 // Doubles the map once the readers of this process are done. The caller is the writer and has no
 // transaction. -ENOMEM when there is no address space.
 MUST_CHECK int lmdb_env_grow(struct lmdb_env *env);
-// True once a commit failed in a way that leaves the file in doubt: nothing can be written any
-// more.
+
+// A commit that fails leaves the environment failed when it is not known what is on the disk; then
+// nothing can be written. lmdb_env_mend opens it again, which takes back what is in doubt: 0 when
+// the environment holds what the last successful commit left, durably, and can be written again.
+// The writer calls it, and may then do the failed transaction again. Readers wait a moment
+// meanwhile. Errors: the disk's; -EBUSY when readers do not end; -ESTALE when the newest
+// transaction is not the expected one. Try again later, or give up with lmdb_env_give_up, for ever:
+// then nothing is written any more, and reading goes on as far as it can.
 bool lmdb_env_is_failed(const struct lmdb_env *env);
+MUST_CHECK int lmdb_env_mend(struct lmdb_env *env);
+void lmdb_env_give_up(struct lmdb_env *env);
+bool lmdb_env_is_lost(const struct lmdb_env *env);
 
 // An environment is opened without seals. Both functions are for a write transaction, which reads
 // and writes sealed values from then on, and the whole environment does once it is committed.
@@ -102,8 +111,8 @@ void lmdb_read_end(struct lmdb_txn *txn);
 // other processes.
 MUST_CHECK int lmdb_write_begin(struct lmdb_env *env, struct lmdb_txn **txn_out);
 // Ends the transaction in every case. 0: committed and on stable storage. -ENOSPC, -EDQUOT, -EFBIG:
-// no room, nothing changed, the environment stays usable; -ENOMEM, LMDB_MAP_FULL likewise. -EIO: in
-// doubt, see lmdb_env_is_failed; logged.
+// no room, nothing changed; -ENOMEM, LMDB_MAP_FULL likewise. After -EIO always, and after the
+// others maybe, it is in doubt whether the transaction is there: see lmdb_env_is_failed. Logged.
 MUST_CHECK int lmdb_write_commit(struct lmdb_txn *txn);
 void lmdb_write_abort(struct lmdb_txn *txn);
 

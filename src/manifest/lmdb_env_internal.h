@@ -2,6 +2,7 @@
 // What the files lmdb_env*.c share; they and this header are the only ones that include lmdb.h.
 //
 //     lmdb_env.c         the environment, its map, transactions
+//     lmdb_env_mend.c    opening it again after a commit that failed
 //     lmdb_env_entry.c   entries and cursors, and whether they are what was written
 //     lmdb_env_seal.c    seals for a whole environment; a look at all entries
 #ifndef CKPTFS_MANIFEST_LMDB_ENV_INTERNAL_H
@@ -33,6 +34,8 @@ struct lmdb_cursor {
 
 struct lmdb_env {
     MDB_env *mdb;
+    char *directory;
+    struct lmdb_options options;
     MDB_dbi tables[LMDB_TABLES_MAX];
     uint32_t seeds[LMDB_TABLES_MAX]; // of the tables' seals
     const char *const *names;        // of the tables
@@ -41,18 +44,33 @@ struct lmdb_env {
     struct lmdb_value plain_key;
     atomic_bool sealed;
     atomic_ullong damage; // how often damage was met
-    atomic_bool failed;
+    atomic_bool failed;   // a commit is in doubt: nothing can be written until lmdb_env_mend
+    atomic_bool lost;     // and it will not be mended
+    uint64_t expected;    // the newest transaction before the one in doubt; the writer's
+    uint64_t map_bytes;   // when it was last open; the writer's
     atomic_bool unmapped; // the map is gone: nothing can be read either
     atomic_uint looked;   // entries
 
-    struct lock lock;       // protects the following; held while the map moves
-    struct condition quiet; // readers or writing went to zero while somebody wants to move the map
+    struct lock lock;        // protects the following; held while the map moves
+    struct condition quiet;  // readers or writing went to zero while somebody wants to move the map
+    struct condition mended; // no longer failed, or lost
     size_t readers;
     bool writing;
     unsigned movers;
     struct lmdb_txn *idle;
 };
 
+// Waits until there are no transactions; false when the time is over. No reader begins one while
+// the lock is held.
+bool lmdb_wait_until_quiet_locked(struct lmdb_env *env, uint64_t deadline_ms);
+// Opens env->mdb without its tables, and closes it with the transactions in the pool.
+MUST_CHECK int lmdb_open_mdb(struct lmdb_env *env, uint64_t map_bytes, unsigned flags);
+void lmdb_close_mdb(struct lmdb_env *env);
+// Makes durable what the file says now: both meta pages name the newest transaction (see
+// lmdb_env_mend.c). With `expected`, -ESTALE unless the newest is that one.
+MUST_CHECK int lmdb_settle(struct lmdb_env *env, const uint64_t *expected);
+// For a reader that LMDB refused: whether it is to try again. The deadline is 0 at first.
+bool lmdb_wait_until_mended(struct lmdb_env *env, uint64_t *deadline_ms);
 // The error of an operation on entries: logs what is neither an answer nor dealt with by the
 // writer.
 MUST_CHECK int lmdb_entry_error(struct lmdb_env *env, int rc, const char *what);

@@ -299,3 +299,22 @@ lmdb_file_check(const char *path)
         log_error("manifest.open_failed", "%s: %s", path, strerror(-rc));
     return rc;
 }
+
+int
+lmdb_file_settle(int fd, uint32_t page_bytes, uint64_t transaction)
+{
+    // LMDB writes transaction n to page n % 2.
+    struct file_check c = {.fd = fd};
+    struct meta meta;
+    int rc = read_meta(&c, transaction % META_PAGES * page_bytes, &meta);
+    if (rc == 0 && meta.transaction != transaction)
+        rc = damaged(&c, "the newest meta page is not in its place", transaction % META_PAGES);
+    if (rc == 0)
+        rc = file_write_at(&file_ops_system, fd, &meta, sizeof(meta),
+            (transaction + 1) % META_PAGES * page_bytes + PAGE_HEADER);
+    if (rc == 0)
+        rc = file_ops_system.fdatasync(fd);
+    if (rc == -EBADMSG)
+        log_error("manifest.damaged", "%s", c.problem);
+    return rc;
+}

@@ -15,10 +15,15 @@
 #ifndef CKPTFS_MANIFEST_LMDB_FILE_H
 #define CKPTFS_MANIFEST_LMDB_FILE_H
 
+#include <stdint.h>
+
 #include "base/compiler.h"
 
 // 0 when the file may be opened; -ENOENT when it is missing or empty; -EBADMSG and other errors,
 // logged. Other processes may be writing to it meanwhile.
 MUST_CHECK int lmdb_file_check(const char *path);
+// Copies the meta page of `transaction` over the other one, durably. -EBADMSG when the file does
+// not have it where LMDB looks for it. The caller holds LMDB's lock of writers.
+MUST_CHECK int lmdb_file_settle(int fd, uint32_t page_bytes, uint64_t transaction);
 
 #endif

@@ -322,6 +322,12 @@ manifest_root_id(const struct manifest *m)
     return m->root_id;
 }
 
+bool
+manifest_is_lost(const struct manifest *m)
+{
+    return lmdb_env_is_lost(m->env);
+}
+
 uint64_t
 manifest_damage(const struct manifest *m)
 {

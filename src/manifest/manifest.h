@@ -42,6 +42,9 @@ void manifest_close(struct manifest *m);
 // This root's identity as a writer: made once, random, durable.
 struct uuid manifest_root_id(const struct manifest *m);
 
+// Whether a commit failed so that nothing can be committed any more (-EIO): the disk did not come
+// back within a second, or it is not known whether the commit is there.
+bool manifest_is_lost(const struct manifest *m);
 // How often an entry was met that is not what had been written, since the manifest was opened.
 uint64_t manifest_damage(const struct manifest *m);
 
@@ -304,8 +307,10 @@ void manifest_released_free(struct manifest_released *released);
 // Queues the batch and waits until it is committed and durable, or has failed as a whole. Frees the
 // batch in every case. `released_out` may be NULL. Any thread. -ENOENT: no such db.
 // -EINVAL, -EEXIST: refused, see above. -ENOSPC, -EDQUOT, -EFBIG: no room; later batches may
-// succeed. -EIO: a flush failed; what is on the disk is in doubt and all later batches fail
-// likewise. An error fails only this batch, not others that wait with it, unless it is the disk's.
+// succeed. -EIO: the disk failed several times within a second; the batch may be there after the
+// next mount, and all later batches fail likewise (manifest_is_lost). A failure that passes is not
+// seen here: the commit is taken back and done again. An error fails only this batch, not others
+// that wait with it, unless it is the disk's.
 MUST_CHECK int manifest_submit(
     struct manifest *m, struct manifest_batch *b, struct manifest_released *released_out);
 

@@ -6,6 +6,7 @@
 #include <errno.h>
 
 #include "manifest/manifest_internal.h"
+#include "platform/clock.h"
 #include "platform/crash_point.h"
 #include "platform/flush_pace.h"
 #include "platform/log.h"
@@ -69,13 +70,48 @@ try_group(struct manifest *m, struct list_node *group, struct manifest_batch **c
     return rc;
 }
 
+// After a commit in doubt: whether the environment is as before, and the group can be tried again.
+// Each try that fails is followed by a longer pause; a disk that does not come back within them is
+// given up, so that writers learn it soon.
+static bool
+mend(struct manifest *m, unsigned *tries)
+{
+    static const uint16_t pauses_ms[] = {10, 150, 750};
+    while (*tries < ARRAY_LENGTH(pauses_ms)) {
+        clock_sleep_ms(pauses_ms[(*tries)++]);
+        if (lmdb_env_mend(m->env) == 0)
+            return true;
+    }
+    return false;
+}
+
+// The group's last try failed, and it is in doubt what is on the disk. Whoever only lacks room is
+// told so if the environment can be mended. Else it is opened again so that it can be read.
+static int
+settle_doubt(struct manifest *m, int rc)
+{
+    bool no_room = rc == -ENOSPC || rc == -EDQUOT || rc == -EFBIG;
+    bool mended = lmdb_env_mend(m->env) == 0;
+    if (mended && no_room)
+        return rc;
+    lmdb_env_give_up(m->env);
+    return -EIO;
+}
+
 // Commits the group; all its batches are in `finished` with their results afterwards.
 static void
 commit_group(struct manifest *m, struct list_node *group, struct list_node *finished)
 {
+    unsigned tries = 0;
     while (!list_is_empty(group)) {
         struct manifest_batch *culprit;
         int rc = try_group(m, group, &culprit);
+        if (rc < 0 && lmdb_env_is_failed(m->env) && !lmdb_env_is_lost(m->env)) {
+            if (mend(m, &tries))
+                continue;
+            rc = settle_doubt(m, rc);
+            culprit = NULL;
+        }
         if (rc == LMDB_MAP_FULL) {
             rc = lmdb_env_grow(m->env);
             if (rc == 0)

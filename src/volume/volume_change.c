@@ -13,7 +13,7 @@
 // How long a writer waits for room before it is told ENOSPC, when folds fail or the log cannot
 // grow; for as long as both go well, it waits.
 #define ROOM_DEADLINE_MS 60000u
-#define ROOM_HOPELESS_MS 3000u // when they fail for want of space
+#define ROOM_HOPELESS_MS 3000u // when they fail for a reason that no waiting mends
 #define ROOM_SLICE_MS    1000u
 // Changes of names and inodes that may gather in memory before a fold is asked for, and before
 // writers wait for it: so memory does not grow with the number of files. The same of the bytes that
@@ -182,6 +182,16 @@ wait_for_memory(struct volume *v, uint64_t deadline)
     return read_only ? -EROFS : in_time ? 0 : -ENOSPC;
 }
 
+// What a writer is told when there is no room because folds fail with `error`. A full disk, one
+// that fails, one that became read-only, and damage that folds meet do not pass by themselves.
+static int
+room_error(int error, bool *hopeless_out)
+{
+    *hopeless_out = error == -ENOSPC || error == -EDQUOT || error == -EIO || error == -EBADMSG ||
+                    error == -EROFS;
+    return error == -EROFS ? -EROFS : error == -EIO || error == -EBADMSG ? -EIO : -ENOSPC;
+}
+
 // Waits a slice at a time: a disk that is full shows by folds that fail, and then there is nothing
 // to wait for.
 static int
@@ -205,8 +215,10 @@ wait_for_room(struct volume *v, uint32_t bytes, bool optional)
         int error = v->checkpoint ? checkpoint_fold_error(v->checkpoint) : -EBUSY;
         wal_numbers(v->wal, &n);
         bool stuck = error != 0 || n.spare_error != 0;
-        if (stuck && waited >= (error == -ENOSPC ? ROOM_HOPELESS_MS : ROOM_DEADLINE_MS))
-            return -ENOSPC;
+        bool hopeless;
+        rc = room_error(error, &hopeless);
+        if (stuck && waited >= (hopeless ? ROOM_HOPELESS_MS : ROOM_DEADLINE_MS))
+            return rc;
         volume_press(v);
     }
 }

@@ -126,18 +126,34 @@ volume_set_read_only_locked(struct volume *v, const char *reason)
 // ---- housekeeping -------------------------------------------------------------------------------
 
 static void
-watch_log(struct volume *v)
+turn_read_only(struct volume *v, const char *what, int error)
+{
+    char reason[160];
+    snprintf(reason, sizeof(reason), "%s cannot be written: %s", what, strerror(-error));
+    lock_take(&v->lock);
+    bool first = !v->read_only;
+    volume_set_read_only_locked(v, reason);
+    lock_release(&v->lock);
+    if (!first)
+        return;
+    struct log_event e;
+    log_begin(&e, LOG_LEVEL_ERROR, "volume.read_only");
+    log_string(&e, "source", v->config.source);
+    log_string(&e, "reason", reason);
+    log_end(&e);
+}
+
+// Without one of them nothing that is written now could ever leave memory or reach the store. What
+// is in the log stays there for the next mount.
+static void
+watch_disk(struct volume *v)
 {
     struct wal_numbers n;
     wal_numbers(v->wal, &n);
-    if (n.failed == 0)
-        return;
-    char reason[160];
-    snprintf(
-        reason, sizeof(reason), "the write-ahead log cannot be written: %s", strerror(-n.failed));
-    lock_take(&v->lock);
-    volume_set_read_only_locked(v, reason);
-    lock_release(&v->lock);
+    if (n.failed != 0)
+        turn_read_only(v, "the write-ahead log", n.failed);
+    if (manifest_is_lost(v->manifest))
+        turn_read_only(v, "the manifest", -EIO);
 }
 
 static bool
@@ -198,7 +214,7 @@ housekeeping_run(void *argument)
         if (v->stopping)
             break;
         lock_release(&v->housekeeping_lock);
-        watch_log(v);
+        watch_disk(v);
         uint64_t mark = activity(v);
         if (volume_lease_is_due(&v->lease, mark, clock_monotonic_ms()) && is_owner(v))
             renew_lease(v, mark);

@@ -312,14 +312,15 @@ END_TEST
 
 // ---- failing flushes ----------------------------------------------------------------------------
 
-START_TEST(failed_flush_stops_all_writing)
+START_TEST(flush_that_keeps_failing_stops_all_writing)
 {
     struct fixture f = durable_fixture();
     ck_assert_int_eq(submit_orphan(f.manifest, f.db, 2, 10), 0);
     flush_set(false, EIO);
     ck_assert_int_eq(submit_orphan(f.manifest, f.db, 3, 10), -EIO);
+    ck_assert(manifest_is_lost(f.manifest));
     flush_set(false, 0);
-    // The disk says it is well again. It may have lost what it was given before.
+    // The disk says it is well again, too late: the answer has been given.
     ck_assert_int_eq(submit_orphan(f.manifest, f.db, 4, 10), -EIO);
     struct db_record db = sample_db(9);
     ck_assert_int_eq(manifest_create_db(f.manifest, &db), -EIO);
@@ -772,7 +773,7 @@ main(int argc, char **argv)
     ADD(file_size_limit_is_an_error_and_no_more);
     ADD(full_disk_is_an_error_and_no_more);
     ADD(directory_without_room_is_refused_cleanly);
-    ADD(failed_flush_stops_all_writing);
+    ADD(flush_that_keeps_failing_stops_all_writing);
     ADD(flush_without_room_can_be_repeated);
     ADD(waiting_batches_share_a_flush);
     ADD(failed_commit_fails_all_who_share_it);

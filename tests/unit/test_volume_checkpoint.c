@@ -507,6 +507,33 @@ START_TEST(what_the_disk_refuses_of_a_staged_blob_fails_the_checkpoint)
 }
 END_TEST
 
+// No waiting mends that; a minute of it would look like a hang.
+START_TEST(a_full_log_and_a_disk_that_fails_are_told_within_seconds)
+{
+    struct file_ops ops = file_ops_system;
+    ops.fdatasync = refusing_fdatasync;
+    struct volume_world w;
+    volume_world_new(&w);
+    volume_world_open(&w);
+    struct object_id a = volume_world_make_file(w.v, "a");
+    volume_world_publish(w.v);
+    w.v->checkpoint->options.ops = &ops;
+    atomic_store(&refusal, REFUSE_SYNC);
+    CLEANUP(memory_free_auto) uint8_t *bytes = memory_alloc_zero(1u << 20);
+    uint64_t began = clock_monotonic_ms();
+    uint64_t written = 0;
+    int rc;
+    while ((rc = volume_write(w.v, a, written << 20, bytes, 1u << 20, 0)) == 0)
+        written++;
+    ck_assert_int_eq(rc, -EIO);
+    ck_assert_uint_lt(clock_monotonic_ms() - began, 30000); // far below the minute
+    atomic_store(&refusal, REFUSE_NOTHING);
+    volume_world_publish(w.v);
+    ck_assert_int_eq(volume_write(w.v, a, written << 20, bytes, 1u << 20, 0), 0);
+    volume_world_free(&w);
+}
+END_TEST
+
 // ---- flushes ------------------------------------------------------------------------------------
 
 static uint64_t
@@ -586,6 +613,7 @@ main(void)
     ADD(the_kernel_can_hand_over_more_than_the_log_holds);
     ADD(pages_that_are_only_in_the_log_are_folded_and_each_is_verified);
     ADD(what_the_disk_refuses_of_a_staged_blob_fails_the_checkpoint);
+    ADD(a_full_log_and_a_disk_that_fails_are_told_within_seconds);
     ADD(a_log_that_is_nearly_full_makes_flushes_wait_no_more);
     ADD(a_small_checkpoint_takes_ten_turns_at_flushing);
 #undef ADD
