@@ -4,9 +4,8 @@
 // grow:
 //
 //     each publication                 the newest record
-//     each that somebody asked for     also the records that readers need, the newest catalog and
-//     one
-//                                      blob
+//     each that somebody asked for     also the records that readers need, the newest catalog
+//                                      and one blob
 //     the first after ten minutes      the same and eight blobs, others each time
 //
 // A bucket that has lost something gets nothing more: what is there to be read stays as it is, the

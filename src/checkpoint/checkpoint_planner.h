@@ -3,15 +3,13 @@
 // an ordered list of ChunkActions. Same input, same plan. The rules are those of the design,
 // section 7:
 //
-//     append-only source   a chunk that has become full is sealed as a base; the open tail goes as
-//     a
-//                          short base first and as deltas afterwards; nothing is diffed
+//     append-only source   a chunk that has become full is sealed as a base; the open tail goes
+//                          as a short base first and as deltas afterwards; nothing is diffed
 //     random source        more than half of a chunk changed: a new base; else a delta
 //     both                 deltas that outweigh half of the base: a new base. Deltas that are not
-//     in
-//                          the store yet are merged into the new one (what was superseded is never
-//                          uploaded); deltas that are, only when the chain gets long, and then
-//                          those of similar size first, so that the work stays logarithmic
+//                          in the store yet are merged into the new one (what was superseded is
+//                          never uploaded); deltas that are, only when the chain gets long, and
+//                          then those of similar size first, so that the work stays logarithmic
 //
 // Live images in unpublished packs that are mostly dead are written again: a base as a new base,
 // deltas merged, with what has changed.

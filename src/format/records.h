@@ -118,7 +118,7 @@ struct chunk_delta {
 enum blob_object_kind { BLOB_OBJECT_CHUNK = 1, BLOB_OBJECT_DELTA = 2, BLOB_OBJECT_PACK = 3 };
 
 // Where copies of a blob are.
-#define RESIDENCY_LOCAL  1u // whole and durable in LocalStore; must not be evicted unless REMOTE too
+#define RESIDENCY_LOCAL  1u // whole and durable in LocalStore; no eviction unless REMOTE too
 #define RESIDENCY_REMOTE 2u // verified in the RemoteStore
 
 // One blob: what its key in the store is made of, and who needs it.

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The log: one line an event, as JSON objects {"time", "level", "event", "tenant", ...}, to stderr
 // or to the system log. The events' names and fields are listed in doc/checkpointing_design.md,
-// section
-// 14. Whoever meets a failure logs it once, with the object and the cause. Any thread, with any
-// locks held. Secrets never go in here.
+// section 14. Whoever meets a failure logs it once, with the object and the cause. Any thread, with
+// any locks held. Secrets never go in here.
 //
 // Once log_start has been called nobody who logs waits for the line to be written: a thread writes
 // what is in a queue (log_sink.c). Warnings and errors that repeat are suppressed and counted

@@ -8,8 +8,7 @@
 //     GENERATION, own writer,    generation <= local             own: its changes are in the tables
 //       epoch <= db.epoch        generation > local              foreign: the tables are older than
 //                                                                the chain (restored, or a copy)
-//     OPEN, own writer           epoch == db.epoch               own: claiming notes the epoch
-//     first
+//     OPEN, own writer           epoch == db.epoch               own: a claim notes the epoch first
 //                                another epoch                   foreign: a copy of this root
 //     any, other writer                                          foreign
 #include <errno.h>

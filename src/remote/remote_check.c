@@ -6,8 +6,7 @@
 //     check          requests                          finds
 //     head           1 GET of at most 4 KiB            the newest record is gone or is another one
 //     chain          1 LIST a 1,000 records since the  a record that a reader needs is gone;
-//     another
-//                    newest catalog, 2 HEAD            writer; the newest catalog is gone
+//                    newest catalog, 2 HEAD            another writer; the newest catalog is gone
 //     blobs          1 HEAD each                       blobs that are gone, a few at a time
 //
 // What a listing does not have is asked for by its name before it counts as gone.

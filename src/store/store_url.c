@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // SOURCE as the user writes it: file:///DIRECTORY/TENANT or s3://BUCKET[/PREFIX]/TENANT, either
-// with
-// @NUMBER behind it for another volume of the tenant than the first. A tenant has no '@'. The bytes
-// stand for themselves; there is no percent-decoding.
+// with @NUMBER behind it for another volume of the tenant than the first. A tenant has no '@'. The
+// bytes stand for themselves; there is no percent-decoding.
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

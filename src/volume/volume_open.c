@@ -5,9 +5,8 @@
 //     root does not have it   -> import from the bucket -> claim -> go
 //     another writer was here -> what is local is history: if all of it had been published, import
 //                                anew; else refuse, unless the user says discard_unpublished
-//     store not reachable     -> a root that has the db goes on with it and claims later; one that
-//     has
-//                                not cannot
+//     store not reachable     -> a root that has the db goes on with it and claims later; a root
+//                                that does not have it cannot go on
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>

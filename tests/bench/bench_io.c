@@ -4,11 +4,10 @@
 //     bench_io names DIR COUNT            makes that many empty files
 //     bench_io stat DIR COUNT SECONDS     stat of the first COUNT of them, over and over
 //     bench_io readdir DIR                reads all names of a new opened directory, once
-//     bench_io chunks DIR COUNT           one page in each of COUNT chunks of 64 MiB, in sparse
-//     files bench_io spread PATH COUNT [SEED]   reads of 4 KiB at COUNT random places of a file
+//     bench_io chunks DIR COUNT           a page in each of COUNT chunks of 64 MiB, in sparse files
+//     bench_io spread PATH COUNT [SEED]   reads of 4 KiB at COUNT random places of a file
 //     bench_io times DIR WHAT COUNT       COUNT times, untimed: write (4 KiB at random and
-//     fdatasync),
-//                                         create, stat, read (4 KiB at random)
+//                                         fdatasync), create, stat, read (4 KiB at random)
 //     bench_io cpu PATH                   CPU of LZ4 and SHA-256 over a file, frame by frame
 #include <dirent.h>
 #include <fcntl.h>

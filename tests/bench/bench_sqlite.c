@@ -5,8 +5,7 @@
 //     bench_sqlite commits DB MODE COUNT   so many of them
 //     bench_sqlite load DB ROWS            `make` in a new database, timed
 //     bench_sqlite read DB SECONDS         rows by key, at random; a cache of 2 MiB
-//     bench_sqlite query DB                one sum over an index range: the first query after a
-//     mount
+//     bench_sqlite query DB                a sum over an index range: the first query after a mount
 // MODE is SQLite's journal mode: wal or delete.
 #include <sqlite3.h>
 #include <unistd.h>
