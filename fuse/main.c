@@ -11,6 +11,7 @@
 #include "config.h"
 #include "fuse/fs_ops.h"
 #include "fuse/options.h"
+#include "fuse/process_limits.h"
 #include "fuse/session.h"
 #include "fuse/startup.h"
 #include "platform/log.h"
@@ -69,7 +70,7 @@ run(const struct options *options)
     BUFFER_AUTO error = {0};
     struct startup startup;
     startup_in_foreground(&startup);
-    if (start_log(options, &error) != 0) {
+    if (process_limits_set(options, &error) != 0 || start_log(options, &error) != 0) {
         startup_failed(&startup, buffer_string(&error));
         return EXIT_STATUS_ERROR;
     }

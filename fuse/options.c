@@ -51,6 +51,8 @@ static const struct mount_option mount_options[] = {
         "round times of files down to this, at most 1000 (default: not at all)"},
     {"no_cpu_latency", OPTION_FLAG, IN(no_cpu_latency),
         "let idle processors sleep deep while requests come fast"},
+    {"core_dumps", OPTION_FLAG, IN(core_dumps),
+        "keep the memory in core dumps, with the credentials for the store"},
     {"debug", OPTION_FLAG, IN(debug), "show every request; implies -f"},
     {"sync", OPTION_FLAG, IN(sync), "every write is synchronous"},
     {"async", OPTION_IGNORE, 0, NULL},

@@ -24,6 +24,7 @@ struct options {
     bool no_atime;
     bool no_directory_atime;
     bool no_cpu_latency;
+    bool core_dumps;
     uint64_t max_read;
     uint64_t max_readahead;
     uint64_t max_background;

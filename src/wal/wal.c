@@ -402,6 +402,18 @@ wal_free(struct wal *w)
     free(w);
 }
 
+static uint64_t
+segment_bytes_of(uint64_t limit_bytes)
+{
+    return clamp(limit_bytes / 8, SEGMENT_MIN, SEGMENT_MAX);
+}
+
+uint64_t
+wal_segments_of(uint64_t limit_bytes)
+{
+    return clamp(limit_bytes / segment_bytes_of(limit_bytes), 3, 1u << 20);
+}
+
 static struct wal *
 wal_new(const struct wal_options *options)
 {
@@ -416,9 +428,8 @@ wal_new(const struct wal_options *options)
     w->pace = options->pace;
     w->spares_wanted = 1;
     w->limit_bytes = options->limit_bytes;
-    w->segment_bytes = options->segment_bytes
-                           ? options->segment_bytes
-                           : clamp(options->limit_bytes / 8, SEGMENT_MIN, SEGMENT_MAX);
+    w->segment_bytes =
+        options->segment_bytes ? options->segment_bytes : segment_bytes_of(options->limit_bytes);
     w->segment_bytes = clamp(w->segment_bytes, SEGMENT_MIN, INT64_MAX);
     w->segment_bytes -= w->segment_bytes % WAL_SEGMENT_HEADER_BYTES;
     w->segments_max = (uint32_t)clamp(options->limit_bytes / w->segment_bytes, 3, 1u << 20);

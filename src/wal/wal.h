@@ -77,6 +77,9 @@ void wal_set_writer_epoch(struct wal *w, uint64_t epoch);
 // Flushes, stops the threads. 0 or the errno the log died of.
 int wal_close(struct wal *w);
 
+// How many segment files, each of them open, a log of this limit may have.
+uint64_t wal_segments_of(uint64_t limit_bytes);
+
 // How far the log in `directory` went at least, by its mark, without opening it: 0, -ENOENT when it
 // says nothing, -EBADMSG when it is damaged or another volume's, or what reading failed with.
 MUST_CHECK int wal_peek(const char *directory, const struct uuid *volume, struct lsn *end_out);

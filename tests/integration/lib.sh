@@ -370,7 +370,7 @@ join_options() { # all non-empty arguments, with commas
 # exit status is the daemon's.
 volume_start() { # NAME [OPTIONS]
     local name=$1 options
-    options=$(join_options "root=${V_ROOT[$name]},log_file=${V_LOG[$name]}" "${V_OPTIONS[$name]}" "${2:-}")
+    options=$(join_options "root=${V_ROOT[$name]},log_file=${V_LOG[$name]},core_dumps" "${V_OPTIONS[$name]}" "${2:-}")
     mkdir -p "${V_ROOT[$name]}"
     : >"$WORK/$name.out"
     spawn "$WORK/$name.out" env "${MOUNT_ENVIRONMENT[@]}" "$CKPTFS" -f -o "$options" \

@@ -139,6 +139,8 @@ expect 2 "make the directory first" "$CKPTFS" -o "$common,create" "$store" "$wor
 expect 2 "not a directory" "$CKPTFS" -o "$common,create" "$store" "$work/file"
 expect 2 "log file $work/nothing/log" "$CKPTFS" -o "root=$work/root,log_file=$work/nothing/log" \
     "$store" "$mnt"
+# Each segment of the log is an open file; and nothing of the daemon's memory gets into a core dump.
+expect 2 "may open only 600 files" sh -c "ulimit -n 600; exec $CKPTFS -o $common,wal_limit=16G $store $mnt"
 is_mounted && fail "a mount is left"
 no_daemons || fail "a daemon is left"
 
@@ -149,6 +151,9 @@ expect 2 "acme" "$CKPTCTL" create -o "root=$work/root" "$store"
 
 (cd "$work" && expect 0 "" "$CKPTFS" "$store" mnt -o "rw,$common,noauto,user,nofail,_netdev,x-a.b=c")
 is_mounted || fail "not mounted when ckptfs is back"
+[ "$(cat "/proc/$(daemons)/coredump_filter")" = 00000000 ] || fail "memory gets into core dumps"
+[ "$(awk '/Max open files/ { print $4 }' "/proc/$(daemons)/limits")" = "$(ulimit -H -n)" ] ||
+    fail "the daemon may open fewer files than it could"
 grep -qF "$store $mnt fuse.ckptfs rw," /proc/self/mounts || fail "the mount table: $(cat /proc/self/mounts)"
 echo one >"$mnt/file" || fail "write"
 expect 2 "ckptfs: " "$CKPTFS" -o "$common" "$store" "$mnt"

@@ -18,13 +18,17 @@ has_event() { # NAME EVENT TEXT
     grep -F "\"$2\"" "${V_LOG[$1]}" | grep -qF -- "$3"
 }
 
-end_by_signal() { # NAME: the daemon ends, with status 0, and the volume holds `after`
+daemon_ended_with() { # STATUS NAME: forgets it
     local status=0
+    wait_for 30 "the end of the daemon" volume_is_gone "$2"
+    wait "${V_JOB[$2]}" || status=$?
+    V_PID["$2"]=""
+    assert_equal "$1" "$status" "exit status of the daemon"
+}
+
+end_by_signal() { # NAME: the daemon ends, with status 0, and the volume holds `after`
     kill -TERM "${V_PID[$1]}"
-    wait_for 30 "the end of the daemon" test ! -e "/proc/${V_PID[$1]}"
-    wait "${V_JOB[$1]}" || status=$?
-    assert_equal 0 "$status" "exit status of the daemon"
-    V_PID["$1"]=""
+    daemon_ended_with 0 "$1"
 }
 
 check_content() { # NAME
@@ -93,14 +97,6 @@ unmount_ends_with() { # STATUS NAME [ckptctl options]
     }
 }
 
-forget_daemon() { # NAME: it has ended; its exit status
-    local status=0
-    wait_for 30 "the end of the daemon" test ! -e "/proc/${V_PID[$1]}"
-    wait "${V_JOB[$1]}" || status=$?
-    V_PID["$1"]=""
-    echo "$status"
-}
-
 step "ckptctl unmount waits until everything is in the store"
 volume_new d file
 volume_mount d create,checkpoint_interval=0
@@ -120,7 +116,7 @@ grep -q "everything is in the store" "$WORK/unmount.txt" || fail "it does not sa
 if is_running "${V_PID[d]}"; then
     fail "the daemon still runs"
 fi
-assert_equal 0 "$(forget_daemon d)" "exit status of the daemon"
+daemon_ended_with 0 d
 assert_equal "false true" "$(root_says d '"\(.mounted) \(.published)"')" "the root afterwards"
 
 step "and says what is not there"
@@ -132,7 +128,7 @@ echo outage >"$FAULTS"
 echo "written late" >"${V_MNT[d]}/late"
 unmount_ends_with 2 d
 grep -q "not everything is in the store" "$WORK/unmount.txt" || fail "it does not say what is missing"
-assert_equal 2 "$(forget_daemon d)" "exit status of the daemon"
+daemon_ended_with 2 d
 assert_equal "false false" "$(root_says d '"\(.mounted) \(.published)"')" "the root afterwards"
 grep '"volume.closed"' "${V_LOG[d]}" | tail -n 1 | grep -q "are not in the store" ||
     fail "the last line of the log does not say what is missing"
@@ -157,4 +153,4 @@ assert_equal true "$(volume_status d .claimed)" "claimed"
 assert_equal "written late" "$(cat "${V_MNT[d]}/late")" "what was written before"
 unmount_ends_with 0 d -q
 [ ! -s "$WORK/unmount.txt" ] || fail "-q is not quiet"
-assert_equal 0 "$(forget_daemon d)" "exit status of the daemon"
+daemon_ended_with 0 d
