@@ -163,7 +163,8 @@ void store_url_free(struct store_url *url);
 char *store_url_place(const struct store_url *url);
 
 struct remote_store_options {
-    const char *endpoint;     // s3: NULL: AWS by region
+    const char
+        *endpoint; // s3: NULL: AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, the profile's, AWS by region
     const char *region;       // NULL: AWS_REGION, the profile's, us-east-1
     const char *profile;      // NULL: AWS_PROFILE, "default"
     const char *ca_file;      // NULL: the system's

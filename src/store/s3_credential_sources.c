@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <errno.h>
+#include <pwd.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "platform/file.h"
 #include "platform/memory.h"
@@ -56,12 +58,33 @@ s3_environment_free(struct s3_environment *env)
         s3_wipe_string(env->values[i]);
 }
 
+// The home directory: HOME, or what the user database says. A mount at boot has no HOME.
+static char *
+home_directory(const struct s3_environment *env)
+{
+    if (env->values[HOME])
+        return memory_string(env->values[HOME]);
+    char text[4096];
+    struct passwd entry;
+    struct passwd *found = NULL;
+    if (getpwuid_r(geteuid(), &entry, text, sizeof(text), &found) != 0 || !found)
+        return memory_string("");
+    return memory_string(found->pw_dir);
+}
+
 static char *
 profile_file(const struct s3_environment *env, enum s3_variable variable, const char *name)
 {
     if (env->values[variable])
         return memory_string(env->values[variable]);
-    return memory_printf("%s/.aws/%s", env->values[HOME] ? env->values[HOME] : "", name);
+    CLEANUP(memory_free_auto) char *home = home_directory(env);
+    return memory_printf("%s/.aws/%s", home, name);
+}
+
+char *
+s3_environment_profile_path(const struct s3_environment *env)
+{
+    return profile_file(env, SHARED_CREDENTIALS_FILE, "credentials");
 }
 
 int
@@ -69,7 +92,7 @@ s3_environment_profile(
     const struct s3_environment *env, const char *profile, struct s3_profile *out)
 {
     CLEANUP(memory_free_auto)
-    char *credentials = profile_file(env, SHARED_CREDENTIALS_FILE, "credentials");
+    char *credentials = s3_environment_profile_path(env);
     CLEANUP(memory_free_auto) char *config = profile_file(env, CONFIG_FILE, "config");
     return s3_profile_load(credentials, config, profile, out);
 }

@@ -183,3 +183,25 @@ s3_region_from_environment(const char *profile)
     s3_environment_free(&env);
     return found;
 }
+
+char *
+s3_endpoint_from_environment(const char *profile)
+{
+    static const char *const names[] = {"AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"};
+    for (size_t i = 0; i < ARRAY_LENGTH(names); i++) {
+        const char *endpoint = getenv(names[i]);
+        if (endpoint && *endpoint)
+            return memory_string(endpoint);
+    }
+    struct s3_environment env;
+    struct s3_profile p;
+    char *found = NULL;
+    s3_environment_read(&env);
+    if (s3_environment_profile(&env, s3_profile_name(&env, profile), &p) == 0) {
+        found = p.endpoint_url;
+        p.endpoint_url = NULL;
+        s3_profile_free(&p);
+    }
+    s3_environment_free(&env);
+    return found;
+}

@@ -49,5 +49,8 @@ void s3_credential_chain_refused(
 
 // The region by AWS_REGION, AWS_DEFAULT_REGION, or the profile's; NULL when none says. To be freed.
 char *s3_region_from_environment(const char *profile);
+// The endpoint by AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, or the profile's endpoint_url; NULL when
+// none says. To be freed.
+char *s3_endpoint_from_environment(const char *profile);
 
 #endif

@@ -53,6 +53,8 @@ void s3_environment_read(struct s3_environment *env);
 void s3_environment_free(struct s3_environment *env);
 // The profile that is meant when `asked` (or NULL) was asked for.
 const char *s3_profile_name(const struct s3_environment *env, const char *asked);
+// The path of the shared credentials file, to be freed.
+char *s3_environment_profile_path(const struct s3_environment *env);
 MUST_CHECK int s3_environment_profile(
     const struct s3_environment *env, const char *profile, struct s3_profile *out);
 

@@ -75,6 +75,7 @@ take_setting(struct s3_profile *p, struct span key, struct span value)
         {"aws_secret_access_key", &p->secret_key},
         {"aws_session_token", &p->session_token},
         {"region", &p->region},
+        {"endpoint_url", &p->endpoint_url},
         {"role_arn", &p->role_arn},
         {"role_session_name", &p->role_session_name},
         {"web_identity_token_file", &p->web_identity_token_file},
@@ -134,10 +135,10 @@ s3_profile_parse(
         io->session_token = here.session_token;
         here.access_key = here.secret_key = here.session_token = NULL;
     }
-    char **from[] = {&here.region, &here.role_arn, &here.role_session_name,
+    char **from[] = {&here.region, &here.endpoint_url, &here.role_arn, &here.role_session_name,
         &here.web_identity_token_file, &here.unsupported};
-    char **to[] = {&io->region, &io->role_arn, &io->role_session_name, &io->web_identity_token_file,
-        &io->unsupported};
+    char **to[] = {&io->region, &io->endpoint_url, &io->role_arn, &io->role_session_name,
+        &io->web_identity_token_file, &io->unsupported};
     for (size_t i = 0; i < ARRAY_LENGTH(from); i++)
         if (!*to[i]) {
             *to[i] = *from[i];
@@ -188,6 +189,7 @@ s3_profile_free(struct s3_profile *p)
     wipe(&p->secret_key);
     wipe(&p->session_token);
     free(p->region);
+    free(p->endpoint_url);
     free(p->role_arn);
     free(p->role_session_name);
     free(p->web_identity_token_file);

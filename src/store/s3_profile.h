@@ -15,6 +15,7 @@ struct s3_profile {
     char *secret_key;
     char *session_token;
     char *region;
+    char *endpoint_url;
     char *role_arn;
     char *role_session_name;
     char *web_identity_token_file;

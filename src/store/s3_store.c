@@ -418,17 +418,20 @@ set_address(struct s3_bucket *b, const struct remote_store_options *options)
 {
     BUFFER_AUTO scheme = {0};
     BUFFER_AUTO host = {0};
-    b->has_endpoint = options->endpoint != NULL;
-    if (options->endpoint && !split_endpoint(options->endpoint, &scheme, &host))
-        return store_fail(-EINVAL, "endpoint \"%.200s\" is not of the form http[s]://HOST[:PORT]",
-            options->endpoint);
-    if (!options->endpoint) {
+    CLEANUP(memory_free_auto)
+    char *endpoint = options->endpoint ? memory_string(options->endpoint)
+                                       : s3_endpoint_from_environment(options->profile);
+    b->has_endpoint = endpoint != NULL;
+    if (endpoint && !split_endpoint(endpoint, &scheme, &host))
+        return store_fail(
+            -EINVAL, "endpoint \"%.200s\" is not of the form http[s]://HOST[:PORT]", endpoint);
+    if (!endpoint) {
         buffer_append_string(&scheme, "https://");
         buffer_printf(&host, "s3.%s.amazonaws.com%s", b->region,
             strncmp(b->region, "cn-", 3) == 0 ? ".cn" : "");
     }
     // A dot in the bucket's name would leave AWS's wildcard certificate.
-    bool in_host = options->virtual_host || (!options->endpoint && strchr(b->name, '.') == NULL);
+    bool in_host = options->virtual_host || (!endpoint && strchr(b->name, '.') == NULL);
     b->base_path = in_host ? memory_string("") : memory_printf("/%s", b->name);
     b->authority = in_host ? memory_printf("%s.%s", b->name, buffer_string(&host))
                            : memory_string(buffer_string(&host));

@@ -2,11 +2,13 @@
 // Credentials from each of their sources; the services are played by a server in this process.
 #include "unit.h"
 
+#include <pwd.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "mock_http.h"
 #include "platform/memory.h"
-#include "store/s3_credentials.h"
+#include "store/s3_credentials_internal.h"
 #include "store/s3_profile.h"
 
 #define SECRET "kT7/SecretSecretSecretSecretSecretSecret"
@@ -30,7 +32,8 @@ clear_environment(void)
         "AWS_ROLE_SESSION_NAME", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
         "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_AUTHORIZATION_TOKEN",
         "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AWS_EC2_METADATA_SERVICE_ENDPOINT",
-        "AWS_ENDPOINT_URL_STS", "AWS_REGION", "AWS_DEFAULT_REGION", "http_proxy"};
+        "AWS_ENDPOINT_URL_STS", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION",
+        "AWS_DEFAULT_REGION", "http_proxy"};
     for (size_t i = 0; i < ARRAY_LENGTH(names); i++)
         unsetenv(names[i]);
     setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent/credentials", 1);
@@ -181,6 +184,54 @@ START_TEST(profiles_are_read_from_both_files)
     free(credentials);
     free(config);
     unit_directory_remove(directory);
+}
+END_TEST
+
+static void
+check_endpoint(const char *profile, const char *expected)
+{
+    char *endpoint = s3_endpoint_from_environment(profile);
+    ck_assert_str_eq(endpoint ? endpoint : "none", expected);
+    free(endpoint);
+}
+
+START_TEST(endpoint_comes_from_environment_or_profile)
+{
+    clear_environment();
+    char *directory = unit_directory_new();
+    check_endpoint(NULL, "none");
+    char *config = write_file(directory, "config",
+        "[default]\nendpoint_url = http://default:1\n"
+        "[profile a]\nendpoint_url = http://a:2\n[profile b]\nregion = x\n");
+    setenv("AWS_CONFIG_FILE", config, 1);
+    check_endpoint(NULL, "http://default:1");
+    check_endpoint("a", "http://a:2");
+    check_endpoint("b", "none");
+    setenv("AWS_ENDPOINT_URL", "http://all:3", 1);
+    check_endpoint("a", "http://all:3");
+    setenv("AWS_ENDPOINT_URL_S3", "http://s3:4", 1);
+    check_endpoint("a", "http://s3:4");
+    free(config);
+    unit_directory_remove(directory);
+}
+END_TEST
+
+START_TEST(without_home_the_user_database_is_asked)
+{
+    clear_environment();
+    unsetenv("AWS_SHARED_CREDENTIALS_FILE");
+    unsetenv("AWS_CONFIG_FILE");
+    unsetenv("HOME");
+    // The directory of the user is not the test's to write to: the path of a file shows what is
+    // used.
+    struct s3_environment env;
+    s3_environment_read(&env);
+    char *path = s3_environment_profile_path(&env);
+    char *expected = memory_printf("%s/.aws/credentials", getpwuid(geteuid())->pw_dir);
+    ck_assert_str_eq(path, expected);
+    free(expected);
+    free(path);
+    s3_environment_free(&env);
 }
 END_TEST
 
@@ -457,6 +508,8 @@ main(void)
 #define ADD(test) unit_add(s, #test, test, 20)
     ADD(environment_comes_first);
     ADD(profiles_are_read_from_both_files);
+    ADD(endpoint_comes_from_environment_or_profile);
+    ADD(without_home_the_user_database_is_asked);
     ADD(refused_files_are_read_again);
     ADD(parser_survives_any_text);
     ADD(nothing_found_says_where_it_looked);
