@@ -16,8 +16,9 @@
 //     checkpoint.publication_recorded  nothing to do
 //     checkpoint.cleaned               nothing to do
 //
-// A fold that fails keeps its frozen set and is tried again; a publication that fails is tried
-// again with the newest local generation.
+// After a fold that failed, its frozen set and what has happened since are one layer again, which
+// the next attempt freezes at a newer cut; a publication that fails is tried again with the newest
+// local generation.
 #ifndef CKPTFS_CHECKPOINT_CHECKPOINT_H
 #define CKPTFS_CHECKPOINT_CHECKPOINT_H
 
@@ -47,16 +48,15 @@ struct checkpoint_cut {
     struct lsn lsn;
     struct db_counters counters;
     uint64_t wall_ms;
-    bool again; // it was frozen before; the last fold of it failed
 };
 
 // What the owner of the layers does for the checkpoint. Called from the checkpoint's threads, which
 // hold no locks.
 struct checkpoint_host {
     void *argument;
-    // Freezes; gives the cut that is frozen already when the last fold of it failed. False: nothing
-    // has changed since the last local generation.
-    bool (*freeze)(void *argument, struct checkpoint_cut *cut_out);
+    // Freezes everything that has changed since the last local generation, also what was frozen for
+    // a fold that failed. 1: nothing has changed.
+    int (*freeze)(void *argument, struct checkpoint_cut *cut_out);
     // The cut is the local generation now (committed): drop it, show the tables.
     void (*thaw)(void *argument);
     // Another writer owns the volume.

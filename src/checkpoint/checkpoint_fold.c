@@ -431,15 +431,15 @@ fold_cut(struct fold *f)
 }
 
 int
-checkpoint_fold(struct checkpoint *c, struct generation *generation_out, bool *again_out)
+checkpoint_fold(struct checkpoint *c, struct generation *generation_out)
 {
     struct fold f = {.c = c, .started_ms = clock_monotonic_ms()};
-    *again_out = false;
     remove_deferred(c);
-    if (!c->options.host.freeze(c->options.host.argument, &f.cut))
+    int rc = c->options.host.freeze(c->options.host.argument, &f.cut);
+    if (rc == 1)
         return 1;
-    *again_out = f.cut.again;
-    int rc = fold_cut(&f);
+    if (rc == 0)
+        rc = fold_cut(&f);
     if (f.directory && path_remove_tree(f.directory) < 0)
         log_warning("scratch.failed", "cannot remove %s", f.directory);
     *generation_out = f.generation;

@@ -146,10 +146,8 @@ bool checkpoint_recall_crc(struct checkpoint *c, const struct sha256 *hash, uint
 MUST_CHECK int checkpoint_write_image(struct checkpoint *c, const struct checkpoint_cut *cut,
     const struct chunk_action *action, struct blob_writer *w, uint32_t *present_out);
 
-// checkpoint_fold.c: one local generation. 1 when there was nothing to fold. `again_out`: the cut
-// was that of a fold that failed, so what came after it is not in the generation.
-MUST_CHECK int checkpoint_fold(
-    struct checkpoint *c, struct generation *generation_out, bool *again_out);
+// checkpoint_fold.c: one local generation. 1 when there was nothing to fold.
+MUST_CHECK int checkpoint_fold(struct checkpoint *c, struct generation *generation_out);
 
 // checkpoint_publish.c: one attempt. 1: published; 0: there was nothing to publish; in both cases
 // the generation that is in the store. -ESTALE when the volume was taken by another writer; with

@@ -222,20 +222,14 @@ fold_once(struct checkpoint *c, bool timer)
     list_move_all(&c->folding, &c->asked);
     c->pressed = false;
     lock_release(&c->lock);
-    int rc = 0;
     struct generation generation = {0};
-    // Who asks wants all that has happened so far: a cut whose first fold failed is too old for it.
-    uint64_t folds = 0;
-    for (bool again = true; rc == 0 && again;) {
-        rc = checkpoint_fold(c, &generation, &again);
-        folds += rc == 0;
-    }
+    int rc = checkpoint_fold(c, &generation);
     lock_take(&c->lock);
-    c->numbers.folds += folds;
+    c->numbers.folds += rc == 0;
     if (timer)
         c->publish_due = true;
     if (rc < 0 && rc != -ESTALE)
-        c->pressed = true; // the frozen set is still there: again, after a pause
+        c->pressed = true; // what it did not take is still there: again, after a pause
     c->fold_error = rc < 0 ? rc : 0;
     c->fold_pause_ms = rc < 0 ? clock_monotonic_ms() + FOLD_RETRY_MS : 0;
     lock_release(&c->lock);

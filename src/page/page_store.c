@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "page/page_store.h"
 
+#include <errno.h>
 #include <stdlib.h>
 
 #include "base/hash_table.h"
+#include "cache/dirty_merge.h"
 #include "page/page_internal.h"
 #include "platform/memory.h"
 
@@ -53,6 +55,57 @@ struct dirty_set *
 page_store_frozen(struct page_store *ps)
 {
     return ps->frozen;
+}
+
+// ---- after a fold that failed -------------------------------------------------------------------
+
+// Brings a page back into memory that another one must be laid over, or that must be laid over
+// another. Between looking and putting it back the lock is free; a page that has changed meanwhile
+// is no longer the obstacle.
+static int
+remove_obstacle(struct page_store *ps, const struct dirty_obstacle *o)
+{
+    struct page *page = page_new();
+    int rc = page_store_read_logged(ps, &o->content, page->data);
+    lock_take(ps->lock);
+    struct dirty_page now;
+    bool same = dirty_set_find(o->set, o->object, o->page, &now) == DIRTY_PAGE && !now.page &&
+                now.wal_lsn.v == o->content.wal_lsn.v;
+    page_put(now.page);
+    if (same && rc == 0) {
+        struct dirty_page back = {.page = page_get(page)}; // without a place in the log: it stays
+        if (now.mask) {
+            back.mask = memory_alloc(sizeof(*back.mask));
+            *back.mask = *now.mask;
+        }
+        dirty_set_put(o->set, o->object, o->page, back);
+    }
+    lock_release(ps->lock);
+    page_put(page);
+    return same && rc < 0 ? -EIO : 0;
+}
+
+int
+page_store_unfreeze(struct page_store *ps)
+{
+    lock_take(ps->lock);
+    assert(ps->frozen && !ps->thawing);
+    struct dirty_obstacle obstacle;
+    while (dirty_merge_find_obstacle(ps->frozen, ps->active, &obstacle)) {
+        lock_release(ps->lock);
+        int rc = remove_obstacle(ps, &obstacle);
+        if (rc < 0)
+            return rc;
+        lock_take(ps->lock);
+    }
+    struct dirty_set *gone = ps->active;
+    dirty_merge(ps->frozen, gone);
+    ps->active = ps->frozen;
+    ps->frozen = NULL;
+    page_store_balance_locked(ps);
+    lock_release(ps->lock);
+    dirty_set_free(gone);
+    return 0;
 }
 
 // ---- after a local generation -------------------------------------------------------------------

@@ -146,11 +146,18 @@ remove_obstacle(struct volume *v, const struct operation *op, struct obstacle *o
 
 // ---- operating ----------------------------------------------------------------------------------
 
+// Each fold that fails takes what has gathered into its cut and leaves an empty layer, so the cut
+// counts too: else names would gather in memory without end.
 static bool
 is_full_locked(struct volume *v)
 {
-    return page_store_is_full_locked(v->pages) || namespace_set_count(v->names) > NAMES_MAX ||
-           namespace_set_bytes(v->names) > NAMES_BYTES_MAX;
+    size_t names = namespace_set_count(v->names);
+    uint64_t bytes = namespace_set_bytes(v->names);
+    if (v->fold_failed && v->frozen_names) {
+        names += namespace_set_count(v->frozen_names) / 2;
+        bytes += namespace_set_bytes(v->frozen_names) / 2;
+    }
+    return page_store_is_full_locked(v->pages) || names > NAMES_MAX || bytes > NAMES_BYTES_MAX;
 }
 
 static bool

@@ -15,14 +15,66 @@
 
 // ---- freezing and thawing -----------------------------------------------------------------------
 
-static bool
+static int
+lay_over(void *argument, const struct change *change)
+{
+    namespace_set_apply(argument, change);
+    return 0;
+}
+
+// What an object that is gone had in the cut that failed need not be written any more. Its deletion
+// may have to wait for room in the log, which only a fold makes; a mount deletes what is left.
+static int
+drop_deleted(void *argument, const struct change *change)
+{
+    struct volume *v = argument;
+    bool gone = change->kind == CHANGE_DELETE_INODE ||
+                (change->kind == CHANGE_PUT_INODE &&
+                    volume_is_abandoned_locked(v, change->object, &change->inode));
+    if (gone)
+        page_store_drop_object_locked(v->pages, change->object);
+    return 0;
+}
+
+// After a fold that failed: its cut and what has happened since become one layer, which is frozen
+// at a newer cut. So what was removed or overwritten meanwhile is not written any more, and whoever
+// made room by that gets it.
+static int
+unfreeze(struct volume *v)
+{
+    lock_take(&v->lock);
+    bool is_frozen = v->frozen_names != NULL;
+    lock_release(&v->lock);
+    int rc = is_frozen ? page_store_unfreeze(v->pages) : 0;
+    if (!is_frozen || rc < 0)
+        return rc;
+    lock_take(&v->lock);
+    struct namespace_set *gone = v->names;
+    rc = namespace_set_walk(gone, lay_over, v->frozen_names);
+    if (rc == 0)
+        rc = namespace_set_walk(v->frozen_names, drop_deleted, v);
+    assert(rc == 0);
+    v->names = v->frozen_names;
+    v->frozen_names = NULL;
+    if (v->frozen_change_ms != 0)
+        v->oldest_change_ms = v->frozen_change_ms;
+    v->frozen_change_ms = 0;
+    v->fold_failed = true;
+    lock_release(&v->lock);
+    namespace_set_free(gone);
+    return 0;
+}
+
+static int
 freeze(void *argument, struct checkpoint_cut *cut_out)
 {
     struct volume *v = argument;
+    int rc = unfreeze(v);
+    if (rc < 0)
+        return rc;
     lock_take(&v->lock);
-    bool again = v->frozen_names != NULL; // a fold that failed is tried again
-    bool something = again;
-    if (!something && !(namespace_set_is_empty(v->names) && page_store_is_clean_locked(v->pages))) {
+    bool something = !(namespace_set_is_empty(v->names) && page_store_is_clean_locked(v->pages));
+    if (something) {
         struct wal_numbers n;
         wal_numbers(v->wal, &n);
         page_store_freeze_locked(v->pages);
@@ -40,12 +92,10 @@ freeze(void *argument, struct checkpoint_cut *cut_out)
         };
         v->frozen_change_ms = v->oldest_change_ms;
         v->oldest_change_ms = 0;
-        something = true;
     }
     *cut_out = v->cut;
-    cut_out->again = again;
     lock_release(&v->lock);
-    return something;
+    return something ? 0 : 1;
 }
 
 static void
@@ -56,6 +106,7 @@ thaw(void *argument)
     lock_take(&v->lock);
     struct namespace_set *gone = v->frozen_names;
     v->frozen_names = NULL;
+    v->fold_failed = false;
     v->version++;
     if (v->local_change_ms == 0)
         v->local_change_ms = v->frozen_change_ms;
@@ -215,6 +266,7 @@ housekeeping_run(void *argument)
             break;
         lock_release(&v->housekeeping_lock);
         watch_disk(v);
+        volume_delete_late(v);
         uint64_t mark = activity(v);
         if (volume_lease_is_due(&v->lease, mark, clock_monotonic_ms()) && is_owner(v))
             renew_lease(v, mark);

@@ -66,9 +66,12 @@ struct volume {
     struct namespace_set *names; // active
     struct namespace_set *frozen_names; // NULL between checkpoints
     struct checkpoint_cut cut;          // while frozen
-    uint64_t version;                   // of the tables that lie below the layers
+    bool fold_failed; // the frozen layer took in one whose fold had failed, and has grown by that
+    uint64_t version; // of the tables that lie below the layers
     struct db_counters counters;
     struct hash_table live_objects;
+    struct object_id *undeleted; // have lost their last name and user; the log had no room
+    size_t undeleted_count;
     uint64_t oldest_change_ms; // monotonic; 0: nothing since the last cut
     uint64_t frozen_change_ms;
     uint64_t local_change_ms; // oldest change that is folded but not published; 0: none
@@ -297,6 +300,11 @@ const struct live_object *volume_see_live_locked(const struct volume *v, struct 
 // Deletes every object without a name (at mount: nobody can have them open).
 MUST_CHECK int volume_purge_orphans(struct volume *v);
 void volume_free_live_objects(struct volume *v);
+// Deletes objects for whose deletion the log had no room. Does not wait for room. Hold no locks.
+void volume_delete_late(struct volume *v);
+// Whether nobody can reach the object any more, although its deletion is not logged yet.
+bool volume_is_abandoned_locked(
+    struct volume *v, struct object_id object, const struct inode_record *inode);
 
 // ---- volume_recover.c, volume_claim.c, volume_view_mount.c -------------------------------------
 

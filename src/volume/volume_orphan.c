@@ -52,6 +52,7 @@ volume_free_live_objects(struct volume *v)
     HASH_TABLE_FOR_EACH(&v->live_objects, n)
     drop_locked(v, CONTAINER_OF(n, struct live_object, node));
     hash_table_free(&v->live_objects);
+    free(v->undeleted);
 }
 
 int
@@ -118,9 +119,9 @@ decide_delete(struct view *view, struct operation *op)
 }
 
 static int
-delete_object(struct volume *v, struct object_id object)
+delete_object(struct volume *v, struct object_id object, bool now)
 {
-    struct operation op = {.decide = decide_delete, .argument = &object};
+    struct operation op = {.decide = decide_delete, .argument = &object, .optional = now};
     int rc = volume_operate(v, &op);
     return rc == -ENOENT ? 0 : rc;
 }
@@ -136,13 +137,50 @@ let_go_locked(struct volume *v, struct live_object *o)
     return delete;
 }
 
+// Without room in the log the deletion has to wait: the housekeeping thread tries it again.
 static void
 delete_orphan(struct volume *v, struct object_id object)
 {
-    int rc = delete_object(v, object);
-    if (rc < 0 && rc != -EROFS)
+    int rc = delete_object(v, object, false);
+    if (rc == -ENOSPC) {
+        lock_take(&v->lock);
+        size_t n = v->undeleted_count + 1;
+        v->undeleted = memory_realloc(v->undeleted, n * sizeof(*v->undeleted));
+        v->undeleted[v->undeleted_count++] = object;
+        lock_release(&v->lock);
+    } else if (rc < 0 && rc != -EROFS) {
         log_warning("volume.orphan", "cannot delete object %llu now: %s; the next mount will",
             (unsigned long long)object.v, strerror(-rc));
+    }
+}
+
+void
+volume_delete_late(struct volume *v)
+{
+    for (int rc = 0; rc == 0;) {
+        lock_take(&v->lock);
+        size_t n = v->undeleted_count;
+        struct object_id object = n > 0 ? v->undeleted[n - 1] : (struct object_id){0};
+        lock_release(&v->lock);
+        if (n == 0)
+            return;
+        rc = delete_object(v, object, true);
+        if (rc == -ENOSPC)
+            return;
+        // Others only append.
+        lock_take(&v->lock);
+        v->undeleted_count--;
+        memmove(&v->undeleted[n - 1], &v->undeleted[n],
+            (v->undeleted_count + 1 - n) * sizeof(*v->undeleted));
+        lock_release(&v->lock);
+    }
+}
+
+bool
+volume_is_abandoned_locked(
+    struct volume *v, struct object_id object, const struct inode_record *inode)
+{
+    return inode->nlink == 0 && !volume_find_live_locked(v, object);
 }
 
 // The time of access is logged while the object still is open, so that nobody sees the older one.
@@ -236,7 +274,7 @@ volume_purge_orphans(struct volume *v)
         rc = namespace_set_walk_orphans(v->names, note_change, &o);
     lock_release(&v->lock);
     for (size_t i = 0; rc == 0 && i < o.count; i++)
-        rc = delete_object(v, o.ids[i]);
+        rc = delete_object(v, o.ids[i], false);
     free(o.ids);
     return rc;
 }

@@ -308,6 +308,15 @@ freeze(struct bench *b)
     lock_release(&b->lock);
 }
 
+// A fold fails, and the next one freezes anew.
+static void
+freeze_again(struct bench *b)
+{
+    ck_assert_int_eq(page_store_unfreeze(b->pages), 0);
+    ck_assert(!page_store_frozen(b->pages));
+    freeze(b);
+}
+
 static void
 fold(struct bench *b)
 {
@@ -377,6 +386,10 @@ run_phases(uint64_t memory_bytes, int phases, bool *evicted_out)
         check_everything(b);
         if (phase % 3 == 0) {
             freeze(b);
+            check_everything(b);
+        }
+        if (phase % 6 == 1) {
+            freeze_again(b);
             check_everything(b);
         }
         if (phase % 3 == 1) {
@@ -540,9 +553,12 @@ START_TEST(threads_write_while_generations_are_made)
             x[i] = (struct writer){.bench = b, .object = &b->objects[i], .steps = 1500};
             ck_assert_int_eq(thread_start(&x[i].thread, "write", write_and_check, &x[i]), 0);
         }
+        bool failed = false;
         for (bool busy = true; busy;) {
             busy = false;
             freeze(b);
+            if ((failed = !failed))
+                freeze_again(b);
             fold(b);
             thaw(b);
             for (unsigned i = 0; i < OBJECTS; i++)

@@ -6,8 +6,10 @@
 #include <fcntl.h>
 #include <glob.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -192,6 +194,56 @@ expect_pages(struct volume_world *w, struct object_id object, uint64_t count)
         volume_world_expect(w->v, object, i * 7 % 2000 * PAGE_BYTES, PAGE_BYTES, i + 100);
     volume_world_expect(w->v, object, 2000 * PAGE_BYTES, 100 * PAGE_BYTES, 1);
 }
+
+// No file may grow beyond this many bytes: a disk that is full for large blobs.
+static void
+limit_files(rlim_t bytes)
+{
+    struct rlimit limit;
+    ck_assert_int_eq(getrlimit(RLIMIT_FSIZE, &limit), 0);
+    limit.rlim_cur = bytes;
+    ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
+}
+
+START_TEST(what_did_not_fit_and_was_removed_is_not_tried_again)
+{
+    enum { LOG = 32 << 20, LIMIT = LOG / 8 + PAGE_BYTES, LARGE = 2 * LIMIT };
+    struct volume_world w;
+    volume_world_new(&w);
+    w.config.wal_limit_bytes = LOG;
+    w.config.checkpoint_interval_ms = 0;
+    volume_world_open(&w);
+    signal(SIGXFSZ, SIG_IGN);
+    struct object_id kept = volume_world_make_file(w.v, "kept");
+    struct object_id cut = volume_world_make_file(w.v, "cut");
+    struct object_id removed = volume_world_make_file(w.v, "removed");
+    limit_files(LIMIT);
+    volume_world_fill(w.v, removed, 0, LARGE, 1);
+    volume_world_fill(w.v, kept, 0, 10000, 2);
+    struct generation generation;
+    ck_assert_int_eq(volume_world_checkpoint(w.v, 0, &generation), -EFBIG);
+    ck_assert_int_eq(volume_unlink(w.v, OBJECT_ROOT_DIRECTORY, "removed"), 0);
+    volume_object_forgotten(w.v, removed);
+    volume_world_fill(w.v, kept, 5000, 10000, 3);
+    ck_assert_int_eq(volume_world_checkpoint(w.v, 0, &generation), 0);
+    // The same with the end of a file that stays.
+    volume_world_fill(w.v, cut, 0, LARGE, 4);
+    ck_assert_int_eq(volume_world_checkpoint(w.v, 0, &generation), -EFBIG);
+    struct volume_set_attributes set = {.set = VOLUME_SET_SIZE, .size = 10000};
+    struct volume_attributes attributes;
+    ck_assert_int_eq(volume_set_attributes(w.v, cut, &set, &attributes), 0);
+    volume_world_publish(w.v);
+    limit_files(RLIM_INFINITY);
+    volume_world_close(&w);
+    volume_world_check(&w);
+    volume_world_lose_root(&w);
+    volume_world_open(&w);
+    volume_world_expect(w.v, volume_world_find(w.v, "kept"), 0, 5000, 2);
+    volume_world_expect(w.v, volume_world_find(w.v, "kept"), 5000, 10000, 3);
+    volume_world_expect(w.v, volume_world_find(w.v, "cut"), 0, 10000, 4);
+    volume_world_free(&w);
+}
+END_TEST
 
 START_TEST(chains_of_deltas_stay_short_also_when_the_base_is_not_on_this_host)
 {
@@ -603,6 +655,7 @@ main(void)
     Suite *s = suite_create("volume_checkpoint");
 #define ADD(test) unit_add(s, #test, test, 120)
     ADD(a_checkpoint_after_a_failed_one_holds_what_came_between);
+    ADD(what_did_not_fit_and_was_removed_is_not_tried_again);
     ADD(chains_of_deltas_stay_short_also_when_the_base_is_not_on_this_host);
     ADD(a_chunk_that_is_written_whole_asks_for_nothing_of_the_old_one);
     ADD(a_base_of_a_sparse_chunk_holds_old_and_new_pages);
