@@ -98,9 +98,7 @@ static int
 plan(struct fold *f)
 {
     checkpoint_set_fold_phase(f->c, CHECKPOINT_PHASE_PLANNING);
-    int rc = begin_job(f);
-    if (rc == 0)
-        rc = checkpoint_gather(f->c, &f->cut, &f->input);
+    int rc = checkpoint_gather(f->c, &f->cut, &f->input);
     if (rc < 0)
         return rc;
     checkpoint_planner_plan(f->input.chunks, f->input.count, &plan_policy_default, &f->plan);
@@ -403,11 +401,46 @@ abandon_blobs(struct fold *f, int rc)
 }
 
 static int
-fold_cut(struct fold *f)
+plan_and_stage(struct fold *f)
 {
     int rc = plan(f);
-    if (rc == 0)
-        rc = stage(f);
+    return rc == 0 ? stage(f) : rc;
+}
+
+static void
+drop_plan(struct fold *f)
+{
+    if (f->directory && path_remove_tree(f->directory) < 0)
+        log_warning("scratch.failed", "cannot remove %s", f->directory);
+    checkpoint_staging_free(&f->staging);
+    checkpoint_plan_free(&f->plan);
+    checkpoint_input_free(&f->input);
+    free(f->directory);
+    f->directory = NULL;
+}
+
+// An old image that cannot be read is no reason to fail: the cut alone is enough. Each attempt
+// finds one; when there are many, the last attempt reads no images at all.
+#define IMAGES_TRIED 4u
+
+static int
+fold_cut(struct fold *f)
+{
+    struct checkpoint *c = f->c;
+    int rc = begin_job(f);
+    if (rc < 0)
+        return rc;
+    size_t known;
+    c->unreadable_count = 0;
+    for (unsigned tries = 1;; tries++) {
+        known = c->unreadable_count;
+        c->avoid_images = tries > IMAGES_TRIED;
+        rc = plan_and_stage(f);
+        if (rc == 0 || c->unreadable_count == known)
+            break;
+        drop_plan(f);
+    }
+    c->avoid_images = false;
     if (rc < 0)
         return rc;
     checkpoint_set_fold_phase(f->c, CHECKPOINT_PHASE_RECORDING);
@@ -440,16 +473,11 @@ checkpoint_fold(struct checkpoint *c, struct generation *generation_out)
         return 1;
     if (rc == 0)
         rc = fold_cut(&f);
-    if (f.directory && path_remove_tree(f.directory) < 0)
-        log_warning("scratch.failed", "cannot remove %s", f.directory);
     *generation_out = f.generation;
     if (rc < 0)
         checkpoint_note_failure(c, "fold", rc, strerror(-rc));
     manifest_released_free(&f.released);
-    checkpoint_staging_free(&f.staging);
-    checkpoint_plan_free(&f.plan);
-    checkpoint_input_free(&f.input);
-    free(f.directory);
+    drop_plan(&f);
     checkpoint_set_fold_phase(c, CHECKPOINT_PHASE_IDLE);
     return rc;
 }

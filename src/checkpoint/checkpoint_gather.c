@@ -311,12 +311,15 @@ look_up_residency(struct gather *g)
         int rc = chunk_map_get(g->c->options.map, chunk->object, chunk->index, &view);
         if (rc < 0)
             return rc;
-        chunk->local = view != NULL;
+        bool avoid = checkpoint_avoids_images(g->c, chunk->object, chunk->index);
+        chunk->local = view != NULL && !avoid;
         for (size_t k = 0; view && k < view->image_count; k++) {
-            bool here = local_store_has(local, &view->images[k].where.blob);
+            bool here = !avoid && local_store_has(local, &view->images[k].where.blob);
             chunk->local = chunk->local && here;
-            if (k < chunk->delta_count)
+            if (k < chunk->delta_count) {
                 deltas[k].local = here;
+                deltas[k].mergeable = deltas[k].mergeable && !avoid;
+            }
         }
         chunk_view_put(g->c->options.map, view);
     }

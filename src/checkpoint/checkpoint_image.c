@@ -93,6 +93,15 @@ mark_images(struct image *x, size_t count)
     return 0;
 }
 
+// What came of reading old images: a failure is kept in mind, so that the next plan does without.
+static int
+note_old(struct image *x, int rc)
+{
+    if (rc < 0)
+        checkpoint_note_unreadable(x->c, x->action);
+    return rc;
+}
+
 // A base of a sparse file has few pages in a chunk, and there may be thousands of such chunks.
 static void
 mark_for_base(struct image *x)
@@ -323,7 +332,8 @@ write_page(struct image *x, uint32_t page)
     if (whole)
         return write_whole(x, page, whole);
     if (content.state != CONTENT_WHOLE)
-        rc = x->base ? take_from_chunk(x, page, &content) : take_from_merged(x, page, &content);
+        rc = note_old(
+            x, x->base ? take_from_chunk(x, page, &content) : take_from_merged(x, page, &content));
     if (rc < 0 || content.state == CONTENT_NONE)
         return rc;
     if (content.state == CONTENT_WHOLE)
@@ -377,7 +387,7 @@ checkpoint_write_image(struct checkpoint *c, const struct checkpoint_cut *cut,
     if (x.base)
         mark_for_base(&x);
     else
-        rc = mark_images(&x, action->merge_count);
+        rc = note_old(&x, mark_images(&x, action->merge_count));
     if (rc == 0)
         rc = write_pages(&x);
     drop_batch(&x);

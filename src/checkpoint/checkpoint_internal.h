@@ -64,6 +64,16 @@ struct checkpoint {
     // was given failed before anything was recorded with it. 0: none. Fold thread only.
     struct generation unused;
 
+    // Chunks with old images that the fold in progress could not read. It takes nothing from these
+    // chunks' images: it writes what has changed as deltas. With `avoid_images` it does so for all
+    // chunks. Fold thread only.
+    struct unreadable_chunk {
+        struct object_id object;
+        struct chunk_index index;
+    } * unreadable;
+    size_t unreadable_count;
+    bool avoid_images;
+
     // Blobs that a fold let go of while they were being published. Fold thread only.
     struct sha256 *unlink_later;
     size_t unlink_later_count;
@@ -137,6 +147,12 @@ MUST_CHECK int checkpoint_verify_staging(
 // Whether the action makes a base (or else a delta).
 bool checkpoint_makes_base(const struct chunk_action *action);
 void checkpoint_staging_free(struct checkpoint_staging *staging);
+
+// checkpoint_unreadable.c: an old image of the chunk cannot be read; whether a plan must do without
+// the chunk's images.
+void checkpoint_note_unreadable(struct checkpoint *c, const struct chunk_action *action);
+bool checkpoint_avoids_images(
+    const struct checkpoint *c, struct object_id object, struct chunk_index index);
 
 // checkpoint_crc.c: what was staged and verified, for its upload. Whether the CRC-32C is known.
 void checkpoint_remember_crc(struct checkpoint *c, const struct staged_blob *blob);

@@ -415,6 +415,7 @@ free_checkpoint(struct checkpoint *c)
     condition_destroy(&c->publish_work);
     lock_destroy(&c->lock);
     free(c->unlink_later);
+    free(c->unreadable);
     free(c);
 }
 

@@ -245,6 +245,101 @@ START_TEST(what_did_not_fit_and_was_removed_is_not_tried_again)
 }
 END_TEST
 
+// Changes one byte of every blob that is as young as that.
+static void
+spoil_unpublished(struct volume_world *w, time_t since)
+{
+    CLEANUP(memory_free_auto) char *pattern = memory_printf("%s/hot_cache/*/*.blob", w->root);
+    glob_t blobs;
+    ck_assert_int_eq(glob(pattern, 0, NULL, &blobs), 0);
+    unsigned spoiled = 0;
+    for (size_t i = 0; i < blobs.gl_pathc; i++) {
+        struct stat st;
+        ck_assert_int_eq(stat(blobs.gl_pathv[i], &st), 0);
+        if (st.st_mtime < since)
+            continue;
+        int fd = open(blobs.gl_pathv[i], O_RDWR);
+        uint8_t byte;
+        ck_assert_int_eq(pread(fd, &byte, 1, 5000), 1);
+        byte ^= 1;
+        ck_assert_int_eq(pwrite(fd, &byte, 1, 5000), 1);
+        close(fd);
+        spoiled++;
+    }
+    globfree(&blobs);
+    ck_assert_uint_gt(spoiled, 0);
+}
+
+// Gives what is there an old date.
+static void
+age_blobs(struct volume_world *w)
+{
+    CLEANUP(memory_free_auto) char *pattern = memory_printf("%s/hot_cache/*/*.blob", w->root);
+    glob_t blobs;
+    ck_assert_int_eq(glob(pattern, 0, NULL, &blobs), 0);
+    static const struct timespec old[2] = {{1000, 0}, {1000, 0}};
+    for (size_t i = 0; i < blobs.gl_pathc; i++)
+        ck_assert_int_eq(utimensat(AT_FDCWD, blobs.gl_pathv[i], old, 0), 0);
+    globfree(&blobs);
+}
+
+START_TEST(a_damaged_image_keeps_nobody_elses_changes_from_being_folded)
+{
+    enum { FILES = 7, BYTES = 300 * PAGE_BYTES };
+    struct volume_world w;
+    volume_world_new(&w);
+    w.config.checkpoint_interval_ms = 0;
+    volume_world_open(&w);
+    struct object_id files[FILES];
+    for (unsigned i = 0; i < FILES; i++) {
+        char name[8] = {(char)('a' + i), 0};
+        files[i] = volume_world_make_file(w.v, name);
+        volume_world_fill(w.v, files[i], 0, BYTES, i);
+    }
+    volume_world_publish(w.v);
+    age_blobs(&w);
+    // The next fold would merge each of these deltas.
+    for (unsigned i = 0; i < FILES; i++) {
+        volume_world_fill(w.v, files[i], 10 * PAGE_BYTES, 3 * PAGE_BYTES, 50);
+        volume_world_fold(w.v);
+    }
+    spoil_unpublished(&w, 2000);
+    struct object_id other = volume_world_make_file(w.v, "other");
+    volume_world_fill(w.v, other, 0, 10000, 60);
+    for (unsigned i = 0; i < FILES; i++)
+        volume_world_fill(w.v, files[i], 50 * PAGE_BYTES, PAGE_BYTES, 70);
+    volume_world_fold(w.v);
+    for (unsigned i = 0; i < FILES; i++)
+        volume_world_fill(w.v, files[i], 51 * PAGE_BYTES, PAGE_BYTES, 71);
+    volume_world_fold(w.v);
+    for (unsigned i = 0; i < FILES; i++) {
+        volume_world_expect(w.v, files[i], 50 * PAGE_BYTES, PAGE_BYTES, 70);
+        volume_world_expect(w.v, files[i], 51 * PAGE_BYTES, PAGE_BYTES, 71);
+        volume_world_expect(w.v, files[i], 0, 10 * PAGE_BYTES, i);
+    }
+    // Whoever overwrites what is damaged, or removes the file, is rid of the damage.
+    for (unsigned i = 0; i < FILES; i += 2)
+        volume_world_fill(w.v, files[i], 10 * PAGE_BYTES, 3 * PAGE_BYTES, 80);
+    for (unsigned i = 1; i < FILES; i += 2) {
+        char name[8] = {(char)('a' + i), 0};
+        ck_assert_int_eq(volume_unlink(w.v, OBJECT_ROOT_DIRECTORY, name), 0);
+        volume_object_forgotten(w.v, files[i]);
+    }
+    volume_world_publish(w.v);
+    volume_world_close(&w);
+    volume_world_check(&w);
+    volume_world_lose_root(&w);
+    volume_world_open(&w);
+    volume_world_expect(w.v, volume_world_find(w.v, "other"), 0, 10000, 60);
+    for (unsigned i = 0; i < FILES; i += 2) {
+        volume_world_expect(w.v, files[i], 0, 10 * PAGE_BYTES, i);
+        volume_world_expect(w.v, files[i], 10 * PAGE_BYTES, 3 * PAGE_BYTES, 80);
+        volume_world_expect(w.v, files[i], 50 * PAGE_BYTES, PAGE_BYTES, 70);
+    }
+    volume_world_free(&w);
+}
+END_TEST
+
 START_TEST(chains_of_deltas_stay_short_also_when_the_base_is_not_on_this_host)
 {
     struct volume_world w;
@@ -656,6 +751,7 @@ main(void)
 #define ADD(test) unit_add(s, #test, test, 120)
     ADD(a_checkpoint_after_a_failed_one_holds_what_came_between);
     ADD(what_did_not_fit_and_was_removed_is_not_tried_again);
+    ADD(a_damaged_image_keeps_nobody_elses_changes_from_being_folded);
     ADD(chains_of_deltas_stay_short_also_when_the_base_is_not_on_this_host);
     ADD(a_chunk_that_is_written_whole_asks_for_nothing_of_the_old_one);
     ADD(a_base_of_a_sparse_chunk_holds_old_and_new_pages);
