@@ -46,6 +46,13 @@ blob_path(const struct local_store *s, const struct sha256 *hash, bool whole)
 }
 
 int
+local_store_make_directories(struct local_store *s)
+{
+    int rc = path_make_directories(s->hot_cache, 0700);
+    return rc == 0 ? path_make_directories(s->scratch, 0700) : rc;
+}
+
+int
 local_store_open(
     const struct file_ops *ops, const char *root, struct db_id db, struct local_store **store_out)
 {
@@ -56,9 +63,7 @@ local_store_open(
     s->scratch = memory_printf("%s/checkpoint_scratch/%u", root, db.v);
     lock_init(&s->lock, "local_store", LOCK_RANK_STORE);
     list_init(&s->idle);
-    int rc = path_make_directories(s->hot_cache, 0700);
-    if (rc == 0)
-        rc = path_make_directories(s->scratch, 0700);
+    int rc = local_store_make_directories(s);
     if (rc < 0) {
         log_error("local_store.failed", "cannot make %s: %s", s->hot_cache, strerror(-rc));
         local_store_close(s);

@@ -28,6 +28,8 @@ typedef bool local_store_is_needed(void *argument, const struct sha256 *hash);
 MUST_CHECK int local_store_sweep(
     struct local_store *s, local_store_is_needed *is_needed, void *argument);
 void local_store_close(struct local_store *s); // NULL is fine
+// Makes the two directories again after somebody has removed them.
+MUST_CHECK int local_store_make_directories(struct local_store *s);
 // ROOT/checkpoint_scratch/{db}.
 const char *local_store_scratch(const struct local_store *s);
 

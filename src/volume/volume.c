@@ -301,6 +301,11 @@ log_closed(struct volume *v, int publish_result, int log_result)
     BUFFER_AUTO text = {0};
     if (whole)
         buffer_append_string(&text, "everything is in the store");
+    else if (atomic_load(&v->root_lost))
+        buffer_printf(&text,
+            "the storage root %s was removed or moved away while it was mounted. What was written "
+            "after generation %llu is not in the store, and lost with the root",
+            v->root, (unsigned long long)db.published.v);
     else if (log_result != 0)
         buffer_printf(&text,
             "the log in %s could not be written: %s. What was not synced before is lost", v->root,

@@ -266,6 +266,7 @@ housekeeping_run(void *argument)
             break;
         lock_release(&v->housekeeping_lock);
         watch_disk(v);
+        volume_watch_root(v);
         volume_delete_late(v);
         uint64_t mark = activity(v);
         if (volume_lease_is_due(&v->lease, mark, clock_monotonic_ms()) && is_owner(v))

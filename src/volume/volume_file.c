@@ -260,6 +260,8 @@ volume_sync(struct volume *v, volume_synced *done, void *argument)
 {
     if (v->view)
         done(argument, 0);
+    else if (atomic_load_explicit(&v->root_lost, memory_order_relaxed))
+        done(argument, -EIO);
     else
         wal_sync(v->wal, done, argument);
 }

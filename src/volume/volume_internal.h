@@ -94,6 +94,7 @@ struct volume {
     struct thread checker;
     bool checker_started;
     bool housekeeping_started;
+    atomic_bool root_lost;             // the files of this mount have no names any more
     atomic_bool housekeeping_canceled; // its calls to the store are to be given up
     struct volume_lease lease;         // of the housekeeping thread
 };
@@ -352,6 +353,8 @@ void volume_press(struct volume *v);
 // Asks for one when the log has grown enough.
 void volume_press_if_needed(struct volume *v);
 void volume_set_read_only_locked(struct volume *v, const char *reason);
+// volume_watch.c: notices that the storage root was removed. Hold no locks.
+void volume_watch_root(struct volume *v);
 MUST_CHECK int volume_start_housekeeping(struct volume *v);
 void volume_stop_housekeeping(struct volume *v);
 

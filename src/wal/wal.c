@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <sched.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 #include "base/checksum.h"
 #include "platform/clock.h"
@@ -337,6 +338,17 @@ wal_release(struct wal *w, struct lsn cut)
 #endif
     lock_release(&w->lock);
     wal_remove_segments(w, &removed);
+}
+
+bool
+wal_is_removed(struct wal *w)
+{
+    struct stat st;
+    lock_take(&w->lock);
+    const struct wal_segment *newest = wal_newest_locked(w);
+    bool removed = newest && fstat(newest->fd, &st) == 0 && st.st_nlink == 0;
+    lock_release(&w->lock);
+    return removed;
 }
 
 static uint64_t

@@ -120,6 +120,9 @@ struct lsn wal_payload_lsn(const struct wal_slot *slot, uint32_t payload_page_of
 
 // ---- durability ---------------------------------------------------------------------------------
 
+// Whether the newest segment has lost its name: what is written to it would be lost.
+bool wal_is_removed(struct wal *w);
+
 typedef void wal_synced(void *argument, int result);
 // Calls `done` once everything begun so far is durable: at once if it is, else from the flusher
 // thread or (`callers_flush`) from a thread that is in wal_sync, which may be this one and which

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+// A storage root can be removed, or moved away, under a mounted volume. Descriptors go on working
+// then, and nothing fails: but what is written to files without names is gone with the process. So
+// the housekeeping thread looks each second whether the files are still where they were.
+#include <errno.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+#include "platform/log.h"
+#include "platform/memory.h"
+#include "volume/volume_internal.h"
+
+// Whether the name leads to the lock file that this process holds. What cannot be looked at for
+// another reason than that it is not there counts as there.
+static bool
+is_lock_in_place(const struct volume *v)
+{
+    struct stat mine;
+    struct stat named;
+    if (fstat(v->lock_fd, &mine) < 0)
+        return true;
+    if (mine.st_nlink == 0)
+        return false;
+    CLEANUP(memory_free_auto)
+    char *directory =
+        volume_tenant_directory(v->config.root, v->url.tenant, v->place_name, v->url.volume_number);
+    CLEANUP(memory_free_auto) char *path = memory_printf("%s/lock", directory);
+    if (stat(path, &named) < 0)
+        return errno != ENOENT && errno != ENOTDIR;
+    return named.st_dev == mine.st_dev && named.st_ino == mine.st_ino;
+}
+
+static void
+note_published(void *argument UNUSED, int result UNUSED, struct generation generation UNUSED)
+{
+}
+
+// Memory and open files still have what was written since the last local generation: a last
+// publication saves it, if nothing else was lost that it needs. It stages in new directories.
+static void
+save_what_is_left(struct volume *v)
+{
+    int rc = local_store_make_directories(v->local);
+    if (rc < 0)
+        log_warning("volume.root_lost", "cannot make directories for a last publication: %s",
+            strerror(-rc));
+    else
+        checkpoint_request(v->checkpoint, CHECKPOINT_REQUEST_PUBLISH, note_published, v);
+}
+
+void
+volume_watch_root(struct volume *v)
+{
+    if (atomic_load(&v->root_lost) || (is_lock_in_place(v) && !wal_is_removed(v->wal)))
+        return;
+    char reason[160];
+    snprintf(reason, sizeof(reason), "the storage root %s was removed or moved away", v->root);
+    lock_take(&v->lock);
+    volume_set_read_only_locked(v, reason);
+    lock_release(&v->lock);
+    atomic_store(&v->root_lost, true);
+    log_error("volume.root_lost",
+        "%s while it was mounted: the volume is read-only; unmount, and mount it again", reason);
+    save_what_is_left(v);
+}
