@@ -175,7 +175,8 @@ struct remote_store_options {
 };
 
 // Opens the backend that the URL names, wrapped in retries. The store is not contacted: what is
-// wrong with it shows at the first call. `create_directory` makes the file store's directory.
+// wrong with it shows at the first call. `create_directory` makes the file
+// store's directory; a mount never does that.
 MUST_CHECK int remote_store_open(const struct store_url *url,
     const struct remote_store_options *options, bool create_directory,
     struct remote_store **store_out);

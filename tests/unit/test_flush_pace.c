@@ -135,7 +135,7 @@ START_TEST(turns_are_apart)
     for (bool quiet = true; quiet;) {
         struct background b;
         begin(&b, true);
-        quiet = commit_until_ended(&b) >= FLUSH_PACE_QUIET_MS - 1;
+        quiet = commit_until_ended(&b) >= FLUSH_PACE_QUIET_MS / 2;
         ck_assert(quiet || !atomic_load(&b.close));
         end(&b);
     }
