@@ -20,10 +20,8 @@
 
 // ---- entries ------------------------------------------------------------------------------------
 
-// What has been read stays mapped, so walking over a large manifest would make the process as large
-// as its file. The caller has a transaction: the map does not move.
-static void
-note_look(struct lmdb_env *env)
+void
+lmdb_note_look(struct lmdb_env *env)
 {
     int fd;
     unsigned n = atomic_fetch_add_explicit(&env->looked, 1, memory_order_relaxed);
@@ -124,7 +122,7 @@ lmdb_get(struct lmdb_txn *txn, unsigned table, const void *key, size_t key_lengt
     MDB_val k = lmdb_val_of(key, key_length);
     MDB_val v = {0};
     *value_out = (struct lmdb_value){0};
-    note_look(txn->env);
+    lmdb_note_look(txn->env);
     int rc = mdb_get(txn->mdb, txn->env->tables[table], &k, &v);
     if (rc != 0)
         return rc == MDB_NOTFOUND ? prove_absent(txn, table, &k)
@@ -152,7 +150,7 @@ lmdb_put(struct lmdb_txn *txn, unsigned table, const void *key, size_t key_lengt
 {
     MDB_val k = lmdb_val_of(key, key_length);
     MDB_val v = lmdb_val_of(value, value_length);
-    note_look(txn->env);
+    lmdb_note_look(txn->env);
     int rc = txn->sealed && !lmdb_is_plain(txn->env, table, &k)
                  ? lmdb_put_sealed(txn, table, &k, &v)
                  : mdb_put(txn->mdb, txn->env->tables[table], &k, &v, 0);
@@ -210,7 +208,7 @@ cursor_move(struct lmdb_cursor *cursor, MDB_cursor_op op, MDB_val key, int side,
 {
     struct lmdb_txn *txn = cursor->txn;
     MDB_val value = {0};
-    note_look(txn->env);
+    lmdb_note_look(txn->env);
     int rc = mdb_cursor_get(cursor->mdb, &key, &value, op);
     if (rc != 0)
         return lmdb_entry_error(txn->env, rc, "moving a cursor");

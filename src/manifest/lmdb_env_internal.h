@@ -94,4 +94,9 @@ lmdb_val_of(const void *p, size_t n)
     return (MDB_val){.mv_size = n, .mv_data = (void *)(uintptr_t)p};
 }
 
+// An entry is looked at through the map. What has been read stays mapped, so walking over a large
+// manifest would make the process as large as its file: now and then the pages are let go. The caller
+// has a transaction, so the map does not move.
+void lmdb_note_look(struct lmdb_env *env);
+
 #endif

@@ -108,6 +108,7 @@ collect_unsealed(struct lmdb_txn *txn, unsigned table, struct unsealed *entries,
         rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT);
     while (rc == 0 && *count_out < SEAL_STEP) {
         struct unsealed *e = &entries[(*count_out)++];
+        lmdb_note_look(txn->env);
         e->key_length = key.mv_size;
         memcpy(e->key, key.mv_data, key.mv_size);
         e->value_length = value.mv_size;
@@ -236,6 +237,7 @@ sweep_table(struct lmdb_txn *txn, MDB_cursor *cursor, struct lmdb_sweep *s, unsi
     uint8_t at[sizeof(s->key)];
     memcpy(at, s->key, at_length);
     for (; rc == 0 && *budget > 0; --*budget) {
+        lmdb_note_look(txn->env);
         sweep_entry(txn, s, &key, &value);
         rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT);
     }

@@ -9,13 +9,14 @@
 
 #include "platform/clock.h"
 #include "platform/log.h"
+#include "platform/memory.h"
 #include "volume/volume_internal.h"
 
 // How long the thread rests between two steps, when nobody waits for it.
 #define STEP_PAUSE_MS 10u
 // Comparing the references takes memory for each inode and blob, and one long read transaction.
 // With more of them it is done only for who asks.
-#define UNASKED_RECORDS_MAX 200000u
+#define UNASKED_RECORDS_MAX 20000u
 
 // Pauses between steps; false when the volume is being closed.
 static bool
@@ -59,6 +60,7 @@ check_once(struct volume *v, bool asked, struct manifest_check_result *result)
     if (!asked && !is_small(v))
         return 0;
     int found = manifest_check(v->manifest, v->db);
+    memory_trim();
     if (found >= 0)
         result->violations = (uint64_t)found;
     else if (found == -EBADMSG)
