@@ -14,6 +14,8 @@ struct direct_write {
     struct object_id object;
     uint64_t drop_offset;
     uint64_t drop_length;
+    bool drops_all;
+    uint64_t token; // with that
     uint64_t size;
     bool sync;
 };
@@ -59,6 +61,8 @@ drop_and_answer(struct direct_writes *d, struct direct_write *w)
     struct fs *fs = fs_of(w->req);
     // Pages that could not be dropped were written to meanwhile, after this write: they are newer.
     kernel_cache_drop(d->kernel_cache, w->object, w->drop_offset, w->drop_length);
+    if (w->drops_all)
+        kernel_cache_note_dropped(d->kernel_cache, w->object, w->token);
     answer(w->req, w->size, w->sync);
     fs_end_deferred(fs);
     free(w);
@@ -128,7 +132,8 @@ direct_writes_answer(struct direct_writes *d, struct fuse_req *req, struct objec
     uint64_t offset, uint64_t size, bool sync)
 {
     struct fs *fs = fs_of(req);
-    enum kernel_cache_stale stale = kernel_cache_note_direct_write(d->kernel_cache, object);
+    uint64_t token;
+    enum kernel_cache_stale stale = kernel_cache_note_direct_write(d->kernel_cache, object, &token);
     if (stale == KERNEL_CACHE_STALE_NOTHING || size == 0) {
         answer(req, size, sync);
         return;
@@ -139,6 +144,8 @@ direct_writes_answer(struct direct_writes *d, struct fuse_req *req, struct objec
         .object = object,
         .drop_offset = all ? 0 : offset,
         .drop_length = all ? 0 : size,
+        .drops_all = all,
+        .token = token,
         .size = size,
         .sync = sync};
     fs_begin_deferred(fs);

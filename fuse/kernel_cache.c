@@ -20,6 +20,8 @@ struct writer {
     struct object_id object;
     uint64_t opens;
     bool has_pages;         // in the kernel's cache, perhaps
+    bool dropping;          // all of them, just now
+    uint64_t used;          // number of the last use of the kernel's cache
     bool claimed;           // blocks that it does not have
     unsigned direct_writes; // since the kernel was last known to use its cache
 };
@@ -65,6 +67,7 @@ kernel_cache_note_writer(struct kernel_cache *k, struct object_id object, bool i
         w = memory_alloc_zero(sizeof(*w));
         w->object = object;
         w->has_pages = !is_new;
+        w->used = ++k->uses;
         w->direct_writes = DIRECT_WRITES_UNTIL_ALL;
         hash_table_insert(&k->writers, &w->node, hash_u64(object.v));
     }
@@ -125,26 +128,41 @@ kernel_cache_note_pages(struct kernel_cache *k, struct object_id object)
     struct writer *w = find_writer_locked(k, object);
     if (w) {
         w->has_pages = true;
+        w->used = ++k->uses;
         w->direct_writes = 0;
     }
     lock_release(&k->lock);
 }
 
 enum kernel_cache_stale
-kernel_cache_note_direct_write(struct kernel_cache *k, struct object_id object)
+kernel_cache_note_direct_write(struct kernel_cache *k, struct object_id object, uint64_t *token_out)
 {
     enum kernel_cache_stale stale = KERNEL_CACHE_STALE_RANGE;
+    *token_out = 0;
     lock_take(&k->lock);
     struct writer *w = find_writer_locked(k, object);
     if (w && !w->has_pages) {
         stale = KERNEL_CACHE_STALE_NOTHING;
-    } else if (w && w->direct_writes++ >= DIRECT_WRITES_UNTIL_ALL) {
-        // Before the dropping: whatever is read from now on is new, or noted again.
-        w->has_pages = false;
+    } else if (w && w->direct_writes++ >= DIRECT_WRITES_UNTIL_ALL && !w->dropping) {
+        w->dropping = true;
+        *token_out = w->used;
         stale = KERNEL_CACHE_STALE_ALL;
     }
     lock_release(&k->lock);
     return stale;
+}
+
+void
+kernel_cache_note_dropped(struct kernel_cache *k, struct object_id object, uint64_t token)
+{
+    lock_take(&k->lock);
+    struct writer *w = find_writer_locked(k, object);
+    if (w && w->dropping) {
+        w->dropping = false;
+        if (w->used == token)
+            w->has_pages = false;
+    }
+    lock_release(&k->lock);
 }
 
 void

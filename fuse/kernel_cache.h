@@ -22,6 +22,7 @@ struct kernel_cache {
     struct fuse_session *session;
     struct lock lock;              // protects `writers`
     struct hash_table writers;     // the objects that are open for writing
+    uint64_t uses;                 // of the kernel's cache that were noted, and objects that came
     atomic_uint_fast64_t refusals; // pages that the kernel wrote back and did not get rid of
 };
 
@@ -55,8 +56,12 @@ enum kernel_cache_stale {
     KERNEL_CACHE_STALE_RANGE,   // it uses its cache: the range of the write
     KERNEL_CACHE_STALE_ALL,     // it has not for a while: everything, and later writes find nothing
 };
+// `token_out` is for kernel_cache_note_dropped.
 enum kernel_cache_stale kernel_cache_note_direct_write(
-    struct kernel_cache *k, struct object_id object);
+    struct kernel_cache *k, struct object_id object, uint64_t *token_out);
+// Everything has been dropped, as KERNEL_CACHE_STALE_ALL asked for: unless the kernel has used its
+// cache since, it has no pages. Until then other writes drop their ranges.
+void kernel_cache_note_dropped(struct kernel_cache *k, struct object_id object, uint64_t token);
 // Drops the pages of a range from the kernel's cache (length 0: of all from the offset on); waits
 // for reads of them that are on their way and writes back what is dirty. Not from a worker.
 void kernel_cache_drop(
