@@ -340,7 +340,8 @@ report(const struct unmounting *u)
                     " blobs of %s%s. %s",
             u->mountpoint, e.unpublished_blobs, size, e.log_bytes > 0 ? " and some log" : "",
             e.fenced ? "Another host took the volume over; this is not part of it any more"
-                     : "The storage root keeps it, and the next mount with that root publishes it");
+                     : "The storage root keeps it, and the next mount with that root tries to "
+                       "publish it");
     } else if (!u->request->quiet) {
         buffer_printf(
             &text, "everything is in the store, up to generation %" PRIu64 "\n", e.published.v);

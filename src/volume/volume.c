@@ -318,7 +318,7 @@ log_closed(struct volume *v, int publish_result, int log_result)
     else
         buffer_printf(&text,
             "the newest changes are not in the store: %s. They are in %s, and the next mount with "
-            "that root publishes them",
+            "that root tries again to publish them",
             strerror(-publish_result), v->root);
     log_string(&e, "message", buffer_string(&text));
     log_end(&e);
