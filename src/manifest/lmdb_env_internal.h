@@ -95,8 +95,8 @@ lmdb_val_of(const void *p, size_t n)
 }
 
 // An entry is looked at through the map. What has been read stays mapped, so walking over a large
-// manifest would make the process as large as its file: now and then the pages are let go. The caller
-// has a transaction, so the map does not move.
+// manifest would make the process as large as its file: now and then the pages are let go. The
+// caller has a transaction, so the map does not move.
 void lmdb_note_look(struct lmdb_env *env);
 
 #endif

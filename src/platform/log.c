@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "platform/log.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -11,7 +12,7 @@
 #include "platform/log_sink.h"
 #include "platform/memory.h"
 
-static enum log_level minimum_level = LOG_LEVEL_INFO;
+static atomic_int minimum_level = LOG_LEVEL_INFO;
 static char *tenant;
 
 static struct lock lock; // "log_limit": protects `limit`
@@ -34,7 +35,7 @@ static void __attribute__((constructor)) initialise(void)
 void
 log_set_level(enum log_level level)
 {
-    minimum_level = level;
+    atomic_store_explicit(&minimum_level, (int)level, memory_order_relaxed);
 }
 
 void
@@ -122,7 +123,8 @@ void
 log_begin_of(struct log_event *e, enum log_level level, const char *event, const char *key)
 {
     *e = (struct log_event){.level = level, .always = is_always_logged(event)};
-    e->wanted = level >= minimum_level && is_admitted(e, event, key);
+    e->wanted = (int)level >= atomic_load_explicit(&minimum_level, memory_order_relaxed) &&
+                is_admitted(e, event, key);
     if (!e->wanted)
         return;
     begin_line(e, event);

@@ -119,7 +119,9 @@ static uint64_t
 commit_until_ended(struct background *b)
 {
     uint64_t longest = 0, before = clock_monotonic_ms();
-    while (!atomic_load(&b->ended)) {
+    for (bool ended = false; !ended;) {
+        // Looked at first: the time in which the background ended while this thread slept counts.
+        ended = atomic_load(&b->ended);
         flush_pace_committed(&b->pace);
         uint64_t now = clock_monotonic_ms();
         longest = now - before > longest ? now - before : longest;
