@@ -219,7 +219,7 @@ fill_stat(struct fs *fs, const struct volume_attributes *a, struct stat *st)
     st->st_size = (off_t)a->inode.size;
     st->st_blksize = PAGE_BYTES;
     st->st_blocks = (blkcnt_t)a->blocks;
-    if (a->blocks == 0 && S_ISREG(a->inode.mode))
+    if (S_ISREG(a->inode.mode))
         st->st_blocks = (blkcnt_t)kernel_cache_claim_blocks(fs->kernel_cache, a->object, a->blocks);
     st->st_atim = timespec_of(&a->inode.atime);
     st->st_mtim = timespec_of(&a->inode.mtime);
