@@ -6,19 +6,17 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/json_writer.h"
 #include "fuse/ckptctl.h"
 #include "fuse/mount_users.h"
+#include "fuse/unmount.h"
 #include "platform/clock.h"
 #include "platform/file.h"
 #include "platform/memory.h"
@@ -28,8 +26,6 @@
 // A daemon that was unmounted for good says so in its lock file within this time.
 #define CLOSING_WITHIN_MS 3000u
 #define LOOK_INTERVAL_MS  500u
-
-extern char **environ;
 
 // ---- one entry of a root ------------------------------------------------------------------------
 
@@ -206,27 +202,9 @@ look(struct unmounting *u)
 }
 
 static int
-run_fusermount(const char *path)
-{
-    char *const argv[] = {
-        (char *)"fusermount3", (char *)"-u", (char *)"-q", (char *)"--", (char *)path, NULL};
-    pid_t pid;
-    int status;
-    int rc = posix_spawnp(&pid, argv[0], NULL, NULL, argv, environ);
-    if (rc != 0)
-        return -rc;
-    while (waitpid(pid, &status, 0) < 0)
-        if (errno != EINTR)
-            return -errno;
-    return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -EBUSY;
-}
-
-static int
 unmount(struct unmounting *u)
 {
-    int rc = geteuid() != 0                                ? run_fusermount(u->mountpoint)
-             : umount2(u->mountpoint, UMOUNT_NOFOLLOW) < 0 ? -errno
-                                                           : 0;
+    int rc = unmount_path(u->mountpoint, false);
     if (rc == 0)
         return EXIT_SUCCESS;
     BUFFER_AUTO users = {0};

@@ -6,18 +6,16 @@
 #include <fcntl.h>
 #include <mntent.h>
 #include <sched.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "fuse/mount_users.h"
+#include "fuse/unmount.h"
 #include "platform/file.h"
 #include "platform/log.h"
 #include "platform/memory.h"
@@ -30,35 +28,6 @@
 
 // FILEID_INO64_GEN
 #define NODE_HANDLE_TYPE 0x81
-
-extern char **environ;
-
-// Only root may call umount2; fusermount3 does it for others.
-static int
-run_fusermount(const char *flags, const char *path)
-{
-    char *const argv[] = {
-        (char *)"fusermount3", (char *)flags, (char *)"-q", (char *)"--", (char *)path, NULL};
-    pid_t pid;
-    int status;
-    int rc = posix_spawnp(&pid, argv[0], NULL, NULL, argv, environ);
-    if (rc != 0)
-        return -rc;
-    while (waitpid(pid, &status, 0) < 0)
-        if (errno != EINTR)
-            return -errno;
-    return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -EBUSY;
-}
-
-static int
-unmount(const char *path, bool lazily)
-{
-    if (geteuid() != 0)
-        return run_fusermount(lazily ? "-uz" : "-u", path);
-    if (umount2(path, UMOUNT_NOFOLLOW | (lazily ? MNT_DETACH : 0)) < 0)
-        return -errno;
-    return 0;
-}
 
 // Whether what is on top at `path` is a ckptfs.
 static bool
@@ -112,7 +81,7 @@ clear_dead_mount(const char *path, struct buffer *error)
             path, path);
         return -ENOTCONN;
     }
-    int rc = unmount(absolute, true);
+    int rc = unmount_path(absolute, true);
     if (rc != 0) {
         buffer_printf(error,
             "mountpoint %s: cannot take away the dead mount of an earlier ckptfs: %s; unmount it: "
@@ -275,7 +244,7 @@ visit_unmount(struct visit *visit)
 {
     if (mount_users_device_of(visit->path) != visit->device)
         return 0;
-    return unmount(visit->path, false);
+    return unmount_path(visit->path, false);
 }
 
 int
