@@ -15,7 +15,7 @@
 
 #define CHANGE_VERSION      1u // of all kinds but PUT_INODE and PUT_BLOB, which have a 2 as well
 #define CHANGE_HEADER_BYTES 8u
-#define CHANGE_KIND_MAX     CHANGE_PUT_NAMESPACE
+#define CHANGE_KIND_MAX     CHANGE_PUT_RETENTION
 // The longest body is an xattr's.
 #define CHANGE_BODY_MAX (8u + 1u + XATTR_NAME_BYTES_MAX + 4u + XATTR_VALUE_BYTES_MAX)
 
@@ -99,6 +99,15 @@ encode_body(const struct change *c, struct buffer *out)
     case CHANGE_PUT_NAMESPACE:
         buffer_append_le32(out, c->space.id);
         record_encode_namespace(&c->space, out);
+        break;
+    case CHANGE_PUT_GENERATION:
+    case CHANGE_DELETE_GENERATION:
+        buffer_append_le64(out, c->published.generation.v);
+        if (c->kind == CHANGE_PUT_GENERATION)
+            record_encode_generation(&c->published, out);
+        break;
+    case CHANGE_PUT_RETENTION:
+        record_encode_retention(&c->retention, out);
         break;
     }
 }
@@ -211,6 +220,16 @@ read_body(struct byte_reader *r, unsigned version, struct change *c)
         c->space.id = read_le32(r);
         record_read_namespace(r, &c->space);
         return;
+    case CHANGE_PUT_GENERATION:
+        c->published.generation.v = read_le64(r);
+        record_read_generation(r, &c->published);
+        return;
+    case CHANGE_DELETE_GENERATION:
+        c->published.generation.v = read_le64(r);
+        return;
+    case CHANGE_PUT_RETENTION:
+        record_read_retention(r, &c->retention);
+        return;
     }
     r->bad = true;
 }
@@ -282,6 +301,12 @@ change_is_valid(const struct change *c)
         return true;
     case CHANGE_PUT_NAMESPACE:
         return c->space.id >= BLOB_WHERE_NAMED && record_namespace_is_valid(&c->space);
+    case CHANGE_PUT_GENERATION:
+        return c->published.generation.v != 0 && record_generation_is_valid(&c->published);
+    case CHANGE_DELETE_GENERATION:
+        return c->published.generation.v != 0;
+    case CHANGE_PUT_RETENTION:
+        return record_retention_is_valid(&c->retention);
     }
     return false;
 }
@@ -358,6 +383,9 @@ change_key(const struct change *c, struct buffer *key_out)
         break;
     case CHANGE_PUT_NAMESPACE:
         append_be64(key_out, c->space.id);
+        break;
+    case CHANGE_PUT_GENERATION:
+        append_be64(key_out, c->published.generation.v);
         break;
     default:
         break;

@@ -21,14 +21,17 @@ enum change_kind {
     CHANGE_WRITE = 7, // WAL only: object, offset, length; the bytes are the record's payload
     CHANGE_DISCARD =
         8, // WAL only: object, offset, length: becomes a hole (length UINT64_MAX: to the end)
-    CHANGE_PUT_CHUNK = 9,      // bucket only from here on: chunk
-    CHANGE_DELETE_CHUNK = 10,  // chunk: object, index
-    CHANGE_PUT_DELTA = 11,     // delta (its chunk is put in the same record or exists)
-    CHANGE_DELETE_DELTA = 12,  // delta: chunk, generation
-    CHANGE_PUT_BLOB = 13,      // blob (residency and references are not encoded)
-    CHANGE_PUT_COUNTERS = 14,  // counters
-    CHANGE_FORGET_BLOB = 15,   // forgotten: the object is not kept for anybody any more
-    CHANGE_PUT_NAMESPACE = 16, // space
+    CHANGE_PUT_CHUNK = 9,          // bucket only from here on: chunk
+    CHANGE_DELETE_CHUNK = 10,      // chunk: object, index
+    CHANGE_PUT_DELTA = 11,         // delta (its chunk is put in the same record or exists)
+    CHANGE_DELETE_DELTA = 12,      // delta: chunk, generation
+    CHANGE_PUT_BLOB = 13,          // blob (residency and references are not encoded)
+    CHANGE_PUT_COUNTERS = 14,      // counters
+    CHANGE_FORGET_BLOB = 15,       // forgotten: the object is not kept for anybody any more
+    CHANGE_PUT_NAMESPACE = 16,     // space
+    CHANGE_PUT_GENERATION = 17,    // published: a generation is retained, or expired
+    CHANGE_DELETE_GENERATION = 18, // published (generation): all that it alone needed is gone
+    CHANGE_PUT_RETENTION = 19,     // retention: the volume's policy
 };
 
 struct change {
@@ -46,6 +49,8 @@ struct change {
         struct db_counters counters;
         struct blob_identity forgotten;
         struct namespace_record space;
+        struct generation_record published;
+        struct retention_policy retention;
     };
 };
 

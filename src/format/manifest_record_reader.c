@@ -74,9 +74,9 @@ decode_header(const uint8_t *p, struct manifest_record_header *h)
     if (h->extension_bytes > RECORD_EXTENSION_MAX || h->lowest_sequence > h->sequence ||
         !are_zeros(&r, version > 1 ? RECORD_HEADER_ZEROS : RECORD_HEADER_ZEROS_1))
         return -EBADMSG;
-    if (version > 1 && kind > MANIFEST_RECORD_CATALOG)
+    if (version > 1 && kind > MANIFEST_RECORD_KIND_MAX)
         return -ENOTSUP;
-    if (version == 0 || kind < MANIFEST_RECORD_CREATE || kind > MANIFEST_RECORD_CATALOG ||
+    if (version == 0 || kind < MANIFEST_RECORD_CREATE || kind > MANIFEST_RECORD_KIND_MAX ||
         h->sequence == 0 || h->host[sizeof(h->host) - 1] != 0)
         return -EBADMSG;
     return 0;

@@ -423,6 +423,83 @@ record_decode_namespace(struct byte_reader *r, struct namespace_record *v)
     return !r->bad && record_namespace_is_valid(v);
 }
 
+// ---- the life of data ---------------------------------------------------------------------------
+
+void
+record_encode_generation(const struct generation_record *v, struct buffer *out)
+{
+    buffer_append_le64(out, v->sequence);
+    buffer_append_le64(out, v->created_ms);
+    buffer_append_u8(out, v->state);
+    buffer_append_le64(out, v->expired_ms);
+}
+
+void
+record_read_generation(struct byte_reader *r, struct generation_record *v)
+{
+    v->sequence = read_le64(r);
+    v->created_ms = read_le64(r);
+    v->state = read_u8(r);
+    v->expired_ms = read_le64(r);
+}
+
+bool
+record_generation_is_valid(const struct generation_record *v)
+{
+    if (v->sequence == 0)
+        return false;
+    return v->state == GENERATION_RETAINED ? v->expired_ms == 0 : v->state == GENERATION_EXPIRED;
+}
+
+bool
+record_decode_generation(struct byte_reader *r, struct generation_record *v)
+{
+    record_read_generation(r, v);
+    return !r->bad && record_generation_is_valid(v);
+}
+
+void
+record_encode_retention(const struct retention_policy *v, struct buffer *out)
+{
+    buffer_append_u8(out, v->keep_all);
+    buffer_append_le32(out, v->last);
+    buffer_append_le64(out, v->within_ms);
+    buffer_append_le32(out, v->hourly);
+    buffer_append_le32(out, v->daily);
+    buffer_append_le32(out, v->weekly);
+    buffer_append_le32(out, v->monthly);
+    buffer_append_le64(out, v->grace_ms);
+}
+
+void
+record_read_retention(struct byte_reader *r, struct retention_policy *v)
+{
+    v->keep_all = read_u8(r);
+    v->last = read_le32(r);
+    v->within_ms = read_le64(r);
+    v->hourly = read_le32(r);
+    v->daily = read_le32(r);
+    v->weekly = read_le32(r);
+    v->monthly = read_le32(r);
+    v->grace_ms = read_le64(r);
+}
+
+bool
+record_retention_is_valid(const struct retention_policy *v)
+{
+    return v->keep_all <= 1 && v->last <= RETENTION_COUNT_MAX && v->within_ms <= RETENTION_MS_MAX &&
+           v->hourly <= RETENTION_COUNT_MAX && v->daily <= RETENTION_COUNT_MAX &&
+           v->weekly <= RETENTION_COUNT_MAX && v->monthly <= RETENTION_COUNT_MAX &&
+           v->grace_ms <= RETENTION_MS_MAX;
+}
+
+bool
+record_decode_retention(struct byte_reader *r, struct retention_policy *v)
+{
+    record_read_retention(r, v);
+    return !r->bad && record_retention_is_valid(v);
+}
+
 void
 record_encode_counters(const struct db_counters *v, struct buffer *out)
 {

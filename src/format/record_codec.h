@@ -76,6 +76,17 @@ void record_read_namespace(struct byte_reader *r, struct namespace_record *v);
 bool record_namespace_is_valid(const struct namespace_record *v);
 MUST_CHECK bool record_decode_namespace(struct byte_reader *r, struct namespace_record *v);
 
+// All but generation.
+void record_encode_generation(const struct generation_record *v, struct buffer *out);
+void record_read_generation(struct byte_reader *r, struct generation_record *v);
+bool record_generation_is_valid(const struct generation_record *v);
+MUST_CHECK bool record_decode_generation(struct byte_reader *r, struct generation_record *v);
+
+void record_encode_retention(const struct retention_policy *v, struct buffer *out);
+void record_read_retention(struct byte_reader *r, struct retention_policy *v);
+bool record_retention_is_valid(const struct retention_policy *v);
+MUST_CHECK bool record_decode_retention(struct byte_reader *r, struct retention_policy *v);
+
 void record_encode_counters(const struct db_counters *v, struct buffer *out);
 MUST_CHECK bool record_decode_counters(struct byte_reader *r, struct db_counters *v);
 

@@ -165,6 +165,34 @@ struct blob_identity {
     struct generation generation;
 };
 
+// A published generation, and whether it is kept.
+enum generation_state {
+    GENERATION_RETAINED = 1, // whoever asks for it gets it
+    GENERATION_EXPIRED = 2,  // nobody may begin to use it; it is deleted after the grace period
+};
+
+struct generation_record {
+    struct generation generation;
+    uint64_t sequence;   // of the record that publishes it
+    uint64_t created_ms; // wall clock of its cut
+    uint8_t state;       // enum generation_state
+    uint64_t expired_ms; // wall clock of the one who expired it; 0 when it is retained
+};
+
+// Which generations a volume keeps besides the newest one and those that are pinned. For each of
+// hourly to monthly: the newest generation of each of that many periods. All zeros but the grace
+// keeps nothing else; `keep_all` keeps everything.
+struct retention_policy {
+    uint8_t keep_all;
+    uint32_t last;
+    uint64_t within_ms;
+    uint32_t hourly, daily, weekly, monthly;
+    uint64_t grace_ms; // between the expiry of a generation and the deletion of what it needs
+};
+
+#define RETENTION_COUNT_MAX 100000u
+#define RETENTION_MS_MAX    ((uint64_t)100 * 366 * 24 * 3600 * 1000)
+
 // Counters of a db that only grow.
 struct db_counters {
     uint64_t next_object;

@@ -162,7 +162,14 @@ apply_put_namespace(struct apply *a, const struct namespace_record *space)
     return rc < 0 ? rc : apply_note(a, UNPUBLISHED_NAMESPACE, &key);
 }
 
-// The chain tells that the blob is dead.
+static bool
+is_same_object(const struct blob_record *blob, const struct blob_identity *identity)
+{
+    return uuid_equal(&blob->checkpoint_id, &identity->checkpoint_id) &&
+           blob->generation.v == identity->generation.v;
+}
+
+// The chain tells that the blob is dead: 1 when it lives all the same.
 static int
 bury(struct apply *a, const struct blob_record *old)
 {
@@ -174,7 +181,16 @@ bury(struct apply *a, const struct blob_record *old)
         "db %" PRIu32
         ": the chain says that blob %s is dead, and something refers to it; it is kept",
         a->db.id.v, hex);
-    return 0;
+    return 1;
+}
+
+// `old` is what is known of a blob with this content, or NULL.
+static int
+put_dead_blob(struct apply *a, const struct blob_record *old, const struct blob_record *put)
+{
+    const struct blob_identity identity = {put->hash, put->checkpoint_id, put->generation};
+    int rc = old && is_same_object(old, &identity) ? bury(a, old) : 0;
+    return rc == 0 ? apply_tell_death(a, put) : rc < 0 ? rc : 0;
 }
 
 int
@@ -186,7 +202,7 @@ apply_put_blob(struct apply *a, const struct blob_record *put)
     if (rc < 0 && rc != -ENOENT)
         return rc;
     if (put->death.v != 0)
-        return rc == 0 ? bury(a, &old) : 0;
+        return put_dead_blob(a, rc == 0 ? &old : NULL, put);
     int where_rc = check_where(a, put);
     if (where_rc < 0)
         return where_rc;
@@ -196,6 +212,11 @@ apply_put_blob(struct apply *a, const struct blob_record *put)
         blob = old;
         blob.residency |= a->batch->residency;
         return blob.residency == old.residency ? 0 : blob_store(a, &old, &blob);
+    }
+    if (a->batch->residency & RESIDENCY_REMOTE) {
+        int life_rc = apply_tell_life(a, put);
+        if (life_rc < 0)
+            return life_rc;
     }
     blob.residency = rc == 0 ? old.residency : a->batch->residency;
     blob.references = rc == 0 ? old.references : 0;
@@ -223,13 +244,6 @@ apply_blob_remote(struct apply *a, const struct sha256 *hash)
     return blob_store(a, &old, &blob);
 }
 
-static bool
-is_same_object(const struct blob_record *blob, const struct blob_identity *identity)
-{
-    return uuid_equal(&blob->checkpoint_id, &identity->checkpoint_id) &&
-           blob->generation.v == identity->generation.v;
-}
-
 int
 apply_forget_blob(struct apply *a, const struct blob_identity *identity)
 {
@@ -251,6 +265,9 @@ apply_forget_blob(struct apply *a, const struct blob_identity *identity)
         if (rc < 0)
             return rc;
     }
+    rc = apply_dead_gone(a, identity);
+    if (rc < 0)
+        return rc;
     schema_key_forgotten(&key, a->db.id, identity);
     return apply_note(a, UNPUBLISHED_FORGET, &key);
 }
@@ -265,7 +282,10 @@ apply_forget_told(struct apply *a, const struct schema_key *unpublished_blob)
     int rc = manifest_load_blob(a->txn, a->db.id, &hash, &old);
     if (rc < 0)
         return rc == -ENOENT ? 0 : rc;
-    return old.references == 0 && old.death.v != 0 ? blob_store(a, &old, NULL) : 0;
+    if (old.references > 0 || old.death.v == 0)
+        return 0;
+    rc = apply_tell_death(a, &old);
+    return rc < 0 ? rc : blob_store(a, &old, NULL);
 }
 
 // Nobody needs the local copies any more (each db has its own). What is in the store stays known.

@@ -63,7 +63,7 @@ apply_create_db(struct apply *a)
 static const enum manifest_table tables_of_db[] = {TABLE_UNPUBLISHED_INDEX, TABLE_UNPUBLISHED_BLOBS,
     TABLE_JOB_PENDING_INDEX, TABLE_JOB_QUEUE, TABLE_ORPHAN_INDEX, TABLE_DIRENT, TABLE_XATTR,
     TABLE_INODE, TABLE_OBJECT_CHUNKS, TABLE_CHUNK_DELTA_INDEX, TABLE_CHUNK_CATALOG, TABLE_BLOB_REFS,
-    TABLE_REMOTE_NAMESPACE};
+    TABLE_REMOTE_NAMESPACE, TABLE_SNAPSHOT_INDEX};
 
 static void
 remember_key(struct schema_key *k, const struct lmdb_value *key)
@@ -117,17 +117,13 @@ static int
 remove_own_records(struct apply *a)
 {
     struct schema_key key;
-    schema_key_runtime(&key, RUNTIME_TOTALS, a->db.id);
-    int rc = delete_if_present(a, TABLE_RUNTIME_STATE, &key);
-    schema_key_runtime(&key, RUNTIME_NEXT_JOB, a->db.id);
-    if (rc == 0)
+    static const enum runtime_item items[] = {RUNTIME_TOTALS, RUNTIME_NEXT_JOB, RUNTIME_DATES,
+        RUNTIME_CHECKPOINT, RUNTIME_RETENTION, RUNTIME_HISTORY};
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < ARRAY_LENGTH(items); i++) {
+        schema_key_runtime(&key, items[i], a->db.id);
         rc = delete_if_present(a, TABLE_RUNTIME_STATE, &key);
-    schema_key_runtime(&key, RUNTIME_DATES, a->db.id);
-    if (rc == 0)
-        rc = delete_if_present(a, TABLE_RUNTIME_STATE, &key);
-    schema_key_runtime(&key, RUNTIME_CHECKPOINT, a->db.id);
-    if (rc == 0)
-        rc = delete_if_present(a, TABLE_RUNTIME_STATE, &key);
+    }
     schema_key_db(&key, a->db.id);
     if (rc == 0)
         rc = delete_if_present(a, TABLE_WAL_STATE, &key);

@@ -120,7 +120,7 @@ contradiction(const char *what)
 
 // A root that says that it has seals: they hold, and the sealed copy says the same.
 static int
-adopt_sealed(struct manifest *m, struct lmdb_txn *txn)
+adopt_sealed(struct manifest *m, struct lmdb_txn *txn, uint32_t root_format)
 {
     uint32_t format;
     struct uuid id;
@@ -130,8 +130,13 @@ adopt_sealed(struct manifest *m, struct lmdb_txn *txn)
         return rc;
     if (rc == 0)
         return contradiction("it has no copy with a checksum");
-    if (format != MANIFEST_FORMAT_VERSION || !uuid_equal(&id, &m->root_id))
+    if (format != root_format || !uuid_equal(&id, &m->root_id))
         return contradiction("it is not what its copy says");
+    // Nothing changes with version 3 but that programs before refuse the root.
+    if (root_format != MANIFEST_FORMAT_VERSION)
+        rc = write_root(m, txn);
+    if (rc < 0)
+        return rc;
     return lmdb_used_bytes(txn) <= VERIFIED_BYTES_MAX ? lmdb_verify(txn) : 0;
 }
 
@@ -167,8 +172,8 @@ load_root_in(struct manifest *m, struct lmdb_txn *txn)
         return rc;
     if (rc == 0 || format == MANIFEST_FORMAT_UNSEALED)
         return seal_root(m, txn, rc == 0);
-    if (format == MANIFEST_FORMAT_VERSION)
-        return adopt_sealed(m, txn);
+    if (format == MANIFEST_FORMAT_SEALED || format == MANIFEST_FORMAT_VERSION)
+        return adopt_sealed(m, txn, format);
     log_error("manifest.format", "the storage root has format %u, this program knows %u", format,
         MANIFEST_FORMAT_VERSION);
     return format > MANIFEST_FORMAT_VERSION ? -ENOTSUP : -EBADMSG;

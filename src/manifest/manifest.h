@@ -171,6 +171,39 @@ MUST_CHECK int manifest_read_unpublished_blobs(
 MUST_CHECK int manifest_read_remote_blobs(struct manifest_reader *r, struct db_id db,
     const struct sha256 *from, manifest_visit_blob *visit, void *argument);
 
+// ---- the life of data ---------------------------------------------------------------------------
+
+// A blob whose death the chain has told and whose object may be in the store still. `blob` has
+// neither residency nor references.
+struct dead_blob {
+    struct blob_record blob;
+    uint64_t told; // sequence of the record that told the death
+};
+
+typedef int manifest_visit_generation(void *argument, const struct generation_record *g);
+typedef int manifest_visit_dead(void *argument, const struct dead_blob *dead);
+typedef int manifest_visit_told(void *argument, uint64_t sequence, uint64_t deaths);
+
+// The published generations that are known, from `from` on, in order.
+MUST_CHECK int manifest_read_generations(struct manifest_reader *r, struct db_id db,
+    struct generation from, manifest_visit_generation *visit, void *argument);
+MUST_CHECK int manifest_read_generation(struct manifest_reader *r, struct db_id db,
+    struct generation generation, struct generation_record *generation_out);
+// Dead blobs with after < death <= to, in the order of their deaths.
+MUST_CHECK int manifest_read_dead_blobs(struct manifest_reader *r, struct db_id db,
+    struct generation after, struct generation to, manifest_visit_dead *visit, void *argument);
+// Whether exactly this object is one of the dead: 1 or 0.
+MUST_CHECK int manifest_is_dead(
+    struct manifest_reader *r, struct db_id db, const struct blob_identity *blob);
+// Records of the chain that told deaths of blobs that are dead, in order of their sequences.
+MUST_CHECK int manifest_read_told(
+    struct manifest_reader *r, struct db_id db, manifest_visit_told *visit, void *argument);
+// -ENOENT: the owner has set none.
+MUST_CHECK int manifest_read_retention(
+    struct manifest_reader *r, struct db_id db, struct retention_policy *policy_out);
+// Whether generations and dead blobs are known as far back as the chain goes: 1 or 0.
+MUST_CHECK int manifest_knows_history(struct manifest_reader *r, struct db_id db);
+
 struct db_totals {
     uint64_t inodes, chunks, deltas, blobs, blob_bytes, unpublished_blobs, unpublished_bytes;
 };
@@ -180,7 +213,7 @@ MUST_CHECK int manifest_read_totals(
 
 // The whole state of a db as changes from which an empty db can be filled, in key order: counters,
 // inodes, dirents, xattrs, places of blobs, blobs that something refers to, chunks by object and
-// index, deltas. Each kind stands in the order of change_key().
+// index, deltas, generations, the retention policy. Each kind stands in the order of change_key().
 MUST_CHECK int manifest_export(
     struct manifest_reader *r, struct db_id db, manifest_visit_change *visit, void *argument);
 // The changes between the published and the local generation, made from `unpublished_index` and the
@@ -285,6 +318,16 @@ void manifest_batch_remote_position(
 void manifest_batch_catalog(struct manifest_batch *b, uint64_t sequence, uint64_t bytes);
 // Gives a date to deaths that have none: for what programs before wrote (imports).
 void manifest_batch_date_deaths(struct manifest_batch *b);
+// What follows is told by, or records, record `sequence` of the chain: deaths get this number.
+void manifest_batch_told(struct manifest_batch *b, uint64_t sequence);
+// What an old record says, of before what is known: counts only for what is not known otherwise.
+void manifest_batch_old_death(
+    struct manifest_batch *b, const struct blob_record *blob, uint64_t sequence);
+void manifest_batch_note_generation(struct manifest_batch *b, const struct generation_record *g);
+// From now on all of the history is known (manifest_knows_history).
+void manifest_batch_history_known(struct manifest_batch *b);
+// The object of a dead blob is not in the store any more.
+void manifest_batch_dead_gone(struct manifest_batch *b, const struct blob_identity *blob);
 void manifest_batch_next_generation(struct manifest_batch *b, struct generation next);
 void manifest_batch_db_state(struct manifest_batch *b, enum db_state state);
 void manifest_batch_fenced(struct manifest_batch *b, bool fenced);

@@ -170,7 +170,15 @@ apply_published(struct apply *a, const struct batch_op *op)
     a->db.remote_sequence = op->published.sequence;
     a->db.remote_hash = op->published.hash;
     a->db_changed = true;
-    return forget_published(a, op->published.generation);
+    a->told = op->published.sequence;
+    const struct generation_record published = {
+        .generation = op->published.generation,
+        .sequence = op->published.sequence,
+        .created_ms = op->published.wall_ms,
+        .state = GENERATION_RETAINED,
+    };
+    int rc = apply_note_generation(a, &published);
+    return rc < 0 ? rc : forget_published(a, op->published.generation);
 }
 
 static int
@@ -229,6 +237,12 @@ apply_change(struct apply *a, const struct change *c)
         return apply_put_namespace(a, &c->space);
     case CHANGE_FORGET_BLOB:
         return apply_forget_blob(a, &c->forgotten);
+    case CHANGE_PUT_GENERATION:
+        return apply_put_generation(a, &c->published);
+    case CHANGE_DELETE_GENERATION:
+        return apply_delete_generation(a, c->published.generation);
+    case CHANGE_PUT_RETENTION:
+        return apply_put_retention(a, &c->retention);
     case CHANGE_WRITE:
     case CHANGE_DISCARD:
         break;
@@ -283,6 +297,17 @@ apply_op(struct apply *a, enum batch_op_kind kind, const struct batch_op *op)
         return apply_checkpoint_id(a, op);
     case OP_DATE_DEATHS:
         return apply_date_deaths(a);
+    case OP_TOLD:
+        a->told = op->told;
+        return 0;
+    case OP_DEAD_GONE:
+        return apply_dead_gone(a, &op->dead);
+    case OP_OLD_DEATH:
+        return apply_old_death(a, &op->old_death.blob, op->old_death.told);
+    case OP_NOTE_GENERATION:
+        return apply_note_generation(a, &op->generation);
+    case OP_HISTORY_KNOWN:
+        return apply_history_known(a);
     case OP_PUT_JOB:
         return apply_put_job(a, op->job);
     case OP_REMOVE_JOB:

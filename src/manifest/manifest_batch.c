@@ -137,6 +137,42 @@ manifest_batch_date_deaths(struct manifest_batch *b)
 }
 
 void
+manifest_batch_told(struct manifest_batch *b, uint64_t sequence)
+{
+    struct batch_op op = {.told = sequence};
+    append_op(b, OP_TOLD, &op);
+}
+
+void
+manifest_batch_old_death(
+    struct manifest_batch *b, const struct blob_record *blob, uint64_t sequence)
+{
+    struct batch_op op = {.old_death = {*blob, sequence}};
+    append_op(b, OP_OLD_DEATH, &op);
+}
+
+void
+manifest_batch_note_generation(struct manifest_batch *b, const struct generation_record *g)
+{
+    struct batch_op op = {.generation = *g};
+    append_op(b, OP_NOTE_GENERATION, &op);
+}
+
+void
+manifest_batch_dead_gone(struct manifest_batch *b, const struct blob_identity *blob)
+{
+    struct batch_op op = {.dead = *blob};
+    append_op(b, OP_DEAD_GONE, &op);
+}
+
+void
+manifest_batch_history_known(struct manifest_batch *b)
+{
+    struct batch_op op = {0};
+    append_op(b, OP_HISTORY_KNOWN, &op);
+}
+
+void
 manifest_batch_put_job(struct manifest_batch *b, struct job_record *job)
 {
     struct batch_op op = {.job = job};

@@ -98,6 +98,16 @@ decode_delta_entry(const struct table_walk *w, struct db_id db UNUSED, struct ch
         TABLE_CHUNK_DELTA_INDEX);
 }
 
+static int
+decode_generation_entry(const struct table_walk *w, struct db_id db UNUSED, struct change *c)
+{
+    c->kind = CHANGE_PUT_GENERATION;
+    return decoded(
+        schema_read_life_number(w->key.data, w->key.length, &c->published.generation.v) &&
+            schema_decode_generation(w->value.data, w->value.length, &c->published),
+        TABLE_SNAPSHOT_INDEX);
+}
+
 // Tells the entries of a table; `from` is the db, or empty for tables that do not begin with it.
 static int
 export_table(const struct export *e, enum manifest_table table, const struct schema_key *from,
@@ -138,6 +148,14 @@ export_chunks(const struct export *e, const struct schema_key *from)
 }
 
 static int
+export_retention(const struct export *e)
+{
+    struct change c = {.kind = CHANGE_PUT_RETENTION};
+    int rc = manifest_read_retention(e->reader, e->db, &c.retention);
+    return rc == 0 ? e->visit(e->argument, &c) : rc == -ENOENT ? 0 : rc;
+}
+
+static int
 export_counters(const struct export *e)
 {
     struct db_record db;
@@ -171,6 +189,11 @@ manifest_export(
         rc = export_chunks(&e, &from);
     if (rc == 0)
         rc = export_table(&e, TABLE_CHUNK_DELTA_INDEX, &from, decode_delta_entry);
+    schema_key_life(&from, db, LIFE_GENERATION);
+    if (rc == 0)
+        rc = export_table(&e, TABLE_SNAPSHOT_INDEX, &from, decode_generation_entry);
+    if (rc == 0)
+        rc = export_retention(&e);
     return rc;
 }
 

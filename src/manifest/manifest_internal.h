@@ -10,6 +10,7 @@
 //     manifest_apply.c     one batch inside a write transaction; what concerns the db as a whole
 //     apply_namespace.c    inodes, entries, xattrs
 //     apply_blob.c         blobs and their references
+//     apply_life.c         generations that are kept, blobs that are dead
 //     apply_chunk.c        chunks, deltas
 //     apply_db.c           making and removing dbs
 //     apply_job.c          jobs
@@ -55,6 +56,11 @@ enum batch_op_kind {
     OP_IDENTITY,
     OP_CHECKPOINT_ID,
     OP_DATE_DEATHS,
+    OP_TOLD,
+    OP_OLD_DEATH,
+    OP_NOTE_GENERATION,
+    OP_DEAD_GONE,
+    OP_HISTORY_KNOWN,
     OP_PUT_JOB,
     OP_REMOVE_JOB,
 };
@@ -88,6 +94,13 @@ struct batch_op {
             uint64_t sequence;
             uint64_t bytes;
         } catalog;
+        uint64_t told;
+        struct {
+            struct blob_record blob;
+            uint64_t told;
+        } old_death;
+        struct generation_record generation;
+        struct blob_identity dead;
         struct generation next;
         enum db_state state;
         bool fenced;
@@ -150,6 +163,7 @@ struct apply {
     bool totals_changed;
     bool unpublished; // note changed keys under `generation`
     struct generation generation;
+    uint64_t told;            // the record whose changes these are, or that is recorded; 0: none
     struct generation newest; // under which something was noted in this batch; {0}: nothing was
     struct manifest_change_record log; // counts
     struct buffer published_blobs;     // hashes for the log
@@ -199,6 +213,21 @@ MUST_CHECK int apply_date_deaths(struct apply *a);
 // There are none, or they have dates: nothing is left to be upgraded.
 MUST_CHECK int apply_note_dates(struct apply *a);
 
+MUST_CHECK int apply_put_generation(struct apply *a, const struct generation_record *g);
+MUST_CHECK int apply_delete_generation(struct apply *a, struct generation generation);
+// Puts it unless something is known of it.
+MUST_CHECK int apply_note_generation(struct apply *a, const struct generation_record *g);
+MUST_CHECK int apply_put_retention(struct apply *a, const struct retention_policy *policy);
+// The chain told in record a->told that the blob is dead.
+MUST_CHECK int apply_tell_death(struct apply *a, const struct blob_record *blob);
+// The same of a record that lies before what is known: what is known of the blob stays.
+MUST_CHECK int apply_old_death(struct apply *a, const struct blob_record *blob, uint64_t told);
+// The chain told that the blob lives: it is none of the dead.
+MUST_CHECK int apply_tell_life(struct apply *a, const struct blob_record *blob);
+// The object of a dead blob is deleted.
+MUST_CHECK int apply_dead_gone(struct apply *a, const struct blob_identity *identity);
+MUST_CHECK int apply_history_known(struct apply *a);
+
 MUST_CHECK int apply_put_job(struct apply *a, struct job_record *job);
 MUST_CHECK int apply_remove_job(struct apply *a, uint64_t job_id);
 
@@ -235,6 +264,11 @@ MUST_CHECK int manifest_load_totals(
 
 MUST_CHECK int manifest_load_namespace(
     struct lmdb_txn *txn, struct db_id db, uint32_t id, struct namespace_record *space_out);
+
+MUST_CHECK int manifest_load_generation(struct lmdb_txn *txn, struct db_id db,
+    struct generation generation, struct generation_record *generation_out);
+MUST_CHECK int manifest_load_dead(struct lmdb_txn *txn, struct db_id db, const struct sha256 *hash,
+    struct generation birth, struct dead_blob *dead_out);
 
 // A key or value that does not decode: logs it and returns -EBADMSG.
 int manifest_bad_entry(enum manifest_table table);

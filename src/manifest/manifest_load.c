@@ -158,6 +158,39 @@ manifest_load_namespace(
 }
 
 int
+manifest_load_generation(struct lmdb_txn *txn, struct db_id db, struct generation generation,
+    struct generation_record *generation_out)
+{
+    struct schema_key key;
+    struct lmdb_value value;
+    schema_key_life_number(&key, db, LIFE_GENERATION, generation.v);
+    int rc = load(txn, TABLE_SNAPSHOT_INDEX, &key, &value);
+    if (rc < 0)
+        return rc;
+    generation_out->generation = generation;
+    return schema_decode_generation(value.data, value.length, generation_out)
+               ? 0
+               : manifest_bad_entry(TABLE_SNAPSHOT_INDEX);
+}
+
+int
+manifest_load_dead(struct lmdb_txn *txn, struct db_id db, const struct sha256 *hash,
+    struct generation birth, struct dead_blob *dead_out)
+{
+    struct schema_key key;
+    struct lmdb_value value;
+    schema_key_dead(&key, db, hash, birth);
+    int rc = load(txn, TABLE_SNAPSHOT_INDEX, &key, &value);
+    if (rc < 0)
+        return rc;
+    dead_out->blob.hash = *hash;
+    return schema_decode_dead(value.data, value.length, dead_out) &&
+                   dead_out->blob.generation.v == birth.v
+               ? 0
+               : manifest_bad_entry(TABLE_SNAPSHOT_INDEX);
+}
+
+int
 manifest_load_totals(struct lmdb_txn *txn, struct db_id db, struct db_totals *totals_out)
 {
     struct schema_key key;

@@ -135,6 +135,73 @@ schema_key_runtime(struct schema_key *k, enum runtime_item item, struct db_id db
     k->length = 8;
 }
 
+// ---- keys of snapshot_index ---------------------------------------------------------------------
+
+#define LIFE_BYTES (DB_BYTES + 1)
+
+void
+schema_key_life(struct schema_key *k, struct db_id db, enum life_item item)
+{
+    schema_key_db(k, db);
+    k->bytes[k->length++] = (uint8_t)item;
+}
+
+void
+schema_key_life_number(struct schema_key *k, struct db_id db, enum life_item item, uint64_t number)
+{
+    schema_key_life(k, db, item);
+    key_append_u64(k, number);
+}
+
+void
+schema_key_dead(
+    struct schema_key *k, struct db_id db, const struct sha256 *hash, struct generation birth)
+{
+    schema_key_life(k, db, LIFE_DEAD);
+    key_append(k, hash->b, HASH_BYTES);
+    key_append_u64(k, birth.v);
+}
+
+void
+schema_key_death(struct schema_key *k, struct db_id db, const struct blob_record *blob)
+{
+    schema_key_life_number(k, db, LIFE_DEATH, blob->death.v);
+    key_append(k, blob->hash.b, HASH_BYTES);
+    key_append_u64(k, blob->generation.v);
+}
+
+bool
+schema_read_life_number(const void *p, size_t n, uint64_t *number)
+{
+    if (n != LIFE_BYTES + 8)
+        return false;
+    *number = get_be64((const uint8_t *)p + LIFE_BYTES);
+    return true;
+}
+
+bool
+schema_read_dead(const void *p, size_t n, struct blob_record *blob)
+{
+    const uint8_t *bytes = p;
+    if (n != LIFE_BYTES + HASH_BYTES + 8)
+        return false;
+    memcpy(blob->hash.b, bytes + LIFE_BYTES, HASH_BYTES);
+    blob->generation.v = get_be64(bytes + n - 8);
+    return true;
+}
+
+bool
+schema_read_death(const void *p, size_t n, struct blob_record *blob)
+{
+    const uint8_t *bytes = p;
+    if (n != LIFE_BYTES + 8 + HASH_BYTES + 8)
+        return false;
+    blob->death.v = get_be64(bytes + LIFE_BYTES);
+    memcpy(blob->hash.b, bytes + LIFE_BYTES + 8, HASH_BYTES);
+    blob->generation.v = get_be64(bytes + n - 8);
+    return true;
+}
+
 bool
 schema_read_db(const void *p, size_t n, struct db_id *db)
 {
@@ -394,6 +461,8 @@ RECORD_VALUE(xattr, xattr_record)
 RECORD_VALUE(chunk, chunk_entry)
 RECORD_VALUE(delta, chunk_delta)
 RECORD_VALUE(namespace, namespace_record)
+RECORD_VALUE(generation, generation_record)
+RECORD_VALUE(retention, retention_policy)
 #undef RECORD_VALUE
 
 void
@@ -435,6 +504,27 @@ schema_decode_blob(const void *p, size_t n, struct blob_record *v)
     v->references = read_le32(&r);
     v->live_bytes = read_le64(&r);
     return is_finished(&r) && (v->residency & ~(RESIDENCY_LOCAL | RESIDENCY_REMOTE)) == 0;
+}
+
+void
+schema_encode_dead(const struct dead_blob *v, struct buffer *out)
+{
+    encode_version(out);
+    record_encode_blob(&v->blob, 2, out);
+    buffer_append_le64(out, v->told);
+}
+
+bool
+schema_decode_dead(const void *p, size_t n, struct dead_blob *v)
+{
+    struct byte_reader r;
+    if (!decode_version(p, n, &r) || !record_decode_blob(&r, 2, &v->blob))
+        return false;
+    v->blob.residency = 0;
+    v->blob.references = 0;
+    v->blob.live_bytes = 0;
+    v->told = read_le64(&r);
+    return is_finished(&r);
 }
 
 void

@@ -24,8 +24,9 @@
 //     change_log            sequence                 ManifestChangeRecord
 //     runtime_state         what, db                 root id, next ids, totals
 //     remote_namespace      db, id                   where blobs of another volume lie
+//     snapshot_index        db, item, key            the life of data, enum life_item
 //
-// Reserved, without content yet: wal_catalog, snapshot_index, change_cursors.
+// Reserved, without content yet: wal_catalog, change_cursors.
 #ifndef CKPTFS_MANIFEST_MANIFEST_SCHEMA_H
 #define CKPTFS_MANIFEST_MANIFEST_SCHEMA_H
 
@@ -65,7 +66,9 @@ extern const char *const manifest_table_names[TABLE_COUNT];
 
 // Raised when an older program must not touch the root any more. 2: the values carry seals
 // (lmdb_env.h). A root of version 1 gets them when it is opened.
-#define MANIFEST_FORMAT_VERSION  2u
+// 3: snapshot_index has content, and catalogs tell of generations.
+#define MANIFEST_FORMAT_VERSION  3u
+#define MANIFEST_FORMAT_SEALED   2u
 #define MANIFEST_FORMAT_UNSEALED 1u
 
 // ---- keys ---------------------------------------------------------------------------------------
@@ -89,6 +92,14 @@ enum unpublished_kind {
     UNPUBLISHED_NAMESPACE = 8, // id
 };
 
+// What an entry of snapshot_index is about.
+enum life_item {
+    LIFE_GENERATION = 1, // generation -> struct generation_record
+    LIFE_DEAD = 2,       // hash, birth -> struct dead_blob
+    LIFE_DEATH = 3,      // death, hash, birth -> nothing: the dead in the order of their deaths
+    LIFE_TOLD = 4,       // sequence -> how many of those that are dead that record told, u64
+};
+
 enum runtime_item {
     RUNTIME_ROOT = 1,       // (db 0) format version, root id; the one value without a seal, so that
                             // older programs can read the version
@@ -98,6 +109,8 @@ enum runtime_item {
     RUNTIME_TOTALS = 4,     // struct db_totals
     RUNTIME_CHECKPOINT = 5, // generation u64, its checkpoint id
     RUNTIME_SEALED = 6,     // (db 0) what RUNTIME_ROOT says, with a seal
+    RUNTIME_RETENTION = 8,  // struct retention_policy
+    RUNTIME_HISTORY = 9,    // nothing: snapshot_index knows all that the chain tells
 };
 
 void schema_key_db(struct schema_key *k, struct db_id db);
@@ -116,6 +129,14 @@ void schema_key_unpublished(
 // The kind, and the job's own key.
 void schema_key_pending_job(struct schema_key *k, struct db_id db, const struct job_record *job);
 void schema_key_sequence(struct schema_key *k, uint64_t sequence);
+// Keys of snapshot_index: the beginning of an item's, of LIFE_GENERATION and LIFE_TOLD, of
+// LIFE_DEAD, of LIFE_DEATH.
+void schema_key_life(struct schema_key *k, struct db_id db, enum life_item item);
+void schema_key_life_number(
+    struct schema_key *k, struct db_id db, enum life_item item, uint64_t number);
+void schema_key_dead(
+    struct schema_key *k, struct db_id db, const struct sha256 *hash, struct generation birth);
+void schema_key_death(struct schema_key *k, struct db_id db, const struct blob_record *blob);
 void schema_key_runtime(struct schema_key *k, enum runtime_item item, struct db_id db);
 
 // Each false when the key has not the right length.
@@ -129,6 +150,10 @@ MUST_CHECK bool schema_read_forgotten(const void *p, size_t n, struct blob_ident
 // Splits the key; `key` becomes the key of the kind's own table.
 MUST_CHECK bool schema_read_unpublished(
     const void *p, size_t n, enum unpublished_kind *kind, struct schema_key *key);
+MUST_CHECK bool schema_read_life_number(const void *p, size_t n, uint64_t *number);
+// Of LIFE_DEAD: hash and generation; of LIFE_DEATH the death, too.
+MUST_CHECK bool schema_read_dead(const void *p, size_t n, struct blob_record *blob);
+MUST_CHECK bool schema_read_death(const void *p, size_t n, struct blob_record *blob);
 MUST_CHECK bool schema_read_sequence(const void *p, size_t n, uint64_t *sequence);
 
 // ---- values -------------------------------------------------------------------------------------
@@ -147,6 +172,9 @@ void schema_encode_object_chunk(struct chunk_id id, uint32_t present_pages, stru
 void schema_encode_namespace(const struct namespace_record *v, struct buffer *out);
 void schema_encode_delta(const struct chunk_delta *v, struct buffer *out);
 void schema_encode_blob(const struct blob_record *v, struct buffer *out);
+void schema_encode_generation(const struct generation_record *v, struct buffer *out);
+void schema_encode_dead(const struct dead_blob *v, struct buffer *out);
+void schema_encode_retention(const struct retention_policy *v, struct buffer *out);
 void schema_encode_u64(uint64_t v, struct buffer *out);
 void schema_encode_empty(struct buffer *out);
 void schema_encode_root(const struct uuid *root, struct buffer *out);
@@ -168,6 +196,9 @@ MUST_CHECK bool schema_decode_object_chunk(
 MUST_CHECK bool schema_decode_namespace(const void *p, size_t n, struct namespace_record *v);
 MUST_CHECK bool schema_decode_delta(const void *p, size_t n, struct chunk_delta *v);
 MUST_CHECK bool schema_decode_blob(const void *p, size_t n, struct blob_record *v);
+MUST_CHECK bool schema_decode_generation(const void *p, size_t n, struct generation_record *v);
+MUST_CHECK bool schema_decode_dead(const void *p, size_t n, struct dead_blob *v);
+MUST_CHECK bool schema_decode_retention(const void *p, size_t n, struct retention_policy *v);
 MUST_CHECK bool schema_decode_u64(const void *p, size_t n, uint64_t *v);
 MUST_CHECK bool schema_decode_root(const void *p, size_t n, uint32_t *format, struct uuid *root);
 MUST_CHECK bool schema_decode_checkpoint(

@@ -8,6 +8,8 @@
 //     GENERATION, own writer,    generation <= local             own: its changes are in the tables
 //       epoch <= db.epoch        generation > local              foreign: the tables are older than
 //                                                                the chain (restored, or a copy)
+//     RETENTION, own writer,     any                             own: it tells what holds whatever
+//       epoch <= db.epoch                                        the tables say
 //     OPEN, own writer           epoch == db.epoch               own: a claim notes the epoch first
 //                                another epoch                   foreign: a copy of this root
 //     any, other writer                                          foreign
@@ -33,6 +35,8 @@ is_own(const struct catch_up *c, const struct manifest_record_header *h)
         return false;
     if (h->kind == MANIFEST_RECORD_OPEN)
         return h->epoch == db->epoch;
+    if (h->kind == MANIFEST_RECORD_RETENTION)
+        return h->epoch <= db->epoch;
     // The newest local generation is the one whose cut is known.
     return h->kind == MANIFEST_RECORD_GENERATION && h->epoch <= db->epoch &&
            h->generation.v <= db->local.v &&
@@ -55,18 +59,28 @@ note_blob(void *argument, const struct change *change)
 }
 
 static int
+apply_all(void *argument, const struct change *change)
+{
+    const struct noted_blobs *n = argument;
+    manifest_batch_change(n->b, change, false, n->generation);
+    return 0;
+}
+
+static int
 roll_forward(struct catch_up *c, const char *key, struct remote_object *object,
     const struct manifest_record_header *h)
 {
     struct sha256 hash;
     struct manifest_batch *b = manifest_batch_new(c->db->id);
     struct noted_blobs noted = {b, h->generation};
-    int rc = remote_object_read(object, key, note_blob, &noted, &hash);
+    bool retention = h->kind == MANIFEST_RECORD_RETENTION;
+    manifest_batch_told(b, h->sequence);
+    int rc = remote_object_read(object, key, retention ? apply_all : note_blob, &noted, &hash);
     if (rc < 0) {
         manifest_batch_free(b);
         return rc;
     }
-    if (h->kind == MANIFEST_RECORD_OPEN)
+    if (h->kind == MANIFEST_RECORD_OPEN || retention)
         manifest_batch_remote_position(b, h->epoch, h->sequence, &hash);
     else
         remote_note_published(b, h, &hash, object->bytes);

@@ -35,6 +35,7 @@ struct import {
     // Changes that wait to be submitted.
     struct manifest_batch *batch;
     uint64_t batch_changes, batch_bytes;
+    uint64_t told;   // sequence of the record being applied, or that a catalog stands for
     const char *key; // of the object being applied
 };
 
@@ -75,6 +76,25 @@ change_weight(const struct change *c)
     }
 }
 
+static void
+ensure_batch(struct import *im)
+{
+    if (im->batch)
+        return;
+    im->batch = manifest_batch_new(im->db);
+    manifest_batch_set_residency(im->batch, RESIDENCY_REMOTE);
+}
+
+// What is applied from here on is of this record.
+static void
+begin_object(struct import *im, const char *key, uint64_t sequence)
+{
+    im->key = key;
+    im->told = sequence;
+    if (im->batch)
+        manifest_batch_told(im->batch, sequence);
+}
+
 static int
 apply_change(void *argument, const struct change *change)
 {
@@ -82,8 +102,8 @@ apply_change(void *argument, const struct change *change)
     if (change->kind == CHANGE_PUT_COUNTERS)
         im->counters = change->counters;
     if (!im->batch) {
-        im->batch = manifest_batch_new(im->db);
-        manifest_batch_set_residency(im->batch, RESIDENCY_REMOTE);
+        ensure_batch(im);
+        manifest_batch_told(im->batch, im->told);
     }
     manifest_batch_change(im->batch, change, false, im->link.generation);
     im->batch_changes++;
@@ -91,6 +111,22 @@ apply_change(void *argument, const struct change *change)
     if (im->batch_changes >= REMOTE_BATCH_CHANGES || im->batch_bytes >= REMOTE_BATCH_BYTES)
         return submit_pending(im);
     return 0;
+}
+
+// The record at the link published its generation.
+static void
+note_generation(struct import *im)
+{
+    const struct generation_record g = {
+        .generation = im->link.generation,
+        .sequence = im->link.sequence,
+        .created_ms = im->link.created_ms,
+        .state = GENERATION_RETAINED,
+    };
+    if (g.generation.v == 0)
+        return;
+    ensure_batch(im);
+    manifest_batch_note_generation(im->batch, &g);
 }
 
 // ---- catalogs -----------------------------------------------------------------------------------
@@ -234,7 +270,11 @@ import_catalog(struct import *im, const struct catalog *c)
     } else if (rc == 0) {
         im->link = link;
         im->used = *c;
+        begin_object(im, im->key, c->sequence);
         rc = remote_object_read(&object, im->key, apply_change, im, NULL);
+        // It was made before its own generation was known to be published.
+        if (rc == 0)
+            note_generation(im);
         if (rc == 0)
             rc = submit_pending(im);
     }
@@ -276,7 +316,7 @@ import_record(struct import *im, const char *key, uint64_t bytes)
     int rc = remote_object_fetch(im->place, key, bytes, &object);
     if (rc < 0)
         return rc;
-    im->key = key;
+    begin_object(im, key, im->link.sequence + 1);
     rc = remote_object_header(&object, key, &h);
     if (rc == 0)
         rc = remote_link_check(&im->link, key, &h);
@@ -284,6 +324,8 @@ import_record(struct import *im, const char *key, uint64_t bytes)
         rc = remote_object_read(&object, key, apply_change, im, &hash);
     if (rc == 0) {
         remote_link_advance(&im->link, &h, &hash);
+        if (h.kind == MANIFEST_RECORD_GENERATION)
+            note_generation(im);
         im->bytes_since_catalog += bytes;
     }
     im->key = NULL;
@@ -335,6 +377,8 @@ finish_import(struct import *im, const struct db_record *db)
     manifest_batch_published(b, link->generation, link->created_ms, link->sequence, &link->hash,
         im->bytes_since_catalog);
     manifest_batch_next_generation(b, (struct generation){link->generation.v + 1});
+    if (im->used.sequence == 0)
+        manifest_batch_history_known(b);
     // Of which no record tells: those of before tell of none.
     manifest_batch_date_deaths(b);
     manifest_batch_db_state(b, DB_STATE_READY);

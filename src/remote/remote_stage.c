@@ -278,6 +278,7 @@ remote_manifest_record_publication(const struct remote_place *place, struct mani
         (db.remote_sequence + 1 != h->sequence || !uuid_equal(&h->writer, &place->writer)))
         return -ESTALE;
     struct manifest_batch *b = manifest_batch_new(db_id);
+    manifest_batch_told(b, h->sequence);
     if (job_id != 0)
         manifest_batch_remove_job(b, job_id);
     if (known)

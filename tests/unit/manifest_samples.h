@@ -201,10 +201,24 @@ sample_namespace(uint32_t id, const char *place)
     };
 }
 
+static inline struct change
+sample_generation(uint64_t generation, uint64_t sequence, enum generation_state state)
+{
+    return (struct change){
+        .kind = CHANGE_PUT_GENERATION,
+        .published = {.generation = {generation},
+            .sequence = sequence,
+            .created_ms = 1700000000000,
+            .state = (uint8_t)state,
+            .expired_ms = state == GENERATION_EXPIRED ? 1700000060000 : 0},
+    };
+}
+
 // One of each kind, and some at the limits. Returns how many; `room` is enough for them. The first
 // ones are of version 1.
-#define SAMPLE_CHANGES   30
+#define SAMPLE_CHANGES   34
 #define SAMPLE_CHANGES_1 24
+#define SAMPLE_CHANGES_2 30 // with those of version 2
 
 static inline size_t
 sample_changes(struct change *out)
@@ -256,6 +270,16 @@ sample_changes(struct change *out)
     out[n++] = sample_symlink(9, "with more");
     out[n - 1].inode.extension = sample_extension;
     out[n - 1].inode.extension_length = sizeof(sample_extension);
+    out[n++] = sample_generation(7, 21, GENERATION_RETAINED);
+    out[n++] = sample_generation(UINT64_MAX, UINT64_MAX, GENERATION_EXPIRED);
+    out[n++] = (struct change){CHANGE_DELETE_GENERATION, .published = {.generation = {6}}};
+    out[n++] = (struct change){CHANGE_PUT_RETENTION, .retention = {.last = 3,
+                                                         .within_ms = 3600000,
+                                                         .hourly = 24,
+                                                         .daily = 7,
+                                                         .weekly = 4,
+                                                         .monthly = 12,
+                                                         .grace_ms = 86400000}};
     return n;
 }
 

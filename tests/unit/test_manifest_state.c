@@ -169,6 +169,12 @@ publish(struct history *h)
     manifest_batch_published(
         b, (struct generation){h->generation - 1}, 0, ++h->sequence, &hash, bytes.length);
     ck_assert_int_eq(manifest_submit(h->f.manifest, b, NULL), 0);
+    // Whoever imports a record notes its generation.
+    b = manifest_batch_new(h->copy.db);
+    struct generation_record g = {
+        .generation = {h->generation - 1}, .sequence = h->sequence, .state = GENERATION_RETAINED};
+    manifest_batch_note_generation(b, &g);
+    ck_assert_int_eq(manifest_submit(h->copy.manifest, b, NULL), 0);
     export_bytes(&h->f, manifest_export, &bytes);
     export_bytes(&h->copy, manifest_export, &copy);
     ck_assert_uint_eq(bytes.length, copy.length);
