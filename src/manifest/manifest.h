@@ -92,6 +92,7 @@ struct db_record {
     uint64_t catalog_sequence;    // newest catalog this root knows of
     uint64_t catalog_bytes;       // and its size
     uint64_t bytes_since_catalog; // records after it
+    uint64_t lowest_sequence;     // records below it may be missing in the bucket; 0: none may
     bool fenced;                  // another writer took the volume
 };
 
@@ -318,6 +319,8 @@ void manifest_batch_remote_position(
 void manifest_batch_catalog(struct manifest_batch *b, uint64_t sequence, uint64_t bytes);
 // Gives a date to deaths that have none: for what programs before wrote (imports).
 void manifest_batch_date_deaths(struct manifest_batch *b);
+// Records below this sequence may be missing from now on.
+void manifest_batch_lowest(struct manifest_batch *b, uint64_t lowest);
 // What follows is told by, or records, record `sequence` of the chain: deaths get this number.
 void manifest_batch_told(struct manifest_batch *b, uint64_t sequence);
 // What an old record says, of before what is known: counts only for what is not known otherwise.

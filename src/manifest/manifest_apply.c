@@ -205,6 +205,13 @@ apply_checkpoint_id(struct apply *a, const struct batch_op *op)
 }
 
 static int
+apply_lowest(struct apply *a, uint64_t lowest)
+{
+    a->db.lowest_sequence = larger(a->db.lowest_sequence, lowest);
+    return apply_put_runtime_number(a, RUNTIME_LOWEST, a->db.id, a->db.lowest_sequence);
+}
+
+static int
 apply_change(struct apply *a, const struct change *c)
 {
     switch (c->kind) {
@@ -297,6 +304,8 @@ apply_op(struct apply *a, enum batch_op_kind kind, const struct batch_op *op)
         return apply_checkpoint_id(a, op);
     case OP_DATE_DEATHS:
         return apply_date_deaths(a);
+    case OP_LOWEST:
+        return apply_lowest(a, op->told);
     case OP_TOLD:
         a->told = op->told;
         return 0;

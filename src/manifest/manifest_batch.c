@@ -137,6 +137,13 @@ manifest_batch_date_deaths(struct manifest_batch *b)
 }
 
 void
+manifest_batch_lowest(struct manifest_batch *b, uint64_t lowest)
+{
+    struct batch_op op = {.told = lowest};
+    append_op(b, OP_LOWEST, &op);
+}
+
+void
 manifest_batch_told(struct manifest_batch *b, uint64_t sequence)
 {
     struct batch_op op = {.told = sequence};

@@ -152,7 +152,10 @@ export_retention(const struct export *e)
 {
     struct change c = {.kind = CHANGE_PUT_RETENTION};
     int rc = manifest_read_retention(e->reader, e->db, &c.retention);
-    return rc == 0 ? e->visit(e->argument, &c) : rc == -ENOENT ? 0 : rc;
+    // A catalog always tells one, so that those of before are known by having none.
+    if (rc == -ENOENT)
+        c.retention = (struct retention_policy){.keep_all = 1};
+    return rc < 0 && rc != -ENOENT ? rc : e->visit(e->argument, &c);
 }
 
 static int

@@ -56,6 +56,7 @@ enum batch_op_kind {
     OP_IDENTITY,
     OP_CHECKPOINT_ID,
     OP_DATE_DEATHS,
+    OP_LOWEST,
     OP_TOLD,
     OP_OLD_DEATH,
     OP_NOTE_GENERATION,

@@ -40,6 +40,21 @@ load_checkpoint_id(struct lmdb_txn *txn, struct db_record *db)
     return 0;
 }
 
+static int
+load_lowest(struct lmdb_txn *txn, struct db_record *db)
+{
+    struct schema_key key;
+    struct lmdb_value value;
+    db->lowest_sequence = 0;
+    schema_key_runtime(&key, RUNTIME_LOWEST, db->id);
+    int rc = load(txn, TABLE_RUNTIME_STATE, &key, &value);
+    if (rc < 0)
+        return rc == -ENOENT ? 0 : rc;
+    return schema_decode_u64(value.data, value.length, &db->lowest_sequence)
+               ? 0
+               : manifest_bad_entry(TABLE_RUNTIME_STATE);
+}
+
 int
 manifest_load_db(struct lmdb_txn *txn, struct db_id db, struct db_record *db_out)
 {
@@ -58,7 +73,8 @@ manifest_load_db(struct lmdb_txn *txn, struct db_id db, struct db_record *db_out
     rc = load(txn, TABLE_GENERATION_WATERMARKS, &key, &value);
     if (rc < 0 || !schema_decode_watermarks(value.data, value.length, db_out))
         return manifest_bad_entry(TABLE_GENERATION_WATERMARKS);
-    return load_checkpoint_id(txn, db_out);
+    rc = load_checkpoint_id(txn, db_out);
+    return rc < 0 ? rc : load_lowest(txn, db_out);
 }
 
 int

@@ -110,6 +110,7 @@ enum runtime_item {
     RUNTIME_CHECKPOINT = 5, // generation u64, its checkpoint id
     RUNTIME_SEALED = 6,     // (db 0) what RUNTIME_ROOT says, with a seal
     RUNTIME_RETENTION = 8,  // struct retention_policy
+    RUNTIME_LOWEST = 10,    // u64: records of the chain below it may be missing
     RUNTIME_HISTORY = 9,    // nothing: snapshot_index knows all that the chain tells
 };
 

@@ -119,6 +119,29 @@ take_record(struct catch_up *c, const char *key, uint64_t bytes)
     return rc;
 }
 
+// The record after the link is not there, and record `sequence` is. If that one says that records
+// up to it may be missing, somebody went on for so long that they were deleted: this root's state
+// is history. Else the bucket has lost something.
+static int
+judge_gap(struct catch_up *c, uint64_t sequence, uint64_t bytes)
+{
+    BUFFER_AUTO name = {0};
+    struct manifest_record_header h;
+    remote_key(c->place, REMOTE_RECORD, sequence, &name);
+    int rc = remote_header_fetch(c->place, buffer_string(&name), bytes, &h);
+    if (rc < 0)
+        return rc;
+    if (h.sequence == sequence && uuid_equal(&h.volume, &c->db->volume) &&
+        h.lowest_sequence > c->link.sequence + 1) {
+        c->result->foreign = true;
+        c->result->foreign_epoch = h.epoch;
+        remote_copy_host(h.host, c->result->foreign_host);
+        return 0;
+    }
+    remote_key(c->place, REMOTE_RECORD, c->link.sequence + 1, &name);
+    return remote_log_bad(buffer_string(&name), "the record is missing");
+}
+
 int
 remote_manifest_catch_up(const struct remote_place *place, struct manifest *m, struct db_record *db,
     struct remote_catch_up *result_out)
@@ -145,7 +168,7 @@ remote_manifest_catch_up(const struct remote_place *place, struct manifest *m, s
         remote_key(place, REMOTE_RECORD, c.link.sequence + 1, &name);
         const char *key = buffer_string(&name);
         rc = sequence == c.link.sequence + 1 ? take_record(&c, key, bytes)
-                                             : remote_log_bad(key, "the record is missing");
+                                             : judge_gap(&c, sequence, bytes);
         if (rc < 0)
             break;
     }

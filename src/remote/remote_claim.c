@@ -120,6 +120,7 @@ make_open_record(const struct remote_place *place, const struct db_record *db, u
         // No two claims may be equal byte for byte, not even those of a root and its copy.
         .checkpoint_id = random_uuid(),
         .created_ms = clock_wall_ms(),
+        .lowest_sequence = db->lowest_sequence,
     };
     remote_host_name(h.host);
     return remote_small_record_make(&h, record_out);

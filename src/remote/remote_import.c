@@ -210,12 +210,14 @@ check_against_chain(struct import *im, const struct remote_link *link)
     remote_walk_end(&walk);
     if (rc < 0)
         return rc;
-    remote_key(im->place, REMOTE_RECORD, link->sequence + (rc > 0), &name);
+    // Records that no generation needs may have been deleted behind it.
+    bool next = rc > 0 && sequence == link->sequence + 1;
+    remote_key(im->place, REMOTE_RECORD, link->sequence + next, &name);
     const char *key = buffer_string(&name);
     struct manifest_record_header h;
-    if (rc > 0 ? sequence != link->sequence + 1 : !own)
+    if (!next && !own)
         return remote_log_bad(key, "the record is missing");
-    if (rc > 0) {
+    if (next) {
         rc = remote_header_fetch(im->place, key, bytes, &h);
         return rc < 0 ? rc : remote_link_check(link, key, &h);
     }
@@ -249,6 +251,7 @@ verify_catalog(struct import *im, const char *key, const struct catalog *c,
         .name_key = h.name_key,
         .generation = h.generation,
         .created_ms = h.created_ms,
+        .lowest = h.lowest_sequence,
     };
     return check_against_chain(im, link_out);
 }
@@ -379,6 +382,8 @@ finish_import(struct import *im, const struct db_record *db)
     manifest_batch_next_generation(b, (struct generation){link->generation.v + 1});
     if (im->used.sequence == 0)
         manifest_batch_history_known(b);
+    if (link->lowest != 0)
+        manifest_batch_lowest(b, link->lowest);
     // Of which no record tells: those of before tell of none.
     manifest_batch_date_deaths(b);
     manifest_batch_db_state(b, DB_STATE_READY);

@@ -116,6 +116,7 @@ struct remote_link {
     uint64_t epoch;
     struct uuid writer;
     uint64_t created_ms; // of the newest generation
+    uint64_t lowest;     // records below it may be missing; 0: none may
 };
 
 // Whether a record with header `h` under `key` continues the chain after `link`; if not, says why

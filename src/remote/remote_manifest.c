@@ -63,6 +63,7 @@ remote_link_advance(
     link->has_epoch = true;
     link->epoch = h->epoch;
     link->writer = h->writer;
+    link->lowest = h->lowest_sequence;
     if (h->generation.v != link->generation.v || h->kind == MANIFEST_RECORD_CREATE)
         link->created_ms = h->created_ms;
     link->generation = h->generation;

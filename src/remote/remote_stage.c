@@ -126,6 +126,7 @@ header_from_db(const struct remote_place *place, const struct db_record *db)
         .generation = db->published,
         .previous_generation = db->published,
         .cut = db->cut,
+        .lowest_sequence = db->lowest_sequence,
     };
     remote_host_name(h.host);
     return h;

@@ -2,8 +2,7 @@
 // Random histories of one volume: content that comes, goes and comes again, publications that fail,
 // whose answer is lost, or after which the process dies. Whatever happened, what the bucket says is
 // the same by catalog and by records, and each blob that it names is there under its key.
-#include "remote_world.h"
-#include "store/blob_key.h"
+#include "remote_content.h"
 
 #include <dirent.h>
 #include <inttypes.h>
@@ -13,184 +12,20 @@
 #include "platform/memory.h"
 #include "platform/random.h"
 
-#define FILES    4u // at once
-#define CONTENTS 3u // so that the same blobs come again and again
-#define STEPS    60u
-#define ROUNDS   12u
+#define STEPS  60u
+#define ROUNDS 12u
 
 static struct world world;
 static struct root source, copy;
-static uint64_t seed;
-
-struct file {
-    uint64_t object, chunk; // object 0: there is none
-};
-
-static struct file files[FILES];
-static uint64_t next_object, next_chunk;
-
-static unsigned
-dice(unsigned sides)
-{
-    seed ^= seed >> 12;
-    seed ^= seed << 25;
-    seed ^= seed >> 27;
-    return (unsigned)(seed * 2685821657736338717u >> 33) % sides;
-}
-
-// ---- folding ------------------------------------------------------------------------------------
-
-struct fold {
-    struct manifest_batch *b;
-    uint64_t g;
-};
-
-static void
-add(struct fold *f, const struct change *c)
-{
-    manifest_batch_change(f->b, c, true, (struct generation){f->g});
-}
-
-// One of few contents as a blob whose key is of this generation.
-static struct blob_location
-add_blob(struct fold *f, enum blob_object_kind kind, uint64_t chunk)
-{
-    char text[16];
-    int n = snprintf(text, sizeof(text), "content %u", dice(CONTENTS));
-    struct blob_location where = {.length = 8192, .index_offset = 4096};
-    sha256_of(text, (size_t)n, &where.blob);
-    struct change c = {
-        .kind = CHANGE_PUT_BLOB,
-        .blob = {.hash = where.blob,
-            .bytes = 8192,
-            .kind = (uint8_t)kind,
-            .checkpoint_id = {{(uint8_t)f->g, (uint8_t)(f->g >> 8)}},
-            .chunk = {chunk},
-            .generation = {f->g}},
-    };
-    manifest_batch_change(f->b, &c, false, (struct generation){f->g});
-    return where;
-}
-
-static void
-add_inode(struct fold *f, uint64_t object, uint32_t mode, uint32_t nlink, uint64_t size)
-{
-    struct change c = {.kind = CHANGE_PUT_INODE, .object = {object}};
-    c.inode = (struct inode_record){
-        .mode = mode, .nlink = nlink, .size = size, .mtime = {(int64_t)f->g, 0}, .link_target = ""};
-    add(f, &c);
-}
-
-static void
-add_dirent(struct fold *f, enum change_kind kind, uint64_t object)
-{
-    char name[32];
-    int n = snprintf(name, sizeof(name), "file-%" PRIu64, object);
-    struct change c = {.kind = kind};
-    c.dirent = (struct dirent_record){
-        .parent = OBJECT_ROOT_DIRECTORY,
-        .cookie = object << DIRENT_SLOT_BITS,
-        .object = {object},
-        .type = DT_REG,
-        .name_length = (uint8_t)n,
-        .name = name,
-    };
-    add(f, &c);
-}
-
-static void
-add_base(struct fold *f, const struct file *file)
-{
-    struct change c = {.kind = CHANGE_PUT_CHUNK};
-    c.chunk = (struct chunk_entry){
-        .id = {file->chunk},
-        .object = {file->object},
-        .generation = {f->g},
-        .base_generation = {f->g},
-        .base = add_blob(f, BLOB_OBJECT_CHUNK, file->chunk),
-        .base_pages = 1,
-        .present_pages = 2,
-    };
-    add(f, &c);
-}
-
-static void
-add_delta(struct fold *f, const struct file *file)
-{
-    struct change c = {.kind = CHANGE_PUT_DELTA};
-    c.delta = (struct chunk_delta){
-        .chunk = {file->chunk},
-        .generation = {f->g},
-        .where = add_blob(f, BLOB_OBJECT_DELTA, file->chunk),
-        .data_pages = 1,
-    };
-    add(f, &c);
-}
-
-static void
-change_file(struct fold *f, struct file *file)
-{
-    unsigned what = dice(8);
-    if (!file->object) {
-        *file = (struct file){next_object++, next_chunk++};
-        add_inode(f, file->object, S_IFREG | 0644, 1, 5000);
-        add_dirent(f, CHANGE_PUT_DIRENT, file->object);
-        add_base(f, file);
-    } else if (what < 3) {
-        add_base(f, file);
-    } else if (what < 6) {
-        add_delta(f, file);
-    } else if (what == 6) {
-        struct change c = {.kind = CHANGE_DELETE_INODE, .object = {file->object}};
-        add_dirent(f, CHANGE_DELETE_DIRENT, file->object);
-        add(f, &c);
-        *file = (struct file){0};
-    }
-}
-
-static void
-fold_some(void)
-{
-    struct fold f = {manifest_batch_new(source.db.id), source.db.next.v};
-    uint64_t entries = 0;
-    for (unsigned i = 0; i < FILES; i++) {
-        if (dice(2))
-            change_file(&f, &files[i]);
-        entries += files[i].object != 0;
-    }
-    add_inode(&f, 1, S_IFDIR | 0755, 2, entries);
-    struct db_counters counters = {.next_object = next_object, .next_chunk = next_chunk};
-    manifest_batch_local_generation(
-        f.b, (struct generation){f.g}, (struct lsn){f.g * 1000}, counters, 1700000000000 + f.g);
-    ck_assert_int_eq(manifest_submit(source.m, f.b, NULL), 0);
-    ck_assert_int_eq(manifest_find_db(source.m, source.db.place, "acme", 1, &source.db), 0);
-}
 
 // ---- publishing ---------------------------------------------------------------------------------
-
-static int
-upload(const struct remote_upload *uploads, size_t count)
-{
-    static const char bytes[] = "a blob";
-    for (size_t i = 0; i < count; i++) {
-        BUFFER_AUTO key = {0};
-        blob_key("acme", 1, &uploads[i].blob, &key);
-        struct remote_source s = {.data = bytes, .length = sizeof(bytes)};
-        sha256_of(bytes, sizeof(bytes), &s.hash);
-        int rc =
-            remote_store_put_blob(world.store, buffer_string(&key), &s, REMOTE_PUT_OVERWRITE, NULL);
-        if (rc < 0)
-            return rc;
-    }
-    return 0;
-}
 
 // Folds go on while a publication is under way.
 static void
 maybe_fold(void)
 {
-    if (dice(3) == 0)
-        fold_some();
+    if (content_dice(3) == 0)
+        content_fold(&source);
 }
 
 // One attempt, which may fail at any step: nothing is tidied up behind it.
@@ -205,17 +40,17 @@ publish_some(void)
     if (rc < 0)
         return rc;
     maybe_fold();
-    rc = upload(uploads, count);
+    rc = content_upload(&world, uploads, count);
     if (rc == 0) {
         maybe_fold();
         rc = remote_manifest_publish(&source.place, &staged);
         maybe_fold();
     }
-    bool dies = dice(4) == 0;
+    bool dies = content_dice(4) == 0;
     if (rc == 0 && !dies)
         rc = remote_manifest_record_publication(
             &source.place, source.m, source.db.id, &staged, uploads, count, 0);
-    if (rc == 0 && !dies && staged.catalog && dice(4) > 0)
+    if (rc == 0 && !dies && staged.catalog && content_dice(4) > 0)
         rc = remote_manifest_put_catalog(&source.place, source.m, source.db.id, staged.catalog);
     free(uploads);
     remote_staged_free(&staged);
@@ -234,7 +69,7 @@ static void
 add_faults(void)
 {
     struct store_fault f = {.nth = 1, .times = 1, .error = -EAGAIN};
-    switch (dice(5)) {
+    switch (content_dice(5)) {
     case 0: // the record is created, the answer lost
         f.verb = STORE_VERB_PUT;
         f.kind = STORE_FAULT_SWALLOW;
@@ -242,10 +77,10 @@ add_faults(void)
         break;
     case 1:
         f.verb = STORE_VERB_PUT;
-        f.nth = 1 + dice(3);
+        f.nth = 1 + content_dice(3);
         break;
     case 2: // an outage from somewhere on
-        f.nth = 1 + dice(6);
+        f.nth = 1 + content_dice(6);
         f.times = 0;
         break;
     default:
@@ -261,11 +96,7 @@ check_blob(void *argument, const struct change *c)
 {
     if (c->kind != CHANGE_PUT_BLOB)
         return 0;
-    BUFFER_AUTO key = {0};
-    struct remote_head head;
-    blob_key("acme", 1, &c->blob, &key);
-    ck_assert_msg(remote_store_head_blob(world.store, buffer_string(&key), &head, NULL) == 0,
-        "%s is named and not there", buffer_string(&key));
+    ck_assert(content_is_there(&world, &c->blob));
     *(uint64_t *)argument += 1;
     return 0;
 }
@@ -290,7 +121,7 @@ struct object_told {
     bool alive;
 };
 
-static struct object_told told[STEPS * FILES * 4];
+static struct object_told told[STEPS * 16];
 static size_t told_count;
 
 static bool
@@ -397,10 +228,7 @@ write_catalog(void)
 static void
 begin_history(uint64_t number)
 {
-    seed = number | 1;
-    memset(files, 0, sizeof(files));
-    next_object = 2;
-    next_chunk = 1;
+    content_begin(number);
     world_open(&world);
     root_open(&source, &world, "source", 1);
     root_open(&copy, &world, "copy", 2);
@@ -421,24 +249,24 @@ run_history(uint64_t number)
     struct remote_lease lease;
     begin_history(number);
     for (unsigned i = 0; i < STEPS; i++) {
-        if (dice(3) > 0)
-            fold_some();
+        if (content_dice(3) > 0)
+            content_fold(&source);
         add_faults();
         int rc = publish_some();
         // -ESTALE: the place is taken by an attempt of ours. Else it may be, too: who died looks
         // first, who only lost the answer tries again.
-        if (dice(4) == 0)
+        if (content_dice(4) == 0)
             write_catalog();
         fault_store_clear(world.faults);
-        if (rc == -ESTALE || dice(3) == 0)
+        if (rc == -ESTALE || content_dice(3) == 0)
             catch_up();
-        if (dice(8) == 0) {
+        if (content_dice(8) == 0) {
             catch_up();
             ck_assert_int_eq(root_claim(&source, false, &lease), 0);
         }
-        if (source.db.published.v > 0 && dice(3) == 0)
+        if (source.db.published.v > 0 && content_dice(3) == 0)
             write_catalog();
-        if (dice(6) == 0)
+        if (content_dice(6) == 0)
             check_bucket();
     }
     check_bucket();
@@ -469,14 +297,14 @@ publish_under_load(void)
     ck_assert_int_eq(remote_manifest_stage_generation(
                          &source.place, source.m, source.db.id, &staged, &uploads, &count),
         0);
-    fold_some();
-    ck_assert_int_eq(upload(uploads, count), 0);
+    content_fold(&source);
+    ck_assert_int_eq(content_upload(&world, uploads, count), 0);
     ck_assert_int_eq(remote_manifest_publish(&source.place, &staged), 0);
-    fold_some();
+    content_fold(&source);
     ck_assert_int_eq(remote_manifest_record_publication(
                          &source.place, source.m, source.db.id, &staged, uploads, count, 0),
         0);
-    fold_some();
+    content_fold(&source);
     if (staged.catalog)
         ck_assert_int_eq(
             remote_manifest_put_catalog(&source.place, source.m, source.db.id, staged.catalog), 0);
@@ -487,7 +315,7 @@ publish_under_load(void)
 START_TEST(catalogs_are_written_under_load_and_do_not_grow_with_history)
 {
     begin_history(77);
-    fold_some();
+    content_fold(&source);
     for (unsigned i = 0; i < 100; i++)
         publish_under_load();
     ck_assert_int_eq(manifest_find_db(source.m, source.db.place, "acme", 1, &source.db), 0);

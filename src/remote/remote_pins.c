@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+// Pins: objects beside the chain whose names say all that a deleter has to know, so that a listing
+// is enough. Their bodies are for people.
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checksum.h"
+#include "platform/log.h"
+#include "platform/memory.h"
+#include "remote/remote_internal.h"
+#include "remote/remote_retention.h"
+
+static const char *const kind_names[] = {
+    [PIN_SNAPSHOT] = "snapshot",
+    [PIN_FORK] = "fork",
+    [PIN_READER] = "reader",
+};
+
+const char *
+pin_kind_name(enum pin_kind kind)
+{
+    return kind_names[kind];
+}
+
+bool
+pin_name_is_valid(const char *name)
+{
+    static const char allowed[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
+    size_t n = strlen(name);
+    return n > 0 && n <= PIN_NAME_BYTES_MAX && name[0] != '.' && strspn(name, allowed) == n;
+}
+
+static void
+pin_prefix(const struct remote_place *place, struct buffer *out)
+{
+    buffer_clear(out);
+    buffer_printf(out, "pins/%s/%" PRIu32 "/", place->tenant, place->volume_number);
+    (void)buffer_string(out);
+}
+
+static void
+pin_key(const struct remote_place *place, const struct remote_pin *pin, struct buffer *out)
+{
+    pin_prefix(place, out);
+    buffer_printf(out, "%016" PRIx64 "-%s-%s", pin->generation.v, kind_names[pin->kind], pin->name);
+    (void)buffer_string(out);
+}
+
+// What stands behind the prefix.
+static bool
+parse_pin(const char *text, struct remote_pin *pin_out)
+{
+    char digits[17] = {0};
+    *pin_out = (struct remote_pin){0};
+    if (strlen(text) < 18 || text[16] != '-')
+        return false;
+    memcpy(digits, text, 16);
+    if (!remote_key_number(digits, "", &pin_out->generation.v) || pin_out->generation.v == 0)
+        return false;
+    text += 17;
+    for (enum pin_kind kind = PIN_SNAPSHOT; kind <= PIN_READER; kind++) {
+        size_t n = strlen(kind_names[kind]);
+        if (strncmp(text, kind_names[kind], n) != 0 || text[n] != '-')
+            continue;
+        if (!pin_name_is_valid(text + n + 1))
+            return false;
+        pin_out->kind = kind;
+        memcpy(pin_out->name, text + n + 1, strlen(text + n + 1));
+        return true;
+    }
+    return false;
+}
+
+int
+remote_pin_put(const struct remote_place *place, const struct remote_pin *pin)
+{
+    BUFFER_AUTO name = {0};
+    BUFFER_AUTO text = {0};
+    char host[64];
+    remote_host_name(host);
+    pin_key(place, pin, &name);
+    const char *key = buffer_string(&name);
+    buffer_printf(&text, "ckptfs pin 1\nkind %s\ngeneration %" PRIu64 "\nname %s\nhost %s\n",
+        kind_names[pin->kind], pin->generation.v, pin->name, host);
+    struct remote_source source = {.data = text.data, .length = text.length};
+    sha256_of(text.data, text.length, &source.hash);
+    struct remote_call call = remote_call_of(place, 0);
+    int rc = remote_store_put_blob(place->store, key, &source, REMOTE_PUT_OVERWRITE, &call);
+    return rc < 0 ? remote_log_failure("remote.put_failed", key, rc) : 0;
+}
+
+int
+remote_pin_delete(const struct remote_place *place, const struct remote_pin *pin)
+{
+    BUFFER_AUTO name = {0};
+    pin_key(place, pin, &name);
+    const char *key = buffer_string(&name);
+    struct remote_call call = remote_call_of(place, 0);
+    int rc = remote_store_delete_blobs(place->store, &key, 1, &call);
+    return rc < 0 ? remote_log_failure("remote.delete_failed", key, rc) : 0;
+}
+
+int
+remote_pin_age(const struct remote_place *place, const struct remote_pin *pin, uint64_t *age_ms_out)
+{
+    BUFFER_AUTO name = {0};
+    pin_key(place, pin, &name);
+    const char *key = buffer_string(&name);
+    struct remote_head head;
+    struct remote_call call = remote_call_of(place, 0);
+    int rc = remote_store_head_blob(place->store, key, &head, &call);
+    if (rc == 0)
+        *age_ms_out = remote_age_ms(&head);
+    return rc < 0 && rc != -ENOENT ? remote_log_failure("remote.head_failed", key, rc) : rc;
+}
+
+void
+remote_pins_free(struct remote_pins *p)
+{
+    free(p->pins);
+    *p = (struct remote_pins){0};
+}
+
+static int
+take_page(const struct remote_listing *page, size_t skip, struct remote_pins *out, size_t *capacity)
+{
+    for (size_t i = 0; i < page->count; i++) {
+        struct remote_pin pin;
+        const char *key = page->entries[i].key;
+        if (strlen(key) < skip || !parse_pin(key + skip, &pin))
+            return remote_log_bad(key, "it lies among the pins and is none; nobody can say what it "
+                                       "keeps, so nothing is deleted");
+        if (out->count == *capacity) {
+            *capacity = *capacity ? *capacity * 2 : 64;
+            out->pins = memory_realloc(out->pins, *capacity * sizeof(pin));
+        }
+        out->pins[out->count++] = pin;
+    }
+    return 0;
+}
+
+int
+remote_pins_read(const struct remote_place *place, struct remote_pins *pins_out)
+{
+    BUFFER_AUTO prefix = {0};
+    BUFFER_AUTO after = {0};
+    size_t capacity = 0;
+    bool more = true;
+    int rc = 0;
+    *pins_out = (struct remote_pins){0};
+    pin_prefix(place, &prefix);
+    const char *start = buffer_string(&prefix);
+    while (rc == 0 && more) {
+        struct remote_listing page = {0};
+        struct remote_call call = remote_call_of(place, 0);
+        rc = remote_store_list_blobs(place->store, start,
+            after.length > 0 ? buffer_string(&after) : NULL, 1000, &page, &call);
+        if (rc < 0) {
+            rc = remote_log_failure("remote.list_failed", start, rc);
+            break;
+        }
+        rc = take_page(&page, strlen(start), pins_out, &capacity);
+        more = page.more;
+        if (rc == 0 && more && page.count == 0)
+            rc = remote_log_failure("remote.list_failed", start, -EIO);
+        if (page.count > 0) {
+            buffer_clear(&after);
+            buffer_append_string(&after, page.entries[page.count - 1].key);
+        }
+        remote_listing_free(&page);
+    }
+    if (rc < 0)
+        remote_pins_free(pins_out);
+    return rc;
+}

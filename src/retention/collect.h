@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+// CheckpointGC: expires generations that the policy does not keep, and deletes what only they
+// needed, in two phases (doc/retention.md). One run does what is due now; nothing is remembered
+// between runs that the manifest and the bucket do not hold. For the owner of a volume; one run at
+// a time a db, in a thread that may wait for the store.
+#ifndef CKPTFS_RETENTION_COLLECT_H
+#define CKPTFS_RETENTION_COLLECT_H
+
+#include "remote/remote_retention.h"
+#include "retention/retention_policy.h"
+
+// A reader that has not renewed its pin for this long has gone.
+#define READER_PIN_MS ((uint64_t)3600 * 1000)
+// Records that keep stalled writers away stay this long.
+#define FENCE_MS ((uint64_t)30 * 24 * 3600 * 1000)
+// Nothing in the bucket is an orphan before it is this old.
+#define ORPHAN_MS ((uint64_t)24 * 3600 * 1000)
+
+enum collect_flags {
+    COLLECT_PRUNE = 1 << 0,   // also records, catalogs and leases
+    COLLECT_SWEEP = 1 << 1,   // also objects that nothing knows
+    COLLECT_DRY_RUN = 1 << 2, // tells and deletes nothing
+};
+
+enum collect_event_kind {
+    COLLECT_EXPIRE,     // the policy does not keep the generation
+    COLLECT_BRING_BACK, // it had expired, and a pin from before is there
+    COLLECT_FREE,       // the generation's grace is over: what it alone needed goes
+    COLLECT_BLOB,       // a blob goes; generation: the one that needed it last
+};
+
+struct collect_event {
+    enum collect_event_kind kind;
+    const struct generation_record *generation; // NULL: no generation ever needed the blob
+    const struct blob_record *blob;             // COLLECT_BLOB
+};
+
+struct collect_options {
+    const struct remote_place *place;
+    struct manifest *manifest;
+    struct db_id db;
+    unsigned flags;
+    uint64_t now_ms; // by the server's clock; 0: ask the server
+    // Tells changes by remote_manifest_tell when nobody publishes; NULL: nobody ever does.
+    int (*tell)(void *argument, const struct change *changes, size_t count, uint64_t lowest);
+    // For who wants to know; may be NULL.
+    void (*event)(void *argument, const struct collect_event *event);
+    void *argument;
+    struct generation scanned; // up to here no blob lies that nobody ever needed; of the run before
+};
+
+struct collect_result {
+    uint64_t retained, expired; // generations, after the run
+    uint64_t expired_now, brought_back, freed;
+    uint64_t pins;
+    uint64_t blobs, blob_bytes; // deleted
+    uint64_t dead_blobs;        // that stay, because generations need them
+    struct remote_pruned pruned;
+    struct remote_orphans orphans;
+    struct generation scanned;
+};
+
+// 0; -ESTALE when another host has taken the volume; -ECANCELED by place->call; or what the store
+// said, the cause in remote_store_error(). A run that fails has done part of it, and the next one
+// goes on.
+MUST_CHECK int collect_run(
+    const struct collect_options *options, struct collect_result *result_out);
+
+#endif
