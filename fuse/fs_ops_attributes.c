@@ -104,7 +104,7 @@ fs_setattr(
 void
 fs_statfs(fuse_req_t req, fuse_ino_t ino UNUSED)
 {
-    struct volume_space space;
+    struct volume_space space = {0};
     int rc = volume_space(fs_of(req)->volume, &space);
     if (rc != 0) {
         fs_reply_result(req, rc);

@@ -34,7 +34,7 @@ struct publication {
 
     struct lock lock; // "publication": protects what follows
     size_t next;      // upload to take
-    int error;
+    atomic_int error; // of the first upload that failed; is_stopping() reads it without the lock
 };
 
 static int

@@ -12,7 +12,7 @@
 static int
 last_sequence(struct lmdb_txn *txn, uint64_t *sequence_out)
 {
-    struct lmdb_value key;
+    struct lmdb_value key = {0};
     struct lmdb_value value;
     CLEANUP(lmdb_cursor_close_auto) struct lmdb_cursor *cursor = NULL;
     *sequence_out = 0;
