@@ -15,7 +15,7 @@ build="build-essential autoconf automake pkg-config libfuse3-dev fuse3 liblmdb-d
     libcurl4-openssl-dev libssl-dev liblz4-dev libjansson-dev libexpat1-dev ca-certificates"
 demo="sqlite3 postgresql postgresql-contrib jq procps util-linux"
 test="check lmdb-utils libsqlite3-dev librocksdb-dev rocksdb-tools ceph-mon ceph-osd radosgw
-    ceph-common curl attr acl clang-format-14 shellcheck cppcheck valgrind fio e2fsprogs kmod
+    ceph-common curl attr acl binutils clang-14 clang-format-14 shellcheck cppcheck valgrind fio e2fsprogs kmod
     xz-utils gdb mariadb-server-core mariadb-client-core redis-server redis-tools etcd-server
     etcd-client git rsync"
 bench="python3 fio sqlite3 libsqlite3-dev postgresql postgresql-contrib rocksdb-tools s3fs rclone

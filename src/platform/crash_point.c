@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#ifdef CKPTFS_FAULT_HOOKS
+
 static const char *wanted;
 static size_t wanted_length;
 static atomic_long remaining;
@@ -28,3 +30,5 @@ crash_point(const char *name)
     if (atomic_fetch_sub(&remaining, 1) == 1)
         raise(SIGKILL);
 }
+
+#endif

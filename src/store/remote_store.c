@@ -369,9 +369,11 @@ remote_store_open(const struct store_url *url, const struct remote_store_options
                  : file_store_open(url->directory, create_directory, &file_ops_system, &backend);
     if (rc < 0)
         return rc;
+#ifdef CKPTFS_FAULT_HOOKS
     const char *script = getenv("CKPTFS_STORE_FAULTS");
     if (script && *script)
         backend = fault_store_wrap(backend, script);
+#endif
     *store_out = retry_store_wrap(backend, NULL, NULL);
     return 0;
 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The stores one by one, for whoever builds a stack by hand: remote_store_open() makes
-// retry(backend), and retry(fault(backend)) when CKPTFS_STORE_FAULTS names a file. Closing a store
-// that wraps another one closes that one too.
+// retry(backend); in a build with fault hooks (configure --enable-fault-hooks) it makes
+// retry(fault(backend)) when CKPTFS_STORE_FAULTS names a file. Closing a store that wraps another
+// one closes that one too.
 #ifndef CKPTFS_STORE_REMOTE_STORE_BACKENDS_H
 #define CKPTFS_STORE_REMOTE_STORE_BACKENDS_H
 

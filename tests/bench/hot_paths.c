@@ -168,6 +168,11 @@ open_world(struct world *w, const char *directory)
     struct volume_config config;
     volume_config_init(&config);
     config.source = memory_printf("file://%s/store/tenant", directory);
+    CLEANUP(memory_free_auto) char *store = memory_printf("%s/store", directory);
+    if (mkdir(store, 0755) < 0 && errno != EEXIST) {
+        perror(store);
+        exit(1);
+    }
     free(config.root);
     config.root = memory_printf("%s/root", directory);
     config.create = true;

@@ -373,6 +373,10 @@ volume_start() { # NAME [OPTIONS]
     options=$(join_options "root=${V_ROOT[$name]},log_file=${V_LOG[$name]},core_dumps" "${V_OPTIONS[$name]}" "${2:-}")
     mkdir -p "${V_ROOT[$name]}"
     : >"$WORK/$name.out"
+    if [[ " ${MOUNT_ENVIRONMENT[*]}" == *" CKPTFS_"* ]]; then
+        grep -q CKPTFS_STORE_FAULTS "$CKPTFS" ||
+            fail "this needs a build with fault hooks: configure --enable-fault-hooks"
+    fi
     spawn "$WORK/$name.out" env "${MOUNT_ENVIRONMENT[@]}" "$CKPTFS" -f -o "$options" \
         "${V_SOURCE[$name]}" "${V_MNT[$name]}"
     V_JOB[$name]=$SPAWN_JOB

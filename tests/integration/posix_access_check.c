@@ -61,7 +61,7 @@ mode_of(const char *path)
 static bool
 opens(const char *path, int flags)
 {
-    int fd = open(path, flags);
+    int fd = open(path, flags, 0644);
     if (fd >= 0)
         close(fd);
     return fd >= 0;

@@ -207,7 +207,7 @@ START_TEST(batches_are_whole_at_crash_points)
     uint64_t next = 2;
     manifest_close(f.manifest);
     for (size_t i = 0; i < ARRAY_LENGTH(points); i++) {
-        setenv("CKPTFS_CRASH_AT", points[i], 1);
+        unit_set_fault_hook("CKPTFS_CRASH_AT", points[i]);
         uint64_t last = kill_after(&f, next, 1000);
         unsetenv("CKPTFS_CRASH_AT");
         uint64_t after = check_after_death(&f, last);

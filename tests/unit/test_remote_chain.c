@@ -504,7 +504,7 @@ die_at(const char *point, const char *what)
     pid_t pid = fork();
     ck_assert_int_ge(pid, 0);
     if (pid == 0) {
-        setenv("CKPTFS_CRASH_AT", point, 1);
+        unit_set_fault_hook("CKPTFS_CRASH_AT", point);
         execl(program, program, "work", world.directory, what, (char *)NULL);
         _exit(99);
     }

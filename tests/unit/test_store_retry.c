@@ -304,7 +304,7 @@ START_TEST(script_turns_an_outage_on_and_off)
     char *place = memory_printf("file://%s/tenant", directory);
     struct store_url url;
     ck_assert_int_eq(store_url_parse(place, &url), 0);
-    setenv("CKPTFS_STORE_FAULTS", script, 1);
+    unit_set_fault_hook("CKPTFS_STORE_FAULTS", script);
     ck_assert_int_eq(remote_store_open(&url, NULL, true, &store), 0);
     ck_assert_int_eq(put_text("k", "x", REMOTE_PUT_CREATE, NULL), 0);
     write_script(script, "outage\n");

@@ -218,7 +218,7 @@ let_die(struct scene *s, uint64_t from, bool publish, uint64_t kill_after_ms, co
     if (pid == 0) {
         close(fds[0]);
         if (crash_at)
-            setenv("CKPTFS_CRASH_AT", crash_at, 1);
+            unit_set_fault_hook("CKPTFS_CRASH_AT", crash_at);
         execl("/proc/self/exe", "victim", "victim", s->w.directory, fd, number,
             publish ? "publish" : "fold", NULL);
         _exit(2);

@@ -40,6 +40,20 @@ unit_run(Suite *suite)
     return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
+// Sets an environment variable that kills the process or disturbs the store, for programs that are
+// started later, or for stores that are opened later.
+static inline void
+unit_set_fault_hook(const char *variable, const char *value)
+{
+#ifdef CKPTFS_FAULT_HOOKS
+    setenv(variable, value, 1);
+#else
+    fprintf(stderr, "%s=%s needs a build with fault hooks: configure --enable-fault-hooks\n",
+        variable, value);
+    abort();
+#endif
+}
+
 // Adds one test as a case of its own, with a timeout in seconds.
 static inline void
 unit_add(Suite *suite, const char *name, const TTest *test, double timeout)

@@ -350,7 +350,7 @@ void
 volume_world_script_faults(struct volume_world *w)
 {
     CLEANUP(memory_free_auto) char *path = faults_path(w);
-    setenv("CKPTFS_STORE_FAULTS", path, 1);
+    unit_set_fault_hook("CKPTFS_STORE_FAULTS", path);
 }
 
 void
