@@ -36,6 +36,7 @@ free_view(struct chunk_view *v)
 {
     for (size_t i = 0; i < v->image_count; i++)
         blob_index_free(atomic_load(&v->images[i].index));
+    free(v->lost);
     free(v);
 }
 
@@ -119,6 +120,41 @@ fill_image(struct chunk_map *map, struct manifest_reader *r, struct chunk_image 
 }
 
 static int
+add_lost(void *argument, const struct chunk_damage *damage)
+{
+    struct chunk_view *v = argument;
+    uint32_t first = page_in_chunk(damage->page);
+    v->lost = memory_realloc(v->lost, (v->lost_count + 1) * sizeof(*v->lost));
+    v->lost[v->lost_count++] = (struct chunk_lost){first, first + damage->pages};
+    return 0;
+}
+
+static int
+load_lost(struct chunk_map *map, struct manifest_reader *r, struct chunk_view *v)
+{
+    uint64_t first = v->index.v * CHUNK_PAGES;
+    return manifest_read_damage(r, map->db, v->object, first, first + CHUNK_PAGES, add_lost, v);
+}
+
+bool
+chunk_view_is_lost(const struct chunk_view *view, uint32_t page, uint32_t *end_out)
+{
+    size_t low = 0;
+    size_t high = view->lost_count;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (view->lost[middle].end <= page)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    const struct chunk_lost *next = low < view->lost_count ? &view->lost[low] : NULL;
+    bool lost = next && next->first <= page;
+    *end_out = lost ? next->end : next ? next->first : CHUNK_PAGES;
+    return lost;
+}
+
+static int
 load_view(struct chunk_map *map, struct manifest_reader *r, struct object_id object,
     struct chunk_index index, struct chunk_view **view_out)
 {
@@ -138,8 +174,11 @@ load_view(struct chunk_map *map, struct manifest_reader *r, struct object_id obj
         rc = fill_image(map, r, &v->images[i], &list.deltas[i].where, list.deltas[i].generation);
     if (rc == 0)
         rc = fill_image(map, r, &v->images[list.count], &entry.base, entry.base_generation);
+    if (rc == 0)
+        rc = load_lost(map, r, v);
     free(list.deltas);
     if (rc < 0) {
+        free(v->lost);
         free(v);
         return rc;
     }
@@ -154,7 +193,9 @@ cache_view_locked(struct chunk_map *map, struct chunk_view *v)
     v->cached = true;
     hash_table_insert(&map->views, &v->node, hash_u64_pair(v->object.v, v->index.v));
     list_append(&map->use, &v->use);
-    v->bytes = sizeof(*v) + v->image_count * sizeof(v->images[0]); // no index is loaded yet
+    // No index is loaded yet.
+    v->bytes =
+        sizeof(*v) + v->image_count * sizeof(v->images[0]) + v->lost_count * sizeof(v->lost[0]);
     map->bytes += v->bytes;
     shrink_locked(map);
 }

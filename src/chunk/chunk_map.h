@@ -24,6 +24,12 @@ struct chunk_image {
     _Atomic(struct blob_index *) index;
 };
 
+// Lost pages [first, end) of the chunk.
+struct chunk_lost {
+    uint32_t first;
+    uint32_t end;
+};
+
 // Immutable but for the indexes; counted references.
 struct chunk_view {
     struct hash_node node;
@@ -34,6 +40,8 @@ struct chunk_view {
     struct object_id object;
     struct chunk_index index;
     struct chunk_entry entry;
+    struct chunk_lost *lost; // in order; whatever the images say of these pages
+    size_t lost_count;
     size_t image_count;
     struct chunk_image images[]; // deltas from the newest to the oldest, then the base
 };
@@ -50,6 +58,9 @@ MUST_CHECK int chunk_map_get(struct chunk_map *map, struct object_id object,
 // The first chunk behind `index` that the object has; UINT64_MAX when there is none.
 MUST_CHECK int chunk_map_next(struct chunk_map *map, struct object_id object,
     struct chunk_index index, struct chunk_index *next_out);
+// Whether the page is lost. For one that is not, `end_out` is where the next lost one is (or the
+// end of the chunk), else where the lost ones end.
+bool chunk_view_is_lost(const struct chunk_view *view, uint32_t page, uint32_t *end_out);
 void chunk_view_put(struct chunk_map *map, struct chunk_view *view); // NULL is fine
 
 // A blob's record as it is now: a view's own may be from before its publication. -ENOENT: released.

@@ -111,7 +111,10 @@ static int
 find_page(struct chunk_reader *r, struct chunk_view *view, uint32_t page,
     const struct remote_call *call, struct place *place_out)
 {
+    uint32_t end;
     *place_out = (struct place){.image = view->image_count, .state = BLOB_PAGE_ABSENT};
+    if (UNLIKELY(view->lost_count > 0) && chunk_view_is_lost(view, page, &end))
+        return -EIO;
     for (size_t i = 0; i < view->image_count; i++) {
         const struct blob_index *index;
         int rc = chunk_reader_index(r, view, i, call, &index);
@@ -135,8 +138,10 @@ static int
 run_in_view(struct chunk_reader *r, struct chunk_view *view, uint32_t page,
     const struct remote_call *call, bool *hole_out, uint64_t *count_out)
 {
-    uint64_t end = CHUNK_PAGES;
-    *hole_out = true;
+    uint32_t lost_end;
+    bool lost = chunk_view_is_lost(view, page, &lost_end);
+    uint64_t end = lost_end;
+    *hole_out = !lost; // what is lost was data
     for (size_t i = 0; i < view->image_count && *hole_out; i++) {
         const struct blob_index *index;
         int rc = chunk_reader_index(r, view, i, call, &index);

@@ -15,7 +15,7 @@
 
 #define CHANGE_VERSION      1u // of all kinds but PUT_INODE and PUT_BLOB, which have a 2 as well
 #define CHANGE_HEADER_BYTES 8u
-#define CHANGE_KIND_MAX     CHANGE_PUT_RETENTION
+#define CHANGE_KIND_MAX     CHANGE_DELETE_DAMAGE
 // The longest body is an xattr's.
 #define CHANGE_BODY_MAX (8u + 1u + XATTR_NAME_BYTES_MAX + 4u + XATTR_VALUE_BYTES_MAX)
 
@@ -109,6 +109,13 @@ encode_body(const struct change *c, struct buffer *out)
     case CHANGE_PUT_RETENTION:
         record_encode_retention(&c->retention, out);
         break;
+    case CHANGE_PUT_DAMAGE:
+    case CHANGE_DELETE_DAMAGE:
+        buffer_append_le64(out, c->damage.object.v);
+        buffer_append_le64(out, c->damage.page.v);
+        if (c->kind == CHANGE_PUT_DAMAGE)
+            record_encode_damage(&c->damage, out);
+        break;
     }
 }
 
@@ -154,6 +161,13 @@ read_delta_key(struct byte_reader *r, struct chunk_delta *d)
 {
     d->chunk.v = read_le64(r);
     d->generation.v = read_le64(r);
+}
+
+static void
+read_damage_key(struct byte_reader *r, struct chunk_damage *d)
+{
+    d->object.v = read_le64(r);
+    d->page.v = read_le64(r);
 }
 
 static void
@@ -230,6 +244,13 @@ read_body(struct byte_reader *r, unsigned version, struct change *c)
     case CHANGE_PUT_RETENTION:
         record_read_retention(r, &c->retention);
         return;
+    case CHANGE_PUT_DAMAGE:
+        read_damage_key(r, &c->damage);
+        record_read_damage(r, &c->damage);
+        return;
+    case CHANGE_DELETE_DAMAGE:
+        read_damage_key(r, &c->damage);
+        return;
     }
     r->bad = true;
 }
@@ -252,6 +273,12 @@ static bool
 delta_key_is_valid(const struct chunk_delta *d)
 {
     return d->chunk.v != 0 && d->generation.v != 0;
+}
+
+static bool
+damage_key_is_valid(const struct chunk_damage *d)
+{
+    return d->object.v != 0 && d->page.v <= OBJECT_MAX_BYTES / PAGE_BYTES;
 }
 
 // A range of an object; that of a discard may be open.
@@ -307,6 +334,10 @@ change_is_valid(const struct change *c)
         return c->published.generation.v != 0;
     case CHANGE_PUT_RETENTION:
         return record_retention_is_valid(&c->retention);
+    case CHANGE_PUT_DAMAGE:
+        return damage_key_is_valid(&c->damage) && record_damage_is_valid(&c->damage);
+    case CHANGE_DELETE_DAMAGE:
+        return damage_key_is_valid(&c->damage);
     }
     return false;
 }
@@ -386,6 +417,9 @@ change_key(const struct change *c, struct buffer *key_out)
         break;
     case CHANGE_PUT_GENERATION:
         append_be64(key_out, c->published.generation.v);
+        break;
+    case CHANGE_PUT_DAMAGE:
+        append_pair(key_out, c->damage.object.v, c->damage.page.v);
         break;
     default:
         break;

@@ -32,6 +32,8 @@ enum change_kind {
     CHANGE_PUT_GENERATION = 17,    // published: a generation is retained, or expired
     CHANGE_DELETE_GENERATION = 18, // published (generation): all that it alone needed is gone
     CHANGE_PUT_RETENTION = 19,     // retention: the volume's policy
+    CHANGE_PUT_DAMAGE = 20,        // damage (its chunk is put in the same record or exists)
+    CHANGE_DELETE_DAMAGE = 21,     // damage: object, page
 };
 
 struct change {
@@ -51,6 +53,7 @@ struct change {
         struct namespace_record space;
         struct generation_record published;
         struct retention_policy retention;
+        struct chunk_damage damage;
     };
 };
 

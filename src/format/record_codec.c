@@ -333,6 +333,31 @@ record_decode_delta(struct byte_reader *r, struct chunk_delta *v)
     return !r->bad && record_delta_is_valid(v);
 }
 
+void
+record_encode_damage(const struct chunk_damage *v, struct buffer *out)
+{
+    buffer_append_le32(out, v->pages);
+}
+
+void
+record_read_damage(struct byte_reader *r, struct chunk_damage *v)
+{
+    v->pages = read_le32(r);
+}
+
+bool
+record_damage_is_valid(const struct chunk_damage *v)
+{
+    return v->pages > 0 && v->pages <= CHUNK_PAGES - page_in_chunk(v->page);
+}
+
+bool
+record_decode_damage(struct byte_reader *r, struct chunk_damage *v)
+{
+    record_read_damage(r, v);
+    return !r->bad && record_damage_is_valid(v);
+}
+
 unsigned
 record_blob_version(const struct blob_record *v)
 {

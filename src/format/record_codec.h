@@ -62,6 +62,12 @@ void record_read_delta(struct byte_reader *r, struct chunk_delta *v);
 bool record_delta_is_valid(const struct chunk_delta *v);
 MUST_CHECK bool record_decode_delta(struct byte_reader *r, struct chunk_delta *v);
 
+// Object and page are the key's.
+void record_encode_damage(const struct chunk_damage *v, struct buffer *out);
+void record_read_damage(struct byte_reader *r, struct chunk_damage *v);
+bool record_damage_is_valid(const struct chunk_damage *v);
+MUST_CHECK bool record_decode_damage(struct byte_reader *r, struct chunk_damage *v);
+
 // All but hash, residency, references and live bytes. Version 1 has neither death nor place;
 // whoever has a choice takes it where both are zero (record_blob_version).
 unsigned record_blob_version(const struct blob_record *v);

@@ -115,6 +115,15 @@ struct chunk_delta {
     uint32_t zero_pages;
 };
 
+// Pages of an object whose bytes are lost (`chunk_damage`): `pages` of them from `page` on, all in
+// one chunk. Whoever reads them is told so, whatever the chunk's images hold there. They are whole
+// again when they are written, become a hole or go with the chunk.
+struct chunk_damage {
+    struct object_id object;
+    struct page_no page;
+    uint32_t pages;
+};
+
 enum blob_object_kind { BLOB_OBJECT_CHUNK = 1, BLOB_OBJECT_DELTA = 2, BLOB_OBJECT_PACK = 3 };
 
 // Where copies of a blob are.

@@ -154,7 +154,9 @@ remove_chunk(struct apply *a, struct chunk_entry *chunk)
     a->totals_changed = true;
     schema_key_pair(&key, a->db.id, chunk->object.v, chunk->index.v);
     rc = lmdb_delete(a->txn, TABLE_OBJECT_CHUNKS, key.bytes, key.length);
-    return rc < 0 ? rc : apply_note(a, UNPUBLISHED_CHUNK, &key);
+    if (rc == 0)
+        rc = apply_note(a, UNPUBLISHED_CHUNK, &key);
+    return rc < 0 ? rc : apply_delete_chunk_damage(a, chunk->object, chunk->index);
 }
 
 // Removes the chunk at this place of the object unless it is `keep`; 0 also if there is none.

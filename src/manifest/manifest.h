@@ -160,6 +160,13 @@ typedef int manifest_visit_object_chunk(
 MUST_CHECK int manifest_read_object_chunks(struct manifest_reader *r, struct db_id db,
     struct object_id object, struct chunk_index from, manifest_visit_object_chunk *visit,
     void *argument);
+// Lost pages that begin in the pages [first, end) of an object, in order; those of all objects.
+typedef int manifest_visit_damage(void *argument, const struct chunk_damage *damage);
+MUST_CHECK int manifest_read_damage(struct manifest_reader *r, struct db_id db,
+    struct object_id object, uint64_t first, uint64_t end, manifest_visit_damage *visit,
+    void *argument);
+MUST_CHECK int manifest_read_all_damage(
+    struct manifest_reader *r, struct db_id db, manifest_visit_damage *visit, void *argument);
 // Inodes with nlink 0 (a table of its own keeps them findable without a scan).
 MUST_CHECK int manifest_read_orphans(
     struct manifest_reader *r, struct db_id db, manifest_visit_object *visit, void *argument);
@@ -214,7 +221,8 @@ MUST_CHECK int manifest_read_totals(
 
 // The whole state of a db as changes from which an empty db can be filled, in key order: counters,
 // inodes, dirents, xattrs, places of blobs, blobs that something refers to, chunks by object and
-// index, deltas, generations, the retention policy. Each kind stands in the order of change_key().
+// index, deltas, lost pages, generations, the retention policy. Each kind stands in the order of
+// change_key().
 MUST_CHECK int manifest_export(
     struct manifest_reader *r, struct db_id db, manifest_visit_change *visit, void *argument);
 // The changes between the published and the local generation, made from `unpublished_index` and the
@@ -280,7 +288,8 @@ void manifest_batch_free(struct manifest_batch *b); // NULL is fine; submitting 
 //   operations; what the change says there is not used. A chunk that had another id at this place
 //   of the object is removed. PUT_DELTA raises the entry's generation, if it is the newest; one
 //   that is not above the base's generation is refused (-EINVAL).
-// - DELETE_CHUNK removes the chunk's deltas too; DELETE_INODE removes xattrs and chunks too.
+// - DELETE_CHUNK removes the chunk's deltas and what is said of its lost pages too; DELETE_INODE
+//   removes xattrs and chunks too.
 // - PUT_BLOB leaves an existing blob's references alone; one that is only remote becomes local too
 //   (not in imports); what its key is made of changes only when the batch's residency has REMOTE
 //   (imports), because whoever uploads a blob takes the key from its record. A place that it names

@@ -231,6 +231,10 @@ apply_change(struct apply *a, const struct change *c)
         return apply_put_chunk(a, &c->chunk);
     case CHANGE_DELETE_CHUNK:
         return apply_delete_chunk(a, c->chunk.object, c->chunk.index);
+    case CHANGE_PUT_DAMAGE:
+        return apply_put_damage(a, &c->damage);
+    case CHANGE_DELETE_DAMAGE:
+        return apply_delete_damage(a, c->damage.object, c->damage.page);
     case CHANGE_PUT_DELTA:
         return apply_put_delta(a, &c->delta);
     case CHANGE_DELETE_DELTA:

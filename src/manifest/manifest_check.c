@@ -44,6 +44,7 @@ struct check {
     uint64_t orphans;
     uint64_t orphan_entries;
     uint64_t object_chunks;
+    struct chunk_damage damage; // the last one
 };
 
 static void PRINTF_LIKE(2, 3) violated(struct check *c, const char *format, ...)
@@ -322,6 +323,29 @@ check_object_chunk(struct check *c, const struct table_walk *w)
         violated(c, "object_chunks and chunk_catalog disagree about chunk %" PRIu64, id.v);
 }
 
+// Lost pages belong to a chunk, and what lies together is one entry.
+static void
+check_damage(struct check *c, const struct table_walk *w)
+{
+    struct chunk_damage d;
+    struct chunk_id id;
+    const struct chunk_damage *last = &c->damage;
+    if (!schema_read_pair(w->key.data, w->key.length, &d.object.v, &d.page.v) ||
+        !schema_decode_damage(w->value.data, w->value.length, &d)) {
+        not_decodable(c, TABLE_CHUNK_DAMAGE);
+        return;
+    }
+    struct chunk_index index = chunk_of_page(d.page);
+    if (manifest_load_object_chunk(manifest_reader_txn(c->reader), c->db, d.object, index, &id) < 0)
+        violated(c, "lost pages of object %" PRIu64 " at %" PRIu64 " are in no chunk", d.object.v,
+            d.page.v);
+    if (last->object.v == d.object.v && chunk_of_page(last->page).v == index.v &&
+        last->page.v + last->pages >= d.page.v)
+        violated(c, "lost pages of object %" PRIu64 " at %" PRIu64 " are told twice", d.object.v,
+            d.page.v);
+    c->damage = d;
+}
+
 static bool
 is_in_unpublished_blobs(struct check *c, const struct sha256 *hash)
 {
@@ -383,6 +407,8 @@ check_storage(struct check *c)
         rc = walk_table(c, TABLE_CHUNK_DELTA_INDEX, check_delta);
     if (rc == 0)
         rc = walk_table(c, TABLE_OBJECT_CHUNKS, check_object_chunk);
+    if (rc == 0)
+        rc = walk_table(c, TABLE_CHUNK_DAMAGE, check_damage);
     if (rc == 0)
         rc = walk_table(c, TABLE_BLOB_REFS, check_blob);
     if (rc == 0)

@@ -108,6 +108,16 @@ decode_generation_entry(const struct table_walk *w, struct db_id db UNUSED, stru
         TABLE_SNAPSHOT_INDEX);
 }
 
+static int
+decode_damage_entry(const struct table_walk *w, struct db_id db UNUSED, struct change *c)
+{
+    c->kind = CHANGE_PUT_DAMAGE;
+    return decoded(
+        schema_read_pair(w->key.data, w->key.length, &c->damage.object.v, &c->damage.page.v) &&
+            schema_decode_damage(w->value.data, w->value.length, &c->damage),
+        TABLE_CHUNK_DAMAGE);
+}
+
 // Tells the entries of a table; `from` is the db, or empty for tables that do not begin with it.
 static int
 export_table(const struct export *e, enum manifest_table table, const struct schema_key *from,
@@ -192,6 +202,8 @@ manifest_export(
         rc = export_chunks(&e, &from);
     if (rc == 0)
         rc = export_table(&e, TABLE_CHUNK_DELTA_INDEX, &from, decode_delta_entry);
+    if (rc == 0)
+        rc = export_table(&e, TABLE_CHUNK_DAMAGE, &from, decode_damage_entry);
     schema_key_life(&from, db, LIFE_GENERATION);
     if (rc == 0)
         rc = export_table(&e, TABLE_SNAPSHOT_INDEX, &from, decode_generation_entry);
@@ -216,6 +228,7 @@ put_of_key(const struct export *e, enum unpublished_kind kind, const struct sche
         [UNPUBLISHED_XATTR] = {TABLE_XATTR, decode_xattr_entry},
         [UNPUBLISHED_DELTA] = {TABLE_CHUNK_DELTA_INDEX, decode_delta_entry},
         [UNPUBLISHED_NAMESPACE] = {TABLE_REMOTE_NAMESPACE, decode_namespace_entry},
+        [UNPUBLISHED_DAMAGE] = {TABLE_CHUNK_DAMAGE, decode_damage_entry},
     };
     struct table_walk entry = {.key = {key->bytes, key->length}};
     int rc;
@@ -259,6 +272,11 @@ delete_of_key(enum unpublished_kind kind, const struct schema_key *key, struct c
         c->kind = CHANGE_DELETE_DELTA;
         c->delta.chunk.v = a;
         c->delta.generation.v = b;
+        break;
+    case UNPUBLISHED_DAMAGE:
+        c->kind = CHANGE_DELETE_DAMAGE;
+        c->damage.object.v = a;
+        c->damage.page.v = b;
         break;
     case UNPUBLISHED_XATTR:
     case UNPUBLISHED_BLOB:
@@ -365,6 +383,8 @@ manifest_export_unpublished(
     if (rc == 0)
         rc = export_touched(&e, delete_if_gone, UNPUBLISHED_INODE, UNPUBLISHED_DELTA);
     if (rc == 0)
+        rc = export_touched(&e, delete_if_gone, UNPUBLISHED_DAMAGE, UNPUBLISHED_DAMAGE);
+    if (rc == 0)
         rc = export_touched(&e, put_of_key, UNPUBLISHED_INODE, UNPUBLISHED_XATTR);
     if (rc == 0)
         rc = export_touched(&e, put_of_key, UNPUBLISHED_NAMESPACE, UNPUBLISHED_NAMESPACE);
@@ -374,6 +394,8 @@ manifest_export_unpublished(
         rc = export_touched(&e, revived_blob, UNPUBLISHED_BLOB, UNPUBLISHED_BLOB);
     if (rc == 0)
         rc = export_touched(&e, put_of_key, UNPUBLISHED_CHUNK, UNPUBLISHED_DELTA);
+    if (rc == 0)
+        rc = export_touched(&e, put_of_key, UNPUBLISHED_DAMAGE, UNPUBLISHED_DAMAGE);
     // Last, when nothing refers to them any more.
     if (rc == 0)
         rc = export_touched(&e, dead_blob, UNPUBLISHED_BLOB, UNPUBLISHED_FORGET);

@@ -12,6 +12,7 @@
 //     apply_blob.c         blobs and their references
 //     apply_life.c         generations that are kept, blobs that are dead
 //     apply_chunk.c        chunks, deltas
+//     apply_damage.c       pages whose bytes are lost
 //     apply_db.c           making and removing dbs
 //     apply_job.c          jobs
 //     change_log.c         the feed
@@ -193,6 +194,11 @@ MUST_CHECK int apply_put_chunk(struct apply *a, const struct chunk_entry *chunk)
 MUST_CHECK int apply_delete_chunk(
     struct apply *a, struct object_id object, struct chunk_index index);
 MUST_CHECK int apply_delete_object_chunks(struct apply *a, struct object_id object);
+MUST_CHECK int apply_put_damage(struct apply *a, const struct chunk_damage *damage);
+MUST_CHECK int apply_delete_damage(struct apply *a, struct object_id object, struct page_no page);
+// All that begins in the chunk.
+MUST_CHECK int apply_delete_chunk_damage(
+    struct apply *a, struct object_id object, struct chunk_index index);
 MUST_CHECK int apply_put_delta(struct apply *a, const struct chunk_delta *delta);
 MUST_CHECK int apply_delete_delta(
     struct apply *a, struct chunk_id chunk, struct generation generation);

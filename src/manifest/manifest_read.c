@@ -227,6 +227,46 @@ manifest_read_object_chunks(struct manifest_reader *r, struct db_id db, struct o
     return rc;
 }
 
+static int
+walk_damage(struct manifest_reader *r, const struct schema_key *from, size_t prefix, uint64_t end,
+    manifest_visit_damage *visit, void *argument)
+{
+    struct table_walk w;
+    int rc = table_walk_begin(&w, manifest_reader_txn(r), TABLE_CHUNK_DAMAGE, from, prefix);
+    while (rc > 0) {
+        struct chunk_damage damage;
+        if (!schema_read_pair(w.key.data, w.key.length, &damage.object.v, &damage.page.v) ||
+            !schema_decode_damage(w.value.data, w.value.length, &damage))
+            rc = manifest_bad_entry(TABLE_CHUNK_DAMAGE);
+        else if (damage.page.v >= end)
+            rc = 0;
+        else if ((rc = visit(argument, &damage)) == 0)
+            rc = table_walk_next(&w);
+        else
+            break;
+    }
+    table_walk_end(&w);
+    return rc;
+}
+
+int
+manifest_read_damage(struct manifest_reader *r, struct db_id db, struct object_id object,
+    uint64_t first, uint64_t end, manifest_visit_damage *visit, void *argument)
+{
+    struct schema_key from;
+    schema_key_pair(&from, db, object.v, first);
+    return walk_damage(r, &from, NUMBER_PREFIX_BYTES, end, visit, argument);
+}
+
+int
+manifest_read_all_damage(
+    struct manifest_reader *r, struct db_id db, manifest_visit_damage *visit, void *argument)
+{
+    struct schema_key from;
+    schema_key_db(&from, db);
+    return walk_damage(r, &from, DB_PREFIX_BYTES, UINT64_MAX, visit, argument);
+}
+
 int
 manifest_read_orphans(
     struct manifest_reader *r, struct db_id db, manifest_visit_object *visit, void *argument)

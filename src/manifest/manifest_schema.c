@@ -26,6 +26,7 @@ const char *const manifest_table_names[TABLE_COUNT] = {
     [TABLE_SNAPSHOT_INDEX] = "snapshot_index",
     [TABLE_CHANGE_CURSORS] = "change_cursors",
     [TABLE_REMOTE_NAMESPACE] = "remote_namespace",
+    [TABLE_CHUNK_DAMAGE] = "chunk_damage",
 };
 
 #define RECORD_VERSION 1u
@@ -292,6 +293,7 @@ schema_read_unpublished(
     case UNPUBLISHED_DIRENT:
     case UNPUBLISHED_CHUNK:
     case UNPUBLISHED_DELTA:
+    case UNPUBLISHED_DAMAGE:
         return key->length == DB_BYTES + 16;
     case UNPUBLISHED_XATTR:
         return key->length > DB_BYTES + 8;
@@ -463,6 +465,7 @@ RECORD_VALUE(delta, chunk_delta)
 RECORD_VALUE(namespace, namespace_record)
 RECORD_VALUE(generation, generation_record)
 RECORD_VALUE(retention, retention_policy)
+RECORD_VALUE(damage, chunk_damage)
 #undef RECORD_VALUE
 
 void

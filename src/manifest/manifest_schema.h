@@ -16,6 +16,7 @@
 //     chunk_catalog         db, chunk                chunk entry
 //     object_chunks         db, object, index        chunk, present pages
 //     chunk_delta_index     db, chunk, generation    delta
+//     chunk_damage          db, object, page         how many pages from there on are lost
 //     blob_refs             hash, db                 blob, residency, references
 //     unpublished_blobs     db, hash                 bytes        references but not in the store
 //     unpublished_index     db, kind, key            generation   newest that touched the key
@@ -59,6 +60,7 @@ enum manifest_table {
     TABLE_SNAPSHOT_INDEX,
     TABLE_CHANGE_CURSORS,
     TABLE_REMOTE_NAMESPACE,
+    TABLE_CHUNK_DAMAGE,
     TABLE_COUNT,
 };
 
@@ -90,6 +92,7 @@ enum unpublished_kind {
     UNPUBLISHED_BLOB = 6,      // hash: it died, or came back to life
     UNPUBLISHED_FORGET = 7,    // hash, checkpoint id, generation: it is not kept any more
     UNPUBLISHED_NAMESPACE = 8, // id
+    UNPUBLISHED_DAMAGE = 9,    // object, page
 };
 
 // What an entry of snapshot_index is about.
@@ -171,6 +174,7 @@ void schema_encode_xattr(const struct xattr_record *v, struct buffer *out);
 void schema_encode_chunk(const struct chunk_entry *v, struct buffer *out);
 void schema_encode_object_chunk(struct chunk_id id, uint32_t present_pages, struct buffer *out);
 void schema_encode_namespace(const struct namespace_record *v, struct buffer *out);
+void schema_encode_damage(const struct chunk_damage *v, struct buffer *out);
 void schema_encode_delta(const struct chunk_delta *v, struct buffer *out);
 void schema_encode_blob(const struct blob_record *v, struct buffer *out);
 void schema_encode_generation(const struct generation_record *v, struct buffer *out);
@@ -195,6 +199,7 @@ MUST_CHECK bool schema_decode_chunk(const void *p, size_t n, struct chunk_entry 
 MUST_CHECK bool schema_decode_object_chunk(
     const void *p, size_t n, struct chunk_id *id, uint32_t *present_pages);
 MUST_CHECK bool schema_decode_namespace(const void *p, size_t n, struct namespace_record *v);
+MUST_CHECK bool schema_decode_damage(const void *p, size_t n, struct chunk_damage *v);
 MUST_CHECK bool schema_decode_delta(const void *p, size_t n, struct chunk_delta *v);
 MUST_CHECK bool schema_decode_blob(const void *p, size_t n, struct blob_record *v);
 MUST_CHECK bool schema_decode_generation(const void *p, size_t n, struct generation_record *v);

@@ -162,6 +162,18 @@ sample_delete_delta(uint64_t chunk, uint64_t generation)
 }
 
 static inline struct change
+sample_damage(uint64_t object, uint64_t page, uint32_t pages)
+{
+    return (struct change){.kind = CHANGE_PUT_DAMAGE, .damage = {{object}, {page}, pages}};
+}
+
+static inline struct change
+sample_delete_damage(uint64_t object, uint64_t page)
+{
+    return (struct change){.kind = CHANGE_DELETE_DAMAGE, .damage = {{object}, {page}, 0}};
+}
+
+static inline struct change
 sample_blob(uint64_t blob, uint64_t bytes)
 {
     return (struct change){
@@ -216,9 +228,10 @@ sample_generation(uint64_t generation, uint64_t sequence, enum generation_state 
 
 // One of each kind, and some at the limits. Returns how many; `room` is enough for them. The first
 // ones are of version 1.
-#define SAMPLE_CHANGES   34
+#define SAMPLE_CHANGES   37
 #define SAMPLE_CHANGES_1 24
 #define SAMPLE_CHANGES_2 30 // with those of version 2
+#define SAMPLE_CHANGES_3 34 // with those of retention
 
 static inline size_t
 sample_changes(struct change *out)
@@ -280,6 +293,9 @@ sample_changes(struct change *out)
                                                          .weekly = 4,
                                                          .monthly = 12,
                                                          .grace_ms = 86400000}};
+    out[n++] = sample_damage(2, 3 * (uint64_t)CHUNK_PAGES + 7, 5);
+    out[n++] = sample_damage(2, OBJECT_MAX_BYTES / PAGE_BYTES, 1);
+    out[n++] = sample_delete_damage(2, 9);
     return n;
 }
 

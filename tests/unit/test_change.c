@@ -26,7 +26,7 @@ START_TEST(every_kind_comes_back)
 {
     struct change samples[SAMPLE_CHANGES];
     size_t count = sample_changes(samples);
-    bool seen[CHANGE_PUT_RETENTION + 1] = {0};
+    bool seen[CHANGE_DELETE_DAMAGE + 1] = {0};
     ck_assert_uint_eq(count, SAMPLE_CHANGES);
     BUFFER_AUTO all = {0};
     BUFFER_AUTO again = {0};
@@ -38,7 +38,7 @@ START_TEST(every_kind_comes_back)
         buffer_append(&all, one.data, one.length);
         seen[samples[i].kind] = true;
     }
-    for (int kind = 1; kind <= CHANGE_PUT_RETENTION; kind++)
+    for (int kind = 1; kind <= CHANGE_DELETE_DAMAGE; kind++)
         ck_assert_msg(seen[kind], "no sample of kind %d", kind);
     // A stream of them is read change by change.
     struct byte_reader r = byte_reader_over(all.data, all.length);
@@ -86,7 +86,7 @@ refused_by_both(const struct change *c)
     change_encode(c, &b);
     ck_assert(!change_is_valid(c));
     int rc = decode_alone(b.data, b.length, &again);
-    ck_assert_int_eq(rc, c->kind > CHANGE_PUT_RETENTION ? -ENOTSUP : -EBADMSG);
+    ck_assert_int_eq(rc, c->kind > CHANGE_DELETE_DAMAGE ? -ENOTSUP : -EBADMSG);
 }
 
 // What is logged is judged before it is encoded, by the judge that the decoder asks.
@@ -253,7 +253,7 @@ START_TEST(unknown_kinds_and_versions_are_refused)
     for (unsigned kind = 0; kind < 256; kind++) {
         b.data[0] = (uint8_t)kind;
         int rc = decode_alone(b.data, b.length, &again);
-        bool known = kind <= CHANGE_PUT_RETENTION;
+        bool known = kind <= CHANGE_DELETE_DAMAGE;
         bool eight = kind == CHANGE_DELETE_INODE || kind == CHANGE_DELETE_GENERATION;
         ck_assert_int_eq(rc, eight ? 0 : known ? -EBADMSG : -ENOTSUP);
     }
@@ -344,7 +344,8 @@ START_TEST(format_has_not_changed)
     size_t count = sample_changes(samples);
     compare_golden("change-1.hex", samples, SAMPLE_CHANGES_1);
     compare_golden("change-2.hex", samples + SAMPLE_CHANGES_1, SAMPLE_CHANGES_2 - SAMPLE_CHANGES_1);
-    compare_golden("change-3.hex", samples + SAMPLE_CHANGES_2, count - SAMPLE_CHANGES_2);
+    compare_golden("change-3.hex", samples + SAMPLE_CHANGES_2, SAMPLE_CHANGES_3 - SAMPLE_CHANGES_2);
+    compare_golden("change-4.hex", samples + SAMPLE_CHANGES_3, count - SAMPLE_CHANGES_3);
 }
 END_TEST
 

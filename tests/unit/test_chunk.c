@@ -278,6 +278,42 @@ START_TEST(a_damaged_only_copy_is_eio)
 }
 END_TEST
 
+static void
+lose_pages(struct world *w, uint64_t page, uint32_t pages)
+{
+    struct change c = {.kind = CHANGE_PUT_DAMAGE, .damage = {OBJECT, {page}, pages}};
+    struct manifest_batch *b = manifest_batch_new(w->db);
+    manifest_batch_change(b, &c, false, (struct generation){w->generation});
+    ck_assert_int_eq(manifest_submit(w->manifest, b, NULL), 0);
+    chunk_map_invalidate(w->map, OBJECT, (struct chunk_index){0});
+}
+
+START_TEST(lost_pages_are_eio_and_no_holes)
+{
+    struct world w;
+    world_init(&w, 1 << 24, PATIENCE_MS);
+    struct chunk_model *c = random_content(&w, 2, 100, RESIDENCY_LOCAL, 8);
+    lose_pages(&w, 10, 3);
+    lose_pages(&w, 5000, 4);
+    for (uint64_t page = 8; page < 15; page++) {
+        int rc = page >= 10 && page < 13 ? -EIO : 0;
+        ck_assert_int_eq(read_pages(&w, c, page, 1, NULL), rc);
+        ck_assert_int_eq(copy_pages(&w, c, page, 1, NULL), rc);
+    }
+    ck_assert_int_eq(read_pages(&w, c, 0, 20, NULL), -EIO);
+    const uint64_t runs[][3] = {{11, 2, 0}, {4990, 10, 1}, {5000, 4, 0}};
+    for (size_t i = 0; i < ARRAY_LENGTH(runs); i++) {
+        bool hole;
+        uint64_t n;
+        struct page_no page = {runs[i][0]};
+        ck_assert_int_eq(chunk_reader_run(w.reader, OBJECT, page, NULL, &hole, &n), 0);
+        ck_assert(hole == (runs[i][2] == 1) && n == runs[i][1]);
+    }
+    chunk_model_free(c);
+    world_destroy(&w);
+}
+END_TEST
+
 // The view was made before publication, when the store had no copy.
 START_TEST(a_copy_that_came_to_the_store_later_repairs_too)
 {
@@ -841,6 +877,7 @@ main(void)
     ADD(no_chunk_is_a_hole);
     ADD(a_damaged_local_copy_is_repaired_from_the_store);
     ADD(a_damaged_only_copy_is_eio);
+    ADD(lost_pages_are_eio_and_no_holes);
     ADD(a_copy_that_came_to_the_store_later_repairs_too);
     ADD(a_damaged_object_of_the_store_is_eio);
     ADD(damaged_partial_files_are_read_again);

@@ -637,6 +637,52 @@ START_TEST(blobs_that_are_not_in_the_store_are_listed)
 }
 END_TEST
 
+static int
+list_damage(void *argument, const struct chunk_damage *damage)
+{
+    buffer_printf(
+        argument, "%d:%d+%d ", (int)damage->object.v, (int)damage->page.v, (int)damage->pages);
+    return 0;
+}
+
+static const char *
+damage(struct fixture *f, struct buffer *text)
+{
+    struct manifest_reader *r = reader_of(f);
+    buffer_clear(text);
+    ck_assert_int_eq(manifest_read_all_damage(r, f->db, list_damage, text), 0);
+    manifest_read_end(r);
+    return buffer_string(text);
+}
+
+START_TEST(lost_pages_go_with_their_chunk_and_are_told)
+{
+    struct fixture f = fixture_new(0);
+    BUFFER_AUTO text = {0};
+    make_files(&f, 2);
+    SUBMIT(&f, 1, sample_blob(1, 1000), sample_chunk(5, 2, 0, 1, 1, 100),
+        sample_chunk(6, 2, 1, 1, 1, 100), sample_chunk(7, 3, 0, 1, 1, 100), sample_damage(2, 10, 5),
+        sample_damage(2, 20, 1), sample_damage(2, CHUNK_PAGES, 2), sample_damage(3, 0, 3));
+    ck_assert_str_eq(damage(&f, &text), "2:10+5 2:20+1 2:16384+2 3:0+3 ");
+    ck_assert_str_eq(unpublished(&f, &text), "14 13 9 9 9 20 20 20 20 ");
+    publish(&f, 1, 5, 0);
+    // One heals in part, a chunk goes, and so does an object.
+    SUBMIT(&f, 2, sample_delete_damage(2, 10), sample_damage(2, 12, 3),
+        sample_delete_damage(2, 999), sample_delete_chunk(2, 1), sample_delete_inode(3),
+        sample_delete_dirent(1, 30, ""), sample_inode(1, DIR_MODE, 2, 1));
+    ck_assert_str_eq(damage(&f, &text), "2:12+3 2:20+1 ");
+    ck_assert_str_eq(unpublished(&f, &text), "14 2:3 4:30 10 10 21 21 21 1:1 13 20 ");
+    ck_assert_int_eq(manifest_check(f.manifest, f.db), 0);
+    fixture_reopen(&f, 0);
+    ck_assert_str_eq(damage(&f, &text), "2:12+3 2:20+1 ");
+    // What touches, and what is in no chunk, is found by the check.
+    SUBMIT(&f, 3, sample_damage(2, 21, 1), sample_damage(2, 5 * CHUNK_PAGES, 1));
+    ck_assert_int_eq(manifest_check(f.manifest, f.db), 2);
+    SUBMIT(&f, 4, sample_delete_damage(2, 21), sample_delete_damage(2, 5 * CHUNK_PAGES));
+    fixture_free(&f);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -661,5 +707,6 @@ main(void)
     ADD(state_of_the_db_is_kept);
     ADD(what_is_unpublished_is_told_by_generation);
     ADD(blobs_that_are_not_in_the_store_are_listed);
+    ADD(lost_pages_go_with_their_chunk_and_are_told);
     return unit_run(s);
 }
