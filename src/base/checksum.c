@@ -2,6 +2,7 @@
 #include "base/checksum.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <string.h>
 
 #include "base/bytes.h"
@@ -21,8 +22,61 @@ crc32c_portable(uint32_t crc, const void *p, size_t n)
     return ~crc;
 }
 
+// ---- by the processor's own instruction ---------------------------------------------------------
+
 #if defined(__x86_64__)
 #include <nmmintrin.h>
+#define HAS_CRC_INSTRUCTION 1
+#define CRC_TARGET          __attribute__((target("sse4.2")))
+
+static bool
+cpu_has_crc(void)
+{
+    return __builtin_cpu_supports("sse4.2");
+}
+
+CRC_TARGET static inline uint64_t
+crc_step_8_bytes(uint64_t crc, uint64_t v)
+{
+    return _mm_crc32_u64(crc, v);
+}
+
+CRC_TARGET static inline uint32_t
+crc_step_byte(uint32_t crc, uint8_t v)
+{
+    return _mm_crc32_u8(crc, v);
+}
+#elif defined(__aarch64__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#include <sys/auxv.h>
+#define HAS_CRC_INSTRUCTION 1
+#define CRC_TARGET
+#define HWCAP_WITH_CRC32 (1ul << 7) // HWCAP_CRC32 of <asm/hwcap.h>
+
+static bool
+cpu_has_crc(void)
+{
+    return getauxval(AT_HWCAP) & HWCAP_WITH_CRC32;
+}
+
+// As assembly, because compilers offer the instruction under different names, and some only when
+// the whole file is compiled for processors that have it.
+static inline uint64_t
+crc_step_8_bytes(uint64_t crc, uint64_t v)
+{
+    uint32_t c = (uint32_t)crc;
+    __asm__(".arch_extension crc\n\tcrc32cx %w0, %w0, %x1" : "+r"(c) : "r"(v));
+    return c;
+}
+
+static inline uint32_t
+crc_step_byte(uint32_t crc, uint8_t v)
+{
+    __asm__(".arch_extension crc\n\tcrc32cb %w0, %w0, %w1" : "+r"(crc) : "r"(v));
+    return crc;
+}
+#endif
+
+#ifdef HAS_CRC_INSTRUCTION
 
 // Three interleaved streams hide the instruction's latency of three cycles; their results are
 // combined by shifting each crc over the bytes of the streams behind it with a table.
@@ -59,8 +113,8 @@ shift_by(const uint32_t table[8][16], uint32_t crc)
     return r;
 }
 
-__attribute__((target("sse4.2"))) static uint32_t
-crc32c_sse42(uint32_t crc, const void *p, size_t n)
+CRC_TARGET static uint32_t
+crc32c_by_instruction(uint32_t crc, const void *p, size_t n)
 {
     const uint8_t *b = p;
     uint64_t c0 = (uint32_t)~crc;
@@ -72,9 +126,9 @@ crc32c_sse42(uint32_t crc, const void *p, size_t n)
             memcpy(&v0, b + i, 8);
             memcpy(&v1, b + STREAM_BYTES + i, 8);
             memcpy(&v2, b + 2 * STREAM_BYTES + i, 8);
-            c0 = _mm_crc32_u64(c0, v0);
-            c1 = _mm_crc32_u64(c1, v1);
-            c2 = _mm_crc32_u64(c2, v2);
+            c0 = crc_step_8_bytes(c0, v0);
+            c1 = crc_step_8_bytes(c1, v1);
+            c2 = crc_step_8_bytes(c2, v2);
         }
         c0 = shift_by(shift_table_double, (uint32_t)c0) ^ shift_by(shift_table, (uint32_t)c1) ^
              (uint32_t)c2;
@@ -84,19 +138,19 @@ crc32c_sse42(uint32_t crc, const void *p, size_t n)
     for (; n >= 8; n -= 8, b += 8) {
         uint64_t v;
         memcpy(&v, b, 8);
-        c0 = _mm_crc32_u64(c0, v);
+        c0 = crc_step_8_bytes(c0, v);
     }
     uint32_t c = (uint32_t)c0;
     for (; n > 0; n--)
-        c = _mm_crc32_u8(c, *b++);
+        c = crc_step_byte(c, *b++);
     return ~c;
 }
 
 uint32_t
 crc32c(uint32_t crc, const void *p, size_t n)
 {
-    if (__builtin_cpu_supports("sse4.2"))
-        return crc32c_sse42(crc, p, n);
+    if (cpu_has_crc())
+        return crc32c_by_instruction(crc, p, n);
     return crc32c_portable(crc, p, n);
 }
 #else
