@@ -99,11 +99,11 @@ print_fuse_requests_json(const struct ckptfs_fuse_requests *r, struct buffer *ou
 {
     struct json_writer w = {.out = out};
     char text[32];
-    json_begin_object(&w, NULL);
+    write_json_begin_object(&w, NULL);
     for (size_t i = 0; i < CKPTFS_FUSE_OPCODES; i++)
         if (names[i] || r->requests[i] > 0)
-            json_u64(&w, name_of(i, text), r->requests[i]);
-    json_u64(&w, "all", sum_of(r));
-    json_end_object(&w);
+            write_json_u64(&w, name_of(i, text), r->requests[i]);
+    write_json_u64(&w, "all", sum_of(r));
+    write_json_end_object(&w);
     buffer_append_u8(out, '\n');
 }

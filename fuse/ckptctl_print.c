@@ -206,9 +206,9 @@ print_metrics_json(const struct ckptfs_metrics *metrics, struct json_writer *w)
     for (size_t i = 0; i < metrics->count; i++) {
         const struct ckptfs_metric *m = &metrics->metrics[i];
         if (m->unit == CKPTFS_UNIT_FLAG)
-            json_bool(w, m->name, m->value != 0);
+            write_json_bool(w, m->name, m->value != 0);
         else
-            json_u64(w, m->name, m->value);
+            write_json_u64(w, m->name, m->value);
     }
 }
 
@@ -221,20 +221,20 @@ print_status_json(
     char text[37];
     memcpy(id.b, s->volume, sizeof(id.b));
     uuid_to_string(&id, text);
-    json_begin_object(&w, NULL);
-    json_string(&w, "source", s->source);
-    json_string(&w, "tenant", s->tenant);
-    json_string(&w, "volume", text);
-    json_string(&w, "root", s->root);
-    json_u64(&w, "pid", metrics->pid);
-    json_string(&w, "read_only_reason", s->read_only_reason);
-    json_string(&w, "fold_stage", print_stage_name(s->fold_stage));
-    json_string(&w, "publish_stage", print_stage_name(s->publish_stage));
+    write_json_begin_object(&w, NULL);
+    write_json_string(&w, "source", s->source);
+    write_json_string(&w, "tenant", s->tenant);
+    write_json_string(&w, "volume", text);
+    write_json_string(&w, "root", s->root);
+    write_json_u64(&w, "pid", metrics->pid);
+    write_json_string(&w, "read_only_reason", s->read_only_reason);
+    write_json_string(&w, "fold_stage", print_stage_name(s->fold_stage));
+    write_json_string(&w, "publish_stage", print_stage_name(s->publish_stage));
     print_metrics_json(metrics, &w);
-    json_u64(&w, "completed_ticket", s->completed_ticket);
-    json_i64(&w, "completed_result", s->completed_result);
-    json_string(&w, "last_error", s->last_error);
-    json_end_object(&w);
+    write_json_u64(&w, "completed_ticket", s->completed_ticket);
+    write_json_i64(&w, "completed_result", s->completed_result);
+    write_json_string(&w, "last_error", s->last_error);
+    write_json_end_object(&w);
     buffer_append_u8(out, '\n');
 }
 
@@ -243,14 +243,14 @@ print_checkpoint_json(const struct ckptfs_checkpoint *checkpoint,
     const struct ckptfs_status *status, struct buffer *out)
 {
     struct json_writer w = {.out = out};
-    json_begin_object(&w, NULL);
-    json_u64(&w, "ticket", checkpoint->ticket);
-    json_bool(&w, "waited", (checkpoint->flags & CKPTFS_CHECKPOINT_WAIT) != 0);
-    json_bool(&w, "local_only", (checkpoint->flags & CKPTFS_CHECKPOINT_LOCAL_ONLY) != 0);
+    write_json_begin_object(&w, NULL);
+    write_json_u64(&w, "ticket", checkpoint->ticket);
+    write_json_bool(&w, "waited", (checkpoint->flags & CKPTFS_CHECKPOINT_WAIT) != 0);
+    write_json_bool(&w, "local_only", (checkpoint->flags & CKPTFS_CHECKPOINT_LOCAL_ONLY) != 0);
     if (checkpoint->flags & CKPTFS_CHECKPOINT_WAIT)
-        json_u64(&w, "generation", checkpoint->generation);
-    json_u64(&w, "local_generation", status->local_generation);
-    json_u64(&w, "published_generation", status->published_generation);
-    json_end_object(&w);
+        write_json_u64(&w, "generation", checkpoint->generation);
+    write_json_u64(&w, "local_generation", status->local_generation);
+    write_json_u64(&w, "published_generation", status->published_generation);
+    write_json_end_object(&w);
     buffer_append_u8(out, '\n');
 }

@@ -70,25 +70,25 @@ print_entry_json(const struct volume_root_entry *e, const char *name, struct jso
 {
     char text[37];
     uuid_to_string(&e->volume, text);
-    json_begin_object(w, name);
-    json_string(w, "source", e->source);
-    json_string(w, "tenant", e->tenant);
-    json_string(w, "volume", text);
-    json_bool(w, "mounted", e->mounted);
-    json_bool(w, "closing", e->closing);
-    json_i64(w, "pid", e->pid);
-    json_bool(w, "importing", e->importing);
-    json_bool(w, "fenced", e->fenced);
-    json_u64(w, "epoch", e->epoch);
-    json_u64(w, "local_generation", e->local.v);
-    json_u64(w, "published_generation", e->published.v);
-    json_u64(w, "local_time_ms", e->local_time_ms);
-    json_u64(w, "published_time_ms", e->published_time_ms);
-    json_bool(w, "published", volume_root_is_published(e));
-    json_u64(w, "unpublished_blobs", e->unpublished_blobs);
-    json_u64(w, "unpublished_bytes", e->unpublished_bytes);
-    json_u64(w, "log_bytes", e->log_bytes);
-    json_end_object(w);
+    write_json_begin_object(w, name);
+    write_json_string(w, "source", e->source);
+    write_json_string(w, "tenant", e->tenant);
+    write_json_string(w, "volume", text);
+    write_json_bool(w, "mounted", e->mounted);
+    write_json_bool(w, "closing", e->closing);
+    write_json_i64(w, "pid", e->pid);
+    write_json_bool(w, "importing", e->importing);
+    write_json_bool(w, "fenced", e->fenced);
+    write_json_u64(w, "epoch", e->epoch);
+    write_json_u64(w, "local_generation", e->local.v);
+    write_json_u64(w, "published_generation", e->published.v);
+    write_json_u64(w, "local_time_ms", e->local_time_ms);
+    write_json_u64(w, "published_time_ms", e->published_time_ms);
+    write_json_bool(w, "published", volume_root_is_published(e));
+    write_json_u64(w, "unpublished_blobs", e->unpublished_blobs);
+    write_json_u64(w, "unpublished_bytes", e->unpublished_bytes);
+    write_json_u64(w, "log_bytes", e->log_bytes);
+    write_json_end_object(w);
 }
 
 // ---- status of a root ---------------------------------------------------------------------------
@@ -123,8 +123,8 @@ print_root(const char *root, bool json)
     struct json_writer w = {.out = &text};
     struct root_printer p = {.out = &text, .json = json ? &w : NULL, .now_ms = clock_wall_ms()};
     if (json) {
-        json_begin_object(&w, NULL);
-        json_begin_array(&w, "volumes");
+        write_json_begin_object(&w, NULL);
+        write_json_begin_array(&w, "volumes");
     }
     int rc = volume_root_list(root, visit_printed, &p, &error);
     if (rc < 0) {
@@ -132,8 +132,8 @@ print_root(const char *root, bool json)
         return EXIT_STATUS_ERROR;
     }
     if (json) {
-        json_end_array(&w);
-        json_end_object(&w);
+        write_json_end_array(&w);
+        write_json_end_object(&w);
         buffer_append_u8(&text, '\n');
     } else if (!p.any) {
         buffer_printf(&text, "%s holds no volume\n", root);

@@ -52,7 +52,7 @@ begin_value(struct json_writer *w, const char *key)
 }
 
 void
-json_begin_object(struct json_writer *w, const char *key)
+write_json_begin_object(struct json_writer *w, const char *key)
 {
     begin_value(w, key);
     buffer_append_u8(w->out, '{');
@@ -60,14 +60,14 @@ json_begin_object(struct json_writer *w, const char *key)
 }
 
 void
-json_end_object(struct json_writer *w)
+write_json_end_object(struct json_writer *w)
 {
     buffer_append_u8(w->out, '}');
     w->needs_comma = true;
 }
 
 void
-json_begin_array(struct json_writer *w, const char *key)
+write_json_begin_array(struct json_writer *w, const char *key)
 {
     begin_value(w, key);
     buffer_append_u8(w->out, '[');
@@ -75,42 +75,42 @@ json_begin_array(struct json_writer *w, const char *key)
 }
 
 void
-json_end_array(struct json_writer *w)
+write_json_end_array(struct json_writer *w)
 {
     buffer_append_u8(w->out, ']');
     w->needs_comma = true;
 }
 
 void
-json_string(struct json_writer *w, const char *key, const char *value)
+write_json_string(struct json_writer *w, const char *key, const char *value)
 {
     begin_value(w, key);
     append_escaped(w->out, value);
 }
 
 void
-json_u64(struct json_writer *w, const char *key, uint64_t value)
+write_json_u64(struct json_writer *w, const char *key, uint64_t value)
 {
     begin_value(w, key);
     buffer_printf(w->out, "%" PRIu64, value);
 }
 
 void
-json_i64(struct json_writer *w, const char *key, int64_t value)
+write_json_i64(struct json_writer *w, const char *key, int64_t value)
 {
     begin_value(w, key);
     buffer_printf(w->out, "%" PRId64, value);
 }
 
 void
-json_double(struct json_writer *w, const char *key, double value)
+write_json_double(struct json_writer *w, const char *key, double value)
 {
     begin_value(w, key);
     buffer_printf(w->out, "%.6g", value);
 }
 
 void
-json_bool(struct json_writer *w, const char *key, bool value)
+write_json_bool(struct json_writer *w, const char *key, bool value)
 {
     begin_value(w, key);
     buffer_append_string(w->out, value ? "true" : "false");

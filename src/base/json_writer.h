@@ -14,15 +14,15 @@ struct json_writer {
     bool needs_comma;
 };
 
-void json_begin_object(struct json_writer *w, const char *key);
-void json_end_object(struct json_writer *w);
-void json_begin_array(struct json_writer *w, const char *key);
-void json_end_array(struct json_writer *w);
+void write_json_begin_object(struct json_writer *w, const char *key);
+void write_json_end_object(struct json_writer *w);
+void write_json_begin_array(struct json_writer *w, const char *key);
+void write_json_end_array(struct json_writer *w);
 // `key` is NULL for an element of an array.
-void json_string(struct json_writer *w, const char *key, const char *value);
-void json_u64(struct json_writer *w, const char *key, uint64_t value);
-void json_i64(struct json_writer *w, const char *key, int64_t value);
-void json_double(struct json_writer *w, const char *key, double value);
-void json_bool(struct json_writer *w, const char *key, bool value);
+void write_json_string(struct json_writer *w, const char *key, const char *value);
+void write_json_u64(struct json_writer *w, const char *key, uint64_t value);
+void write_json_i64(struct json_writer *w, const char *key, int64_t value);
+void write_json_double(struct json_writer *w, const char *key, double value);
+void write_json_bool(struct json_writer *w, const char *key, bool value);
 
 #endif

@@ -105,18 +105,18 @@ static void
 begin_line(struct log_event *e, const char *event)
 {
     e->json.out = &e->text;
-    json_begin_object(&e->json, NULL);
+    write_json_begin_object(&e->json, NULL);
     struct timespec now = clock_wall();
     struct tm tm;
     gmtime_r(&now.tv_sec, &tm);
     char text[40];
     size_t n = strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &tm);
     snprintf(text + n, sizeof(text) - n, ".%06ldZ", now.tv_nsec / 1000);
-    json_string(&e->json, "time", text);
-    json_string(&e->json, "level", level_names[e->level]);
-    json_string(&e->json, "event", event);
+    write_json_string(&e->json, "time", text);
+    write_json_string(&e->json, "level", level_names[e->level]);
+    write_json_string(&e->json, "event", event);
     if (tenant)
-        json_string(&e->json, "tenant", tenant);
+        write_json_string(&e->json, "tenant", tenant);
 }
 
 void
@@ -129,7 +129,7 @@ log_begin_of(struct log_event *e, enum log_level level, const char *event, const
         return;
     begin_line(e, event);
     if (key)
-        json_string(&e->json, "key", key);
+        write_json_string(&e->json, "key", key);
 }
 
 void
@@ -142,21 +142,21 @@ void
 log_string(struct log_event *e, const char *key, const char *value)
 {
     if (e->wanted)
-        json_string(&e->json, key, value);
+        write_json_string(&e->json, key, value);
 }
 
 void
 log_u64(struct log_event *e, const char *key, uint64_t value)
 {
     if (e->wanted)
-        json_u64(&e->json, key, value);
+        write_json_u64(&e->json, key, value);
 }
 
 void
 log_bool(struct log_event *e, const char *key, bool value)
 {
     if (e->wanted)
-        json_bool(&e->json, key, value);
+        write_json_bool(&e->json, key, value);
 }
 
 void
@@ -164,7 +164,7 @@ log_end(struct log_event *e)
 {
     if (!e->wanted)
         return;
-    json_end_object(&e->json);
+    write_json_end_object(&e->json);
     buffer_append_u8(&e->text, '\n');
     log_sink_put(e->level, e->always, e->text.data, e->text.length);
     buffer_free(&e->text);

@@ -145,14 +145,14 @@ START_TEST(json_output_always_parses)
 {
     BUFFER_AUTO text = {0};
     struct json_writer w = {.out = &text};
-    json_begin_object(&w, NULL);
-    json_string(&w, "a\"b", "x\n\xff\xc3\xa9\x01");
-    json_begin_array(&w, "list");
-    json_u64(&w, NULL, 18446744073709551615u);
-    json_bool(&w, NULL, false);
-    json_end_array(&w);
-    json_i64(&w, "n", -5);
-    json_end_object(&w);
+    write_json_begin_object(&w, NULL);
+    write_json_string(&w, "a\"b", "x\n\xff\xc3\xa9\x01");
+    write_json_begin_array(&w, "list");
+    write_json_u64(&w, NULL, 18446744073709551615u);
+    write_json_bool(&w, NULL, false);
+    write_json_end_array(&w);
+    write_json_i64(&w, "n", -5);
+    write_json_end_object(&w);
     ck_assert_str_eq(buffer_string(&text), "{\"a\\\"b\":\"x\\u000a\\ufffd\xc3\xa9\\u0001\","
                                            "\"list\":[18446744073709551615,false],\"n\":-5}");
 }
@@ -183,7 +183,7 @@ START_TEST(what_others_wrote_does_nothing_to_a_terminal)
         struct json_writer w = {.out = &json};
         buffer_append_printable(&shown, cases[i].text);
         ck_assert_str_eq(buffer_string(&shown), cases[i].shown);
-        json_string(&w, NULL, cases[i].text);
+        write_json_string(&w, NULL, cases[i].text);
         buffer_printf(&expected, "\"%s\"", cases[i].json);
         ck_assert_str_eq(buffer_string(&json), buffer_string(&expected));
     }
