@@ -18,6 +18,7 @@
 #include "base/types.h"
 #include "format/change.h"
 #include "format/records.h"
+#include "manifest/manifest_records.h"
 #include "platform/flush_pace.h"
 
 struct manifest;
@@ -62,39 +63,6 @@ struct manifest_sweep {
 MUST_CHECK int manifest_sweep_step(struct manifest *m, struct manifest_sweep *s);
 
 // ---- dbs ----------------------------------------------------------------------------------------
-
-enum db_state {
-    DB_STATE_IMPORTING = 1, // being filled from the bucket; worthless until ready
-    DB_STATE_READY = 2,
-};
-
-// The record of a db (`db`, `wal_state` and `generation_watermarks` tables).
-struct db_record {
-    struct db_id id;
-    enum db_state state;
-    char place[1024]; // store_url_place(), NUL-terminated
-    char tenant[65];
-    uint32_t volume_number; // {db} in the bucket: 1 is the tenant's first volume, forks count on
-    struct uuid volume;
-    struct uuid name_key;
-    struct db_counters counters;  // as of the local generation
-    struct generation local;      // folded out of the WAL; the tables show this state
-    struct generation published;  // in the bucket
-    struct generation next;       // the next generation number to give out
-    struct lsn cut;               // the WAL is needed from here on
-    uint64_t local_time_ms;       // wall clock of the local cut
-    struct uuid local_checkpoint; // the id that the local generation is published under; zero when
-                                  // nobody has given it one
-    uint64_t published_time_ms;   // wall clock of the published generation's cut
-    uint64_t epoch;               // writer epoch this root holds or held; 0: never
-    uint64_t remote_sequence;     // newest record of the chain this root has seen and applied
-    struct sha256 remote_hash;    // its SHA-256
-    uint64_t catalog_sequence;    // newest catalog this root knows of
-    uint64_t catalog_bytes;       // and its size
-    uint64_t bytes_since_catalog; // records after it
-    uint64_t lowest_sequence;     // records below it may be missing in the bucket; 0: none may
-    bool fenced;                  // another writer took the volume
-};
 
 // -ENOENT when the root has no such db.
 MUST_CHECK int manifest_find_db(struct manifest *m, const char *place, const char *tenant,
@@ -181,13 +149,6 @@ MUST_CHECK int manifest_read_remote_blobs(struct manifest_reader *r, struct db_i
 
 // ---- the life of data ---------------------------------------------------------------------------
 
-// A blob whose death the chain has told and whose object may be in the store still. `blob` has
-// neither residency nor references.
-struct dead_blob {
-    struct blob_record blob;
-    uint64_t told; // sequence of the record that told the death
-};
-
 typedef int manifest_visit_generation(void *argument, const struct generation_record *g);
 typedef int manifest_visit_dead(void *argument, const struct dead_blob *dead);
 typedef int manifest_visit_told(void *argument, uint64_t sequence, uint64_t deaths);
@@ -212,9 +173,6 @@ MUST_CHECK int manifest_read_retention(
 // Whether generations and dead blobs are known as far back as the chain goes: 1 or 0.
 MUST_CHECK int manifest_knows_history(struct manifest_reader *r, struct db_id db);
 
-struct db_totals {
-    uint64_t inodes, chunks, deltas, blobs, blob_bytes, unpublished_blobs, unpublished_bytes;
-};
 // Kept up to date with every batch, not counted on demand.
 MUST_CHECK int manifest_read_totals(
     struct manifest_reader *r, struct db_id db, struct db_totals *totals_out);
@@ -234,44 +192,6 @@ MUST_CHECK int manifest_export_unpublished(
     struct manifest_reader *r, struct db_id db, manifest_visit_change *visit, void *argument);
 
 // ---- writing ------------------------------------------------------------------------------------
-
-// Jobs (`job_queue`). Fixed text fields are NUL-terminated.
-enum job_kind {
-    JOB_CREATE_CHECKPOINT = 1,
-    JOB_VERIFY_MANIFEST = 2,
-    JOB_DOWNLOAD_CHECKPOINT = 3,
-    JOB_PRUNE_CHECKPOINT = 4,
-    JOB_TRUNCATE_APPEND_ONLY = 5,
-};
-
-#define JOB_KEY_BYTES_MAX     32u
-#define JOB_PAYLOAD_BYTES_MAX 65536u
-
-enum job_state { JOB_PENDING = 1, JOB_IN_FLIGHT = 2, JOB_COMPLETED = 3, JOB_FAILED = 4 };
-
-struct job_record {
-    uint64_t id; // given by manifest_batch_put_job when 0
-    enum job_kind kind;
-    enum job_state state;
-    struct uuid token; // idempotency
-    struct uuid checkpoint_id;
-    struct generation generation;
-    struct lsn cut;
-    uint64_t created_ms, updated_ms;
-    uint64_t lease_expires_ms;
-    uint64_t done, total; // progress: blobs uploaded of blobs to upload
-    int32_t error;        // of a failed job, negative errno
-    bool retryable;
-    char stage[24];
-    char cause[160];
-    // Of the kind's own (jobs/job_kinds.h): what at most one unfinished job may have, and
-    // parameters with their version. `payload` of a job that was read lies in the map.
-    uint8_t key_length;
-    uint8_t key[JOB_KEY_BYTES_MAX];
-    uint16_t payload_version;
-    uint32_t payload_length;
-    const uint8_t *payload;
-};
 
 struct manifest_batch; // a list of ManifestOps for one db
 
@@ -375,17 +295,6 @@ typedef int manifest_visit_job(void *argument, const struct job_record *job);
 MUST_CHECK int manifest_read_jobs(
     struct manifest_reader *r, struct db_id db, manifest_visit_job *visit, void *argument);
 
-// ManifestChangeRecord: what one batch did. Blobs are named only by publication, so that whoever
-// reads the feed finds them in the store.
-struct manifest_change_record {
-    uint64_t sequence; // ChangeSequence
-    struct db_id db;
-    uint64_t wall_ms;
-    struct generation local, published;               // after the batch
-    uint32_t inodes, dirents, xattrs, chunks, deltas; // how many operations of each
-    uint32_t blob_count;
-    const uint8_t *blobs; // blob_count SHA-256s, in the map
-};
 typedef int manifest_visit_change_record(
     void *argument, const struct manifest_change_record *record);
 // Records with sequence > `after`, in order. Without subscribers (`change_cursors`) the newest

@@ -36,7 +36,8 @@
 
 #include "base/buffer.h"
 #include "base/compiler.h"
-#include "manifest/manifest.h"
+#include "format/change.h"
+#include "manifest/manifest_records.h"
 
 enum manifest_table {
     TABLE_DB,

@@ -9,7 +9,7 @@
 #include "platform/clock.h"
 #include "platform/lock.h"
 #include "platform/log_limit.h"
-#include "platform/log_sink.h"
+#include "platform/log_internal.h"
 #include "platform/memory.h"
 
 static atomic_int minimum_level = LOG_LEVEL_INFO;

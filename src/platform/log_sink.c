@@ -3,7 +3,7 @@
 // waiting. So whoever logs only puts a line into the queue, and the thread "log" is the one that
 // waits. A daemon that is killed loses the lines that are still in the queue, usually none.
 #define _GNU_SOURCE
-#include "platform/log_sink.h"
+#include "platform/log_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -14,7 +14,6 @@
 #include "platform/file.h"
 #include "platform/memory.h"
 #include "platform/random.h"
-#include "store/remote_store_backends.h"
 #include "store/store_internal.h"
 
 #define KEY_MAX_BYTES 1024
@@ -22,6 +21,12 @@
 // ---- error text ---------------------------------------------------------------------------------
 
 static __thread char error_text[2048];
+
+void
+store_clear_error(void)
+{
+    error_text[0] = 0;
+}
 
 const char *
 remote_store_error(void)
@@ -128,7 +133,7 @@ int
 remote_store_put_blob(struct remote_store *s, const char *key, const struct remote_source *source,
     enum remote_put_mode mode, const struct remote_call *call)
 {
-    error_text[0] = 0;
+    store_clear_error();
     int rc = check_key(key, "put");
     return rc < 0 ? rc : s->ops->put_blob(s, key, source, mode, call ? call : &no_limits);
 }
@@ -137,7 +142,7 @@ int
 remote_store_get_blob(struct remote_store *s, const char *key, uint64_t offset, uint64_t length,
     struct buffer *out, const struct remote_call *call)
 {
-    error_text[0] = 0;
+    store_clear_error();
     int rc = check_key(key, "get");
     if (rc < 0)
         return rc;
@@ -155,7 +160,7 @@ int
 remote_store_head_blob(struct remote_store *s, const char *key, struct remote_head *head_out,
     const struct remote_call *call)
 {
-    error_text[0] = 0;
+    store_clear_error();
     *head_out = (struct remote_head){0};
     int rc = check_key(key, "head");
     return rc < 0 ? rc : s->ops->head_blob(s, key, head_out, call ? call : &no_limits);
@@ -165,7 +170,7 @@ int
 remote_store_list_blobs(struct remote_store *s, const char *prefix, const char *after, size_t limit,
     struct remote_listing *listing_out, const struct remote_call *call)
 {
-    error_text[0] = 0;
+    store_clear_error();
     *listing_out = (struct remote_listing){0};
     if (limit == 0)
         return 0;
@@ -180,7 +185,7 @@ int
 remote_store_delete_blobs(
     struct remote_store *s, const char *const *keys, size_t count, const struct remote_call *call)
 {
-    error_text[0] = 0;
+    store_clear_error();
     for (size_t i = 0; i < count; i++) {
         int rc = check_key(keys[i], "delete");
         if (rc < 0)
@@ -192,7 +197,7 @@ remote_store_delete_blobs(
 int
 remote_store_probe(struct remote_store *s, const struct remote_call *call)
 {
-    error_text[0] = 0;
+    store_clear_error();
     return s->ops->probe(s, call ? call : &no_limits);
 }
 
@@ -352,28 +357,4 @@ store_probe_by_create(struct remote_store *s, const struct remote_call *call)
     if (second != -EEXIST)
         return store_fail(second, "%s", text);
     return rc;
-}
-
-// ---- opening ------------------------------------------------------------------------------------
-
-int
-remote_store_open(const struct store_url *url, const struct remote_store_options *options,
-    bool create_directory, struct remote_store **store_out)
-{
-    static const struct remote_store_options defaults;
-    struct remote_store *backend = NULL;
-    *store_out = NULL;
-    error_text[0] = 0;
-    int rc = url->is_s3
-                 ? s3_store_open(url->bucket, url->prefix, options ? options : &defaults, &backend)
-                 : file_store_open(url->directory, create_directory, &file_ops_system, &backend);
-    if (rc < 0)
-        return rc;
-#ifdef CKPTFS_FAULT_HOOKS
-    const char *script = getenv("CKPTFS_STORE_FAULTS");
-    if (script && *script)
-        backend = fault_store_wrap(backend, script);
-#endif
-    *store_out = retry_store_wrap(backend, NULL, NULL);
-    return 0;
 }

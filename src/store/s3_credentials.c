@@ -17,29 +17,6 @@
 
 // ---- small things -------------------------------------------------------------------------------
 
-void
-s3_wipe_string(char *s)
-{
-    if (s)
-        explicit_bzero(s, strlen(s));
-    free(s);
-}
-
-void
-s3_credentials_free(struct s3_credentials *c)
-{
-    s3_wipe_string(c->access_key);
-    s3_wipe_string(c->secret_key);
-    s3_wipe_string(c->session_token);
-    *c = (struct s3_credentials){0};
-}
-
-char *
-s3_copy_string(const char *s)
-{
-    return s ? memory_string(s) : NULL;
-}
-
 static struct s3_credentials
 copy_credentials(const struct s3_credentials *c)
 {

@@ -16,16 +16,7 @@
 
 #include "base/compiler.h"
 #include "store/http_client.h"
-
-struct s3_credentials {
-    char *access_key;
-    char *secret_key;
-    char *session_token; // NULL: none
-    uint64_t expires_ms; // wall clock; 0: never
-};
-
-// Overwrites the secrets before it frees them. NULL members are fine.
-void s3_credentials_free(struct s3_credentials *c);
+#include "store/s3_keys.h"
 
 struct s3_credential_chain;
 

@@ -58,10 +58,6 @@ char *s3_environment_profile_path(const struct s3_environment *env);
 MUST_CHECK int s3_environment_profile(
     const struct s3_environment *env, const char *profile, struct s3_profile *out);
 
-// A string that may be NULL, copied; one that is a secret, overwritten and freed.
-char *s3_copy_string(const char *s);
-void s3_wipe_string(char *s);
-
 // Asks one source after the other. One thread at a time, without the lock.
 MUST_CHECK int s3_credentials_fetch(
     struct s3_credential_chain *chain, const struct remote_call *call, struct s3_credentials *out);

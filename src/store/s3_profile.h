@@ -7,7 +7,7 @@
 #include <stddef.h>
 
 #include "base/compiler.h"
-#include "store/s3_credentials.h"
+#include "store/s3_keys.h"
 
 // What one profile says; NULL where it says nothing.
 struct s3_profile {

@@ -12,7 +12,8 @@
 void store_count(struct remote_store *s, size_t field_offset, uint64_t by);
 #define STORE_COUNT(s, field, by) store_count(s, offsetof(struct remote_store_counters, field), by)
 
-// Sets the error text and returns `code`.
+// Sets the error text and returns `code`; a call begins with no text.
+void store_clear_error(void);
 MUST_CHECK int store_fail(int code, const char *format, ...) PRINTF_LIKE(2, 3);
 
 // Counts a failure of a backend's call by its class; answers and cancellations are no failures.

@@ -9,7 +9,7 @@
 #include "platform/clock.h"
 #include "platform/log.h"
 #include "platform/log_limit.h"
-#include "platform/log_sink.h"
+#include "platform/log_internal.h"
 
 // ---- limits -------------------------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Where lines of the log go: a queue, and one thread that writes what is in it. For log.c.
-#ifndef CKPTFS_PLATFORM_LOG_SINK_H
-#define CKPTFS_PLATFORM_LOG_SINK_H
+// Between log.c, which makes lines, and log_sink.c, which has the queue of lines and the thread that
+// writes them.
+#ifndef CKPTFS_PLATFORM_LOG_INTERNAL_H
+#define CKPTFS_PLATFORM_LOG_INTERNAL_H
 
 #include "platform/log.h"
 
