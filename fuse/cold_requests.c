@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 #include "fuse/cold_pool.h"
-#include "fuse/fs_ops.h"
+#include "fuse/fs.h"
 #include "platform/log.h"
 #include "platform/memory.h"
 

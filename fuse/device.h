@@ -15,7 +15,7 @@
 #include <stdbool.h>
 
 #include "base/compiler.h"
-#include "fuse/fs_ops.h"
+#include "fuse/fs.h"
 
 // Since 3.17 libfuse can be asked for the first two (fs_ops.c). Before, device_attach adds them to
 // the answer to INIT; what that takes (fuse_session_custom_io) need not be there in later versions.

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "fuse/fs_ops.h"
+#include "fuse/fs.h"
 #include "fuse/kernel_cache.h"
 #include "platform/memory.h"
 

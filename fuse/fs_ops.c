@@ -1,20 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the operations share: the session's parameters, replies, attributes.
+// The session's parameters, the table of operations, and the beginning and end of it all.
 #include "fuse/fs_ops.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "fuse/cold_requests.h"
 #include "fuse/device.h"
-#include "fuse/mount.h"
+#include "fuse/direct_writes.h"
+#include "fuse/seek.h"
 #include "platform/log.h"
 #include "platform/memory.h"
-
-// Without expiry; a year, because some kernels do not take more seconds than fit in 32 bits.
-#define CACHE_SECONDS (365.0 * 86400.0)
 
 // What the kernel has read ahead for a process, and what it writes back, are background requests to
 // it. Each that waits for the store takes one of these, and without a free one nothing is written
@@ -128,9 +125,11 @@ fs_init(struct fs *fs, const struct fs_settings *settings, struct volume *volume
     fs->volume = volume;
     tickets_init(&fs->tickets);
     fs->kernel_cache = kernel_cache;
-    seeker_init(&fs->seeker, volume, kernel_cache);
+    fs->seeker = memory_alloc_zero(sizeof(*fs->seeker));
+    seeker_init(fs->seeker, volume, kernel_cache);
     cold_pool_init(&fs->cold, &cold_requests_ops, COLD_THREADS_MAX, settings->read_deadline_ms);
-    direct_writes_init(&fs->direct_writes, kernel_cache);
+    fs->direct_writes = memory_alloc_zero(sizeof(*fs->direct_writes));
+    direct_writes_init(fs->direct_writes, kernel_cache);
     lock_init(&fs->lock, "fs", LOCK_RANK_FUSE);
     condition_init(&fs->idle);
 }
@@ -141,35 +140,20 @@ fs_destroy(struct fs *fs)
     condition_destroy(&fs->idle);
     lock_destroy(&fs->lock);
     cold_pool_destroy(&fs->cold);
-    seeker_destroy(&fs->seeker);
-    direct_writes_destroy(&fs->direct_writes);
+    seeker_destroy(fs->seeker);
+    free(fs->seeker);
+    direct_writes_destroy(fs->direct_writes);
+    free(fs->direct_writes);
     tickets_destroy(&fs->tickets);
-}
-
-void
-fs_begin_deferred(struct fs *fs)
-{
-    lock_take(&fs->lock);
-    fs->deferred++;
-    lock_release(&fs->lock);
-}
-
-void
-fs_end_deferred(struct fs *fs)
-{
-    lock_take(&fs->lock);
-    if (--fs->deferred == 0)
-        condition_broadcast(&fs->idle);
-    lock_release(&fs->lock);
 }
 
 void
 fs_drain(struct fs *fs)
 {
     fuse_req_t req;
-    seeker_stop(&fs->seeker);
+    seeker_stop(fs->seeker);
     cold_pool_stop(&fs->cold);
-    direct_writes_stop(&fs->direct_writes);
+    direct_writes_stop(fs->direct_writes);
     // The checkpoints themselves go on; volume_close waits for them.
     while ((req = ticket_take_any_request(&fs->tickets))) {
         fuse_reply_err(req, ENOTCONN);
@@ -179,109 +163,4 @@ fs_drain(struct fs *fs)
     while (fs->deferred > 0)
         condition_wait(&fs->idle, &fs->lock);
     lock_release(&fs->lock);
-}
-
-// ---- replies ------------------------------------------------------------------------------------
-
-void
-fs_reply_result(fuse_req_t req, int result)
-{
-    // A reply fails only when the connection is gone; there is nobody left to tell.
-    // What is damaged is an input/output error to the application; the log tells more.
-    fuse_reply_err(req, result == -EBADMSG ? EIO : -result);
-}
-
-void
-fs_reply_seek(fuse_req_t req, int64_t found)
-{
-    if (found < 0)
-        fs_reply_result(req, (int)found);
-    else
-        fuse_reply_lseek(req, found);
-}
-
-static struct timespec
-timespec_of(const struct timestamp *t)
-{
-    return (struct timespec){.tv_sec = t->seconds, .tv_nsec = t->nanoseconds};
-}
-
-static void
-fill_stat(struct fs *fs, const struct volume_attributes *a, struct stat *st)
-{
-    memset(st, 0, sizeof(*st));
-    st->st_ino = a->object.v;
-    st->st_mode = a->inode.mode;
-    st->st_nlink = a->inode.nlink;
-    st->st_uid = a->inode.uid;
-    st->st_gid = a->inode.gid;
-    st->st_rdev = a->inode.rdev;
-    st->st_size = (off_t)a->inode.size;
-    st->st_blksize = PAGE_BYTES;
-    st->st_blocks = (blkcnt_t)a->blocks;
-    if (S_ISREG(a->inode.mode))
-        st->st_blocks = (blkcnt_t)kernel_cache_claim_blocks(fs->kernel_cache, a->object, a->blocks);
-    st->st_atim = timespec_of(&a->inode.atime);
-    st->st_mtim = timespec_of(&a->inode.mtime);
-    st->st_ctim = timespec_of(&a->inode.ctime);
-}
-
-void
-fs_fill_entry(
-    struct fs *fs, const struct volume_attributes *attributes, struct fuse_entry_param *entry_out)
-{
-    memset(entry_out, 0, sizeof(*entry_out));
-    entry_out->ino = attributes->object.v;
-    entry_out->generation = MOUNT_NODE_GENERATION;
-    entry_out->attr_timeout = CACHE_SECONDS;
-    entry_out->entry_timeout = CACHE_SECONDS;
-    fill_stat(fs, attributes, &entry_out->attr);
-}
-
-void
-fs_reply_attributes(fuse_req_t req, const struct volume_attributes *attributes)
-{
-    struct stat st;
-    fill_stat(fs_of(req), attributes, &st);
-    fuse_reply_attr(req, &st, CACHE_SECONDS);
-}
-
-void
-fs_reply_entry(fuse_req_t req, const struct volume_attributes *attributes)
-{
-    struct fs *fs = fs_of(req);
-    struct fuse_entry_param entry;
-    fs_fill_entry(fs, attributes, &entry);
-    // The kernel does not know the object when the reply did not reach it.
-    if (fuse_reply_entry(req, &entry) == -ENOENT)
-        volume_object_forgotten(fs->volume, attributes->object);
-}
-
-// ---- memory of a thread -------------------------------------------------------------------------
-
-static pthread_key_t scratch_key;
-static pthread_once_t scratch_once = PTHREAD_ONCE_INIT;
-static __thread uint8_t *scratch;
-static __thread size_t scratch_bytes;
-
-static void
-make_scratch_key(void)
-{
-    if (pthread_key_create(&scratch_key, free) != 0)
-        abort();
-}
-
-uint8_t *
-fs_scratch(size_t n)
-{
-    if (n <= scratch_bytes)
-        return scratch;
-    pthread_once(&scratch_once, make_scratch_key);
-    free(scratch);
-    scratch = memory_alloc(n);
-    scratch_bytes = n;
-    // The key frees it when the thread ends.
-    if (pthread_setspecific(scratch_key, scratch) != 0)
-        abort();
-    return scratch;
 }

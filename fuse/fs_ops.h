@@ -6,55 +6,8 @@
 #ifndef CKPTFS_FUSE_FS_OPS_H
 #define CKPTFS_FUSE_FS_OPS_H
 
-#define FUSE_USE_VERSION 312
+#include "fuse/fs.h"
 
-#include <fuse_lowlevel.h>
-#include <stdatomic.h>
-#include <stdbool.h>
-#include <stdint.h>
-
-#include "fuse/ckptfs_ioctl.h"
-#include "fuse/cold_pool.h"
-#include "fuse/direct_writes.h"
-#include "fuse/kernel_cache.h"
-#include "fuse/seek.h"
-#include "fuse/ticket.h"
-#include "platform/lock.h"
-#include "volume/volume.h"
-
-// The longest WRITE that the kernel may send.
-#define FS_WRITE_BYTES_MAX (1u << 20)
-
-struct fs_settings {
-    bool writeback;               // the kernel's write-back cache
-    bool sync_writes;             // mounted with -o sync: every write is one with O_SYNC
-    uint64_t max_read;            // bytes; 0: what the kernel likes
-    uint64_t max_readahead;       // bytes; 0: what the kernel likes
-    uint64_t max_background;      // requests; 0: 1024
-    uint64_t time_granularity_ms; // 0: nanoseconds
-    uint64_t read_deadline_ms;    // how long a request waits for the store
-};
-
-struct fs {
-    struct fs_settings settings;
-    struct volume *volume;
-    bool kernel_opens_directories; // it does not need OPENDIR and RELEASEDIR
-    bool told_to_kill_suid;        // the kernel says when suid bits are to be cleared; see device.h
-    bool long_setxattr;            // SETXATTR requests come in their extended form
-    bool has_access_lists;         // the kernel checks permissions by POSIX access lists
-    struct tickets tickets;
-    struct kernel_cache *kernel_cache;
-    struct seeker seeker;
-    struct cold_pool cold; // see cold_requests.h
-    struct direct_writes direct_writes;
-    struct lock lock;      // protects `deferred`
-    struct condition idle; // `deferred` has become 0
-    uint64_t deferred;     // requests that are answered after their handler has returned
-    // What the kernel has sent, by opcode (index 0: unknown ones); for ckptctl status --fuse.
-    _Atomic uint64_t requests[CKPTFS_FUSE_OPCODES];
-};
-
-// The userdata of the session is a struct fs.
 extern const struct fuse_lowlevel_ops fs_operations;
 
 void fs_init(struct fs *fs, const struct fs_settings *settings, struct volume *volume,
@@ -65,34 +18,6 @@ void fs_destroy(struct fs *fs);
 void fs_drain(struct fs *fs);
 
 // ---- for the files fs_ops_*.c and ioctl_ops.c ---------------------------------------------------
-
-static inline struct fs *
-fs_of(fuse_req_t req)
-{
-    return fuse_req_userdata(req);
-}
-
-static inline struct object_id
-object_of(fuse_ino_t ino)
-{
-    return (struct object_id){ino};
-}
-
-void fs_reply_result(fuse_req_t req, int result);  // 0 or -errno
-void fs_reply_seek(fuse_req_t req, int64_t found); // an offset or -errno
-void fs_reply_attributes(fuse_req_t req, const struct volume_attributes *attributes);
-void fs_reply_entry(fuse_req_t req, const struct volume_attributes *attributes);
-void fs_fill_entry(
-    struct fs *fs, const struct volume_attributes *attributes, struct fuse_entry_param *entry_out);
-// Memory of the calling thread, good until its next call; at least `n` bytes.
-uint8_t *fs_scratch(size_t n);
-// Around a reply that comes after the handler has returned: begin before anybody else can see the
-// request, end when the reply is out.
-void fs_begin_deferred(struct fs *fs);
-void fs_end_deferred(struct fs *fs);
-// Replies when everything so far is on stable storage: `written` bytes (fuse_reply_write) or,
-// when it is negative, plain success.
-void fs_reply_after_sync(fuse_req_t req, int64_t written);
 
 void fs_lookup(fuse_req_t req, fuse_ino_t parent, const char *name);
 void fs_forget(fuse_req_t req, fuse_ino_t ino, uint64_t count);

@@ -8,7 +8,9 @@
 
 #include "fuse/cold_requests.h"
 #include "fuse/device.h"
+#include "fuse/direct_writes.h"
 #include "fuse/fs_ops.h"
+#include "fuse/seek.h"
 #include "platform/memory.h"
 
 #define XATTR_CAPABILITY "security.capability"
@@ -215,40 +217,11 @@ fs_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t of
     if (rc != 0)
         fs_reply_result(req, rc);
     else if (direct)
-        direct_writes_answer(&fs->direct_writes, req, object_of(ino), (uint64_t)offset, size, sync);
+        direct_writes_answer(fs->direct_writes, req, object_of(ino), (uint64_t)offset, size, sync);
     else if (sync)
         fs_reply_after_sync(req, (int64_t)size);
     else
         fuse_reply_write(req, size);
-}
-
-struct sync_request {
-    struct fs *fs;
-    fuse_req_t req;
-    int64_t written;
-};
-
-static void
-synced(void *argument, int result)
-{
-    struct sync_request *s = argument;
-    struct fs *fs = s->fs;
-    if (result != 0 || s->written < 0)
-        fs_reply_result(s->req, result);
-    else
-        fuse_reply_write(s->req, (size_t)s->written);
-    free(s);
-    fs_end_deferred(fs);
-}
-
-void
-fs_reply_after_sync(fuse_req_t req, int64_t written)
-{
-    struct fs *fs = fs_of(req);
-    struct sync_request *s = memory_alloc(sizeof(*s));
-    *s = (struct sync_request){.fs = fs, .req = req, .written = written};
-    fs_begin_deferred(fs);
-    volume_sync(fs->volume, synced, s);
 }
 
 void
@@ -277,5 +250,5 @@ fs_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, struct fuse_f
     else if (whence != SEEK_DATA && whence != SEEK_HOLE)
         fs_reply_result(req, -EINVAL);
     else
-        seeker_seek(&fs_of(req)->seeker, req, object_of(ino), (uint64_t)offset, whence);
+        seeker_seek(fs_of(req)->seeker, req, object_of(ino), (uint64_t)offset, whence);
 }

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "fuse/cold_requests.h"
-#include "fuse/fs_ops.h"
+#include "fuse/fs.h"
 #include "fuse/kernel_cache.h"
 #include "platform/memory.h"
 

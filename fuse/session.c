@@ -24,8 +24,10 @@
 #include <unistd.h>
 
 #include "fuse/device.h"
+#include "fuse/direct_writes.h"
 #include "fuse/fs_ops.h"
 #include "fuse/mount.h"
+#include "fuse/seek.h"
 #include "fuse/workers.h"
 #include "platform/file.h"
 #include "platform/log.h"
@@ -189,8 +191,8 @@ unmount_and_stop(struct session *s)
     // Logged where it fails; what the kernel keeps is lost then, as in a crash.
     rc = kernel_cache_flush(&s->kernel_cache);
     // What they do needs the workers.
-    seeker_stop(&s->fs.seeker);
-    direct_writes_stop(&s->fs.direct_writes);
+    seeker_stop(s->fs.seeker);
+    direct_writes_stop(s->fs.direct_writes);
     mount_end_serving(&s->mount);
     stop_loop(s);
 }
@@ -289,14 +291,14 @@ serve(struct session *s, struct buffer *error)
     s->workers = workers_new(
         s->fuse, &s->fs, (unsigned)s->options->config.fuse_threads, !s->options->no_cpu_latency);
     s->kernel_cache.session = s->fuse;
-    rc = seeker_start(&s->fs.seeker);
+    rc = seeker_start(s->fs.seeker);
     if (rc == 0)
-        rc = direct_writes_start(&s->fs.direct_writes);
+        rc = direct_writes_start(s->fs.direct_writes);
     if (rc == 0)
         rc = thread_start(&control_thread, "control", control, s);
     if (rc != 0) {
-        seeker_stop(&s->fs.seeker);
-        direct_writes_stop(&s->fs.direct_writes);
+        seeker_stop(s->fs.seeker);
+        direct_writes_stop(s->fs.direct_writes);
         buffer_printf(error, "start %s: cannot start a thread: %s", s->mount.path, strerror(-rc));
         fuse_session_unmount(s->fuse);
         workers_free(s->workers);

@@ -8,8 +8,8 @@
 
 #include "platform/clock.h"
 #include "platform/lock.h"
-#include "platform/log_limit.h"
 #include "platform/log_internal.h"
+#include "platform/log_limit.h"
 #include "platform/memory.h"
 
 static atomic_int minimum_level = LOG_LEVEL_INFO;

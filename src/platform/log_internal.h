@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Between log.c, which makes lines, and log_sink.c, which has the queue of lines and the thread that
-// writes them.
+// Between log.c, which makes lines, and log_sink.c, which has the queue of lines and the thread
+// that writes them.
 #ifndef CKPTFS_PLATFORM_LOG_INTERNAL_H
 #define CKPTFS_PLATFORM_LOG_INTERNAL_H
 

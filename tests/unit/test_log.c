@@ -8,8 +8,8 @@
 
 #include "platform/clock.h"
 #include "platform/log.h"
-#include "platform/log_limit.h"
 #include "platform/log_internal.h"
+#include "platform/log_limit.h"
 
 // ---- limits -------------------------------------------------------------------------------------
 
