@@ -29,7 +29,11 @@ struct arguments {
     bool quiet;
     int64_t wait_seconds; // unmount; -1: without limit
     const char *root;     // status
-    const char *operand;  // SOURCE or MOUNTPOINT; NULL with `root`
+    const char *policy;   // retention
+    bool dry_run;
+    bool sweep;
+    const char *name;    // of a snapshot
+    const char *operand; // SOURCE or MOUNTPOINT; NULL with `root`
 };
 
 struct command {
@@ -38,7 +42,7 @@ struct command {
     const struct option *long_switches;
     const char *usage;
     const char *help;    // what stands below the usage line
-    const char *operand; // of which there is exactly one
+    const char *operand; // of which there is exactly one, or with "NAME " before it two
     int (*run)(const struct arguments *arguments);
 };
 
@@ -186,6 +190,62 @@ run_unmount(const struct arguments *a)
     return unmount_volume(&request);
 }
 
+static uint32_t
+operation_flags(const struct arguments *a)
+{
+    return (a->json ? CKPTFS_OPERATION_JSON : 0) | (a->dry_run ? CKPTFS_OPERATION_DRY_RUN : 0) |
+           (a->sweep ? CKPTFS_OPERATION_SWEEP : 0);
+}
+
+static int
+operate(const struct arguments *a, const char *what, uint32_t kind, const char *argument)
+{
+    const struct operation_request request = {what, kind, operation_flags(a), argument};
+    return run_operation(a->operand, &request);
+}
+
+static int
+run_gc(const struct arguments *a)
+{
+    return operate(a, "gc of", CKPTFS_OPERATION_GC, "");
+}
+
+static int
+run_retention(const struct arguments *a)
+{
+    return operate(a, "retention of", CKPTFS_OPERATION_RETENTION, a->policy ? a->policy : "");
+}
+
+static int
+run_generations(const struct arguments *a)
+{
+    return operate(a, "generations of", CKPTFS_OPERATION_GENERATIONS, "");
+}
+
+static int
+run_snapshot_create(const struct arguments *a)
+{
+    return create_snapshot(a->name, a->operand, operation_flags(a));
+}
+
+static int
+run_snapshot_drop(const struct arguments *a)
+{
+    return operate(a, "snapshot of", CKPTFS_OPERATION_SNAPSHOT_DROP, a->name);
+}
+
+static int
+run_snapshot_list(const struct arguments *a)
+{
+    return operate(a, "snapshots of", CKPTFS_OPERATION_SNAPSHOTS, "");
+}
+
+static int
+run_snapshot_show(const struct arguments *a)
+{
+    return operate(a, "snapshot of", CKPTFS_OPERATION_SNAPSHOT_SHOW, a->name);
+}
+
 // ---- the command line ---------------------------------------------------------------------------
 
 enum {
@@ -195,6 +255,9 @@ enum {
     SWITCH_FUSE,
     SWITCH_WAIT,
     SWITCH_ROOT,
+    SWITCH_SET,
+    SWITCH_DRY_RUN,
+    SWITCH_SWEEP,
 };
 
 static const struct option create_switches[] = {
@@ -212,6 +275,15 @@ static const struct option check_switches[] = {{"help", no_argument, NULL, 'h'},
 static const struct option unmount_switches[] = {{"help", no_argument, NULL, 'h'},
     {"json", no_argument, NULL, SWITCH_JSON}, {"quiet", no_argument, NULL, 'q'},
     {"wait", required_argument, NULL, SWITCH_WAIT}, {NULL, 0, NULL, 0}};
+
+static const struct option gc_switches[] = {{"help", no_argument, NULL, 'h'},
+    {"json", no_argument, NULL, SWITCH_JSON}, {"dry-run", no_argument, NULL, SWITCH_DRY_RUN},
+    {"sweep", no_argument, NULL, SWITCH_SWEEP}, {NULL, 0, NULL, 0}};
+static const struct option retention_switches[] = {{"help", no_argument, NULL, 'h'},
+    {"json", no_argument, NULL, SWITCH_JSON}, {"set", required_argument, NULL, SWITCH_SET},
+    {NULL, 0, NULL, 0}};
+static const struct option json_switches[] = {
+    {"help", no_argument, NULL, 'h'}, {"json", no_argument, NULL, SWITCH_JSON}, {NULL, 0, NULL, 0}};
 
 static const struct command commands[] = {
     {"create", ":ho:", create_switches, "create [-o OPTION,...] SOURCE",
@@ -257,6 +329,43 @@ static const struct command commands[] = {
         "Exit status: 0 everything is in the store, 2 it is not or unmounting failed, 3 the\n"
         "daemon goes on.\n",
         "MOUNTPOINT", run_unmount},
+    {"generations", ":h", json_switches, "generations [--json] MOUNTPOINT",
+        "Lists the published generations that are kept, with their times and why they are kept.\n"
+        "Each of them can be mounted read-only with -o at=GENERATION.\n"
+        "\n"
+        "    --json  as a JSON array\n",
+        "MOUNTPOINT", run_generations},
+    {"retention", ":h", retention_switches, "retention [--set POLICY] [--json] MOUNTPOINT",
+        "Shows which generations the volume keeps besides the newest one and snapshots.\n"
+        "\n"
+        "    --set POLICY  changes it: all, default, or items with commas between them:\n"
+        "                  last=N, within=TIME, hourly=N, daily=N, weekly=N, monthly=N,\n"
+        "                  grace=TIME (between the expiry of a generation and its deletion);\n"
+        "                  TIME is a number with s, m, h, d or w behind it\n"
+        "    --json        as a JSON object\n",
+        "MOUNTPOINT", run_retention},
+    {"gc", ":h", gc_switches, "gc [--dry-run] [--sweep] [--json] MOUNTPOINT",
+        "Expires the generations that the policy does not keep, and deletes what only expired\n"
+        "generations needed whose grace period is over. The daemon does so by itself every ten\n"
+        "minutes while the volume changes.\n"
+        "\n"
+        "    --dry-run  tell what would be done and why; change nothing\n"
+        "    --sweep    also look for objects in the store that nothing knows\n"
+        "    --json     as a JSON object\n",
+        "MOUNTPOINT", run_gc},
+    {"snapshot create", ":h", json_switches, "snapshot create [--json] NAME MOUNTPOINT",
+        "Makes a checkpoint, waits until it is in the store, and gives it a name. A generation "
+        "with\n"
+        "a name stays until the name is dropped; -o at=NAME mounts it.\n",
+        "NAME MOUNTPOINT", run_snapshot_create},
+    {"snapshot drop", ":h", json_switches, "snapshot drop NAME MOUNTPOINT",
+        "Takes the name away. What only that generation needed is deleted later.\n",
+        "NAME MOUNTPOINT", run_snapshot_drop},
+    {"snapshot list", ":h", json_switches, "snapshot list [--json] MOUNTPOINT",
+        "Lists the snapshots with their generations and times.\n", "MOUNTPOINT", run_snapshot_list},
+    {"snapshot show", ":h", json_switches, "snapshot show NAME MOUNTPOINT",
+        "Prints the JSON object that the store holds about a snapshot.\n", "NAME MOUNTPOINT",
+        run_snapshot_show},
 };
 
 static void
@@ -360,6 +469,15 @@ take_switch(const struct command *c, struct arguments *a, int letter, const char
     case SWITCH_ROOT:
         a->root = optarg;
         return EXIT_SUCCESS;
+    case SWITCH_SET:
+        a->policy = optarg;
+        return EXIT_SUCCESS;
+    case SWITCH_DRY_RUN:
+        a->dry_run = true;
+        return EXIT_SUCCESS;
+    case SWITCH_SWEEP:
+        a->sweep = true;
+        return EXIT_SUCCESS;
     case 'q':
         a->quiet = true;
         return EXIT_SUCCESS;
@@ -396,7 +514,10 @@ parse_and_run(const struct command *c, struct arguments *a, int argc, char *cons
     }
     if (a->root && optind == argc)
         return c->run(a);
-    if (a->root || argc - optind != 1 || argv[optind][0] == '\0') {
+    int operands = strchr(c->operand, ' ') ? 2 : 1;
+    if (operands == 2 && argc - optind == 2)
+        a->name = argv[optind++];
+    if (a->root || argc - optind != 1 || argv[optind][0] == '\0' || (operands == 2 && !a->name)) {
         BUFFER_AUTO text = {0};
         buffer_printf(&text, "give one %s%s", c->operand, a->root ? ", or --root ROOT" : "");
         return usage_error(c, buffer_string(&text));
@@ -406,9 +527,25 @@ parse_and_run(const struct command *c, struct arguments *a, int argc, char *cons
     return c->run(a);
 }
 
+// Commands of two words are one name with a blank.
 static const struct command *
-find_command(const char *name)
+find_command(int argc, char *const argv[], int *words_out)
 {
+    const char *name = argv[0];
+    BUFFER_AUTO both = {0};
+    *words_out = 1;
+    if (argc > 1) {
+        buffer_printf(&both, "%s %s", argv[0], argv[1]);
+        for (size_t i = 0; i < ARRAY_LENGTH(commands); i++)
+            if (strcmp(buffer_string(&both), commands[i].name) == 0) {
+                *words_out = 2;
+                return &commands[i];
+            }
+    }
+    if (strcmp(name, "snapshot") == 0) {
+        fputs("ckptctl: snapshot create, drop, list or show?\n", stderr);
+        return NULL;
+    }
     for (size_t i = 0; i < ARRAY_LENGTH(commands); i++)
         if (strcmp(name, commands[i].name) == 0)
             return &commands[i];
@@ -429,7 +566,8 @@ help(int argc, char *const argv[])
         print_usage(stdout);
         return EXIT_SUCCESS;
     }
-    const struct command *c = find_command(argv[0]);
+    int words;
+    const struct command *c = find_command(argc, argv, &words);
     if (!c)
         return EXIT_STATUS_USAGE;
     print_help(c);
@@ -452,14 +590,15 @@ main(int argc, char *argv[])
     }
     // What went wrong is printed once, as text.
     log_set_level(LOG_LEVEL_ERROR);
-    const struct command *c = find_command(argv[1]);
+    int words;
+    const struct command *c = find_command(argc - 1, argv + 1, &words);
     if (!c) {
         print_usage(stderr);
         return EXIT_STATUS_USAGE;
     }
     struct arguments arguments = {.wait_seconds = -1};
     volume_config_init(&arguments.config);
-    int status = parse_and_run(c, &arguments, argc - 1, argv + 1);
+    int status = parse_and_run(c, &arguments, argc - words, argv + words);
     volume_config_free(&arguments.config);
     log_stop();
     return status;

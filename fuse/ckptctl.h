@@ -39,6 +39,18 @@ int control_checkpoint_failed(const char *path, int fd, int rc);
 // status.
 int check_volume(const char *path, bool json, bool quiet);
 
+// ---- the life of data ---------------------------------------------------------------------------
+
+struct operation_request {
+    const char *what;     // for messages: "gc of"
+    uint32_t kind, flags; // CKPTFS_OPERATION_*
+    const char *argument;
+};
+// Has the daemon do it, waits, and prints what it says. The exit status.
+int run_operation(const char *path, const struct operation_request *request);
+// Makes a checkpoint and gives it a name. The exit status.
+int create_snapshot(const char *name, const char *path, uint32_t flags);
+
 // ---- unmount and storage roots ------------------------------------------------------------------
 
 struct unmount_request {

@@ -95,6 +95,47 @@ struct ckptfs_check {
     __u64 reserved[6];
 };
 
+/* The life of data: what is kept, and deleting the rest. The daemon carries these out one after the
+   other, in the background; CKPTFS_IOC_REPORT tells how one is getting on and what it says. EROFS on
+   read-only mounts, EAGAIN when too many wait. The newest 16 are remembered. */
+#define CKPTFS_OPERATION_GC              1 /* delete what is not kept */
+#define CKPTFS_OPERATION_RETENTION       2 /* show the policy, or set it to the argument */
+#define CKPTFS_OPERATION_GENERATIONS     3 /* which are kept, and why */
+#define CKPTFS_OPERATION_SNAPSHOT_CREATE 4 /* NAME, a blank, a published generation */
+#define CKPTFS_OPERATION_SNAPSHOT_DROP   5 /* NAME */
+#define CKPTFS_OPERATION_SNAPSHOTS       6 /* list them */
+#define CKPTFS_OPERATION_SNAPSHOT_SHOW   7 /* NAME: its JSON object in the store */
+
+#define CKPTFS_OPERATION_JSON    (1u << 0)
+#define CKPTFS_OPERATION_DRY_RUN (1u << 1) /* GC: tell what would be done */
+#define CKPTFS_OPERATION_SWEEP   (1u << 2) /* GC: look for what nothing knows, too */
+
+struct ckptfs_operation {
+    __u32 version;
+    __u32 kind;
+    __u32 flags;
+    __u32 reserved0;
+    __u64 ticket; /* out */
+    __u64 reserved[5];
+    char argument[448]; /* NUL-terminated */
+};
+
+#define CKPTFS_OPERATION_WAITS 1
+#define CKPTFS_OPERATION_RUNS  2
+#define CKPTFS_OPERATION_DONE  3
+
+struct ckptfs_report {
+    __u32 version;
+    __u32 state;  /* out: CKPTFS_OPERATION_WAITS, RUNS, DONE */
+    __u64 ticket; /* ENOENT: none that is remembered */
+    __u64 offset; /* in: where in the text to begin */
+    __u64 total;  /* out: length of the text of one that is done */
+    __s32 result; /* out: 0, or a negative errno, and the text says why */
+    __u32 length; /* out: bytes in `text` */
+    __u64 reserved[3];
+    char text[8128]; /* out; not NUL-terminated */
+};
+
 /* Every number that the daemon has about the volume, each with its name: newer daemons add some, so
    look them up by name. All fields but `version` must be zero in the call. */
 #define CKPTFS_METRICS_MAX 200
@@ -140,16 +181,22 @@ struct ckptfs_fuse_requests {
 #define CKPTFS_IOC_STATUS     _IOWR('K', 0x02, struct ckptfs_status)
 #define CKPTFS_IOC_METRICS    _IOWR('K', 0x03, struct ckptfs_metrics)
 #define CKPTFS_IOC_CHECK      _IOWR('K', 0x04, struct ckptfs_check)
+#define CKPTFS_IOC_OPERATION  _IOWR('K', 0x05, struct ckptfs_operation)
+#define CKPTFS_IOC_REPORT     _IOWR('K', 0x06, struct ckptfs_report)
 #define CKPTFS_IOC_FUSE       _IOWR('K', 0x10, struct ckptfs_fuse_requests)
 
 #ifdef __cplusplus
 static_assert(sizeof(struct ckptfs_checkpoint) == 64, "ABI");
 static_assert(sizeof(struct ckptfs_check) == 64, "ABI");
+static_assert(sizeof(struct ckptfs_operation) == 512, "ABI");
+static_assert(sizeof(struct ckptfs_report) == 8192, "ABI");
 static_assert(sizeof(struct ckptfs_fuse_requests) == 576, "ABI");
 static_assert(sizeof(struct ckptfs_metrics) == 64 + 64 * CKPTFS_METRICS_MAX, "ABI");
 #else
 _Static_assert(sizeof(struct ckptfs_checkpoint) == 64, "ABI");
 _Static_assert(sizeof(struct ckptfs_check) == 64, "ABI");
+_Static_assert(sizeof(struct ckptfs_operation) == 512, "ABI");
+_Static_assert(sizeof(struct ckptfs_report) == 8192, "ABI");
 _Static_assert(sizeof(struct ckptfs_fuse_requests) == 576, "ABI");
 _Static_assert(sizeof(struct ckptfs_metrics) == 64 + 64 * CKPTFS_METRICS_MAX, "ABI");
 #endif

@@ -224,6 +224,41 @@ check_manifest(fuse_req_t req)
         fuse_reply_ioctl(req, 0, &out, sizeof(out));
 }
 
+// ---- the life of data ---------------------------------------------------------------------------
+
+static void
+operation(fuse_req_t req, const struct ckptfs_operation *in)
+{
+    struct ckptfs_operation out = *in;
+    uint64_t ticket = 0;
+    int rc = volume_operation_start(fs_of(req)->volume, in->kind, in->flags, in->argument, &ticket);
+    out.ticket = ticket;
+    if (rc != 0)
+        fs_reply_result(req, rc);
+    else
+        fuse_reply_ioctl(req, 0, &out, sizeof(out));
+}
+
+static void
+report(fuse_req_t req, const struct ckptfs_report *in)
+{
+    struct volume_operation_report r;
+    CLEANUP(memory_free_auto) struct ckptfs_report *out = memory_alloc_zero(sizeof(*out));
+    int rc = volume_operation_report(
+        fs_of(req)->volume, in->ticket, in->offset, out->text, sizeof(out->text), &r);
+    out->version = CKPTFS_ABI_VERSION;
+    out->ticket = in->ticket;
+    out->offset = in->offset;
+    out->state = r.state;
+    out->total = r.length;
+    out->result = r.result;
+    out->length = (uint32_t)r.copied;
+    if (rc != 0)
+        fs_reply_result(req, rc);
+    else
+        fuse_reply_ioctl(req, 0, out, sizeof(*out));
+}
+
 // ---- requests -----------------------------------------------------------------------------------
 
 static void
@@ -283,8 +318,29 @@ check_check(const struct ckptfs_check *in)
     return 0;
 }
 
+static int
+check_operation(const struct ckptfs_operation *in)
+{
+    if (in->version != CKPTFS_ABI_VERSION || in->reserved0 != 0 || in->ticket != 0 ||
+        !is_zero(in->reserved, sizeof(in->reserved)) ||
+        !memchr(in->argument, 0, sizeof(in->argument)))
+        return -EINVAL;
+    return 0;
+}
+
+static int
+check_report(const struct ckptfs_report *in)
+{
+    if (in->version != CKPTFS_ABI_VERSION || in->state != 0 || in->total != 0 || in->result != 0 ||
+        in->length != 0 || !is_zero(in->reserved, sizeof(in->reserved)))
+        return -EINVAL;
+    return 0;
+}
+
 union request {
     struct ckptfs_check check;
+    struct ckptfs_operation operation;
+    struct ckptfs_report report;
     struct ckptfs_checkpoint checkpoint;
     struct ckptfs_status status;
     struct ckptfs_fuse_requests fuse;
@@ -302,6 +358,10 @@ size_of(unsigned command)
         return sizeof(struct ckptfs_status);
     case CKPTFS_IOC_CHECK:
         return sizeof(struct ckptfs_check);
+    case CKPTFS_IOC_OPERATION:
+        return sizeof(struct ckptfs_operation);
+    case CKPTFS_IOC_REPORT:
+        return sizeof(struct ckptfs_report);
     case CKPTFS_IOC_FUSE:
         return sizeof(struct ckptfs_fuse_requests);
     case CKPTFS_IOC_METRICS:
@@ -322,6 +382,10 @@ check(unsigned command, const union request *in)
         return check_metrics(&in->metrics);
     if (command == CKPTFS_IOC_CHECK)
         return check_check(&in->check);
+    if (command == CKPTFS_IOC_OPERATION)
+        return check_operation(&in->operation);
+    if (command == CKPTFS_IOC_REPORT)
+        return check_report(&in->report);
     return check_fuse_requests(&in->fuse);
 }
 
@@ -355,6 +419,10 @@ fs_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned command, void *argument UNUSED
         metrics(req);
     else if (command == CKPTFS_IOC_CHECK)
         check_manifest(req);
+    else if (command == CKPTFS_IOC_OPERATION)
+        operation(req, &u.operation);
+    else if (command == CKPTFS_IOC_REPORT)
+        report(req, &u.report);
     else
         fuse_requests(req);
 }

@@ -24,7 +24,7 @@ set_files(const struct volume_config *config, struct buffer *error)
     (void)setrlimit(RLIMIT_NOFILE, &files);
     (void)getrlimit(RLIMIT_NOFILE, &files);
     uint64_t segments =
-        config->read_only || config->at_generation ? 0 : wal_segments_of(config->wal_limit_bytes);
+        config->read_only || config->at ? 0 : wal_segments_of(config->wal_limit_bytes);
     if (files.rlim_cur == RLIM_INFINITY || segments + OTHER_FILES <= files.rlim_cur)
         return 0;
     buffer_printf(error,

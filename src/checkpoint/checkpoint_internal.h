@@ -50,6 +50,9 @@ struct checkpoint {
     struct generation publishing;
     struct sha256 *uploading; // the blobs of that publication, sorted
     size_t uploading_count;
+    // Somebody stages and creates a record of the chain: a publication, or who tells something.
+    bool chain_busy;
+    struct condition chain_free;
     bool claimed;
     struct checkpoint_numbers numbers;
     uint64_t away_since_ms; // since when the store cannot be reached; 0: it can
@@ -86,6 +89,10 @@ struct checkpoint {
     struct thread threads[CHECKPOINT_THREADS];
     unsigned thread_count;
 };
+
+// checkpoint_chain.c: from staging a record to recording it, one at a time.
+void checkpoint_take_chain(struct checkpoint *c);
+void checkpoint_release_chain(struct checkpoint *c);
 
 // checkpoint_gather.c: what the planner wants to know about a cut.
 struct checkpoint_input {

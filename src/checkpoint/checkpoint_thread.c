@@ -297,7 +297,9 @@ publish_once(struct checkpoint *c)
     lock_take(&c->lock);
     bool ask = serve_requests_locked(c);
     lock_release(&c->lock);
+    checkpoint_take_chain(c);
     int rc = checkpoint_publish(c, ask, &generation);
+    checkpoint_release_chain(c);
     if (rc == 1)
         checkpoint_note_store_answers(c);
     lock_take(&c->lock);
@@ -413,6 +415,7 @@ free_checkpoint(struct checkpoint *c)
     condition_destroy(&c->sync_work);
     condition_destroy(&c->fold_work);
     condition_destroy(&c->publish_work);
+    condition_destroy(&c->chain_free);
     lock_destroy(&c->lock);
     free(c->unlink_later);
     free(c->unreadable);
@@ -472,6 +475,7 @@ checkpoint_start(const struct checkpoint_options *options, struct checkpoint **c
     condition_init(&c->sync_work);
     condition_init(&c->fold_work);
     condition_init(&c->publish_work);
+    condition_init(&c->chain_free);
     list_init(&c->unsynced);
     list_init(&c->syncing);
     list_init(&c->asked);

@@ -123,7 +123,7 @@ make_open_record(const struct remote_place *place, const struct db_record *db, u
         .lowest_sequence = db->lowest_sequence,
     };
     remote_host_name(h.host);
-    return remote_small_record_make(&h, record_out);
+    return remote_small_record_make(&h, NULL, 0, record_out);
 }
 
 // Steps 3 and 4.

@@ -137,13 +137,13 @@ MUST_CHECK int remote_object_header(
 MUST_CHECK int remote_record_fetch(const struct remote_place *place, const char *key,
     uint64_t bytes, const struct sha256 *hash, struct manifest_record_header *header_out);
 
-// A record without changes, in memory.
+// A record in memory.
 struct remote_small_record {
     struct buffer data;
     struct sha256 hash;
 };
-MUST_CHECK int remote_small_record_make(
-    const struct manifest_record_header *header, struct remote_small_record *record_out);
+MUST_CHECK int remote_small_record_make(const struct manifest_record_header *header,
+    const struct change *changes, size_t count, struct remote_small_record *record_out);
 
 // Creates record `sequence`. 0: it is there with exactly these bytes. -EEXIST: another one is.
 MUST_CHECK int remote_record_create(

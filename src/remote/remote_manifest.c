@@ -154,14 +154,18 @@ sink_to_buffer(void *argument, const void *p, size_t n)
 }
 
 int
-remote_small_record_make(
-    const struct manifest_record_header *header, struct remote_small_record *record_out)
+remote_small_record_make(const struct manifest_record_header *header, const struct change *changes,
+    size_t count, struct remote_small_record *record_out)
 {
     *record_out = (struct remote_small_record){0};
     struct manifest_record_writer *w =
         manifest_record_writer_new(header, sink_to_buffer, &record_out->data);
     uint64_t bytes;
-    int rc = manifest_record_writer_finish(w, &record_out->hash, &bytes);
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < count; i++)
+        rc = manifest_record_writer_add(w, &changes[i]);
+    if (rc == 0)
+        rc = manifest_record_writer_finish(w, &record_out->hash, &bytes);
     manifest_record_writer_free(w);
     if (rc < 0)
         buffer_free(&record_out->data);
@@ -187,8 +191,8 @@ remote_record_create(
 }
 
 int
-remote_manifest_create(
-    const struct remote_place *place, const struct uuid *volume, const struct uuid *name_key)
+remote_manifest_create(const struct remote_place *place, const struct uuid *volume,
+    const struct uuid *name_key, const struct retention_policy *policy)
 {
     struct manifest_record_header h = {
         .kind = MANIFEST_RECORD_CREATE,
@@ -200,7 +204,10 @@ remote_manifest_create(
     };
     remote_host_name(h.host);
     struct remote_small_record record;
-    int rc = remote_small_record_make(&h, &record);
+    struct change retention = {.kind = CHANGE_PUT_RETENTION};
+    if (policy)
+        retention.retention = *policy;
+    int rc = remote_small_record_make(&h, &retention, policy != NULL, &record);
     if (rc < 0)
         return rc;
     struct remote_source source = {

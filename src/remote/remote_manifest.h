@@ -35,9 +35,10 @@ struct remote_place {
     struct remote_call call;
 };
 
-// Makes record 1. -EEXIST when the volume exists.
-MUST_CHECK int remote_manifest_create(
-    const struct remote_place *place, const struct uuid *volume, const struct uuid *name_key);
+// Makes record 1, with the retention policy that the volume begins with (NULL: it has none, and
+// keeps everything). -EEXIST when the volume exists.
+MUST_CHECK int remote_manifest_create(const struct remote_place *place, const struct uuid *volume,
+    const struct uuid *name_key, const struct retention_policy *policy);
 
 // Whether the volume exists: 0 or -ENOENT or a store's error.
 MUST_CHECK int remote_manifest_exists(const struct remote_place *place);

@@ -16,13 +16,6 @@
 // ---- telling ------------------------------------------------------------------------------------
 
 static int
-sink_to_buffer(void *argument, const void *p, size_t n)
-{
-    buffer_append(argument, p, n);
-    return 0;
-}
-
-static int
 make_record(const struct remote_place *place, const struct db_record *db,
     const struct change *changes, size_t count, uint64_t lowest,
     struct remote_small_record *record_out)
@@ -42,17 +35,7 @@ make_record(const struct remote_place *place, const struct db_record *db,
         .lowest_sequence = lowest > db->lowest_sequence ? lowest : db->lowest_sequence,
     };
     remote_host_name(h.host);
-    *record_out = (struct remote_small_record){0};
-    struct manifest_record_writer *w =
-        manifest_record_writer_new(&h, sink_to_buffer, &record_out->data);
-    int rc = 0;
-    for (size_t i = 0; rc == 0 && i < count; i++)
-        rc = manifest_record_writer_add(w, &changes[i]);
-    uint64_t bytes;
-    if (rc == 0)
-        rc = manifest_record_writer_finish(w, &record_out->hash, &bytes);
-    manifest_record_writer_free(w);
-    return rc;
+    return remote_small_record_make(&h, changes, count, record_out);
 }
 
 static int

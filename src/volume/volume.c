@@ -9,6 +9,7 @@
 #include "platform/log.h"
 #include "platform/memory.h"
 #include "platform/random.h"
+#include "retention/retention_policy.h"
 #include "volume/volume_internal.h"
 
 // A lease that is not released runs out: not worth a long wait.
@@ -103,7 +104,7 @@ volume_create(const struct volume_config *config, struct buffer *error)
         };
         struct uuid volume = random_uuid();
         struct uuid key = random_uuid();
-        rc = remote_manifest_create(&place, &volume, &key);
+        rc = remote_manifest_create(&place, &volume, &key, &retention_default);
     }
     if (rc == -EEXIST)
         volume_error(error, "%s holds a volume already", v->config.source);
@@ -141,6 +142,8 @@ start_checkpoints(struct volume *v)
     int rc = checkpoint_start(&options, &v->checkpoint);
     if (rc == 0)
         rc = volume_start_housekeeping(v);
+    if (rc == 0)
+        rc = volume_start_operations(v);
     return rc < 0 ? rc : volume_start_checker(v);
 }
 
@@ -153,8 +156,8 @@ volume_open(const struct volume_config *config, const struct volume_host *host,
     struct volume *v = volume_new(config, host);
     int rc = open_store(v, error);
     if (rc == 0)
-        rc = v->config.read_only || v->config.at_generation ? volume_open_view(v, error)
-                                                            : volume_open_local(v, error);
+        rc = v->config.read_only || v->config.at ? volume_open_view(v, error)
+                                                 : volume_open_local(v, error);
     if (rc == 0 && !v->view) {
         rc = start_checkpoints(v);
         if (rc < 0)
@@ -163,6 +166,7 @@ volume_open(const struct volume_config *config, const struct volume_host *host,
             rc = volume_settle(v, error);
     }
     if (rc < 0) {
+        volume_stop_operations(v);
         volume_stop_checker(v);
         volume_stop_housekeeping(v); // it talks to the checkpoint
         checkpoint_stop(v->checkpoint);
@@ -335,6 +339,7 @@ volume_close(struct volume *v)
         lock_take(&v->lock);
         bool fenced = v->fenced;
         lock_release(&v->lock);
+        volume_stop_operations(v);
         rc = fenced ? -ESTALE : publish_last(v);
         volume_stop_checker(v);
         volume_stop_housekeeping(v); // it talks to the checkpoint

@@ -222,6 +222,44 @@ bool volume_checkpoint_forget(struct volume *v, void *argument);
 // is not below the ticket; what was found stands beside it. -EROFS: a view has nothing of its own.
 MUST_CHECK int volume_check(struct volume *v, uint64_t *ticket_out);
 
+// What operators ask of the life of data; each gives a text. Carried out one after the other, in the
+// background. The volume's own runs of CheckpointGC take their turn among them.
+enum volume_operation {
+    VOLUME_OPERATION_GC = 1,          // runs CheckpointGC now
+    VOLUME_OPERATION_RETENTION,       // shows the retention policy; `argument`: sets it
+    VOLUME_OPERATION_GENERATIONS,     // lists the generations that are kept, and why
+    VOLUME_OPERATION_SNAPSHOT_CREATE, // `argument`: NAME and a generation, with a blank between
+    VOLUME_OPERATION_SNAPSHOT_DROP,   // NAME
+    VOLUME_OPERATION_SNAPSHOTS,       // lists them
+    VOLUME_OPERATION_SNAPSHOT_SHOW,   // NAME
+};
+enum volume_operation_flags {
+    VOLUME_OPERATION_JSON = 1 << 0,
+    VOLUME_OPERATION_DRY_RUN = 1 << 1, // GC: tells what it would do
+    VOLUME_OPERATION_SWEEP = 1 << 2,   // GC: looks for what nothing knows, too
+};
+#define VOLUME_OPERATION_ARGUMENT_MAX 440u
+
+// Queues one. -EROFS: a read-only mount. -ESTALE: another host has the volume. -EAGAIN: too many
+// wait. -EINVAL: no such kind, flag or argument.
+MUST_CHECK int volume_operation_start(
+    struct volume *v, unsigned kind, unsigned flags, const char *argument, uint64_t *ticket_out);
+
+enum volume_operation_state {
+    VOLUME_OPERATION_WAITS = 1,
+    VOLUME_OPERATION_RUNS,
+    VOLUME_OPERATION_DONE,
+};
+struct volume_operation_report {
+    unsigned state;
+    int result;      // of one that is done: 0 or -errno, and then the text says why
+    uint64_t length; // of its text
+    size_t copied;
+};
+// The state of an operation, and its text from `offset` on. The newest 16 are remembered: -ENOENT.
+MUST_CHECK int volume_operation_report(struct volume *v, uint64_t ticket, uint64_t offset,
+    char *text, size_t size, struct volume_operation_report *report_out);
+
 enum checkpoint_stage {
     CHECKPOINT_STAGE_IDLE,
     CHECKPOINT_STAGE_PLANNING,

@@ -45,8 +45,8 @@ const struct config_entry volume_config_table[] = {
     FLAG("virtual_host", virtual_host, NULL, "S3: put the bucket into the host name of requests"),
     FLAG("create", create, NULL, "make the volume when there is none yet"),
     FLAG("ro", read_only, NULL, "mount read-only; takes no claim to the volume"),
-    VALUE("at", CONFIG_NUMBER, at_generation, 1, UINT64_MAX, NULL, "GENERATION",
-        "mount this published generation, read-only"),
+    TEXT("at", at, NULL, "GENERATION|SNAPSHOT|TIME",
+        "mount this published generation, or the newest that is not younger than TIME, read-only"),
     FLAG("takeover", takeover, NULL, "take the volume away from the host that has it"),
     FLAG("discard_unpublished", discard_unpublished, NULL,
         "give up local changes that are not in the store and cannot be brought there any more"),
@@ -235,7 +235,7 @@ set_value(
     else
         rc = set_number(c, e, value, error);
     // What was can only be looked at, in whatever order the options stand.
-    if (c->at_generation != 0)
+    if (c->at)
         c->read_only = true;
     return rc;
 }
@@ -316,7 +316,7 @@ volume_config_check(const struct volume_config *c, struct buffer *error)
         buffer_append_string(error, remote_store_error());
         return -EINVAL;
     }
-    const char *reads = c->at_generation ? "at=" : c->read_only ? "ro" : NULL;
+    const char *reads = c->at ? "at=" : c->read_only ? "ro" : NULL;
     const char *writes = c->create                ? "create"
                          : c->takeover            ? "takeover"
                          : c->discard_unpublished ? "discard_unpublished"

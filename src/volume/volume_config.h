@@ -23,8 +23,8 @@ struct volume_config {
     bool read_only;
     bool takeover;
     bool discard_unpublished;
-    bool unsafe_store;      // accept a store without conditional writes
-    uint64_t at_generation; // 0: not given
+    bool unsafe_store; // accept a store without conditional writes
+    char *at;          // a generation, snapshot or time; NULL: the newest
     uint64_t checkpoint_interval_ms;
     uint64_t wal_limit_bytes;
     uint64_t page_cache_bytes;

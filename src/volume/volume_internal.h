@@ -40,6 +40,8 @@ struct manifest_check_result {
     int error;           // when it could not be done
 };
 
+struct volume_operations; // volume_operation.c
+
 struct volume {
     struct volume_config config; // owned copies
     struct volume_host host;
@@ -60,6 +62,7 @@ struct volume {
     struct page_store *pages;
     struct checkpoint *checkpoint;
     struct flush_pace pace; // commits before checkpoints
+    struct volume_operations *operations; // NULL in views
 
     struct lock lock;            // "volume": protects everything below, and the layers of `pages`
     struct condition folded;     // a cut has been folded: there may be room
@@ -98,6 +101,12 @@ struct volume {
     atomic_bool housekeeping_canceled; // its calls to the store are to be given up
     struct volume_lease lease;         // of the housekeeping thread
 };
+
+// ---- volume_operation.c: the life of data -------------------------------------------------------
+
+MUST_CHECK int volume_start_operations(struct volume *v);
+// Before the checkpoint is stopped.
+void volume_stop_operations(struct volume *v);
 
 // ---- volume_check.c: looking through the manifest ----------------------------------------------
 

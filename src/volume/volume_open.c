@@ -25,6 +25,8 @@
 #include "platform/memory.h"
 #include "platform/random.h"
 #include "platform/safe_path.h"
+#include "retention/retention_policy.h"
+#include "retention/snapshot.h"
 #include "volume/volume_internal.h"
 
 // How long a mount waits for a predecessor that is on its way out.
@@ -440,7 +442,7 @@ create_in_store(struct volume *v, struct buffer *error)
 {
     struct uuid volume = random_uuid();
     struct uuid key = random_uuid();
-    int rc = remote_manifest_create(&v->place, &volume, &key);
+    int rc = remote_manifest_create(&v->place, &volume, &key, &retention_default);
     if (rc == -EEXIST)
         return 0;
     return rc < 0 ? store_failed(v, error, "create", rc) : 0;
@@ -789,6 +791,23 @@ make_view_root(struct volume *v, struct buffer *error)
     return rc;
 }
 
+// Which generation at= means.
+static int
+resolve_at(struct volume *v, struct generation *at, struct buffer *error)
+{
+    BUFFER_AUTO problem = {0};
+    int rc = snapshot_resolve(&v->place, v->config.at, at, &problem);
+    if (rc == -ENOENT && problem.length == 0)
+        volume_error(
+            error, "there is no volume at %s; give -o create to make one", v->config.source);
+    else if (rc == -ENOENT || rc == -ESTALE)
+        volume_error(
+            error, "%s: at=%s: %s", v->config.source, v->config.at, buffer_string(&problem));
+    else if (rc < 0)
+        return store_failed(v, error, "read", rc);
+    return rc;
+}
+
 int
 volume_open_view(struct volume *v, struct buffer *error)
 {
@@ -809,8 +828,11 @@ volume_open_view(struct volume *v, struct buffer *error)
     }
     v->db = db.id;
     rc = volume_open_layers(v, error);
+    struct generation at = {0};
+    if (rc == 0 && v->config.at)
+        rc = resolve_at(v, &at, error);
     if (rc == 0)
-        rc = volume_import(v, &db, (struct generation){v->config.at_generation}, error);
+        rc = volume_import(v, &db, at, error);
     v->name_key = db.name_key;
     v->counters = db.counters;
     struct volume_attributes root;

@@ -142,7 +142,7 @@ void
 root_begin(struct root *r)
 {
     struct uuid volume = random_uuid(), name_key = random_uuid();
-    ck_assert_int_eq(remote_manifest_create(&r->place, &volume, &name_key), 0);
+    ck_assert_int_eq(remote_manifest_create(&r->place, &volume, &name_key, NULL), 0);
     root_import(r);
     ck_assert_int_eq(root_claim(r, false, NULL), 0);
 }

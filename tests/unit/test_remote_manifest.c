@@ -67,9 +67,9 @@ START_TEST(volume_is_created_once)
     struct uuid volume = random_uuid(), key = random_uuid(), other = random_uuid();
     ck_assert_int_eq(remote_manifest_exists(&source.place), -ENOENT);
     ck_assert_int_eq(try_import(0, NULL), -ENOENT);
-    ck_assert_int_eq(remote_manifest_create(&source.place, &volume, &key), 0);
+    ck_assert_int_eq(remote_manifest_create(&source.place, &volume, &key, NULL), 0);
     ck_assert_int_eq(remote_manifest_exists(&source.place), 0);
-    ck_assert_int_eq(remote_manifest_create(&copy.place, &other, &key), -EEXIST);
+    ck_assert_int_eq(remote_manifest_create(&copy.place, &other, &key, NULL), -EEXIST);
     root_import(&source);
     ck_assert_int_eq(source.db.state, DB_STATE_READY);
     ck_assert(uuid_equal(&source.db.volume, &volume));
@@ -593,7 +593,7 @@ START_TEST(record_whose_answer_was_lost_is_ours)
     copy.place.volume_number = 2;
     fault_store_clear(world.faults);
     fault_store_add(world.faults, &lost);
-    ck_assert_int_eq(remote_manifest_create(&copy.place, &volume, &key), 0);
+    ck_assert_int_eq(remote_manifest_create(&copy.place, &volume, &key, NULL), 0);
     copy.place.volume_number = 1;
     BUFFER_AUTO dump = {0};
     root_dump(source.m, source.db.id, &dump);

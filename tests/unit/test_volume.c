@@ -512,7 +512,7 @@ static void
 look_back(struct driver *d, size_t i)
 {
     struct volume_world past = d->w;
-    past.config.at_generation = d->snapshots[i].generation.v;
+    past.config.at = memory_printf("%" PRIu64, d->snapshots[i].generation.v);
     past.config.read_only = true;
     volume_world_open(&past);
     model_compare(d->snapshots[i].model, past.v);

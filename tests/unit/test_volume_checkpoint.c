@@ -57,7 +57,7 @@ START_TEST(a_checkpoint_after_a_failed_one_holds_what_came_between)
     unblock_scratch(&w);
     generation = volume_world_publish(w.v);
     struct volume_world past = w;
-    past.config.at_generation = generation.v;
+    past.config.at = memory_printf("%" PRIu64, generation.v);
     past.config.read_only = true;
     volume_world_open(&past);
     volume_world_expect(past.v, a, 0, 100000, 1);
@@ -164,7 +164,7 @@ START_TEST(the_kernel_can_hand_over_more_than_the_log_holds)
     ck_assert_uint_eq(status.metrics.published_generation, generation.v);
     // What was handed over is in the generation.
     struct volume_world past = w;
-    past.config.at_generation = generation.v;
+    past.config.at = memory_printf("%" PRIu64, generation.v);
     past.config.read_only = true;
     volume_world_open(&past);
     struct volume_attributes a;

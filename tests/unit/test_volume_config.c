@@ -31,7 +31,7 @@ START_TEST(defaults_are_those_of_the_manual)
     ck_assert_uint_eq(c.read_deadline_ms, 30000);
     ck_assert_uint_eq(c.unmount_timeout_ms, 60000);
     ck_assert_uint_eq(c.fuse_threads, 16);
-    ck_assert_uint_eq(c.at_generation, 0);
+    ck_assert_ptr_null(c.at);
     ck_assert(c.writeback);
     ck_assert(!c.read_only && !c.create && !c.takeover && !c.discard_unpublished);
     ck_assert(!c.unsafe_store && !c.virtual_host);
@@ -154,7 +154,7 @@ START_TEST(an_old_generation_is_always_read_only)
     struct volume_config c;
     volume_config_init(&c);
     ck_assert_int_eq(set(&c, "at=18446744073709551615", NULL), 0);
-    ck_assert_uint_eq(c.at_generation, UINT64_MAX);
+    ck_assert_str_eq(c.at, "18446744073709551615");
     ck_assert(c.read_only);
     ck_assert_int_eq(set(&c, "no_ro", NULL), 0);
     ck_assert(c.read_only);

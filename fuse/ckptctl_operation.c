@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the daemon does for the life of data: asked for by ioctl, waited for, its text printed.
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#include "fuse/ckptctl.h"
+#include "platform/clock.h"
+#include "platform/file.h"
+#include "platform/memory.h"
+
+#define POLL_FIRST_MS 5u
+#define POLL_MAX_MS   200u
+// More than a daemon gives.
+#define TEXT_BYTES_MAX (64u << 20)
+
+static int
+start(int fd, const struct operation_request *request, uint64_t *ticket_out)
+{
+    struct ckptfs_operation op = {
+        .version = CKPTFS_ABI_VERSION,
+        .kind = request->kind,
+        .flags = request->flags,
+    };
+    if (strlen(request->argument) >= sizeof(op.argument))
+        return -E2BIG;
+    memcpy(op.argument, request->argument, strlen(request->argument));
+    if (ioctl(fd, CKPTFS_IOC_OPERATION, &op) < 0)
+        return -errno;
+    *ticket_out = op.ticket;
+    return 0;
+}
+
+static int
+ask(int fd, uint64_t ticket, uint64_t offset, struct ckptfs_report *report)
+{
+    *report =
+        (struct ckptfs_report){.version = CKPTFS_ABI_VERSION, .ticket = ticket, .offset = offset};
+    if (ioctl(fd, CKPTFS_IOC_REPORT, report) < 0)
+        return -errno;
+    return report->length > sizeof(report->text) || report->total > TEXT_BYTES_MAX ? -EBADMSG : 0;
+}
+
+// Waits for the end and fetches the text; `result_out` is the operation's.
+static int
+wait_for(int fd, uint64_t ticket, struct buffer *text, int *result_out)
+{
+    CLEANUP(memory_free_auto) struct ckptfs_report *report = memory_alloc(sizeof(*report));
+    uint64_t pause_ms = POLL_FIRST_MS;
+    for (;;) {
+        int rc = ask(fd, ticket, text->length, report);
+        if (rc < 0)
+            return rc;
+        if (report->state != CKPTFS_OPERATION_DONE) {
+            clock_sleep_ms(pause_ms);
+            pause_ms = pause_ms * 2 < POLL_MAX_MS ? pause_ms * 2 : POLL_MAX_MS;
+            continue;
+        }
+        buffer_append(text, report->text, report->length);
+        *result_out = report->result;
+        if (text->length >= report->total || report->length == 0)
+            return 0;
+    }
+}
+
+int
+run_operation(const char *path, const struct operation_request *request)
+{
+    CLEANUP(file_close_auto) int fd = control_open(path);
+    if (fd < 0)
+        return EXIT_STATUS_ERROR;
+    BUFFER_AUTO text = {0};
+    uint64_t ticket = 0;
+    int result = 0;
+    int rc = start(fd, request, &ticket);
+    if (rc == -EROFS) {
+        print_error("%s %s: the mount is read-only", request->what, path);
+        return EXIT_STATUS_ERROR;
+    }
+    if (rc == 0)
+        rc = wait_for(fd, ticket, &text, &result);
+    if (rc < 0)
+        return control_failed(request->what, path, rc);
+    if (result < 0) {
+        print_error("%s %s: %s", request->what, path,
+            text.length > 0 ? buffer_string(&text) : strerror(-result));
+        return EXIT_STATUS_ERROR;
+    }
+    return text.length > 0 ? print_out(&text) : 0;
+}
+
+int
+create_snapshot(const char *name, const char *path, uint32_t flags)
+{
+    struct ckptfs_checkpoint done;
+    BUFFER_AUTO argument = {0};
+    CLEANUP(file_close_auto) int fd = control_open(path);
+    if (fd < 0)
+        return EXIT_STATUS_ERROR;
+    if (strchr(name, ' ')) {
+        print_error("\"%s\" cannot be the name of a snapshot: there is a blank in it", name);
+        return EXIT_STATUS_USAGE;
+    }
+    int rc = control_checkpoint(fd, CKPTFS_CHECKPOINT_WAIT, &done);
+    if (rc < 0)
+        return control_checkpoint_failed(path, fd, rc);
+    buffer_printf(&argument, "%s %llu", name, (unsigned long long)done.generation);
+    const struct operation_request request = {
+        .what = "snapshot of",
+        .kind = CKPTFS_OPERATION_SNAPSHOT_CREATE,
+        .flags = flags,
+        .argument = buffer_string(&argument),
+    };
+    return run_operation(path, &request);
+}

@@ -1,0 +1,326 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "retention/snapshot.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/checksum.h"
+#include "base/json_writer.h"
+#include "platform/clock.h"
+#include "platform/crash_point.h"
+#include "platform/random.h"
+
+#define SHOW_BYTES_MAX 65536u
+
+// ---- times --------------------------------------------------------------------------------------
+
+static bool
+all_digits(const char *text, const char *form)
+{
+    for (; *form; text++, form++)
+        if (*form == 'd' ? *text < '0' || *text > '9' : *text != *form)
+            return false;
+    return true;
+}
+
+bool
+snapshot_parse_time(const char *text, uint64_t *ms_out)
+{
+    struct tm tm = {.tm_isdst = -1};
+    size_t n = strlen(text);
+    bool utc = n > 0 && text[n - 1] == 'Z';
+    n -= utc;
+    if (!(n == 10 && all_digits(text, "dddd-dd-dd")) &&
+        !(n == 16 && all_digits(text, "dddd-dd-ddTdd:dd")) &&
+        !(n == 19 && all_digits(text, "dddd-dd-ddTdd:dd:dd")))
+        return false;
+    tm.tm_year = atoi(text) - 1900;
+    tm.tm_mon = atoi(text + 5) - 1;
+    tm.tm_mday = atoi(text + 8);
+    tm.tm_hour = n > 10 ? atoi(text + 11) : 0;
+    tm.tm_min = n > 10 ? atoi(text + 14) : 0;
+    tm.tm_sec = n > 16 ? atoi(text + 17) : 0;
+    struct tm same = tm;
+    time_t seconds = utc ? timegm(&tm) : mktime(&tm);
+    // The 31st of February is no time.
+    if (seconds < 0 || tm.tm_mon != same.tm_mon || tm.tm_mday != same.tm_mday ||
+        same.tm_hour > 23 || same.tm_min > 59 || same.tm_sec > 59)
+        return false;
+    // Until the end of what is said.
+    uint64_t last_ms = n == 10 ? 24 * 3600 * 1000 - 1 : n == 16 ? 59999 : 999;
+    *ms_out = (uint64_t)seconds * 1000 + last_ms;
+    return true;
+}
+
+void
+snapshot_format_time(uint64_t ms, struct buffer *out)
+{
+    time_t seconds = (time_t)(ms / 1000);
+    struct tm tm;
+    char text[32] = "?";
+    if (gmtime_r(&seconds, &tm))
+        strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &tm);
+    buffer_append_string(out, text);
+}
+
+// ---- names --------------------------------------------------------------------------------------
+
+static void
+snapshot_key(const struct remote_place *place, const char *name, struct buffer *out)
+{
+    buffer_clear(out);
+    buffer_printf(
+        out, "snapshots/%s/%" PRIu32 "/%s.json", place->tenant, place->volume_number, name);
+    (void)buffer_string(out);
+}
+
+static int
+check_name(const char *name, struct buffer *problem)
+{
+    uint64_t ms;
+    bool number = strspn(name, "0123456789") == strlen(name);
+    if (pin_name_is_valid(name) && !number && !snapshot_parse_time(name, &ms))
+        return 0;
+    buffer_printf(problem,
+        "\"%s\" cannot be the name of a snapshot: a name has 1 to %u of the characters "
+        "A-Z a-z 0-9 . _ -, does not begin with a dot, and is neither a number nor a time",
+        name, PIN_NAME_BYTES_MAX);
+    return -EINVAL;
+}
+
+static int
+store_problem(struct buffer *problem, int rc)
+{
+    const char *text = remote_store_error();
+    buffer_printf(problem, "%s", text[0] ? text : strerror(-rc));
+    return rc;
+}
+
+int
+snapshot_find(const struct remote_place *place, const char *name, struct generation *generation_out)
+{
+    struct remote_pins pins;
+    int rc = remote_pins_read(place, &pins);
+    if (rc < 0)
+        return rc;
+    rc = -ENOENT;
+    for (size_t i = 0; i < pins.count; i++)
+        if (pins.pins[i].kind == PIN_SNAPSHOT && strcmp(pins.pins[i].name, name) == 0) {
+            *generation_out = pins.pins[i].generation;
+            rc = 0;
+        }
+    remote_pins_free(&pins);
+    return rc;
+}
+
+// ---- making -------------------------------------------------------------------------------------
+
+// The record of a generation that may be used.
+static int
+find_retained(const struct remote_generations *g, struct generation generation,
+    struct generation_record *record_out, struct buffer *problem)
+{
+    const struct generation_record *found = remote_generations_find(g, generation);
+    if (found && found->state == GENERATION_RETAINED) {
+        *record_out = *found;
+        return 0;
+    }
+    if (found) {
+        buffer_printf(problem,
+            "generation %" PRIu64 " has expired: its blobs are about to be deleted", generation.v);
+        return -ESTALE;
+    }
+    // A volume of a program before tells of none; what lies in the chain can be had.
+    if (!g->complete && generation.v <= g->head.v) {
+        *record_out = (struct generation_record){.generation = generation};
+        return 0;
+    }
+    buffer_printf(problem, "there is no generation %" PRIu64 "%s", generation.v,
+        generation.v < g->head.v ? " any more: the retention policy did not keep it" : "");
+    return -ENOENT;
+}
+
+static void
+write_json(const struct remote_place *place, const char *name, const struct remote_generations *g,
+    const struct generation_record *record, struct buffer *out)
+{
+    struct json_writer w = {.out = out};
+    char volume[37];
+    BUFFER_AUTO created = {0};
+    BUFFER_AUTO taken = {0};
+    uuid_to_string(&g->volume, volume);
+    snapshot_format_time(record->created_ms, &created);
+    snapshot_format_time(clock_wall_ms(), &taken);
+    json_begin_object(&w, NULL);
+    json_u64(&w, "format", 1);
+    json_string(&w, "name", name);
+    json_string(&w, "tenant", place->tenant);
+    json_u64(&w, "volume_number", place->volume_number);
+    json_string(&w, "volume", volume);
+    json_u64(&w, "generation", record->generation.v);
+    json_u64(&w, "sequence", record->sequence);
+    json_string(&w, "created", buffer_string(&created));
+    json_u64(&w, "created_ms", record->created_ms);
+    json_string(&w, "taken", buffer_string(&taken));
+    json_end_object(&w);
+    buffer_append_u8(out, '\n');
+}
+
+static int
+take_name(const struct remote_place *place, const char *name, const struct remote_generations *g,
+    const struct generation_record *record)
+{
+    BUFFER_AUTO key = {0};
+    BUFFER_AUTO json = {0};
+    snapshot_key(place, name, &key);
+    write_json(place, name, g, record, &json);
+    struct remote_source source = {.data = json.data, .length = json.length};
+    sha256_of(json.data, json.length, &source.hash);
+    return remote_store_put_blob(
+        place->store, buffer_string(&key), &source, REMOTE_PUT_CREATE, &place->call);
+}
+
+// The name is taken: by another snapshot, or by this one, made before.
+static int
+judge_taken(const struct remote_place *place, const struct remote_pin *pin, struct buffer *problem)
+{
+    struct remote_pins pins;
+    int rc = remote_pins_read(place, &pins);
+    if (rc < 0)
+        return store_problem(problem, rc);
+    struct generation other = {0};
+    for (size_t i = 0; i < pins.count; i++)
+        if (pins.pins[i].kind == PIN_SNAPSHOT && strcmp(pins.pins[i].name, pin->name) == 0 &&
+            pins.pins[i].generation.v != pin->generation.v)
+            other = pins.pins[i].generation;
+    remote_pins_free(&pins);
+    if (other.v == 0)
+        return 0;
+    buffer_printf(
+        problem, "there is a snapshot %s already, of generation %" PRIu64, pin->name, other.v);
+    return -EEXIST;
+}
+
+int
+snapshot_create(const struct remote_place *place, const char *name, struct generation generation,
+    struct buffer *problem_out)
+{
+    struct remote_pin pin = {.kind = PIN_SNAPSHOT, .generation = generation};
+    struct remote_generations g = {0};
+    struct generation_record record;
+    int rc = check_name(name, problem_out);
+    if (rc < 0)
+        return rc;
+    memcpy(pin.name, name, strlen(name));
+    rc = judge_taken(place, &pin, problem_out);
+    if (rc == 0 && (rc = remote_pin_put(place, &pin)) < 0)
+        (void)store_problem(problem_out, rc);
+    if (rc < 0)
+        return rc;
+    crash_point("snapshot.pinned");
+    rc = remote_generations_read(place, &g);
+    if (rc < 0)
+        (void)store_problem(problem_out, rc);
+    else
+        rc = find_retained(&g, generation, &record, problem_out);
+    // Nobody can tell whether the generation stays: then the pin does, until it is tried again.
+    if (rc < 0 && rc != -ENOENT && rc != -ESTALE) {
+        remote_generations_free(&g);
+        return rc;
+    }
+    if (rc == 0)
+        rc = take_name(place, name, &g, &record);
+    if (rc == -EEXIST)
+        rc = judge_taken(place, &pin, problem_out);
+    else if (rc < 0 && problem_out->length == 0)
+        (void)store_problem(problem_out, rc);
+    remote_generations_free(&g);
+    if (rc == -ENOENT || rc == -ESTALE || rc == -EEXIST) {
+        int delete_rc = remote_pin_delete(place, &pin);
+        if (delete_rc < 0)
+            return delete_rc;
+    }
+    return rc;
+}
+
+int
+snapshot_drop(const struct remote_place *place, const char *name, struct buffer *problem_out)
+{
+    struct remote_pin pin = {.kind = PIN_SNAPSHOT};
+    BUFFER_AUTO key = {0};
+    int rc = check_name(name, problem_out);
+    if (rc < 0)
+        return rc;
+    memcpy(pin.name, name, strlen(name));
+    rc = snapshot_find(place, name, &pin.generation);
+    if (rc == -ENOENT)
+        buffer_printf(problem_out, "there is no snapshot %s", name);
+    else if (rc < 0)
+        (void)store_problem(problem_out, rc);
+    if (rc < 0)
+        return rc;
+    snapshot_key(place, name, &key);
+    const char *text = buffer_string(&key);
+    rc = remote_store_delete_blobs(place->store, &text, 1, &place->call);
+    if (rc == 0) {
+        crash_point("snapshot.name_dropped");
+        rc = remote_pin_delete(place, &pin);
+    }
+    return rc < 0 ? store_problem(problem_out, rc) : 0;
+}
+
+int
+snapshot_show(const struct remote_place *place, const char *name, struct buffer *out)
+{
+    BUFFER_AUTO key = {0};
+    if (!pin_name_is_valid(name))
+        return -ENOENT;
+    snapshot_key(place, name, &key);
+    return remote_store_get_blob(
+        place->store, buffer_string(&key), 0, SHOW_BYTES_MAX, out, &place->call);
+}
+
+// ---- at= ----------------------------------------------------------------------------------------
+
+static int
+resolve_time(const struct remote_generations *g, uint64_t ms, const char *text,
+    struct generation *generation_out, struct buffer *problem)
+{
+    *generation_out = (struct generation){0};
+    for (size_t i = 0; i < g->count; i++)
+        if (g->records[i].created_ms <= ms && g->records[i].state == GENERATION_RETAINED)
+            *generation_out = g->records[i].generation;
+    if (generation_out->v != 0)
+        return 0;
+    buffer_printf(problem, "no generation is kept that is as old as %s", text);
+    return -ENOENT;
+}
+
+int
+snapshot_resolve(const struct remote_place *place, const char *text,
+    struct generation *generation_out, struct buffer *problem_out)
+{
+    struct remote_generations g;
+    struct generation_record record;
+    uint64_t ms;
+    int rc = remote_generations_read(place, &g);
+    if (rc < 0)
+        return store_problem(problem_out, rc);
+    if (strspn(text, "0123456789") == strlen(text)) {
+        generation_out->v = strtoull(text, NULL, 10);
+        rc = find_retained(&g, *generation_out, &record, problem_out);
+    } else if (snapshot_parse_time(text, &ms)) {
+        rc = resolve_time(&g, ms, text, generation_out, problem_out);
+    } else {
+        rc = snapshot_find(place, text, generation_out);
+        if (rc == -ENOENT)
+            buffer_printf(problem_out, "there is no snapshot %s", text);
+        else if (rc < 0)
+            (void)store_problem(problem_out, rc);
+    }
+    remote_generations_free(&g);
+    return rc;
+}

@@ -1,0 +1,500 @@
+// SPDX-License-Identifier: Apache-2.0
+// What operators ask of the life of data, and the volume's own runs of CheckpointGC: one thread
+// carries them out, one after the other. The thread waits for the store, so that what it does is
+// cut short when an operator asks for something while a run of its own is under way, and when the
+// volume is closed; the next run goes on where it stopped.
+#include <errno.h>
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "platform/clock.h"
+#include "platform/log.h"
+#include "platform/memory.h"
+#include "retention/retention_report.h"
+#include "retention/snapshot.h"
+#include "volume/volume_internal.h"
+
+#define OPERATIONS_MAX 16u
+#define TEXT_BYTES_MAX (16u << 20)
+
+// Between two looks whether there is something to collect, and what else belongs to a run.
+#define RUN_INTERVAL_MS   ((uint64_t)10 * 60 * 1000)
+#define PRUNE_INTERVAL_MS ((uint64_t)60 * 60 * 1000)
+#define SWEEP_INTERVAL_MS ((uint64_t)24 * 60 * 60 * 1000)
+// One call to the store takes no longer.
+#define CALL_MS 60000u
+
+struct operation_entry {
+    uint64_t ticket; // 0: free
+    unsigned kind, flags, state;
+    int result;
+    char argument[VOLUME_OPERATION_ARGUMENT_MAX + 1];
+    struct buffer text;
+};
+
+struct volume_operations {
+    struct volume *v;
+    struct thread thread;
+    atomic_bool interrupted; // what is under way is to be given up
+    // Of the thread alone.
+    struct generation scanned;   // collect_options.scanned
+    struct generation collected; // the published generation that the last run saw
+    uint64_t next_run_ms, next_prune_ms, next_sweep_ms;
+
+    struct lock lock; // "operations": protects what follows
+    struct condition work;
+    struct operation_entry entries[OPERATIONS_MAX];
+    uint64_t last_ticket;
+    bool own_run; // the thread is in a run that nobody asked for
+    bool stopping;
+};
+
+static bool
+is_interrupted(void *argument)
+{
+    const struct volume_operations *o = argument;
+    return atomic_load(&o->interrupted);
+}
+
+static struct remote_place
+place_of(struct volume_operations *o)
+{
+    struct remote_place place = o->v->place;
+    place.call_ms = CALL_MS;
+    place.call =
+        (struct remote_call){.is_canceled = is_interrupted, .argument = o, .class = REMOTE_JOB};
+    return place;
+}
+
+// ---- CheckpointGC -------------------------------------------------------------------------------
+
+struct gc_run {
+    struct volume *v;
+    struct report_gc report;
+};
+
+static int
+tell(void *argument, const struct change *changes, size_t count, uint64_t lowest)
+{
+    struct gc_run *run = argument;
+    return checkpoint_tell(run->v->checkpoint, changes, count, lowest);
+}
+
+static void
+hear_event(void *argument, const struct collect_event *event)
+{
+    struct gc_run *run = argument;
+    report_gc_event(&run->report, event);
+}
+
+static void
+log_run(const struct collect_result *s, int rc, uint64_t duration_ms)
+{
+    struct log_event e;
+    bool idle = s->expired_now + s->brought_back + s->freed + s->blobs + s->pruned.records +
+                    s->pruned.catalogs + s->pruned.leases + s->orphans.objects ==
+                0;
+    if (rc == -ECANCELED || (rc == 0 && idle))
+        return;
+    log_begin(&e, rc < 0 ? LOG_LEVEL_WARNING : LOG_LEVEL_INFO, "retention.collected");
+    log_u64(&e, "retained", s->retained);
+    log_u64(&e, "expired", s->expired);
+    log_u64(&e, "expired_now", s->expired_now);
+    log_u64(&e, "deleted_generations", s->freed);
+    log_u64(&e, "deleted_blobs", s->blobs);
+    log_u64(&e, "deleted_blob_bytes", s->blob_bytes);
+    log_u64(&e, "deleted_records", s->pruned.records);
+    log_u64(&e, "deleted_orphans", s->orphans.objects);
+    if (rc < 0)
+        log_string(&e, "error", remote_store_error()[0] ? remote_store_error() : strerror(-rc));
+    log_u64(&e, "duration_ms", duration_ms);
+    log_end(&e);
+}
+
+static int
+collect(struct volume_operations *o, unsigned flags, struct report_gc *report,
+    struct collect_result *result)
+{
+    struct remote_place place = place_of(o);
+    struct gc_run run = {.v = o->v, .report = *report};
+    const struct collect_options options = {
+        .place = &place,
+        .manifest = o->v->manifest,
+        .db = o->v->db,
+        .flags = flags,
+        .tell = tell,
+        .event = hear_event,
+        .argument = &run,
+        .scanned = o->scanned,
+    };
+    uint64_t began = clock_monotonic_ms();
+    int rc = collect_run(&options, result);
+    *report = run.report;
+    if (!(flags & COLLECT_DRY_RUN)) {
+        o->scanned = result->scanned;
+        log_run(result, rc, clock_monotonic_ms() - began);
+    }
+    return rc;
+}
+
+// ---- the volume's own runs ----------------------------------------------------------------------
+
+static int
+find_due(void *argument, const struct generation_record *g)
+{
+    uint64_t *oldest_ms = argument;
+    if (g->state == GENERATION_EXPIRED && (*oldest_ms == 0 || g->expired_ms < *oldest_ms))
+        *oldest_ms = g->expired_ms;
+    return 0;
+}
+
+// Whether something may have to be done: something was published, or a grace is over. An idle volume
+// sends no request.
+static bool
+has_work(struct volume_operations *o)
+{
+    struct db_record db;
+    struct manifest_reader *r;
+    struct retention_policy policy = {.grace_ms = retention_default.grace_ms};
+    uint64_t oldest_ms = 0;
+    if (manifest_read_begin(o->v->manifest, &r) < 0)
+        return false;
+    int rc = manifest_read_db(r, o->v->db, &db);
+    if (rc == 0)
+        rc = manifest_read_generations(r, o->v->db, (struct generation){0}, find_due, &oldest_ms);
+    if (rc == 0 && manifest_read_retention(r, o->v->db, &policy) < 0)
+        policy.keep_all = 1;
+    manifest_read_end(r);
+    if (rc < 0 || db.fenced || db.epoch == 0 || db.published.v == 0)
+        return false;
+    bool grown = db.published.v != o->collected.v;
+    o->collected = db.published;
+    return grown || (oldest_ms != 0 && clock_wall_ms() >= oldest_ms + policy.grace_ms);
+}
+
+static void
+run_own(struct volume_operations *o)
+{
+    uint64_t now = clock_monotonic_ms();
+    unsigned flags = 0;
+    o->next_run_ms = now + RUN_INTERVAL_MS;
+    struct checkpoint_numbers numbers;
+    checkpoint_numbers(o->v->checkpoint, &numbers);
+    if (!numbers.claimed || !numbers.store_reachable || !has_work(o))
+        return;
+    if (now >= o->next_prune_ms)
+        flags |= COLLECT_PRUNE;
+    if (now >= o->next_sweep_ms)
+        flags |= COLLECT_SWEEP;
+    struct collect_result result;
+    struct report_gc report = {0};
+    int rc = collect(o, flags, &report, &result);
+    buffer_free(&report.events);
+    if (rc < 0) {
+        o->collected.v = 0;
+        return;
+    }
+    if (flags & COLLECT_PRUNE)
+        o->next_prune_ms = now + PRUNE_INTERVAL_MS;
+    if (flags & COLLECT_SWEEP)
+        o->next_sweep_ms = now + SWEEP_INTERVAL_MS;
+}
+
+// ---- what operators ask -------------------------------------------------------------------------
+
+static int
+run_gc(struct volume_operations *o, const struct operation_entry *e, struct buffer *out)
+{
+    struct collect_result result;
+    struct report_gc report = {
+        .json = e->flags & VOLUME_OPERATION_JSON,
+        .dry_run = e->flags & VOLUME_OPERATION_DRY_RUN,
+    };
+    unsigned flags = COLLECT_PRUNE;
+    flags |= e->flags & VOLUME_OPERATION_DRY_RUN ? COLLECT_DRY_RUN : 0;
+    flags |= e->flags & VOLUME_OPERATION_SWEEP ? COLLECT_SWEEP : 0;
+    int rc = collect(o, flags, &report, &result);
+    if (rc == 0) {
+        report_gc_end(&report, &result, out);
+        return 0;
+    }
+    buffer_free(&report.events);
+    if (rc == -ESTALE)
+        buffer_printf(out, "another host has taken the volume, or it is not claimed yet");
+    else
+        report_failure(rc, out);
+    return rc;
+}
+
+static int
+run_retention(struct volume_operations *o, const struct retention_scope *scope,
+    const struct operation_entry *e, struct buffer *out)
+{
+    struct change c = {.kind = CHANGE_PUT_RETENTION};
+    if (e->argument[0] == 0)
+        return report_policy(scope, e->flags & VOLUME_OPERATION_JSON, out);
+    int rc = retention_parse(e->argument, &c.retention, out);
+    if (rc < 0)
+        return rc;
+    // Before the volume has a policy, it is known by that to be of a program before.
+    rc = remote_manifest_learn_history(scope->place, scope->manifest, scope->db);
+    if (rc == 0)
+        rc = checkpoint_tell(o->v->checkpoint, &c, 1, 0);
+    if (rc == -ESTALE || rc == -EAGAIN)
+        buffer_printf(out, "another host has taken the volume, or it is not claimed yet");
+    else if (rc < 0)
+        report_failure(rc, out);
+    return rc < 0 ? rc : report_policy(scope, e->flags & VOLUME_OPERATION_JSON, out);
+}
+
+// "NAME GENERATION"
+static int
+run_snapshot_create(
+    const struct retention_scope *scope, const struct operation_entry *e, struct buffer *out)
+{
+    BUFFER_AUTO problem = {0};
+    char name[sizeof(e->argument)];
+    const char *blank = strchr(e->argument, ' ');
+    char *end;
+    if (!blank)
+        return -EINVAL;
+    struct generation generation = {strtoull(blank + 1, &end, 10)};
+    if (end == blank + 1 || *end != 0)
+        return -EINVAL;
+    memcpy(name, e->argument, (size_t)(blank - e->argument));
+    name[blank - e->argument] = 0;
+    int rc = snapshot_create(scope->place, name, generation, &problem);
+    if (rc < 0)
+        buffer_append_string(out, buffer_string(&problem));
+    else if (e->flags & VOLUME_OPERATION_JSON)
+        rc = snapshot_show(scope->place, name, out);
+    else
+        buffer_printf(out, "snapshot %s is generation %" PRIu64 "\n", name, generation.v);
+    return rc;
+}
+
+static int
+run_snapshot_drop(
+    const struct retention_scope *scope, const struct operation_entry *e, struct buffer *out)
+{
+    BUFFER_AUTO problem = {0};
+    int rc = snapshot_drop(scope->place, e->argument, &problem);
+    if (rc < 0)
+        buffer_append_string(out, buffer_string(&problem));
+    return rc;
+}
+
+static int
+run_snapshot_show(
+    const struct retention_scope *scope, const struct operation_entry *e, struct buffer *out)
+{
+    int rc = snapshot_show(scope->place, e->argument, out);
+    if (rc == -ENOENT)
+        buffer_printf(out, "there is no snapshot %s", e->argument);
+    else if (rc < 0)
+        report_failure(rc, out);
+    return rc;
+}
+
+static int
+run_entry(struct volume_operations *o, const struct operation_entry *e, struct buffer *out)
+{
+    struct remote_place place = place_of(o);
+    const struct retention_scope scope = {&place, o->v->manifest, o->v->db};
+    bool json = e->flags & VOLUME_OPERATION_JSON;
+    switch (e->kind) {
+    case VOLUME_OPERATION_GC:
+        return run_gc(o, e, out);
+    case VOLUME_OPERATION_RETENTION:
+        return run_retention(o, &scope, e, out);
+    case VOLUME_OPERATION_GENERATIONS:
+        return report_generations(&scope, json, out);
+    case VOLUME_OPERATION_SNAPSHOT_CREATE:
+        return run_snapshot_create(&scope, e, out);
+    case VOLUME_OPERATION_SNAPSHOT_DROP:
+        return run_snapshot_drop(&scope, e, out);
+    case VOLUME_OPERATION_SNAPSHOTS:
+        return report_snapshots(&scope, json, out);
+    default:
+        return run_snapshot_show(&scope, e, out);
+    }
+}
+
+// ---- the thread ---------------------------------------------------------------------------------
+
+static struct operation_entry *
+next_locked(struct volume_operations *o)
+{
+    struct operation_entry *next = NULL;
+    for (size_t i = 0; i < OPERATIONS_MAX; i++) {
+        struct operation_entry *e = &o->entries[i];
+        if (e->state == VOLUME_OPERATION_WAITS && (!next || e->ticket < next->ticket))
+            next = e;
+    }
+    return next;
+}
+
+static void
+carry_out_locked(struct volume_operations *o, struct operation_entry *e)
+{
+    struct operation_entry mine = *e;
+    e->state = VOLUME_OPERATION_RUNS;
+    atomic_store(&o->interrupted, o->stopping);
+    lock_release(&o->lock);
+    BUFFER_AUTO text = {0};
+    int rc = run_entry(o, &mine, &text);
+    if (text.length > TEXT_BYTES_MAX)
+        text.length = TEXT_BYTES_MAX;
+    lock_take(&o->lock);
+    // Nobody takes an entry that runs.
+    buffer_append(&e->text, text.data, text.length);
+    e->result = rc;
+    e->state = VOLUME_OPERATION_DONE;
+}
+
+static void
+operations_run(void *argument)
+{
+    struct volume_operations *o = argument;
+    flush_pace_bind(&o->v->pace);
+    lock_take(&o->lock);
+    while (!o->stopping) {
+        struct operation_entry *e = next_locked(o);
+        if (e) {
+            carry_out_locked(o, e);
+            continue;
+        }
+        if (clock_monotonic_ms() < o->next_run_ms) {
+            condition_wait_until(&o->work, &o->lock, o->next_run_ms);
+            continue;
+        }
+        o->own_run = true;
+        atomic_store(&o->interrupted, false);
+        lock_release(&o->lock);
+        run_own(o);
+        lock_take(&o->lock);
+        o->own_run = false;
+    }
+    lock_release(&o->lock);
+}
+
+int
+volume_start_operations(struct volume *v)
+{
+    struct volume_operations *o = memory_alloc_zero(sizeof(*o));
+    uint64_t now = clock_monotonic_ms();
+    o->v = v;
+    o->next_run_ms = now + RUN_INTERVAL_MS;
+    o->next_prune_ms = now + PRUNE_INTERVAL_MS;
+    o->next_sweep_ms = now + SWEEP_INTERVAL_MS;
+    lock_init(&o->lock, "operations", LOCK_RANK_CONTROL);
+    condition_init(&o->work);
+    int rc = thread_start(&o->thread, "retention", operations_run, o);
+    if (rc == 0) {
+        v->operations = o;
+        return 0;
+    }
+    condition_destroy(&o->work);
+    lock_destroy(&o->lock);
+    free(o);
+    return rc;
+}
+
+void
+volume_stop_operations(struct volume *v)
+{
+    struct volume_operations *o = v->operations;
+    if (!o)
+        return;
+    lock_take(&o->lock);
+    o->stopping = true;
+    atomic_store(&o->interrupted, true);
+    condition_broadcast(&o->work);
+    lock_release(&o->lock);
+    thread_join(&o->thread);
+    v->operations = NULL;
+    for (size_t i = 0; i < OPERATIONS_MAX; i++)
+        buffer_free(&o->entries[i].text);
+    condition_destroy(&o->work);
+    lock_destroy(&o->lock);
+    free(o);
+}
+
+// ---- asking -------------------------------------------------------------------------------------
+
+// One that is free, or the oldest that is done.
+static struct operation_entry *
+find_room_locked(struct volume_operations *o)
+{
+    struct operation_entry *oldest = NULL;
+    for (size_t i = 0; i < OPERATIONS_MAX; i++) {
+        struct operation_entry *e = &o->entries[i];
+        if (e->ticket == 0)
+            return e;
+        if (e->state == VOLUME_OPERATION_DONE && (!oldest || e->ticket < oldest->ticket))
+            oldest = e;
+    }
+    return oldest;
+}
+
+int
+volume_operation_start(
+    struct volume *v, unsigned kind, unsigned flags, const char *argument, uint64_t *ticket_out)
+{
+    struct volume_operations *o = v->operations;
+    const unsigned known =
+        VOLUME_OPERATION_JSON | VOLUME_OPERATION_DRY_RUN | VOLUME_OPERATION_SWEEP;
+    if (!o)
+        return -EROFS;
+    if (kind < VOLUME_OPERATION_GC || kind > VOLUME_OPERATION_SNAPSHOT_SHOW || (flags & ~known) ||
+        strlen(argument) > VOLUME_OPERATION_ARGUMENT_MAX)
+        return -EINVAL;
+    int rc = -EAGAIN;
+    lock_take(&o->lock);
+    struct operation_entry *e = find_room_locked(o);
+    if (e) {
+        buffer_free(&e->text);
+        *e = (struct operation_entry){.ticket = ++o->last_ticket,
+            .kind = kind,
+            .flags = flags,
+            .state = VOLUME_OPERATION_WAITS};
+        memcpy(e->argument, argument, strlen(argument));
+        *ticket_out = e->ticket;
+        if (o->own_run)
+            atomic_store(&o->interrupted, true);
+        condition_signal(&o->work);
+        rc = 0;
+    }
+    lock_release(&o->lock);
+    return rc;
+}
+
+int
+volume_operation_report(struct volume *v, uint64_t ticket, uint64_t offset, char *text, size_t size,
+    struct volume_operation_report *report_out)
+{
+    struct volume_operations *o = v->operations;
+    *report_out = (struct volume_operation_report){0};
+    if (!o)
+        return -EROFS;
+    int rc = -ENOENT;
+    lock_take(&o->lock);
+    for (size_t i = 0; ticket != 0 && i < OPERATIONS_MAX; i++) {
+        const struct operation_entry *e = &o->entries[i];
+        if (e->ticket != ticket)
+            continue;
+        rc = 0;
+        report_out->state = e->state;
+        report_out->result = e->result;
+        report_out->length = e->text.length;
+        if (offset < e->text.length) {
+            uint64_t left = e->text.length - offset;
+            report_out->copied = left < size ? (size_t)left : size;
+            memcpy(text, e->text.data + offset, report_out->copied);
+        }
+    }
+    lock_release(&o->lock);
+    return rc;
+}
