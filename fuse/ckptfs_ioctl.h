@@ -95,9 +95,9 @@ struct ckptfs_check {
     __u64 reserved[6];
 };
 
-/* The life of data: what is kept, and deleting the rest. The daemon carries these out one after the
-   other, in the background; CKPTFS_IOC_REPORT tells how one is getting on and what it says. EROFS on
-   read-only mounts, EAGAIN when too many wait. The newest 16 are remembered. */
+/* The life of data: what is kept, and deleting the rest. The daemon carries these out one after
+   the other, in the background; CKPTFS_IOC_REPORT tells how one is getting on and what it says.
+   EROFS on read-only mounts, EAGAIN when too many wait. The newest 16 are remembered. */
 #define CKPTFS_OPERATION_GC              1 /* delete what is not kept */
 #define CKPTFS_OPERATION_RETENTION       2 /* show the policy, or set it to the argument */
 #define CKPTFS_OPERATION_GENERATIONS     3 /* which are kept, and why */

@@ -106,16 +106,16 @@ show_generation(const struct generation_record *g, unsigned reasons, const struc
         buffer_append_u8(out, '\n');
         return;
     }
-    json_begin_object(w, NULL);
-    json_u64(w, "generation", g->generation.v);
-    json_string(w, "created", buffer_string(&time));
-    json_u64(w, "created_ms", g->created_ms);
-    json_u64(w, "sequence", g->sequence);
-    json_bool(w, "expired", expired);
+    write_json_begin_object(w, NULL);
+    write_json_u64(w, "generation", g->generation.v);
+    write_json_string(w, "created", buffer_string(&time));
+    write_json_u64(w, "created_ms", g->created_ms);
+    write_json_u64(w, "sequence", g->sequence);
+    write_json_bool(w, "expired", expired);
     if (expired)
-        json_u64(w, "deleted_after_ms", g->expired_ms + k->policy.grace_ms);
-    json_string(w, "kept_because", buffer_string(&why));
-    json_end_object(w);
+        write_json_u64(w, "deleted_after_ms", g->expired_ms + k->policy.grace_ms);
+    write_json_string(w, "kept_because", buffer_string(&why));
+    write_json_end_object(w);
 }
 
 int
@@ -134,11 +134,11 @@ report_generations(const struct retention_scope *scope, bool json, struct buffer
     } else {
         unsigned *reasons = reasons_of(&k, &pins);
         if (json)
-            json_begin_array(&w, NULL);
+            write_json_begin_array(&w, NULL);
         for (size_t i = 0; i < k.count; i++)
             show_generation(&k.records[i], reasons[i], &k, json, &w, out);
         if (json) {
-            json_end_array(&w);
+            write_json_end_array(&w);
             buffer_append_u8(out, '\n');
         }
         free(reasons);
@@ -162,7 +162,7 @@ report_snapshots(const struct retention_scope *scope, bool json, struct buffer *
     if (rc < 0)
         report_failure(rc, out);
     if (json && rc == 0)
-        json_begin_array(&w, NULL);
+        write_json_begin_array(&w, NULL);
     for (size_t i = 0; rc == 0 && i < pins.count; i++) {
         BUFFER_AUTO time = {0};
         if (pins.pins[i].kind != PIN_SNAPSHOT)
@@ -175,14 +175,14 @@ report_snapshots(const struct retention_scope *scope, bool json, struct buffer *
                 pins.pins[i].generation.v, buffer_string(&time));
             continue;
         }
-        json_begin_object(&w, NULL);
-        json_string(&w, "name", pins.pins[i].name);
-        json_u64(&w, "generation", pins.pins[i].generation.v);
-        json_string(&w, "created", buffer_string(&time));
-        json_end_object(&w);
+        write_json_begin_object(&w, NULL);
+        write_json_string(&w, "name", pins.pins[i].name);
+        write_json_u64(&w, "generation", pins.pins[i].generation.v);
+        write_json_string(&w, "created", buffer_string(&time));
+        write_json_end_object(&w);
     }
     if (json && rc == 0) {
-        json_end_array(&w);
+        write_json_end_array(&w);
         buffer_append_u8(out, '\n');
     }
     free(k.records);
@@ -207,17 +207,17 @@ report_policy(const struct retention_scope *scope, bool json, struct buffer *out
         buffer_printf(out, "%s\n", buffer_string(&text));
         return 0;
     }
-    json_begin_object(&w, NULL);
-    json_string(&w, "policy", buffer_string(&text));
-    json_bool(&w, "all", k.policy.keep_all);
-    json_u64(&w, "last", k.policy.last);
-    json_u64(&w, "within_ms", k.policy.within_ms);
-    json_u64(&w, "hourly", k.policy.hourly);
-    json_u64(&w, "daily", k.policy.daily);
-    json_u64(&w, "weekly", k.policy.weekly);
-    json_u64(&w, "monthly", k.policy.monthly);
-    json_u64(&w, "grace_ms", k.policy.grace_ms);
-    json_end_object(&w);
+    write_json_begin_object(&w, NULL);
+    write_json_string(&w, "policy", buffer_string(&text));
+    write_json_bool(&w, "all", k.policy.keep_all);
+    write_json_u64(&w, "last", k.policy.last);
+    write_json_u64(&w, "within_ms", k.policy.within_ms);
+    write_json_u64(&w, "hourly", k.policy.hourly);
+    write_json_u64(&w, "daily", k.policy.daily);
+    write_json_u64(&w, "weekly", k.policy.weekly);
+    write_json_u64(&w, "monthly", k.policy.monthly);
+    write_json_u64(&w, "grace_ms", k.policy.grace_ms);
+    write_json_end_object(&w);
     buffer_append_u8(out, '\n');
     return 0;
 }
@@ -260,19 +260,19 @@ static void
 event_json(struct report_gc *r, const struct collect_event *e)
 {
     struct json_writer w = {.out = &r->events, .needs_comma = r->count > 0};
-    json_begin_object(&w, NULL);
-    json_string(&w, "what", event_names[e->kind]);
+    write_json_begin_object(&w, NULL);
+    write_json_string(&w, "what", event_names[e->kind]);
     if (e->generation)
-        json_u64(&w, "generation", e->generation->generation.v);
+        write_json_u64(&w, "generation", e->generation->generation.v);
     if (e->kind == COLLECT_BLOB) {
         char hex[65];
         sha256_to_hex(&e->blob->hash, hex);
-        json_string(&w, "hash", hex);
-        json_u64(&w, "bytes", e->blob->bytes);
-        json_u64(&w, "birth", e->blob->generation.v);
-        json_u64(&w, "death", e->blob->death.v);
+        write_json_string(&w, "hash", hex);
+        write_json_u64(&w, "bytes", e->blob->bytes);
+        write_json_u64(&w, "birth", e->blob->generation.v);
+        write_json_u64(&w, "death", e->blob->death.v);
     }
-    json_end_object(&w);
+    write_json_end_object(&w);
 }
 
 void
@@ -309,26 +309,26 @@ static void
 end_json(struct report_gc *r, const struct collect_result *s, struct buffer *out)
 {
     struct json_writer w = {.out = out};
-    json_begin_object(&w, NULL);
-    json_bool(&w, "dry_run", r->dry_run);
-    json_u64(&w, "retained", s->retained);
-    json_u64(&w, "expired", s->expired);
-    json_u64(&w, "expired_now", s->expired_now);
-    json_u64(&w, "brought_back", s->brought_back);
-    json_u64(&w, "deleted_generations", s->freed);
-    json_u64(&w, "pins", s->pins);
-    json_u64(&w, "deleted_blobs", s->blobs);
-    json_u64(&w, "deleted_blob_bytes", s->blob_bytes);
-    json_u64(&w, "deleted_records", s->pruned.records);
-    json_u64(&w, "deleted_catalogs", s->pruned.catalogs);
-    json_u64(&w, "deleted_leases", s->pruned.leases);
-    json_u64(&w, "deleted_orphans", s->orphans.objects);
-    json_u64(&w, "deleted_orphan_bytes", s->orphans.bytes);
-    json_u64(&w, "events_total", r->count);
-    json_begin_array(&w, "events");
+    write_json_begin_object(&w, NULL);
+    write_json_bool(&w, "dry_run", r->dry_run);
+    write_json_u64(&w, "retained", s->retained);
+    write_json_u64(&w, "expired", s->expired);
+    write_json_u64(&w, "expired_now", s->expired_now);
+    write_json_u64(&w, "brought_back", s->brought_back);
+    write_json_u64(&w, "deleted_generations", s->freed);
+    write_json_u64(&w, "pins", s->pins);
+    write_json_u64(&w, "deleted_blobs", s->blobs);
+    write_json_u64(&w, "deleted_blob_bytes", s->blob_bytes);
+    write_json_u64(&w, "deleted_records", s->pruned.records);
+    write_json_u64(&w, "deleted_catalogs", s->pruned.catalogs);
+    write_json_u64(&w, "deleted_leases", s->pruned.leases);
+    write_json_u64(&w, "deleted_orphans", s->orphans.objects);
+    write_json_u64(&w, "deleted_orphan_bytes", s->orphans.bytes);
+    write_json_u64(&w, "events_total", r->count);
+    write_json_begin_array(&w, "events");
     buffer_append(out, r->events.data, r->events.length);
-    json_end_array(&w);
-    json_end_object(&w);
+    write_json_end_array(&w);
+    write_json_end_object(&w);
     buffer_append_u8(out, '\n');
 }
 

@@ -154,18 +154,18 @@ write_json(const struct remote_place *place, const char *name, const struct remo
     uuid_to_string(&g->volume, volume);
     snapshot_format_time(record->created_ms, &created);
     snapshot_format_time(clock_wall_ms(), &taken);
-    json_begin_object(&w, NULL);
-    json_u64(&w, "format", 1);
-    json_string(&w, "name", name);
-    json_string(&w, "tenant", place->tenant);
-    json_u64(&w, "volume_number", place->volume_number);
-    json_string(&w, "volume", volume);
-    json_u64(&w, "generation", record->generation.v);
-    json_u64(&w, "sequence", record->sequence);
-    json_string(&w, "created", buffer_string(&created));
-    json_u64(&w, "created_ms", record->created_ms);
-    json_string(&w, "taken", buffer_string(&taken));
-    json_end_object(&w);
+    write_json_begin_object(&w, NULL);
+    write_json_u64(&w, "format", 1);
+    write_json_string(&w, "name", name);
+    write_json_string(&w, "tenant", place->tenant);
+    write_json_u64(&w, "volume_number", place->volume_number);
+    write_json_string(&w, "volume", volume);
+    write_json_u64(&w, "generation", record->generation.v);
+    write_json_u64(&w, "sequence", record->sequence);
+    write_json_string(&w, "created", buffer_string(&created));
+    write_json_u64(&w, "created_ms", record->created_ms);
+    write_json_string(&w, "taken", buffer_string(&taken));
+    write_json_end_object(&w);
     buffer_append_u8(out, '\n');
 }
 

@@ -222,8 +222,8 @@ bool volume_checkpoint_forget(struct volume *v, void *argument);
 // is not below the ticket; what was found stands beside it. -EROFS: a view has nothing of its own.
 MUST_CHECK int volume_check(struct volume *v, uint64_t *ticket_out);
 
-// What operators ask of the life of data; each gives a text. Carried out one after the other, in the
-// background. The volume's own runs of CheckpointGC take their turn among them.
+// What operators ask of the life of data; each gives a text. They are carried out one after the
+// other, in the background. The volume's own runs of CheckpointGC take their turn among them.
 enum volume_operation {
     VOLUME_OPERATION_GC = 1,          // runs CheckpointGC now
     VOLUME_OPERATION_RETENTION,       // shows the retention policy; `argument`: sets it

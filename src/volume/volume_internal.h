@@ -61,7 +61,7 @@ struct volume {
     struct wal *wal;
     struct page_store *pages;
     struct checkpoint *checkpoint;
-    struct flush_pace pace; // commits before checkpoints
+    struct flush_pace pace;               // commits before checkpoints
     struct volume_operations *operations; // NULL in views
 
     struct lock lock;            // "volume": protects everything below, and the layers of `pages`

@@ -150,8 +150,8 @@ find_due(void *argument, const struct generation_record *g)
     return 0;
 }
 
-// Whether something may have to be done: something was published, or a grace is over. An idle volume
-// sends no request.
+// Whether something may have to be done: something was published, or a grace is over. An idle
+// volume sends no request.
 static bool
 has_work(struct volume_operations *o)
 {

@@ -1,0 +1,139 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# What a volume keeps and what goes: policies, snapshots, old generations, and a bucket that holds
+# nothing else; also when the daemon dies between any two steps of it.
+TEST_TIMEOUT=240
+. "$(dirname "$0")/lib.sh"
+
+ctl() { "$CKPTCTL" "$@" >"$WORK/out" 2>"$WORK/error" || fail "ckptctl $* says: $(cat "$WORK/error")"; }
+
+ctl_fails() { # REGEX ARGUMENTS...
+    ! "$CKPTCTL" "${@:2}" >"$WORK/out" 2>"$WORK/error" || fail "ckptctl ${*:2} says: $(cat "$WORK/out")"
+    grep -qE "$1" "$WORK/error" || fail "ckptctl ${*:2} says: $(cat "$WORK/error")"
+}
+
+# A new content of both files, published: the generation's number.
+publish_round() { # NAME TEXT
+    local mnt=${V_MNT[$1]}
+    head -c 200000 /dev/urandom >"$mnt/bulk"
+    echo "$2" >"$mnt/text"
+    "$CKPTCTL" checkpoint --json "$mnt" | jq .generation
+}
+
+generation_count() { "$CKPTCTL" generations --json "${V_MNT[$1]}" | jq length; }
+
+# The text of a generation, mounted from the bucket on a root of its own.
+text_at() { # NAME AT
+    local text
+    rm -rf "${V_ROOT[old]:-}"
+    volume_other_root old "$1"
+    volume_mount old "at=$2"
+    cat "${V_MNT[old]}/bulk" >/dev/null || fail "a file of at=$2 cannot be read"
+    text=$(cat "${V_MNT[old]}/text")
+    volume_unmount old
+    echo "$text"
+}
+
+policy_and_snapshots() { # STORE
+    local name=keep$1 mnt g1 g3
+    step "$1: generations are kept, named, looked at, and deleted"
+    volume_new "$name" "$1"
+    volume_mount "$name" create,checkpoint_interval=0
+    mnt=${V_MNT[$name]}
+    ctl retention "$mnt"
+    assert_equal last=1,within=1h,hourly=24,daily=7,weekly=4,grace=1d "$(cat "$WORK/out")" "a new volume's policy"
+    g1=$(publish_round "$name" one)
+    publish_round "$name" two >/dev/null
+    g3=$(publish_round "$name" three)
+    ctl snapshot create third "$mnt"
+    ctl snapshot create third "$mnt" # of the same generation: it is there
+    publish_round "$name" four >/dev/null
+    ctl_fails "there is a snapshot third already, of generation $g3" snapshot create third "$mnt"
+    ctl_fails "cannot be the name of a snapshot" snapshot create a/b "$mnt"
+    ctl_fails "cannot be the name of a snapshot" snapshot create 12 "$mnt"
+    ctl_fails "there is no snapshot other" snapshot drop other "$mnt"
+    ctl snapshot show third "$mnt"
+    assert_equal "$g3" "$(jq .generation "$WORK/out")" "the generation in the snapshot's object"
+    assert_equal third "$("$CKPTCTL" snapshot list --json "$mnt" | jq -r '.[].name')" "the list of snapshots"
+    assert_equal one "$(text_at "$name" "$g1")" "the first generation"
+    assert_equal three "$(text_at "$name" third)" "the snapshot"
+    assert_equal five "$(publish_round "$name" five >/dev/null && text_at "$name" 2099-01-01)" "the newest by its time"
+
+    ctl_fails "is no part of a retention policy" retention --set keep=3 "$mnt"
+    ctl retention --set last=1,grace=0s "$mnt"
+    ctl gc --dry-run "$mnt"
+    grep -q "expire generation $g1: the policy does not keep it" "$WORK/out" || fail "a dry run says: $(cat "$WORK/out")"
+    assert_equal 5 "$(generation_count "$name")" "generations after a dry run"
+    ctl gc "$mnt"
+    ctl gc "$mnt"
+    grep -q 'delete blob' "$WORK/out" || fail "a run says: $(cat "$WORK/out")"
+    # The newest and the snapshot.
+    assert_equal 2 "$(generation_count "$name")" "generations after two runs"
+    volume_other_root refused "$name"
+    volume_mount_refused refused "at=$g1" "there is no generation $g1 any more"
+    volume_mount_refused refused at=2000-01-01 "no generation is kept that is as old"
+    volume_mount_refused refused at=other "there is no snapshot other"
+    assert_equal three "$(text_at "$name" third)" "the snapshot, after what was around it has gone"
+    ctl snapshot drop third "$mnt"
+    ctl gc "$mnt"
+    ctl gc --sweep "$mnt"
+    assert_equal 1 "$(generation_count "$name")" "generations when the name is dropped"
+    volume_unmount "$name"
+    rm -rf "${V_ROOT[$name]}"
+    volume_mount "$name" checkpoint_interval=0
+    assert_equal five "$(cat "$mnt/text")" "the volume on a new root"
+    ctl retention "$mnt"
+    assert_equal last=1,grace=0s "$(cat "$WORK/out")" "the policy on a new root"
+    volume_unmount "$name"
+    [ "$1" = s3 ] || assert_equal 1 "$(find "${V_DIRECTORY[$name]}/checkpoints" -type f | wc -l)" \
+        "objects when one generation is left"
+}
+
+killed_while_deleting() {
+    local point mnt
+    step "a daemon that dies while it deletes goes on where it stopped"
+    volume_new killed file
+    volume_mount killed create,checkpoint_interval=0
+    mnt=${V_MNT[killed]}
+    ctl retention --set last=1,grace=0s "$mnt"
+    volume_unmount killed
+    for point in retention.told retention.deleted retention.blobs_deleted retention.run_told; do
+        MOUNT_ENVIRONMENT=("CKPTFS_CRASH_AT=$point")
+        volume_mount killed checkpoint_interval=0
+        MOUNT_ENVIRONMENT=()
+        publish_round killed "$point" >/dev/null
+        publish_round killed "$point again" >/dev/null
+        { "$CKPTCTL" gc "$mnt" && "$CKPTCTL" gc "$mnt"; } >/dev/null 2>&1 || :
+        volume_crashed killed 30 "$point"
+        volume_mount killed checkpoint_interval=0
+        assert_equal "$point again" "$(cat "$mnt/text")" "the newest text after $point"
+        ctl gc "$mnt"
+        ctl gc "$mnt"
+        assert_equal 1 "$(generation_count killed)" "generations after $point"
+        volume_unmount killed
+    done
+    step "so does one that dies while it makes or drops a snapshot"
+    for point in snapshot.pinned snapshot.name_dropped; do
+        MOUNT_ENVIRONMENT=("CKPTFS_CRASH_AT=$point")
+        volume_mount killed checkpoint_interval=0
+        MOUNT_ENVIRONMENT=()
+        publish_round killed "$point" >/dev/null
+        { "$CKPTCTL" snapshot create again "$mnt" && "$CKPTCTL" snapshot drop again "$mnt"; } >/dev/null 2>&1 || :
+        volume_crashed killed 30 "$point"
+        volume_mount killed checkpoint_interval=0
+        ctl snapshot create again "$mnt"
+        ctl snapshot drop again "$mnt"
+        volume_unmount killed
+    done
+    volume_mount killed checkpoint_interval=0
+    publish_round killed end >/dev/null
+    ctl gc "$mnt"
+    ctl gc "$mnt"
+    volume_unmount killed
+    assert_equal 1 "$(find "${V_DIRECTORY[killed]}/checkpoints" -type f | wc -l)" "objects at the end"
+    assert_equal 0 "$(find "${V_DIRECTORY[killed]}/pins" -type f | wc -l)" "pins at the end"
+}
+
+policy_and_snapshots file
+policy_and_snapshots s3
+killed_while_deleting
