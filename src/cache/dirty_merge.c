@@ -35,7 +35,7 @@ look_for_obstacle(void *argument, struct page_no page, const struct dirty_page *
     if (dirty_set_find(m->lower, m->object, page, &below) != DIRTY_PAGE)
         return 0;
     page_put(below.page);
-    if (content->page && below.page)
+    if ((content->page && below.page) || dirty_page_is_lost(&below))
         return 0;
     *m->obstacle = (struct dirty_obstacle){
         .object = m->object,
@@ -105,6 +105,8 @@ merge_page(void *argument, struct page_no page, const struct dirty_page *content
     enum dirty_state state = DIRTY_ABSENT;
     if (content->mask)
         state = dirty_set_find(m->lower, m->object, page, &below);
+    if (state == DIRTY_PAGE && dirty_page_is_lost(&below))
+        return 0; // with a part of it nobody can do anything
     if (state == DIRTY_PAGE) {
         assert(content->page && below.page);
         merged = lay_over(content, &below);

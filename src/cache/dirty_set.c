@@ -479,7 +479,7 @@ check_leaf(
         (*pages)++;
         *resident += p->page != NULL;
         evictable = evictable || (p->page && p->wal_bytes > 0);
-        assert(p->page || p->wal_bytes > 0); // somewhere it is
+        assert(!dirty_page_is_lost(p) || !p->mask);
         assert(p->wal_from + p->wal_bytes <= PAGE_BYTES);
     }
     assert(present != 0 && present == leaf->present);

@@ -31,6 +31,7 @@ struct dirty_set;
 // A page's content. With `page` it is in memory. What was written in one piece also lies in the
 // WAL: `wal_bytes` bytes at `wal_lsn`, which belong at `wal_from` in the page, zeros around them;
 // then memory may be given up. wal_bytes 0: put together from several writes, in memory only.
+// Without `page` and wal_bytes it is lost: the log does not give its bytes any more.
 struct dirty_page {
     struct page *page;      // a counted reference, or NULL
     struct page_mask *mask; // which bytes are valid; NULL: all
@@ -39,6 +40,12 @@ struct dirty_page {
     uint16_t wal_from;
     uint16_t wal_bytes;
 };
+
+static inline bool
+dirty_page_is_lost(const struct dirty_page *p)
+{
+    return !p->page && p->wal_bytes == 0;
+}
 
 enum dirty_state { DIRTY_ABSENT, DIRTY_PAGE, DIRTY_HOLE };
 

@@ -55,8 +55,10 @@ struct checkpoint_cut {
 struct checkpoint_host {
     void *argument;
     // Freezes everything that has changed since the last local generation, also what was frozen for
-    // a fold that failed. 1: nothing has changed.
-    int (*freeze)(void *argument, struct checkpoint_cut *cut_out);
+    // a fold that failed. 1: nothing has changed; with `always` that is frozen all the same.
+    int (*freeze)(void *argument, bool always, struct checkpoint_cut *cut_out);
+    // A page of the local generation, if it is in memory, with a reference, or NULL.
+    struct page *(*remembered)(void *argument, struct object_id object, struct page_no page);
     // The cut is the local generation now (committed): drop it, show the tables.
     void (*thaw)(void *argument);
     // Another writer owns the volume.

@@ -300,6 +300,8 @@ add_chunks(struct fold *f, struct manifest_batch *b)
             add_base(f, b, image);
         else
             rc = image->exists ? add_delta(f, b, r, image) : -EBADMSG;
+        if (rc == 0)
+            rc = checkpoint_put_lost(f->c, b, r, f->generation, image->action, &image->lost);
     }
     if (rc == 0)
         rc = add_drops(f, b, r);
@@ -458,6 +460,8 @@ fold_cut(struct fold *f)
     log_u64(&e, "generation", f->generation.v);
     log_u64(&e, "duration_ms", clock_monotonic_ms() - f->started_ms);
     log_end(&e);
+    for (size_t i = 0; i < f->staging.image_count; i++)
+        checkpoint_log_lost(&f->staging.images[i]);
     crash_point("checkpoint.recorded");
     let_go(f);
     return 0;
@@ -468,7 +472,10 @@ checkpoint_fold(struct checkpoint *c, struct generation *generation_out)
 {
     struct fold f = {.c = c, .started_ms = clock_monotonic_ms()};
     remove_deferred(c);
-    int rc = c->options.host.freeze(c->options.host.argument, &f.cut);
+    size_t damaged_count;
+    CLEANUP(memory_free_auto)
+    struct sha256 *damaged = checkpoint_damaged_blobs(c, &damaged_count);
+    int rc = c->options.host.freeze(c->options.host.argument, damaged_count > 0, &f.cut);
     if (rc == 1)
         return 1;
     if (rc == 0)
@@ -479,5 +486,7 @@ checkpoint_fold(struct checkpoint *c, struct generation *generation_out)
     manifest_released_free(&f.released);
     drop_plan(&f);
     checkpoint_set_fold_phase(c, CHECKPOINT_PHASE_IDLE);
+    if (damaged_count > 0)
+        checkpoint_damage_tried(c, damaged, damaged_count, rc == 0);
     return rc;
 }

@@ -314,7 +314,10 @@ look_up_residency(struct gather *g)
         bool avoid = checkpoint_avoids_images(g->c, chunk->object, chunk->index);
         chunk->local = view != NULL && !avoid;
         for (size_t k = 0; view && k < view->image_count; k++) {
-            bool here = !avoid && local_store_has(local, &view->images[k].where.blob);
+            const struct sha256 *blob = &view->images[k].where.blob;
+            // What a damaged one does not give is lost, wherever it is asked for.
+            bool here =
+                !avoid && (local_store_has(local, blob) || checkpoint_is_damaged(g->c, blob));
             chunk->local = chunk->local && here;
             if (k < chunk->delta_count) {
                 deltas[k].local = here;
@@ -361,7 +364,7 @@ checkpoint_gather(
     int rc = manifest_read_begin(c->options.manifest, &g.reader);
     if (rc < 0)
         return rc;
-    rc = checkpoint_find_restage(g.reader, c->options.db, g.publishing, &g.restage);
+    rc = checkpoint_find_restage(c, g.reader, g.publishing, &g.restage);
     size_t count;
     struct object_id *objects = merge_objects(&g, &count);
     for (size_t i = 0; rc == 0 && i < count; i++)

@@ -2,6 +2,10 @@
 // Writes the image that a ChunkAction asks for, page by page in order. A page comes from the cut;
 // where the cut has nothing, or only a patch, it comes from the deltas that are being merged (for a
 // delta) or from the chunk as it is (for a base).
+//
+// A page that cannot be read is lost: one whose newest bytes are in the log only, and one of an old
+// image in a blob that is known to be damaged. It is left out of the image, and stays lost until
+// the cut has it as a whole.
 #include <errno.h>
 #include <stdlib.h>
 
@@ -10,6 +14,10 @@
 #include "platform/memory.h"
 
 #define CUT_BATCH 64u // a word of `interest`
+// How often a page is asked of the log before it is lost.
+#define LOG_READS 3u
+// What a page's source answers instead of 0: its bytes are not there any more.
+#define PAGE_LOST 1
 
 struct image {
     struct checkpoint *c;
@@ -22,6 +30,9 @@ struct image {
     bool base;
     uint64_t interest[CHUNK_PAGES / 64]; // pages to look at
     uint32_t written;
+    struct lost_pages lost;
+    uint32_t newly_lost;
+    bool damaged; // some image of the chunk lies in a damaged blob
     // For reading old pages a batch at a time.
     struct page *batch[64];
     uint32_t batch_first;
@@ -32,6 +43,7 @@ struct image {
         enum dirty_state state;
         struct dirty_page found;
         uint32_t logged_at; // in `logged`, once it is read
+        bool lost;
     } cut_pages[CUT_BATCH];
     uint32_t cut_first;  // CHUNK_PAGES: there are none
     uint32_t logged_end; // pages of the batch below this have been read from the log
@@ -45,6 +57,13 @@ struct image {
 };
 
 static const struct remote_call local_only = {.local_only = true};
+
+// Whether an answer about an old image says that its bytes are lost for good.
+static bool
+is_gone(const struct image *x, int rc)
+{
+    return x->damaged && checkpoint_is_unreadable(rc);
+}
 
 static void
 mark(struct image *x, uint64_t from, uint64_t to)
@@ -81,6 +100,10 @@ mark_images(struct image *x, size_t count)
     for (size_t i = 0; i < count; i++) {
         const struct blob_index *index;
         int rc = chunk_reader_index(x->c->options.reader, x->view, i, &local_only, &index);
+        if (is_gone(x, rc)) {
+            mark(x, 0, CHUNK_PAGES); // any page may have been in it
+            continue;
+        }
         if (rc < 0)
             return rc;
         struct blob_page p;
@@ -163,6 +186,7 @@ find_cut_pages(struct image *x, uint32_t first)
         if (interest >> i & 1)
             p->state = dirty_set_find(x->cut->pages, x->action->object,
                 (struct page_no){x->first + first + i}, &p->found);
+        p->lost = p->state == DIRTY_PAGE && dirty_page_is_lost(&p->found);
     }
     lock_release(x->c->options.layers);
 }
@@ -170,7 +194,25 @@ find_cut_pages(struct image *x, uint32_t first)
 static bool
 is_logged(const struct cut_page *p)
 {
-    return p->state == DIRTY_PAGE && !p->found.page;
+    return p->state == DIRTY_PAGE && !p->found.page && !p->lost;
+}
+
+// One page by itself.
+static int
+read_logged_page(struct image *x, struct cut_page *p)
+{
+    const struct dirty_page *d = &p->found;
+    int rc = -EIO;
+    p->logged_at = 0;
+    for (unsigned i = 0; i < LOG_READS && (rc == -EIO || rc == -ENODATA); i++) {
+        rc = wal_read(x->c->options.wal, d->wal_lsn, x->logged, d->wal_bytes);
+        if (rc == 0 && crc32c(0, x->logged, d->wal_bytes) != d->crc)
+            rc = -EIO;
+        if (rc == 0)
+            return 0;
+    }
+    p->lost = rc == -EIO || rc == -ENODATA;
+    return p->lost ? 0 : rc;
 }
 
 // Reads page `from` of the batch, which is only in the log, with those behind it that a large write
@@ -195,19 +237,24 @@ read_logged_run(struct image *x, uint32_t from)
         if (crc32c(0, x->logged + p->logged_at, p->found.wal_bytes) != p->found.crc)
             rc = -EIO;
     }
+    if (rc < 0) {
+        end = from + 1;
+        rc = read_logged_page(x, &x->cut_pages[from]);
+    }
     if (rc == 0)
         x->logged_end = x->cut_first + end;
     return rc;
 }
 
-// What the cut has of the page: `whole_out` points at it when it is there in one piece.
+// What the cut has of the page, or PAGE_LOST: `whole_out` points at it when it is there in one
+// piece.
 static int
 take_from_cut(struct image *x, uint32_t page, struct content *content, const uint8_t **whole_out)
 {
     static const uint8_t zeros[PAGE_BYTES];
     if (x->cut_first != page / CUT_BATCH * CUT_BATCH)
         find_cut_pages(x, page / CUT_BATCH * CUT_BATCH);
-    const struct cut_page *p = &x->cut_pages[page - x->cut_first];
+    struct cut_page *p = &x->cut_pages[page - x->cut_first];
     if (p->state == DIRTY_ABSENT)
         return 0;
     if (p->state == DIRTY_HOLE) {
@@ -215,6 +262,8 @@ take_from_cut(struct image *x, uint32_t page, struct content *content, const uin
         return 0;
     }
     const struct dirty_page *found = &p->found;
+    if (p->lost)
+        return PAGE_LOST;
     if (found->page) {
         if (found->mask)
             lay_under(content, found->page->data, found->mask);
@@ -225,6 +274,8 @@ take_from_cut(struct image *x, uint32_t page, struct content *content, const uin
     int rc = page >= x->logged_end ? read_logged_run(x, page - x->cut_first) : 0;
     if (rc < 0)
         return rc;
+    if (p->lost)
+        return PAGE_LOST;
     const uint8_t *logged = x->logged + p->logged_at;
     if (!found->mask && found->wal_bytes == PAGE_BYTES) {
         *whole_out = logged;
@@ -258,7 +309,7 @@ take_from_merged(struct image *x, uint32_t page, struct content *content)
         const struct blob_index *index;
         int rc = chunk_reader_index(x->c->options.reader, x->view, i, &local_only, &index);
         if (rc < 0)
-            return rc;
+            return is_gone(x, rc) ? PAGE_LOST : rc;
         struct blob_page p;
         static const uint8_t zeros[PAGE_BYTES];
         const uint8_t *bytes = zeros;
@@ -268,7 +319,7 @@ take_from_merged(struct image *x, uint32_t page, struct content *content)
         if (p.state != BLOB_PAGE_ZERO)
             rc = read_slot(x, i, p.slot, &bytes);
         if (rc < 0)
-            return rc;
+            return is_gone(x, rc) ? PAGE_LOST : rc;
         struct page_mask mask;
         if (p.state == BLOB_PAGE_PATCH)
             blob_index_mask(index, p.patch, &mask);
@@ -286,6 +337,19 @@ drop_batch(struct image *x)
 }
 
 static int
+read_batch(struct image *x, uint32_t page, uint32_t n)
+{
+    drop_batch(x);
+    int rc = chunk_reader_read(x->c->options.reader, x->action->object,
+        (struct page_no){x->first + page}, n, &local_only, x->batch, NULL, NULL);
+    if (rc == 0) {
+        x->batch_first = page;
+        x->batch_count = n;
+    }
+    return rc;
+}
+
+static int
 take_from_chunk(struct image *x, uint32_t page, struct content *content)
 {
     static const uint8_t zeros[PAGE_BYTES];
@@ -294,16 +358,15 @@ take_from_chunk(struct image *x, uint32_t page, struct content *content)
         return 0;
     }
     if (page < x->batch_first || page >= x->batch_first + x->batch_count) {
-        drop_batch(x);
-        uint32_t n = ARRAY_LENGTH(x->batch);
-        if (n > CHUNK_PAGES - page)
-            n = CHUNK_PAGES - page;
-        int rc = chunk_reader_read(x->c->options.reader, x->action->object,
-            (struct page_no){x->first + page}, n, &local_only, x->batch, NULL, NULL);
+        uint32_t end; // where the next page is that nobody can read
+        bool lost = chunk_view_is_lost(x->view, page, &end);
+        assert(!lost);
+        uint32_t n = end - page < ARRAY_LENGTH(x->batch) ? end - page : ARRAY_LENGTH(x->batch);
+        int rc = read_batch(x, page, n);
+        if (is_gone(x, rc))
+            rc = read_batch(x, page, 1);
         if (rc < 0)
-            return rc;
-        x->batch_first = page;
-        x->batch_count = n;
+            return is_gone(x, rc) ? PAGE_LOST : rc;
     }
     struct page *old = x->batch[page - x->batch_first];
     lay_under(content, old ? old->data : zeros, NULL);
@@ -320,6 +383,35 @@ write_whole(struct image *x, uint32_t page, const uint8_t *data)
 }
 
 static int
+lose_page(struct image *x, uint32_t page)
+{
+    x->newly_lost += !lost_pages_has(&x->lost, page);
+    lost_pages_set(&x->lost, page, true);
+    return 0;
+}
+
+// What old images say of a page, if they must be asked, or PAGE_LOST. A page that a damaged image
+// had may still be in memory. Behind the end of the object there are zeros, whatever was there.
+static int
+take_old(struct image *x, uint32_t page, struct content *content)
+{
+    static const uint8_t zeros[PAGE_BYTES];
+    const struct checkpoint_host *host = &x->c->options.host;
+    int rc = x->base ? take_from_chunk(x, page, content) : take_from_merged(x, page, content);
+    if (rc != PAGE_LOST)
+        return note_old(x, rc);
+    struct page *old = NULL;
+    if (page < x->pages && host->remembered)
+        old =
+            host->remembered(host->argument, x->action->object, (struct page_no){x->first + page});
+    if (!old && page < x->pages)
+        return PAGE_LOST;
+    lay_under(content, old ? old->data : zeros, NULL);
+    page_put(old);
+    return 0;
+}
+
+static int
 write_page(struct image *x, uint32_t page)
 {
     const uint8_t *whole = NULL;
@@ -327,13 +419,20 @@ write_page(struct image *x, uint32_t page)
     content.state = CONTENT_NONE;
     memset(&content.mask, 0, sizeof(content.mask));
     int rc = take_from_cut(x, page, &content, &whole);
+    if (rc == PAGE_LOST)
+        return lose_page(x, page);
     if (rc < 0)
         return rc;
+    if (whole || content.state == CONTENT_WHOLE)
+        lost_pages_set(&x->lost, page, false);
+    else if (lost_pages_has(&x->lost, page))
+        return 0; // with a part of it nobody can do anything
     if (whole)
         return write_whole(x, page, whole);
     if (content.state != CONTENT_WHOLE)
-        rc = note_old(
-            x, x->base ? take_from_chunk(x, page, &content) : take_from_merged(x, page, &content));
+        rc = take_old(x, page, &content);
+    if (rc == PAGE_LOST)
+        return lose_page(x, page);
     if (rc < 0 || content.state == CONTENT_NONE)
         return rc;
     if (content.state == CONTENT_WHOLE)
@@ -364,7 +463,7 @@ write_pages(struct image *x)
 
 int
 checkpoint_write_image(struct checkpoint *c, const struct checkpoint_cut *cut,
-    const struct chunk_action *action, struct blob_writer *w, uint32_t *present_out)
+    const struct chunk_action *action, struct blob_writer *w, struct staged_image *image_out)
 {
     struct image x = {
         .c = c,
@@ -379,6 +478,9 @@ checkpoint_write_image(struct checkpoint *c, const struct checkpoint_cut *cut,
     int rc = chunk_map_get(c->options.map, action->object, action->index, &x.view);
     if (rc < 0)
         return rc;
+    lost_pages_begin(&x.lost, x.view);
+    for (size_t i = 0; x.view && i < x.view->image_count; i++)
+        x.damaged |= checkpoint_is_damaged(c, &x.view->images[i].where.blob);
     x.frames = memory_alloc(action->merge_count * sizeof(*x.frames));
     for (size_t i = 0; i < action->merge_count; i++)
         x.frames[i].valid = false;
@@ -394,9 +496,14 @@ checkpoint_write_image(struct checkpoint *c, const struct checkpoint_cut *cut,
     drop_cut_pages(&x);
     free(x.logged);
     free(x.frames);
+    if (x.base)
+        lost_pages_cut(&x.lost, x.pages);
     uint32_t old = x.view ? x.view->entry.present_pages : 0;
-    uint32_t present = x.base ? x.written : old + x.written;
-    *present_out = present < x.pages ? present : x.pages;
+    uint32_t lost = lost_pages_count(&x.lost); // was data, as far as anybody knows
+    uint32_t present = lost + (x.base ? x.written : old + x.written);
+    image_out->present_pages = present < x.pages ? present : x.pages;
+    image_out->newly_lost = x.newly_lost;
+    lost_pages_runs(&x.lost, &image_out->lost);
     chunk_view_put(c->options.map, x.view);
     return rc;
 }

@@ -77,6 +77,14 @@ struct checkpoint {
     size_t unreadable_count;
     bool avoid_images;
 
+    // checkpoint_damaged.c
+    struct damaged_blob {
+        struct sha256 hash;
+        bool tried;
+    } * damaged;
+    size_t damaged_count;
+    bool mending; // a fold that does without them is wanted: publication waits for it
+
     // Blobs that a fold let go of while they were being published. Fold thread only.
     struct sha256 *unlink_later;
     size_t unlink_later_count;
@@ -104,7 +112,8 @@ MUST_CHECK int checkpoint_gather(
     struct checkpoint *c, const struct checkpoint_cut *cut, struct checkpoint_input *input_out);
 void checkpoint_input_free(struct checkpoint_input *input);
 
-// checkpoint_restage.c: chunks with live images in unpublished packs that are mostly dead.
+// checkpoint_restage.c: chunks with live images in unpublished packs that are mostly dead, or in
+// damaged blobs.
 struct restage_chunk {
     struct object_id object;
     struct chunk_index index;
@@ -116,11 +125,36 @@ struct checkpoint_restage {
     struct restage_chunk *chunks; // in order of object and index; to be freed
     size_t count;
 };
-MUST_CHECK int checkpoint_find_restage(struct manifest_reader *r, struct db_id db,
+MUST_CHECK int checkpoint_find_restage(struct checkpoint *c, struct manifest_reader *r,
     struct generation publishing, struct checkpoint_restage *restage_out);
 // The first of them at or behind this place, or NULL; those that follow are next in the array.
 const struct restage_chunk *checkpoint_restage_from(
     const struct checkpoint_restage *restage, struct object_id object, struct chunk_index index);
+
+// checkpoint_lost.c: lost pages of a chunk, while its image is written, and as runs.
+struct lost_pages {
+    uint64_t bits[CHUNK_PAGES / 64];
+};
+struct lost_runs {
+    struct chunk_lost *runs; // to be freed
+    size_t count;
+};
+static inline bool
+lost_pages_has(const struct lost_pages *lost, uint32_t page)
+{
+    return lost->bits[page / 64] >> (page % 64) & 1;
+}
+static inline void
+lost_pages_set(struct lost_pages *lost, uint32_t page, bool is_lost)
+{
+    uint64_t bit = 1ull << (page % 64);
+    lost->bits[page / 64] = is_lost ? lost->bits[page / 64] | bit : lost->bits[page / 64] & ~bit;
+}
+// As the view has it; NULL: no chunk yet.
+void lost_pages_begin(struct lost_pages *lost, const struct chunk_view *view);
+uint32_t lost_pages_count(const struct lost_pages *lost);
+void lost_pages_cut(struct lost_pages *lost, uint32_t end); // none from there on
+void lost_pages_runs(const struct lost_pages *lost, struct lost_runs *runs_out);
 
 // checkpoint_stage.c: the images of a plan as blob files in a scratch directory.
 struct staged_image {
@@ -129,6 +163,8 @@ struct staged_image {
     uint64_t offset;
     struct blob_image_info info;
     uint32_t present_pages;
+    struct lost_runs lost;  // of the chunk, with this image
+    uint32_t newly_lost;    // pages of them that were not lost before
     struct chunk_id chunk;  // once it is recorded, as what follows
     bool exists;            // the chunk is in the manifest already
     struct chunk_entry old; // then: its entry
@@ -161,13 +197,34 @@ void checkpoint_note_unreadable(struct checkpoint *c, const struct chunk_action 
 bool checkpoint_avoids_images(
     const struct checkpoint *c, struct object_id object, struct chunk_index index);
 
+// checkpoint_damaged.c: an upload failed with `error`. If that is because the only copy is damaged,
+// it is got back from the store if that has it (0), or else a fold without it is asked for
+// (-EUCLEAN: the publication is to be tried again after that). Otherwise the error.
+MUST_CHECK int checkpoint_explain_upload(struct checkpoint *c, const struct blob_record *blob,
+    const char *key, const struct remote_call *call, int error);
+bool checkpoint_is_damaged(struct checkpoint *c, const struct sha256 *hash);
+// To be freed.
+struct sha256 *checkpoint_damaged_blobs(struct checkpoint *c, size_t *count_out);
+// A fold has ended that was to do without these.
+void checkpoint_damage_tried(
+    struct checkpoint *c, const struct sha256 *hashes, size_t count, bool recorded);
+// Whether an error says that bytes are not there any more, and not that reading them did not work.
+bool checkpoint_is_unreadable(int rc);
+
+// checkpoint_lost.c: makes the manifest say what is lost of the chunk, and the log what is new.
+struct staged_image;
+MUST_CHECK int checkpoint_put_lost(struct checkpoint *c, struct manifest_batch *b,
+    struct manifest_reader *r, struct generation generation, const struct chunk_action *action,
+    const struct lost_runs *now);
+void checkpoint_log_lost(const struct staged_image *image);
+
 // checkpoint_crc.c: what was staged and verified, for its upload. Whether the CRC-32C is known.
 void checkpoint_remember_crc(struct checkpoint *c, const struct staged_blob *blob);
 bool checkpoint_recall_crc(struct checkpoint *c, const struct sha256 *hash, uint32_t *crc_out);
 
-// checkpoint_image.c: writes one image of a chunk.
+// checkpoint_image.c: writes one image of a chunk: fills in present_pages, lost and newly_lost.
 MUST_CHECK int checkpoint_write_image(struct checkpoint *c, const struct checkpoint_cut *cut,
-    const struct chunk_action *action, struct blob_writer *w, uint32_t *present_out);
+    const struct chunk_action *action, struct blob_writer *w, struct staged_image *image_out);
 
 // checkpoint_fold.c: one local generation. 1 when there was nothing to fold.
 MUST_CHECK int checkpoint_fold(struct checkpoint *c, struct generation *generation_out);

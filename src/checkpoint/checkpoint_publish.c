@@ -191,11 +191,6 @@ upload_blob(struct publication *p, const struct blob_record *blob)
     blob_key(c->options.place.tenant, c->options.place.volume_number, blob, &key);
     CLEANUP(file_close_auto) int fd = -1;
     int rc = local_store_open_blob(c->options.local, &blob->hash, &fd);
-    if (rc < 0) {
-        log_error("checkpoint.failed", "the local copy of %s is missing: %s", buffer_string(&key),
-            strerror(-rc));
-        return -EIO;
-    }
     struct remote_source source = {.fd = fd, .length = blob->bytes, .hash = blob->hash};
     source.crc_known = checkpoint_recall_crc(c, &blob->hash, &source.crc);
     struct remote_call call = {
@@ -205,8 +200,14 @@ upload_blob(struct publication *p, const struct blob_record *blob)
         .argument = p,
         .class = REMOTE_UPLOAD,
     };
-    return remote_store_put_blob(
+    if (rc < 0) {
+        log_error("checkpoint.failed", "cannot open the local copy of %s: %s", buffer_string(&key),
+            strerror(-rc));
+        return checkpoint_explain_upload(c, blob, buffer_string(&key), &call, -EIO);
+    }
+    rc = remote_store_put_blob(
         c->options.place.store, buffer_string(&key), &source, REMOTE_PUT_OVERWRITE, &call);
+    return rc < 0 ? checkpoint_explain_upload(c, blob, buffer_string(&key), &call, rc) : 0;
 }
 
 static void
@@ -225,7 +226,7 @@ upload_run(void *argument)
         const struct blob_record *blob = &p->uploads[i].blob;
         int rc = upload_blob(p, blob);
         if (rc < 0) {
-            if (rc != -ECANCELED)
+            if (rc != -ECANCELED && rc != -EUCLEAN)
                 checkpoint_note_failure(p->c, "upload", rc, remote_store_error());
             lock_take(&p->lock);
             if (atomic_load(&p->error) == 0)
@@ -487,7 +488,7 @@ checkpoint_publish(struct checkpoint *c, bool ask, struct generation *generation
     end_publishing(c);
     if (published)
         clean_up(&p);
-    if (rc < 0 && rc != -ECANCELED && p.error == 0)
+    if (rc < 0 && rc != -ECANCELED && rc != -EUCLEAN && p.error == 0)
         checkpoint_note_failure(c, "publish", rc, remote_store_error());
     if (rc == 0)
         rc = read_db(c, &p.db);

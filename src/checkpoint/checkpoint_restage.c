@@ -2,7 +2,8 @@
 // Packs that are not in the store yet and mostly hold what has been superseded: their live images
 // are staged again with the next fold, so that the pack can go. Every image is then rewritten at
 // the cost of at least as many dead bytes, and what is kept for an upload is at most twice what is
-// alive, however long the store is out.
+// alive, however long the store is out. The same is done with all images in blobs that are damaged
+// (checkpoint_damaged.c).
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +12,7 @@
 #include "platform/memory.h"
 
 struct search {
+    struct checkpoint *c;
     struct generation publishing;
     struct sha256 *packs; // in order of hash
     size_t pack_count;
@@ -29,8 +31,9 @@ static int
 note_pack(void *argument, const struct blob_record *blob)
 {
     struct search *s = argument;
-    if (blob->kind != BLOB_OBJECT_PACK || 2 * blob->live_bytes >= blob->bytes ||
-        blob->generation.v <= s->publishing.v)
+    bool wasted = blob->kind == BLOB_OBJECT_PACK && 2 * blob->live_bytes < blob->bytes;
+    if (blob->generation.v <= s->publishing.v ||
+        !(wasted || checkpoint_is_damaged(s->c, &blob->hash)))
         return 0;
     if (s->pack_count == s->pack_capacity) {
         s->pack_capacity = s->pack_capacity ? 2 * s->pack_capacity : 16;
@@ -114,10 +117,11 @@ drop_others(struct checkpoint_restage *out)
 }
 
 int
-checkpoint_find_restage(struct manifest_reader *r, struct db_id db, struct generation publishing,
-    struct checkpoint_restage *out)
+checkpoint_find_restage(struct checkpoint *c, struct manifest_reader *r,
+    struct generation publishing, struct checkpoint_restage *out)
 {
-    struct search s = {.publishing = publishing, .out = out};
+    struct db_id db = c->options.db;
+    struct search s = {.c = c, .publishing = publishing, .out = out};
     *out = (struct checkpoint_restage){0};
     int rc = manifest_read_unpublished_blobs(r, db, note_pack, &s);
     if (rc == 0 && s.pack_count > 0) {

@@ -165,7 +165,7 @@ write_image(struct stage *s, const struct chunk_action *action, struct blob_file
     image->action = action;
     image->blob = s->out->blob_count;
     image->offset = f->bytes;
-    int rc = checkpoint_write_image(s->c, s->cut, action, w, &image->present_pages);
+    int rc = checkpoint_write_image(s->c, s->cut, action, w, image);
     if (rc == 0)
         rc = blob_writer_finish(w, &image->info);
     blob_writer_free(w);
@@ -210,6 +210,8 @@ stage_image(struct stage *s, const struct chunk_action *action)
     }
     if (rc == 0)
         s->out->image_count++;
+    else
+        free(image->lost.runs);
     return rc;
 }
 
@@ -277,6 +279,8 @@ checkpoint_staging_free(struct checkpoint_staging *staging)
     for (size_t i = 0; i < staging->blob_count; i++)
         free(staging->blobs[i].path);
     free(staging->blobs);
+    for (size_t i = 0; i < staging->image_count; i++)
+        free(staging->images[i].lost.runs);
     free(staging->images);
     *staging = (struct checkpoint_staging){0};
 }

@@ -312,6 +312,11 @@ publish_once(struct checkpoint *c)
         c->publish_backoff_ms = 0;
         c->retry_publish_ms = 0;
         take_published_locked(c, generation, &ready);
+    } else if (rc == -EUCLEAN) {
+        // A fold that does without a damaged blob comes first, then they are served.
+        list_move_all(&c->asked, &c->served);
+        condition_signal(&c->fold_work);
+        c->publish_due = true;
     } else {
         // Who waits is told; the publication itself is tried again, later and later.
         c->publish_backoff_ms =
@@ -344,10 +349,12 @@ publish_run(void *argument)
             lock_take(&c->lock);
             continue;
         }
-        bool due = c->publish_now || (c->publish_due && now >= c->retry_publish_ms);
+        bool due =
+            !c->mending && (c->publish_now || (c->publish_due && now >= c->retry_publish_ms));
         if (!due) {
+            bool later = c->publish_due && !c->mending;
             condition_wait_until(
-                &c->publish_work, &c->lock, c->publish_due ? c->retry_publish_ms : now + 3600000);
+                &c->publish_work, &c->lock, later ? c->retry_publish_ms : now + 3600000);
             continue;
         }
         c->publish_now = c->publish_due = false;
@@ -419,6 +426,7 @@ free_checkpoint(struct checkpoint *c)
     lock_destroy(&c->lock);
     free(c->unlink_later);
     free(c->unreadable);
+    free(c->damaged);
     free(c);
 }
 

@@ -71,8 +71,12 @@ remove_obstacle(struct page_store *ps, const struct dirty_obstacle *o)
     struct dirty_page now;
     bool same = dirty_set_find(o->set, o->object, o->page, &now) == DIRTY_PAGE && !now.page &&
                 now.wal_lsn.v == o->content.wal_lsn.v;
+    bool lost = rc == -EIO || rc == -ENODATA;
     page_put(now.page);
-    if (same && rc == 0) {
+    if (same && lost) {
+        dirty_set_put(o->set, o->object, o->page, (struct dirty_page){0});
+        rc = 0;
+    } else if (same && rc == 0) {
         struct dirty_page back = {.page = page_get(page)}; // without a place in the log: it stays
         if (now.mask) {
             back.mask = memory_alloc(sizeof(*back.mask));
@@ -82,7 +86,7 @@ remove_obstacle(struct page_store *ps, const struct dirty_obstacle *o)
     }
     lock_release(ps->lock);
     page_put(page);
-    return same && rc < 0 ? -EIO : 0;
+    return same ? rc : 0;
 }
 
 int
@@ -106,6 +110,15 @@ page_store_unfreeze(struct page_store *ps)
     lock_release(ps->lock);
     dirty_set_free(gone);
     return 0;
+}
+
+struct page *
+page_store_remembered(struct page_store *ps, struct object_id object, struct page_no page)
+{
+    lock_take(ps->lock);
+    struct page *found = page_cache_get(ps->clean, object, page);
+    lock_release(ps->lock);
+    return found;
 }
 
 // ---- after a local generation -------------------------------------------------------------------
@@ -169,6 +182,8 @@ page_store_read_logged(
     struct page_store *ps, const struct dirty_page *content, uint8_t out[PAGE_BYTES])
 {
     memset(out, 0, PAGE_BYTES);
+    if (dirty_page_is_lost(content))
+        return -EIO;
     return wal_read_verified(
         ps->wal, content->wal_lsn, content->crc, out + content->wal_from, content->wal_bytes);
 }

@@ -103,12 +103,16 @@ void page_store_freeze_locked(struct page_store *ps);
 // The frozen set, or NULL. It stays valid until page_store_thaw; only the checkpoint thread asks.
 struct dirty_set *page_store_frozen(struct page_store *ps);
 // A fold of the frozen set failed: what was written since is laid over it, and both are the active
-// set from now on. Only the checkpoint thread calls it. 0, or -EIO when the log cannot be read
-// where both have to be put together; then the frozen set is still there. Hold no locks.
+// set from now on. Only the checkpoint thread calls it. Pages that have to be put together and that
+// the log does not give any more are lost: the set has them without bytes. 0, or another error of
+// reading the log; then the frozen set is still there. Hold no locks.
 MUST_CHECK int page_store_unfreeze(struct page_store *ps);
 // The frozen set has become part of the local generation (the manifest is committed, the chunk map
 // invalidated): its pages become clean ones, and it goes. Hold no locks.
 void page_store_thaw(struct page_store *ps);
+// A page of the local generation, if it is in memory, with a reference, or NULL. Hold no locks.
+struct page *page_store_remembered(
+    struct page_store *ps, struct object_id object, struct page_no page);
 struct page_store_numbers {
     uint64_t dirty_pages;          // active and frozen
     uint64_t dirty_resident_bytes; // of them in memory

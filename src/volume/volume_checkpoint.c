@@ -66,14 +66,15 @@ unfreeze(struct volume *v)
 }
 
 static int
-freeze(void *argument, struct checkpoint_cut *cut_out)
+freeze(void *argument, bool always, struct checkpoint_cut *cut_out)
 {
     struct volume *v = argument;
     int rc = unfreeze(v);
     if (rc < 0)
         return rc;
     lock_take(&v->lock);
-    bool something = !(namespace_set_is_empty(v->names) && page_store_is_clean_locked(v->pages));
+    bool something =
+        always || !(namespace_set_is_empty(v->names) && page_store_is_clean_locked(v->pages));
     if (something) {
         struct wal_numbers n;
         wal_numbers(v->wal, &n);
@@ -117,6 +118,13 @@ thaw(void *argument)
     volume_end_waiver(v);
 }
 
+static struct page *
+remembered(void *argument, struct object_id object, struct page_no page)
+{
+    struct volume *v = argument;
+    return page_store_remembered(v->pages, object, page);
+}
+
 static void
 fenced(void *argument, const char *host, uint64_t epoch)
 {
@@ -152,6 +160,7 @@ volume_checkpoint_host(struct volume *v, struct checkpoint_host *host_out)
     *host_out = (struct checkpoint_host){
         .argument = v,
         .freeze = freeze,
+        .remembered = remembered,
         .thaw = thaw,
         .fenced = fenced,
         .sync_kernel = sync_kernel,
@@ -335,6 +344,15 @@ stage_of(enum checkpoint_phase phase)
     return stages[phase];
 }
 
+static int
+count_lost(void *argument, const struct chunk_damage *damage)
+{
+    struct metrics *m = argument;
+    m->lost_ranges++;
+    m->lost_bytes += (uint64_t)damage->pages * PAGE_BYTES;
+    return 0;
+}
+
 static void
 fill_from_manifest(struct volume *v, struct volume_status *s)
 {
@@ -361,6 +379,9 @@ fill_from_manifest(struct volume *v, struct volume_status *s)
         m->unpublished_blobs = totals.unpublished_blobs;
         m->unpublished_bytes = totals.unpublished_bytes;
     }
+    int rc = manifest_read_all_damage(r, v->db, count_lost, m);
+    if (rc < 0) // the manifest says so itself
+        m->lost_ranges = m->lost_bytes = 0;
     manifest_read_end(r);
 }
 

@@ -1,0 +1,361 @@
+// SPDX-License-Identifier: Apache-2.0
+// Bytes that the log or an unpublished blob does not give any more: everything else is folded and
+// published, reading them is EIO wherever the volume is mounted, and they heal.
+#include "volume_world.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <glob.h>
+#include <linux/falloc.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "platform/memory.h"
+
+#define PAGES 40u
+
+static const char *const names[] = {"a", "b", "c", "d"};
+enum { FILES = 4 };
+
+static uint64_t
+lost_bytes(struct volume_world *w)
+{
+    struct volume_status s;
+    volume_status(w->v, &s);
+    ck_assert((s.metrics.lost_ranges == 0) == (s.metrics.lost_bytes == 0));
+    return s.metrics.lost_bytes;
+}
+
+static int64_t
+read_page(struct volume_world *w, struct object_id object, uint64_t page)
+{
+    uint8_t bytes[PAGE_BYTES];
+    return volume_read(w->v, object, page * PAGE_BYTES, PAGE_BYTES, bytes, NULL);
+}
+
+static void
+open_quietly(struct volume_world *w)
+{
+    volume_world_new(w);
+    w->config.checkpoint_interval_ms = 0;
+    volume_world_open(w);
+}
+
+// Changes a byte in each page of every blob that is not old, but for the last one.
+static void
+spoil_blobs(struct volume_world *w)
+{
+    CLEANUP(memory_free_auto) char *pattern = memory_printf("%s/hot_cache/*/*.blob", w->root);
+    glob_t blobs;
+    ck_assert_int_eq(glob(pattern, 0, NULL, &blobs), 0);
+    unsigned spoiled = 0;
+    for (size_t i = 0; i < blobs.gl_pathc; i++) {
+        struct stat st;
+        ck_assert_int_eq(stat(blobs.gl_pathv[i], &st), 0);
+        if (st.st_mtime < 2000)
+            continue;
+        int fd = open(blobs.gl_pathv[i], O_RDWR);
+        for (off_t at = 2000; at + PAGE_BYTES < st.st_size; at += PAGE_BYTES) {
+            uint8_t byte;
+            ck_assert_int_eq(pread(fd, &byte, 1, at), 1);
+            byte ^= 1;
+            ck_assert_int_eq(pwrite(fd, &byte, 1, at), 1);
+        }
+        close(fd);
+        spoiled++;
+    }
+    globfree(&blobs);
+    ck_assert_uint_gt(spoiled, 0);
+}
+
+// What is there now is not spoilt.
+static void
+age_blobs(struct volume_world *w)
+{
+    CLEANUP(memory_free_auto) char *pattern = memory_printf("%s/hot_cache/*/*.blob", w->root);
+    glob_t blobs;
+    ck_assert_int_eq(glob(pattern, 0, NULL, &blobs), 0);
+    static const struct timespec old[2] = {{1000, 0}, {1000, 0}};
+    for (size_t i = 0; i < blobs.gl_pathc; i++)
+        ck_assert_int_eq(utimensat(AT_FDCWD, blobs.gl_pathv[i], old, 0), 0);
+    globfree(&blobs);
+}
+
+// ---- unpublished blobs --------------------------------------------------------------------------
+
+static void
+change_and_fold(struct volume *v)
+{
+    for (unsigned i = 0; i < FILES; i++)
+        volume_world_fill(
+            v, volume_world_find(v, names[i]), 10 * PAGE_BYTES, 3 * PAGE_BYTES, 50 + i);
+    volume_world_fold(v);
+}
+
+static void
+expect_the_rest(struct volume_world *w, unsigned file, uint64_t pages)
+{
+    struct object_id object = volume_world_find(w->v, names[file]);
+    volume_world_expect(w->v, object, 0, 10 * PAGE_BYTES, file);
+    for (uint64_t page = 10; page < 13; page++)
+        ck_assert_int_eq(read_page(w, object, page), -EIO);
+    if (pages > 13)
+        volume_world_expect(w->v, object, 20 * PAGE_BYTES, (pages - 20) * PAGE_BYTES, 20 + file);
+}
+
+static void
+heal(struct volume_world *w)
+{
+    struct object_id b = volume_world_find(w->v, "b");
+    struct object_id d = volume_world_find(w->v, "d");
+    struct volume_set_attributes set = {.set = VOLUME_SET_SIZE, .size = 10 * PAGE_BYTES};
+    struct volume_attributes attributes;
+    volume_world_fill(w->v, volume_world_find(w->v, "a"), 10 * PAGE_BYTES, 3 * PAGE_BYTES, 90);
+    ck_assert_int_eq(volume_allocate(w->v, b, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                         10 * PAGE_BYTES, 3 * PAGE_BYTES),
+        0);
+    ck_assert_int_eq(
+        volume_set_attributes(w->v, volume_world_find(w->v, "c"), &set, &attributes), 0);
+    ck_assert_int_eq(volume_unlink(w->v, OBJECT_ROOT_DIRECTORY, "d"), 0);
+    volume_object_forgotten(w->v, d);
+}
+
+static void
+expect_healed(struct volume_world *w)
+{
+    uint8_t page[PAGE_BYTES];
+    static const uint8_t zeros[PAGE_BYTES];
+    ck_assert_uint_eq(lost_bytes(w), 0);
+    volume_world_expect(w->v, volume_world_find(w->v, "a"), 10 * PAGE_BYTES, 3 * PAGE_BYTES, 90);
+    struct object_id b = volume_world_find(w->v, "b");
+    ck_assert_int_eq(volume_read(w->v, b, 11 * PAGE_BYTES, PAGE_BYTES, page, NULL), PAGE_BYTES);
+    ck_assert_mem_eq(page, zeros, PAGE_BYTES);
+    volume_world_expect(w->v, volume_world_find(w->v, "c"), 0, 10 * PAGE_BYTES, 2);
+}
+
+static void
+make_files(struct volume_world *w)
+{
+    for (unsigned i = 0; i < FILES; i++) {
+        struct object_id object = volume_world_make_file(w->v, names[i]);
+        volume_world_fill(w->v, object, 0, 20 * PAGE_BYTES, i);
+        volume_world_fill(w->v, object, 20 * PAGE_BYTES, (PAGES - 20) * PAGE_BYTES, 20 + i);
+    }
+}
+
+START_TEST(a_damaged_unpublished_blob_loses_its_pages_and_nothing_else)
+{
+    struct volume_world w;
+    open_quietly(&w);
+    make_files(&w);
+    volume_world_publish(w.v);
+    age_blobs(&w);
+    volume_world_close(&w);
+    volume_world_die_after(&w, change_and_fold);
+    spoil_blobs(&w);
+    // The publication that the mount begins meets the damage, and gets on.
+    volume_world_open(&w);
+    struct object_id other = volume_world_make_file(w.v, "other");
+    volume_world_fill(w.v, other, 0, 10000, 60);
+    volume_world_publish(w.v);
+    for (unsigned i = 0; i < FILES; i++)
+        expect_the_rest(&w, i, PAGES);
+    ck_assert_uint_eq(lost_bytes(&w), FILES * 3 * PAGE_BYTES);
+    // It is so at the next mount, and wherever the volume is mounted from the bucket.
+    volume_world_close(&w);
+    volume_world_check(&w);
+    volume_world_open(&w);
+    for (unsigned i = 0; i < FILES; i++)
+        expect_the_rest(&w, i, PAGES);
+    volume_world_close(&w);
+    volume_world_lose_root(&w);
+    volume_world_open(&w);
+    ck_assert_uint_eq(lost_bytes(&w), FILES * 3 * PAGE_BYTES);
+    volume_world_expect(w.v, volume_world_find(w.v, "other"), 0, 10000, 60);
+    for (unsigned i = 0; i < FILES; i++)
+        expect_the_rest(&w, i, PAGES);
+    // A base over them, made from all that can be had, still says so.
+    volume_world_fill(
+        w.v, volume_world_find(w.v, "a"), 20 * PAGE_BYTES, (PAGES - 20) * PAGE_BYTES, 20);
+    volume_world_fold(w.v);
+    expect_the_rest(&w, 0, PAGES);
+    heal(&w);
+    volume_world_publish(w.v);
+    expect_healed(&w);
+    volume_world_close(&w);
+    volume_world_check(&w);
+    volume_world_lose_root(&w);
+    volume_world_open(&w);
+    expect_healed(&w);
+    volume_world_free(&w);
+}
+END_TEST
+
+START_TEST(what_is_in_memory_or_in_the_store_is_not_lost)
+{
+    struct volume_world w;
+    open_quietly(&w);
+    make_files(&w);
+    volume_world_publish(w.v);
+    age_blobs(&w);
+    change_and_fold(w.v);
+    spoil_blobs(&w);
+    volume_world_publish(w.v);
+    for (unsigned i = 0; i < FILES; i++)
+        volume_world_expect(
+            w.v, volume_world_find(w.v, names[i]), 10 * PAGE_BYTES, 3 * PAGE_BYTES, 50 + i);
+    ck_assert_uint_eq(lost_bytes(&w), 0);
+    volume_world_free(&w);
+}
+END_TEST
+
+static void
+rename_in(const struct volume_world *w, const char *from, const char *to)
+{
+    CLEANUP(memory_free_auto) char *a = memory_printf("%s/%s", w->directory, from);
+    CLEANUP(memory_free_auto) char *b = memory_printf("%s/%s", w->directory, to);
+    ck_assert_int_eq(rename(a, b), 0);
+}
+
+START_TEST(an_upload_whose_record_failed_repairs_the_local_copy)
+{
+    struct volume_world w;
+    struct generation generation;
+    open_quietly(&w);
+    make_files(&w);
+    volume_world_publish(w.v);
+    age_blobs(&w);
+    change_and_fold(w.v);
+    // The blobs get there, the record does not.
+    rename_in(&w, "store/manifests", "away");
+    ck_assert_int_lt(volume_world_checkpoint(w.v, VOLUME_CHECKPOINT_PUBLISH, &generation), 0);
+    rename_in(&w, "away", "store/manifests");
+    spoil_blobs(&w);
+    volume_world_publish(w.v);
+    ck_assert_uint_eq(lost_bytes(&w), 0);
+    volume_world_close(&w);
+    volume_world_open(&w); // with nothing in memory
+    for (unsigned i = 0; i < FILES; i++)
+        volume_world_expect(
+            w.v, volume_world_find(w.v, names[i]), 10 * PAGE_BYTES, 3 * PAGE_BYTES, 50 + i);
+    volume_world_free(&w);
+}
+END_TEST
+
+// ---- the log ------------------------------------------------------------------------------------
+
+// Spoils the byte behind `needle` in a file of the log. Whether it is in one.
+static bool
+spoil_log(struct volume_world *w, const void *needle, size_t n)
+{
+    CLEANUP(memory_free_auto)
+    char *pattern = memory_printf("%s/tenants/acme/1/wal/*", w->root);
+    glob_t found;
+    bool spoiled = false;
+    ck_assert_int_eq(glob(pattern, 0, NULL, &found), 0);
+    for (size_t i = 0; i < found.gl_pathc && !spoiled; i++) {
+        BUFFER_AUTO bytes = {0};
+        ck_assert_int_eq(file_read_whole(found.gl_pathv[i], 1 << 28, &bytes), 0);
+        uint8_t *at = memmem(bytes.data, bytes.length, needle, n);
+        if (!at)
+            continue;
+        int fd = open(found.gl_pathv[i], O_RDWR);
+        uint8_t other = at[n] ^ 1;
+        ck_assert_int_eq(pwrite(fd, &other, 1, at + n - bytes.data), 1);
+        close(fd);
+        spoiled = true;
+    }
+    globfree(&found);
+    return spoiled;
+}
+
+// Writes more than memory holds, with the needle in page 17; that page is then in the log only, and
+// cannot be read.
+#define PIECE ((size_t)128 * 1024)
+#define LOST  17u
+
+static struct object_id
+write_and_spoil(struct volume_world *w)
+{
+    struct object_id a = volume_world_make_file(w->v, "a");
+    CLEANUP(memory_free_auto) uint8_t *data = memory_alloc(PIECE);
+    uint64_t state = 5;
+    for (unsigned round = 0; round < 18; round++) {
+        for (size_t i = 0; i < PIECE; i++)
+            data[i] = (uint8_t)(test_random(&state) >> 8);
+        if (round == 0)
+            memcpy(data + LOST * PAGE_BYTES + 300, "a byte in the middle", 20);
+        volume_world_write(w->v, a, round * PIECE, data, PIECE);
+        ck_assert_int_eq(volume_world_sync(w->v), 0);
+    }
+    ck_assert(spoil_log(w, "a byte in the middle", 20));
+    return a;
+}
+
+static void
+expect_one_lost(struct volume_world *w, struct object_id a)
+{
+    for (uint64_t page = 0; page < 18 * PIECE / PAGE_BYTES; page++)
+        ck_assert_int_eq(read_page(w, a, page), page == LOST ? -EIO : (int64_t)PAGE_BYTES);
+    ck_assert_uint_eq(lost_bytes(w), PAGE_BYTES);
+}
+
+START_TEST(a_page_that_the_log_does_not_give_is_lost_and_nothing_else)
+{
+    struct volume_world w;
+    open_quietly(&w);
+    struct object_id a = write_and_spoil(&w);
+    ck_assert_int_eq(read_page(&w, a, LOST), -EIO); // before it is folded
+    volume_world_publish(w.v);
+    expect_one_lost(&w, a);
+    volume_world_close(&w);
+    volume_world_check(&w);
+    volume_world_lose_root(&w);
+    volume_world_open(&w);
+    expect_one_lost(&w, a);
+    // A part of it makes it no better, all of it does.
+    volume_world_fill(w.v, a, LOST * PAGE_BYTES, 100, 1);
+    volume_world_fold(w.v);
+    expect_one_lost(&w, a);
+    volume_world_fill(w.v, a, LOST * PAGE_BYTES, PAGE_BYTES, 2);
+    volume_world_publish(w.v);
+    ck_assert_uint_eq(lost_bytes(&w), 0);
+    volume_world_expect(w.v, a, LOST * PAGE_BYTES, PAGE_BYTES, 2);
+    volume_world_free(&w);
+}
+END_TEST
+
+// After a fold that failed its pages and those of the active layer are put together, for which
+// some have to be read back from the log.
+START_TEST(what_cannot_be_put_together_after_a_failed_fold_is_lost)
+{
+    struct volume_world w;
+    struct generation generation;
+    open_quietly(&w);
+    struct object_id a = write_and_spoil(&w);
+    rename_in(&w, "root/checkpoint_scratch", "aside");
+    CLEANUP(memory_free_auto) char *scratch = memory_printf("%s/checkpoint_scratch", w.root);
+    close(open(scratch, O_CREAT | O_WRONLY, 0600));
+    ck_assert_int_lt(volume_world_checkpoint(w.v, 0, &generation), 0);
+    volume_world_fill(w.v, a, LOST * PAGE_BYTES, 100, 1);
+    ck_assert_int_eq(unlink(scratch), 0);
+    rename_in(&w, "aside", "root/checkpoint_scratch");
+    volume_world_publish(w.v);
+    expect_one_lost(&w, a);
+    volume_world_free(&w);
+}
+END_TEST
+
+int
+main(void)
+{
+    Suite *s = suite_create("volume_lost");
+#define ADD(test) unit_add(s, #test, test, 120)
+    ADD(a_damaged_unpublished_blob_loses_its_pages_and_nothing_else);
+    ADD(what_is_in_memory_or_in_the_store_is_not_lost);
+    ADD(an_upload_whose_record_failed_repairs_the_local_copy);
+    ADD(a_page_that_the_log_does_not_give_is_lost_and_nothing_else);
+    ADD(what_cannot_be_put_together_after_a_failed_fold_is_lost);
+    return unit_run(s);
+}
