@@ -316,23 +316,65 @@ void volume_delete_late(struct volume *v);
 bool volume_is_abandoned_locked(
     struct volume *v, struct object_id object, const struct inode_record *inode);
 
-// ---- volume_recover.c, volume_claim.c, volume_view_mount.c -------------------------------------
+// ---- volume_open.c: from nothing to a volume ----------------------------------------------------
 
 void volume_error(struct buffer *error, const char *format, ...) PRINTF_LIKE(2, 3);
 // Logs what whoever mounts should know although the mount goes on, and tells the host.
 void volume_say(struct volume *v, const char *format, ...) PRINTF_LIKE(2, 3);
-// Where the lock file of a volume lies. To be freed.
-char *volume_tenant_directory(
-    const char *root, const char *tenant, const char *place, uint32_t volume_number);
+// A call to the store failed: says what could not be done to the source, and returns `rc`.
+int volume_store_failed(struct volume *v, struct buffer *error, const char *what, int rc);
 MUST_CHECK int volume_open_local(struct volume *v, struct buffer *error);
 // Once the checkpoint runs: the root directory of a new volume, and what nobody can have open any
 // more.
 MUST_CHECK int volume_settle(struct volume *v, struct buffer *error);
+MUST_CHECK int volume_open_view(struct volume *v, struct buffer *error);
+MUST_CHECK int volume_import(
+    struct volume *v, struct db_record *db, struct generation at, struct buffer *error);
+const char *volume_store_advice(int rc);
+// Removes all that this root has of the volume, in which it is open.
+MUST_CHECK int volume_drop_db(struct volume *v, struct buffer *error);
+
+// ---- volume_claim.c: ownership ------------------------------------------------------------------
+
+// A root tries so often while other hosts claim the volume, too.
+#define CLAIM_ATTEMPTS 5
+// Catches up with the bucket and claims. 0: claimed, or the store cannot be reached (v->claimed
+// tells); 1: another writer went on with the volume, and the local state had to go.
+MUST_CHECK int volume_claim(struct volume *v, struct db_record *db, struct buffer *error);
+
+// ---- volume_lock.c: the hold of a process -------------------------------------------------------
+
+// Where the lock file of a volume lies. To be freed.
+char *volume_tenant_directory(
+    const char *root, const char *tenant, const char *place, uint32_t volume_number);
+// Makes the storage root when only its last component is missing, and makes sure that nobody else
+// works in it. `v->config.root` has no links afterwards.
+MUST_CHECK int volume_take_root(struct volume *v, struct buffer *error);
+// Whether a directory that belongs to a volume, and may not exist yet, is the user's alone: 0, or
+// -EPERM with a text.
+MUST_CHECK int volume_check_private(const char *path, struct buffer *error);
+// Waits for a predecessor that is on its way out. -EBUSY: another process has the volume.
+MUST_CHECK int volume_take_lock(struct volume *v, struct buffer *error);
 // The lock file holds "PID mounted", or "PID closing DONE TOTAL" with bytes of the last
 // publication.
 #define VOLUME_LOCK_CLOSING "closing"
 void volume_mark_closing(struct volume *v, uint64_t done_bytes, uint64_t total_bytes);
-MUST_CHECK int volume_open_view(struct volume *v, struct buffer *error);
+
+// ---- volume_layers.c ----------------------------------------------------------------------------
+
+// What lies between bottom and top: local store, map, reader, pages.
+MUST_CHECK int volume_open_layers(struct volume *v, struct buffer *error);
+void volume_close_layers(struct volume *v);
+// The directory of the log. To be freed.
+char *volume_wal_directory(const struct volume *v);
+// Opens the log and replays it into the layers.
+MUST_CHECK int volume_open_wal(struct volume *v, const struct db_record *db, struct buffer *error);
+// Removes what a process that died left behind: staging directories, and blobs whose transaction
+// never came.
+void volume_sweep(struct volume *v);
+
+// ---- volume_recover.c: replay -------------------------------------------------------------------
+
 // WAL replay into the active layer. The argument is a struct volume_replay.
 struct volume_replay {
     struct volume *v;
@@ -348,13 +390,6 @@ MUST_CHECK int volume_read_waiver(struct volume_replay *replay);
 // A waiver holds for what one replay found: it is taken away as soon as no replay needs it any
 // more.
 void volume_end_waiver(struct volume *v);
-// What lies between bottom and top: local store, map, reader, pages.
-MUST_CHECK int volume_open_layers(struct volume *v, struct buffer *error);
-void volume_close_layers(struct volume *v);
-MUST_CHECK int volume_import(
-    struct volume *v, struct db_record *db, struct generation at, struct buffer *error);
-const char *volume_store_advice(int rc);
-
 // volume_checkpoint.c
 void volume_checkpoint_host(struct volume *v, struct checkpoint_host *host_out);
 // Asks for a fold. Hold no locks.

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+// Opens and closes what lies between the bottom (manifest, store) and the top (the namespace): the
+// local store, the chunks, the pages and the write-ahead log.
+#include <dirent.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "platform/log.h"
+#include "platform/memory.h"
+#include "volume/volume_internal.h"
+
+int
+volume_open_layers(struct volume *v, struct buffer *error)
+{
+    CLEANUP(memory_free_auto)
+    char *hot_cache = memory_printf("%s/hot_cache/%u", v->root, v->db.v);
+    CLEANUP(memory_free_auto)
+    char *scratch = memory_printf("%s/checkpoint_scratch/%u", v->root, v->db.v);
+    int rc = volume_check_private(hot_cache, error);
+    if (rc == 0)
+        rc = volume_check_private(scratch, error);
+    if (rc < 0)
+        return rc;
+    rc = local_store_open(&file_ops_system, v->root, v->db, &v->local);
+    if (rc < 0) {
+        volume_error(error, "cannot open the local store in %s: %s", v->root, strerror(-rc));
+        return rc;
+    }
+    v->place = (struct remote_place){
+        .store = v->remote,
+        .tenant = v->url.tenant,
+        .volume_number = v->url.volume_number,
+        .writer = manifest_root_id(v->manifest),
+        .scratch = local_store_scratch(v->local),
+        .call_ms = v->config.read_deadline_ms,
+    };
+    v->map = chunk_map_new(v->manifest, v->db, v->config.page_cache_bytes / 8 + (4u << 20));
+    struct chunk_reader_options reader = {
+        .map = v->map,
+        .local = v->local,
+        .remote = v->remote,
+        .tenant = v->url.tenant,
+        .volume_number = v->url.volume_number,
+        .deadline_ms = v->config.read_deadline_ms,
+    };
+    v->reader = chunk_reader_new(&reader);
+    struct page_store_options pages = {
+        .lock = &v->lock,
+        .map = v->map,
+        .reader = v->reader,
+        .memory_bytes = v->config.page_cache_bytes,
+    };
+    v->pages = page_store_new(&pages);
+    v->names = namespace_set_new();
+    return 0;
+}
+
+void
+volume_close_layers(struct volume *v)
+{
+    page_store_free(v->pages);
+    chunk_reader_free(v->reader);
+    chunk_map_free(v->map);
+    local_store_close(v->local);
+    namespace_set_free(v->names);
+    namespace_set_free(v->frozen_names);
+    v->pages = NULL;
+    v->reader = NULL;
+    v->map = NULL;
+    v->local = NULL;
+    v->names = v->frozen_names = NULL;
+}
+
+char *
+volume_wal_directory(const struct volume *v)
+{
+    return memory_printf("%s/tenants/%s/%u/wal", v->config.root, v->url.tenant, v->db.v);
+}
+
+static bool
+has_segments(const char *directory)
+{
+    DIR *dir = opendir(directory);
+    bool found = false;
+    for (struct dirent *e; dir && !found && (e = readdir(dir));)
+        found = strncmp(e->d_name, "segment-", 8) == 0;
+    if (dir)
+        closedir(dir);
+    return found;
+}
+
+// What was skipped needs the waiver until the log no longer holds it.
+static void
+settle_waiver(struct volume *v, const char *waiver)
+{
+    free(v->waiver);
+    v->waiver = memory_string(waiver);
+    if (v->lost_changes == 0)
+        volume_end_waiver(v);
+    else
+        log_warning("wal.replay_lost", "%llu changes of the write-ahead log were given up",
+            (unsigned long long)v->lost_changes);
+}
+
+int
+volume_open_wal(struct volume *v, const struct db_record *db, struct buffer *error)
+{
+    CLEANUP(memory_free_auto) char *directory = volume_wal_directory(v);
+    CLEANUP(memory_free_auto)
+    char *above = memory_printf("%s/tenants/%s/%u", v->config.root, v->url.tenant, v->db.v);
+    int rc = volume_check_private(above, error);
+    if (rc == 0)
+        rc = volume_check_private(directory, error);
+    if (rc < 0)
+        return rc;
+    rc = path_make_directories(directory, 0700);
+    struct wal_options options = {
+        .ops = &file_ops_system,
+        .directory = directory,
+        .volume = db->volume,
+        .writer = manifest_root_id(v->manifest),
+        .writer_epoch = db->epoch,
+        .limit_bytes = v->config.wal_limit_bytes,
+        // With one thread, nobody would take the requests that make up the next batch.
+        .callers_flush = v->config.fuse_threads > 1,
+        .pace = &v->pace,
+    };
+    // The log has a segment from the first open on, and that comes before the first claim.
+    if (rc == 0 && (db->epoch > 0 || db->cut.v > 0) && !has_segments(directory)) {
+        volume_error(error,
+            "the write-ahead log in %s is missing, and with it every change since the last local "
+            "generation. Restore it, or move the storage root %s away to go back to the last "
+            "published generation",
+            directory, v->root);
+        return -EBADMSG;
+    }
+    CLEANUP(memory_free_auto) char *waiver = memory_printf("%s/" REPLAY_WAIVER, directory);
+    struct volume_replay replay = {.v = v, .error = error, .waiver = waiver};
+    v->lost_changes = 0;
+    if (rc == 0)
+        rc = volume_read_waiver(&replay);
+    if (rc == 0)
+        rc = wal_open(&options, db->cut, volume_replay, &replay, &v->wal, error);
+    if (rc == 0 && replay.waived)
+        settle_waiver(v, waiver);
+    if (rc < 0 && error->length == 0)
+        volume_error(error, "cannot open the write-ahead log in %s: %s", directory, strerror(-rc));
+    page_store_set_wal(v->pages, v->wal);
+    return rc;
+}
+
+static bool
+is_needed(void *argument, const struct sha256 *hash)
+{
+    struct volume *v = argument;
+    struct manifest_reader *r;
+    struct blob_record blob;
+    if (manifest_read_begin(v->manifest, &r) < 0)
+        return true;
+    int rc = manifest_read_blob(r, v->db, hash, &blob);
+    manifest_read_end(r);
+    return rc < 0 ? rc != -ENOENT : blob.references > 0;
+}
+
+void
+volume_sweep(struct volume *v)
+{
+    const char *scratch = local_store_scratch(v->local);
+    DIR *dir = opendir(scratch);
+    for (struct dirent *e; dir && (e = readdir(dir));) {
+        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
+            continue;
+        CLEANUP(memory_free_auto) char *path = memory_printf("%s/%s", scratch, e->d_name);
+        if (path_remove_tree(path) < 0)
+            log_warning("scratch.failed", "cannot remove %s", path);
+    }
+    if (dir)
+        closedir(dir);
+    int removed = local_store_sweep(v->local, is_needed, v);
+    if (removed > 0)
+        log_info("scratch.swept", "removed %d blobs that no generation names", removed);
+}
