@@ -296,7 +296,7 @@ gather_object(struct gather *g, struct object_id object)
 }
 
 // Which images are on this host; asked outside the read transaction. The plan's deltas and the
-// view's images have the same order.
+// layout's images have the same order.
 static int
 look_up_residency(struct gather *g)
 {
@@ -307,14 +307,14 @@ look_up_residency(struct gather *g)
         chunk->deltas = deltas;
         if (!chunk->exists)
             continue;
-        struct chunk_view *view;
-        int rc = chunk_map_get(g->c->options.map, chunk->object, chunk->index, &view);
+        struct chunk_layout *layout;
+        int rc = chunk_map_get(g->c->options.map, chunk->object, chunk->index, &layout);
         if (rc < 0)
             return rc;
         bool avoid = checkpoint_avoids_images(g->c, chunk->object, chunk->index);
-        chunk->local = view != NULL && !avoid;
-        for (size_t k = 0; view && k < view->image_count; k++) {
-            const struct sha256 *blob = &view->images[k].where.blob;
+        chunk->local = layout != NULL && !avoid;
+        for (size_t k = 0; layout && k < layout->image_count; k++) {
+            const struct sha256 *blob = &layout->images[k].where.blob;
             // What a damaged one does not give is lost, wherever it is asked for.
             bool here =
                 !avoid && (local_store_has(local, blob) || checkpoint_is_damaged(g->c, blob));
@@ -324,7 +324,7 @@ look_up_residency(struct gather *g)
                 deltas[k].mergeable = deltas[k].mergeable && !avoid;
             }
         }
-        chunk_view_put(g->c->options.map, view);
+        chunk_layout_put(g->c->options.map, layout);
     }
     return 0;
 }

@@ -24,9 +24,9 @@ struct image {
     const struct checkpoint_cut *cut;
     const struct chunk_action *action;
     struct blob_writer *w;
-    struct chunk_view *view; // NULL: no chunk yet
-    uint64_t first;          // page of the object
-    uint32_t pages;          // of the object in this chunk
+    struct chunk_layout *layout; // NULL: no chunk yet
+    uint64_t first;              // page of the object
+    uint32_t pages;              // of the object in this chunk
     bool base;
     uint64_t interest[CHUNK_PAGES / 64]; // pages to look at
     uint32_t written;
@@ -99,7 +99,7 @@ mark_images(struct image *x, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
         const struct blob_index *index;
-        int rc = chunk_reader_index(x->c->options.reader, x->view, i, &local_only, &index);
+        int rc = chunk_reader_index(x->c->options.reader, x->layout, i, &local_only, &index);
         if (is_gone(x, rc)) {
             mark(x, 0, CHUNK_PAGES); // any page may have been in it
             continue;
@@ -129,7 +129,7 @@ note_old(struct image *x, int rc)
 static void
 mark_for_base(struct image *x)
 {
-    size_t images = x->view ? x->view->image_count : 0;
+    size_t images = x->layout ? x->layout->image_count : 0;
     // An old image may be in the store only. When the cut has all pages it is not needed; else it
     // fails with the page that is missing.
     if (mark_images(x, images) < 0)
@@ -296,7 +296,8 @@ read_slot(struct image *x, size_t image, uint32_t slot, const uint8_t **page_out
     *page_out = f->data + (size_t)(slot % BLOB_FRAME_PAGES) * PAGE_BYTES;
     if (f->valid && f->number == number)
         return 0;
-    int rc = chunk_reader_frame(x->c->options.reader, x->view, image, number, &local_only, f->data);
+    int rc =
+        chunk_reader_frame(x->c->options.reader, x->layout, image, number, &local_only, f->data);
     f->valid = rc == 0;
     f->number = number;
     return rc;
@@ -307,7 +308,7 @@ take_from_merged(struct image *x, uint32_t page, struct content *content)
 {
     for (size_t i = 0; i < x->action->merge_count && content->state != CONTENT_WHOLE; i++) {
         const struct blob_index *index;
-        int rc = chunk_reader_index(x->c->options.reader, x->view, i, &local_only, &index);
+        int rc = chunk_reader_index(x->c->options.reader, x->layout, i, &local_only, &index);
         if (rc < 0)
             return is_gone(x, rc) ? PAGE_LOST : rc;
         struct blob_page p;
@@ -353,13 +354,13 @@ static int
 take_from_chunk(struct image *x, uint32_t page, struct content *content)
 {
     static const uint8_t zeros[PAGE_BYTES];
-    if (!x->view) {
+    if (!x->layout) {
         lay_under(content, zeros, NULL);
         return 0;
     }
     if (page < x->batch_first || page >= x->batch_first + x->batch_count) {
         uint32_t end; // where the next page is that nobody can read
-        bool lost = chunk_view_is_lost(x->view, page, &end);
+        bool lost = chunk_layout_is_lost(x->layout, page, &end);
         assert(!lost);
         uint32_t n = end - page < ARRAY_LENGTH(x->batch) ? end - page : ARRAY_LENGTH(x->batch);
         int rc = read_batch(x, page, n);
@@ -475,12 +476,12 @@ checkpoint_write_image(struct checkpoint *c, const struct checkpoint_cut *cut,
         .cut_first = CHUNK_PAGES,
         .base = checkpoint_makes_base(action),
     };
-    int rc = chunk_map_get(c->options.map, action->object, action->index, &x.view);
+    int rc = chunk_map_get(c->options.map, action->object, action->index, &x.layout);
     if (rc < 0)
         return rc;
-    lost_pages_begin(&x.lost, x.view);
-    for (size_t i = 0; x.view && i < x.view->image_count; i++)
-        x.damaged |= checkpoint_is_damaged(c, &x.view->images[i].where.blob);
+    lost_pages_begin(&x.lost, x.layout);
+    for (size_t i = 0; x.layout && i < x.layout->image_count; i++)
+        x.damaged |= checkpoint_is_damaged(c, &x.layout->images[i].where.blob);
     x.frames = memory_alloc(action->merge_count * sizeof(*x.frames));
     for (size_t i = 0; i < action->merge_count; i++)
         x.frames[i].valid = false;
@@ -498,12 +499,12 @@ checkpoint_write_image(struct checkpoint *c, const struct checkpoint_cut *cut,
     free(x.frames);
     if (x.base)
         lost_pages_cut(&x.lost, x.pages);
-    uint32_t old = x.view ? x.view->entry.present_pages : 0;
+    uint32_t old = x.layout ? x.layout->entry.present_pages : 0;
     uint32_t lost = lost_pages_count(&x.lost); // was data, as far as anybody knows
     uint32_t present = lost + (x.base ? x.written : old + x.written);
     image_out->present_pages = present < x.pages ? present : x.pages;
     image_out->newly_lost = x.newly_lost;
     lost_pages_runs(&x.lost, &image_out->lost);
-    chunk_view_put(c->options.map, x.view);
+    chunk_layout_put(c->options.map, x.layout);
     return rc;
 }

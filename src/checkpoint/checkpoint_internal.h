@@ -150,8 +150,8 @@ lost_pages_set(struct lost_pages *lost, uint32_t page, bool is_lost)
     uint64_t bit = 1ull << (page % 64);
     lost->bits[page / 64] = is_lost ? lost->bits[page / 64] | bit : lost->bits[page / 64] & ~bit;
 }
-// As the view has it; NULL: no chunk yet.
-void lost_pages_begin(struct lost_pages *lost, const struct chunk_view *view);
+// As the layout has it; NULL: no chunk yet.
+void lost_pages_begin(struct lost_pages *lost, const struct chunk_layout *layout);
 uint32_t lost_pages_count(const struct lost_pages *lost);
 void lost_pages_cut(struct lost_pages *lost, uint32_t end); // none from there on
 void lost_pages_runs(const struct lost_pages *lost, struct lost_runs *runs_out);

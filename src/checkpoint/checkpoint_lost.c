@@ -8,11 +8,11 @@
 #include "platform/memory.h"
 
 void
-lost_pages_begin(struct lost_pages *lost, const struct chunk_view *view)
+lost_pages_begin(struct lost_pages *lost, const struct chunk_layout *layout)
 {
     memset(lost, 0, sizeof(*lost));
-    for (size_t i = 0; view && i < view->lost_count; i++)
-        for (uint32_t page = view->lost[i].first; page < view->lost[i].end; page++)
+    for (size_t i = 0; layout && i < layout->lost_count; i++)
+        for (uint32_t page = layout->lost[i].first; page < layout->lost[i].end; page++)
             lost_pages_set(lost, page, true);
 }
 

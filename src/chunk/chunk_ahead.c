@@ -35,12 +35,12 @@ widen(struct span *s, const struct blob_index *index, uint32_t slot)
 
 // From the newest image to the oldest, as reading does.
 static int
-add_page(struct chunk_reader *r, struct chunk_view *view, uint32_t page,
+add_page(struct chunk_reader *r, struct chunk_layout *layout, uint32_t page,
     const struct remote_call *call, struct span *spans)
 {
-    for (size_t i = 0; i < view->image_count; i++) {
+    for (size_t i = 0; i < layout->image_count; i++) {
         const struct blob_index *index;
-        int rc = chunk_reader_index(r, view, i, call, &index);
+        int rc = chunk_reader_index(r, layout, i, call, &index);
         if (rc < 0)
             return rc;
         struct blob_page p;
@@ -54,10 +54,10 @@ add_page(struct chunk_reader *r, struct chunk_view *view, uint32_t page,
 }
 
 static bool
-is_here(struct chunk_reader *r, const struct chunk_view *view)
+is_here(struct chunk_reader *r, const struct chunk_layout *layout)
 {
-    for (size_t i = 0; i < view->image_count; i++)
-        if (!local_store_has(r->local, &view->images[i].where.blob))
+    for (size_t i = 0; i < layout->image_count; i++)
+        if (!local_store_has(r->local, &layout->images[i].where.blob))
             return false;
     return true;
 }
@@ -67,23 +67,23 @@ do_job(struct chunk_reader *r, const struct chunk_ahead_job *job)
 {
     struct remote_call call = {
         .is_canceled = is_stopping, .argument = r, .class = REMOTE_READ_AHEAD};
-    struct chunk_view *view;
-    if (chunk_map_get(r->map, job->object, chunk_of_page(job->first), &view) < 0 || !view)
+    struct chunk_layout *layout;
+    if (chunk_map_get(r->map, job->object, chunk_of_page(job->first), &layout) < 0 || !layout)
         return;
-    if (!is_here(r, view)) {
+    if (!is_here(r, layout)) {
         CLEANUP(memory_free_auto)
-        struct span *spans = memory_alloc_zero(view->image_count * sizeof(*spans));
+        struct span *spans = memory_alloc_zero(layout->image_count * sizeof(*spans));
         uint32_t first = page_in_chunk(job->first);
         int rc = 0;
         for (uint32_t i = 0; rc == 0 && i < job->count; i++)
-            rc = add_page(r, view, first + i, &call, spans);
-        for (size_t i = 0; rc == 0 && i < view->image_count; i++)
+            rc = add_page(r, layout, first + i, &call, spans);
+        for (size_t i = 0; rc == 0 && i < layout->image_count; i++)
             if (spans[i].to > 0)
-                chunk_fetch_ahead(r, &view->images[i].blob,
-                    view->images[i].where.offset + spans[i].from, spans[i].to - spans[i].from,
+                chunk_fetch_ahead(r, &layout->images[i].blob,
+                    layout->images[i].where.offset + spans[i].from, spans[i].to - spans[i].from,
                     &call);
     }
-    chunk_view_put(r->map, view);
+    chunk_layout_put(r->map, layout);
 }
 
 static void

@@ -197,7 +197,7 @@ note_damage(struct chunk_reader *r, const struct fetch *x, int rc)
     }
 }
 
-// From the local copy. When that fails and the blob was only local when the view was made, it may
+// From the local copy. When that fails and the blob was only local when the layout was made, it may
 // be in the store by now. A whole copy is read twice before it is called damaged: it may have taken
 // the place of a partial one in between.
 static int

@@ -13,10 +13,10 @@ struct chunk_map {
     struct db_id db;
     uint64_t limit_bytes;
     struct lock lock; // "chunk_map": protects everything below
-    struct hash_table views;
+    struct hash_table layouts;
     struct list_node use; // least recently used first
     uint64_t bytes;
-    uint64_t invalidations; // a view loaded before one of these must not be cached after it
+    uint64_t invalidations; // a layout loaded before one of these must not be cached after it
 };
 
 struct chunk_map *
@@ -32,7 +32,7 @@ chunk_map_new(struct manifest *m, struct db_id db, uint64_t limit_bytes)
 }
 
 static void
-free_view(struct chunk_view *v)
+free_layout(struct chunk_layout *v)
 {
     for (size_t i = 0; i < v->image_count; i++)
         blob_index_free(atomic_load(&v->images[i].index));
@@ -41,16 +41,16 @@ free_view(struct chunk_view *v)
 }
 
 static void
-drop_reference(struct chunk_view *v)
+drop_reference(struct chunk_layout *v)
 {
     if (atomic_fetch_sub(&v->references, 1) == 1)
-        free_view(v);
+        free_layout(v);
 }
 
 static void
-uncache_locked(struct chunk_map *map, struct chunk_view *v)
+uncache_locked(struct chunk_map *map, struct chunk_layout *v)
 {
-    hash_table_remove(&map->views, &v->node);
+    hash_table_remove(&map->layouts, &v->node);
     list_remove(&v->use);
     v->cached = false;
     assert(map->bytes >= v->bytes);
@@ -64,17 +64,17 @@ chunk_map_free(struct chunk_map *map)
     if (!map)
         return;
     chunk_map_invalidate_all(map);
-    hash_table_free(&map->views);
+    hash_table_free(&map->layouts);
     lock_destroy(&map->lock);
     free(map);
 }
 
-static struct chunk_view *
+static struct chunk_layout *
 find_locked(struct chunk_map *map, struct object_id object, struct chunk_index index)
 {
-    struct hash_node *n = hash_table_first(&map->views, hash_u64_pair(object.v, index.v));
+    struct hash_node *n = hash_table_first(&map->layouts, hash_u64_pair(object.v, index.v));
     for (; n; n = hash_table_next_same(n)) {
-        struct chunk_view *v = CONTAINER_OF(n, struct chunk_view, node);
+        struct chunk_layout *v = CONTAINER_OF(n, struct chunk_layout, node);
         if (v->object.v == object.v && v->index.v == index.v)
             return v;
     }
@@ -85,7 +85,7 @@ static void
 shrink_locked(struct chunk_map *map)
 {
     while (map->bytes > map->limit_bytes && !list_is_empty(&map->use))
-        uncache_locked(map, CONTAINER_OF(map->use.next, struct chunk_view, use));
+        uncache_locked(map, CONTAINER_OF(map->use.next, struct chunk_layout, use));
 }
 
 // ---- loading ------------------------------------------------------------------------------------
@@ -122,7 +122,7 @@ fill_image(struct chunk_map *map, struct manifest_reader *r, struct chunk_image 
 static int
 add_lost(void *argument, const struct chunk_damage *damage)
 {
-    struct chunk_view *v = argument;
+    struct chunk_layout *v = argument;
     uint32_t first = page_in_chunk(damage->page);
     v->lost = memory_realloc(v->lost, (v->lost_count + 1) * sizeof(*v->lost));
     v->lost[v->lost_count++] = (struct chunk_lost){first, first + damage->pages};
@@ -130,33 +130,33 @@ add_lost(void *argument, const struct chunk_damage *damage)
 }
 
 static int
-load_lost(struct chunk_map *map, struct manifest_reader *r, struct chunk_view *v)
+load_lost(struct chunk_map *map, struct manifest_reader *r, struct chunk_layout *v)
 {
     uint64_t first = v->index.v * CHUNK_PAGES;
     return manifest_read_damage(r, map->db, v->object, first, first + CHUNK_PAGES, add_lost, v);
 }
 
 bool
-chunk_view_is_lost(const struct chunk_view *view, uint32_t page, uint32_t *end_out)
+chunk_layout_is_lost(const struct chunk_layout *layout, uint32_t page, uint32_t *end_out)
 {
     size_t low = 0;
-    size_t high = view->lost_count;
+    size_t high = layout->lost_count;
     while (low < high) {
         size_t middle = (low + high) / 2;
-        if (view->lost[middle].end <= page)
+        if (layout->lost[middle].end <= page)
             low = middle + 1;
         else
             high = middle;
     }
-    const struct chunk_lost *next = low < view->lost_count ? &view->lost[low] : NULL;
+    const struct chunk_lost *next = low < layout->lost_count ? &layout->lost[low] : NULL;
     bool lost = next && next->first <= page;
     *end_out = lost ? next->end : next ? next->first : CHUNK_PAGES;
     return lost;
 }
 
 static int
-load_view(struct chunk_map *map, struct manifest_reader *r, struct object_id object,
-    struct chunk_index index, struct chunk_view **view_out)
+load_layout(struct chunk_map *map, struct manifest_reader *r, struct object_id object,
+    struct chunk_index index, struct chunk_layout **layout_out)
 {
     struct chunk_entry entry;
     int rc = manifest_read_chunk(r, map->db, object, index, &entry);
@@ -164,7 +164,8 @@ load_view(struct chunk_map *map, struct manifest_reader *r, struct object_id obj
         return rc;
     struct delta_list list = {0};
     rc = manifest_read_deltas(r, map->db, entry.id, collect_delta, &list);
-    struct chunk_view *v = memory_alloc_zero(sizeof(*v) + (list.count + 1) * sizeof(v->images[0]));
+    struct chunk_layout *v =
+        memory_alloc_zero(sizeof(*v) + (list.count + 1) * sizeof(v->images[0]));
     atomic_init(&v->references, 1);
     v->object = object;
     v->index = index;
@@ -182,16 +183,16 @@ load_view(struct chunk_map *map, struct manifest_reader *r, struct object_id obj
         free(v);
         return rc;
     }
-    *view_out = v;
+    *layout_out = v;
     return 0;
 }
 
 static void
-cache_view_locked(struct chunk_map *map, struct chunk_view *v)
+cache_layout_locked(struct chunk_map *map, struct chunk_layout *v)
 {
     atomic_fetch_add(&v->references, 1);
     v->cached = true;
-    hash_table_insert(&map->views, &v->node, hash_u64_pair(v->object.v, v->index.v));
+    hash_table_insert(&map->layouts, &v->node, hash_u64_pair(v->object.v, v->index.v));
     list_append(&map->use, &v->use);
     // No index is loaded yet.
     v->bytes =
@@ -202,11 +203,11 @@ cache_view_locked(struct chunk_map *map, struct chunk_view *v)
 
 int
 chunk_map_get(struct chunk_map *map, struct object_id object, struct chunk_index index,
-    struct chunk_view **view_out)
+    struct chunk_layout **layout_out)
 {
-    *view_out = NULL;
+    *layout_out = NULL;
     lock_take(&map->lock);
-    struct chunk_view *v = find_locked(map, object, index);
+    struct chunk_layout *v = find_locked(map, object, index);
     uint64_t invalidations = map->invalidations;
     if (v) {
         atomic_fetch_add(&v->references, 1);
@@ -215,22 +216,22 @@ chunk_map_get(struct chunk_map *map, struct object_id object, struct chunk_index
     }
     lock_release(&map->lock);
     if (v) {
-        *view_out = v;
+        *layout_out = v;
         return 0;
     }
     struct manifest_reader *r;
     int rc = manifest_read_begin(map->manifest, &r);
     if (rc < 0)
         return rc;
-    rc = load_view(map, r, object, index, &v);
+    rc = load_layout(map, r, object, index, &v);
     manifest_read_end(r);
     if (rc < 0)
         return rc == -ENOENT ? 0 : rc;
     lock_take(&map->lock);
     if (invalidations == map->invalidations && !find_locked(map, object, index))
-        cache_view_locked(map, v);
+        cache_layout_locked(map, v);
     lock_release(&map->lock);
-    *view_out = v;
+    *layout_out = v;
     return 0;
 }
 
@@ -287,10 +288,10 @@ chunk_map_next(struct chunk_map *map, struct object_id object, struct chunk_inde
 }
 
 void
-chunk_view_put(struct chunk_map *map UNUSED, struct chunk_view *view)
+chunk_layout_put(struct chunk_map *map UNUSED, struct chunk_layout *layout)
 {
-    if (view)
-        drop_reference(view);
+    if (layout)
+        drop_reference(layout);
 }
 
 void
@@ -298,7 +299,7 @@ chunk_map_invalidate(struct chunk_map *map, struct object_id object, struct chun
 {
     lock_take(&map->lock);
     map->invalidations++;
-    struct chunk_view *v = find_locked(map, object, index);
+    struct chunk_layout *v = find_locked(map, object, index);
     if (v)
         uncache_locked(map, v);
     lock_release(&map->lock);
@@ -310,17 +311,17 @@ chunk_map_invalidate_all(struct chunk_map *map)
     lock_take(&map->lock);
     map->invalidations++;
     while (!list_is_empty(&map->use))
-        uncache_locked(map, CONTAINER_OF(map->use.next, struct chunk_view, use));
+        uncache_locked(map, CONTAINER_OF(map->use.next, struct chunk_layout, use));
     lock_release(&map->lock);
 }
 
 void
-chunk_map_account(struct chunk_map *map, struct chunk_view *view, size_t bytes)
+chunk_map_account(struct chunk_map *map, struct chunk_layout *layout, size_t bytes)
 {
     lock_take(&map->lock);
-    if (view->cached) {
+    if (layout->cached) {
         map->bytes += bytes;
-        view->bytes += bytes;
+        layout->bytes += bytes;
         shrink_locked(map);
     }
     lock_release(&map->lock);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a chunk is made of: its base and deltas as the manifest has them at the local generation,
-// with the indexes of their images. Views are cached within a budget and invalidated when a local
+// with the indexes of their images. Layouts are cached within a budget and invalidated when a local
 // generation changes the chunk. Any thread.
 #ifndef CKPTFS_CHUNK_CHUNK_MAP_H
 #define CKPTFS_CHUNK_CHUNK_MAP_H
@@ -31,7 +31,7 @@ struct chunk_lost {
 };
 
 // Immutable but for the indexes; counted references.
-struct chunk_view {
+struct chunk_layout {
     struct hash_node node;
     struct list_node use;
     atomic_uint references;
@@ -49,21 +49,22 @@ struct chunk_view {
 struct chunk_map;
 
 struct chunk_map *chunk_map_new(struct manifest *m, struct db_id db, uint64_t limit_bytes);
-void chunk_map_free(struct chunk_map *map); // no views may be out
+void chunk_map_free(struct chunk_map *map); // no layouts may be out
 
-// The chunk's view, with a reference, or NULL when the object has no such chunk (a hole). 0 or
+// The chunk's layout, with a reference, or NULL when the object has no such chunk (a hole). 0 or
 // -errno.
 MUST_CHECK int chunk_map_get(struct chunk_map *map, struct object_id object,
-    struct chunk_index index, struct chunk_view **view_out);
+    struct chunk_index index, struct chunk_layout **layout_out);
 // The first chunk behind `index` that the object has; UINT64_MAX when there is none.
 MUST_CHECK int chunk_map_next(struct chunk_map *map, struct object_id object,
     struct chunk_index index, struct chunk_index *next_out);
 // Whether the page is lost. For one that is not, `end_out` is where the next lost one is (or the
 // end of the chunk), else where the lost ones end.
-bool chunk_view_is_lost(const struct chunk_view *view, uint32_t page, uint32_t *end_out);
-void chunk_view_put(struct chunk_map *map, struct chunk_view *view); // NULL is fine
+bool chunk_layout_is_lost(const struct chunk_layout *layout, uint32_t page, uint32_t *end_out);
+void chunk_layout_put(struct chunk_map *map, struct chunk_layout *layout); // NULL is fine
 
-// A blob's record as it is now: a view's own may be from before its publication. -ENOENT: released.
+// A blob's record as it is now: a layout's own may be from before its publication. -ENOENT:
+// released.
 // The key of a blob that lies where `remote_namespace` says. -ENOTSUP: in another store.
 MUST_CHECK int chunk_map_named_key(
     struct chunk_map *map, const struct blob_record *blob, struct buffer *key_out);
@@ -74,7 +75,7 @@ MUST_CHECK int chunk_map_read_blob(
 void chunk_map_invalidate(struct chunk_map *map, struct object_id object, struct chunk_index index);
 void chunk_map_invalidate_all(struct chunk_map *map);
 
-// Tells the map that a view's indexes grew by this much.
-void chunk_map_account(struct chunk_map *map, struct chunk_view *view, size_t bytes);
+// Tells the map that a layout's indexes grew by this much.
+void chunk_map_account(struct chunk_map *map, struct chunk_layout *layout, size_t bytes);
 
 #endif

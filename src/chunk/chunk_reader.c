@@ -67,10 +67,10 @@ verify_index(void *argument, const uint8_t *p, size_t n)
 }
 
 int
-chunk_reader_index(struct chunk_reader *r, struct chunk_view *view, size_t image,
+chunk_reader_index(struct chunk_reader *r, struct chunk_layout *layout, size_t image,
     const struct remote_call *call, const struct blob_index **index_out)
 {
-    struct chunk_image *im = &view->images[image];
+    struct chunk_image *im = &layout->images[image];
     struct blob_index *index = atomic_load(&im->index);
     if (!index) {
         struct index_check check = {.image_bytes = im->where.length};
@@ -85,7 +85,7 @@ chunk_reader_index(struct chunk_reader *r, struct chunk_view *view, size_t image
         struct blob_index *expected = NULL;
         index = check.index;
         if (atomic_compare_exchange_strong(&im->index, &expected, index)) {
-            chunk_map_account(r->map, view, blob_index_memory(index));
+            chunk_map_account(r->map, layout, blob_index_memory(index));
         } else {
             blob_index_free(index);
             index = expected;
@@ -108,16 +108,16 @@ struct place {
 };
 
 static int
-find_page(struct chunk_reader *r, struct chunk_view *view, uint32_t page,
+find_page(struct chunk_reader *r, struct chunk_layout *layout, uint32_t page,
     const struct remote_call *call, struct place *place_out)
 {
     uint32_t end;
-    *place_out = (struct place){.image = view->image_count, .state = BLOB_PAGE_ABSENT};
-    if (UNLIKELY(view->lost_count > 0) && chunk_view_is_lost(view, page, &end))
+    *place_out = (struct place){.image = layout->image_count, .state = BLOB_PAGE_ABSENT};
+    if (UNLIKELY(layout->lost_count > 0) && chunk_layout_is_lost(layout, page, &end))
         return -EIO;
-    for (size_t i = 0; i < view->image_count; i++) {
+    for (size_t i = 0; i < layout->image_count; i++) {
         const struct blob_index *index;
-        int rc = chunk_reader_index(r, view, i, call, &index);
+        int rc = chunk_reader_index(r, layout, i, call, &index);
         if (rc < 0)
             return rc;
         struct blob_page p;
@@ -135,16 +135,16 @@ find_page(struct chunk_reader *r, struct chunk_view *view, uint32_t page,
 }
 
 static int
-run_in_view(struct chunk_reader *r, struct chunk_view *view, uint32_t page,
+run_in_layout(struct chunk_reader *r, struct chunk_layout *layout, uint32_t page,
     const struct remote_call *call, bool *hole_out, uint64_t *count_out)
 {
     uint32_t lost_end;
-    bool lost = chunk_view_is_lost(view, page, &lost_end);
+    bool lost = chunk_layout_is_lost(layout, page, &lost_end);
     uint64_t end = lost_end;
     *hole_out = !lost; // what is lost was data
-    for (size_t i = 0; i < view->image_count && *hole_out; i++) {
+    for (size_t i = 0; i < layout->image_count && *hole_out; i++) {
         const struct blob_index *index;
-        int rc = chunk_reader_index(r, view, i, call, &index);
+        int rc = chunk_reader_index(r, layout, i, call, &index);
         if (rc < 0)
             return rc;
         struct blob_page p;
@@ -164,20 +164,21 @@ chunk_reader_run(struct chunk_reader *r, struct object_id object, struct page_no
     const struct remote_call *call, bool *hole_out, uint64_t *count_out)
 {
     static const struct remote_call no_limits;
-    struct chunk_view *view;
+    struct chunk_layout *layout;
     *hole_out = true;
     *count_out = CHUNK_PAGES - page_in_chunk(page);
-    int rc = chunk_map_get(r->map, object, chunk_of_page(page), &view);
+    int rc = chunk_map_get(r->map, object, chunk_of_page(page), &layout);
     if (rc < 0)
         return rc;
-    if (!view) {
+    if (!layout) {
         struct chunk_index next;
         rc = chunk_map_next(r->map, object, chunk_of_page(page), &next);
         *count_out = next.v == UINT64_MAX ? UINT64_MAX - page.v : next.v * CHUNK_PAGES - page.v;
         return rc;
     }
-    rc = run_in_view(r, view, page_in_chunk(page), call ? call : &no_limits, hole_out, count_out);
-    chunk_view_put(r->map, view);
+    rc = run_in_layout(
+        r, layout, page_in_chunk(page), call ? call : &no_limits, hole_out, count_out);
+    chunk_layout_put(r->map, layout);
     return rc;
 }
 
@@ -249,19 +250,19 @@ fetch_frames(struct chunk_reader *r, const struct chunk_image *image, struct fra
 }
 
 int
-chunk_reader_frame(struct chunk_reader *r, struct chunk_view *view, size_t image, uint32_t frame,
-    const struct remote_call *call, uint8_t out[BLOB_FRAME_BYTES])
+chunk_reader_frame(struct chunk_reader *r, struct chunk_layout *layout, size_t image,
+    uint32_t frame, const struct remote_call *call, uint8_t out[BLOB_FRAME_BYTES])
 {
     struct frames f = {.first = frame, .count = 1, .to = {out}};
-    int rc = chunk_reader_index(r, view, image, call, &f.index);
-    return rc < 0 ? rc : fetch_frames(r, &view->images[image], &f, call);
+    int rc = chunk_reader_index(r, layout, image, call, &f.index);
+    return rc < 0 ? rc : fetch_frames(r, &layout->images[image], &f, call);
 }
 
 // ---- reading ------------------------------------------------------------------------------------
 
 struct read {
     struct chunk_reader *r;
-    struct chunk_view *view;
+    struct chunk_layout *layout;
     const struct remote_call *call;
     uint32_t first; // page within the chunk
     size_t count;
@@ -276,7 +277,7 @@ struct read {
 static struct page_no
 absolute(const struct read *x, uint32_t page)
 {
-    return (struct page_no){x->view->index.v * CHUNK_PAGES + page};
+    return (struct page_no){x->layout->index.v * CHUNK_PAGES + page};
 }
 
 // Gives a page of the present frames to the sink, and to the answer if it was asked for.
@@ -288,7 +289,7 @@ deliver(struct read *x, size_t image, uint32_t page, const uint8_t *data)
     struct place place;
     if (asked)
         place = x->places[i];
-    else if (find_page(x->r, x->view, page, x->call, &place) < 0)
+    else if (find_page(x->r, x->layout, page, x->call, &place) < 0)
         return;
     if (place.image != image || place.state != BLOB_PAGE_DATA)
         return; // a newer image has this page
@@ -432,9 +433,9 @@ static int
 read_frames_for(struct read *x, size_t i)
 {
     const struct place place = x->places[i];
-    struct chunk_image *image = &x->view->images[place.image];
+    struct chunk_image *image = &x->layout->images[place.image];
     struct frames *f = &x->frames;
-    int rc = chunk_reader_index(x->r, x->view, place.image, x->call, &f->index);
+    int rc = chunk_reader_index(x->r, x->layout, place.image, x->call, &f->index);
     if (rc < 0)
         return rc;
     f->first = place.slot / BLOB_FRAME_PAGES;
@@ -478,7 +479,7 @@ apply_patches(struct read *x, size_t i)
     uint8_t *result = own_page(x, i);
     struct frames *f = &x->frames;
     for (size_t k = x->places[i].image; k-- > 0;) {
-        int rc = chunk_reader_index(x->r, x->view, k, x->call, &f->index);
+        int rc = chunk_reader_index(x->r, x->layout, k, x->call, &f->index);
         if (rc < 0)
             return rc;
         struct blob_page p;
@@ -490,7 +491,7 @@ apply_patches(struct read *x, size_t i)
         f->first = p.slot / BLOB_FRAME_PAGES;
         f->count = 1;
         unpack_to_memory(f);
-        rc = fetch_frames(x->r, &x->view->images[k], f, x->call);
+        rc = fetch_frames(x->r, &x->layout->images[k], f, x->call);
         if (rc < 0)
             return rc;
         page_mask_copy(&mask, result, f->to[0] + (size_t)(p.slot % BLOB_FRAME_PAGES) * PAGE_BYTES);
@@ -506,11 +507,11 @@ apply_patches(struct read *x, size_t i)
 }
 
 static int
-read_from_view(struct read *x)
+read_from_layout(struct read *x)
 {
     int rc = 0;
     for (size_t i = 0; rc == 0 && i < x->count; i++)
-        rc = find_page(x->r, x->view, x->first + (uint32_t)i, x->call, &x->places[i]);
+        rc = find_page(x->r, x->layout, x->first + (uint32_t)i, x->call, &x->places[i]);
     for (size_t i = 0; rc == 0 && i < x->count; i++)
         if (x->places[i].state == BLOB_PAGE_DATA && !x->places[i].had)
             rc = read_frames_for(x, i);
@@ -536,15 +537,15 @@ static int
 read_chunk(struct chunk_reader *r, struct object_id object, struct page_no first, size_t count,
     const struct remote_call *call, const struct answer *answer, size_t at)
 {
-    struct chunk_view *view;
-    int rc = chunk_map_get(r->map, object, chunk_of_page(first), &view);
-    if (rc == 0 && !view && !answer->pages)
+    struct chunk_layout *layout;
+    int rc = chunk_map_get(r->map, object, chunk_of_page(first), &layout);
+    if (rc == 0 && !layout && !answer->pages)
         memset(answer->bytes + at * PAGE_BYTES, 0, count * PAGE_BYTES);
-    if (rc < 0 || !view)
+    if (rc < 0 || !layout)
         return rc;
     struct read x = {
         .r = r,
-        .view = view,
+        .layout = layout,
         .call = call,
         .first = page_in_chunk(first),
         .count = count,
@@ -554,10 +555,10 @@ read_chunk(struct chunk_reader *r, struct object_id object, struct page_no first
         .sink = answer->sink,
         .sink_argument = answer->sink_argument,
     };
-    rc = read_from_view(&x);
+    rc = read_from_layout(&x);
     free(x.places);
     free(x.frames.memory);
-    chunk_view_put(r->map, view);
+    chunk_layout_put(r->map, layout);
     return rc;
 }
 

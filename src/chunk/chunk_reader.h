@@ -51,8 +51,8 @@ MUST_CHECK int chunk_reader_copy(struct chunk_reader *r, struct object_id object
 void chunk_reader_ahead(
     struct chunk_reader *r, struct object_id object, struct page_no first, uint64_t count);
 
-// The index of an image, loaded if need be. Belongs to the view.
-MUST_CHECK int chunk_reader_index(struct chunk_reader *r, struct chunk_view *view, size_t image,
+// The index of an image, loaded if need be. Belongs to the layout.
+MUST_CHECK int chunk_reader_index(struct chunk_reader *r, struct chunk_layout *layout, size_t image,
     const struct remote_call *call, const struct blob_index **index_out);
 
 // Whether the page is a hole as of the local generation, and how far (to the end of the chunk at
@@ -61,7 +61,7 @@ MUST_CHECK int chunk_reader_run(struct chunk_reader *r, struct object_id object,
     struct page_no page, const struct remote_call *call, bool *hole_out, uint64_t *count_out);
 
 // The unpacked pages of one frame of an image.
-MUST_CHECK int chunk_reader_frame(struct chunk_reader *r, struct chunk_view *view, size_t image,
+MUST_CHECK int chunk_reader_frame(struct chunk_reader *r, struct chunk_layout *layout, size_t image,
     uint32_t frame, const struct remote_call *call, uint8_t out[BLOB_FRAME_BYTES]);
 
 struct chunk_reader_numbers {

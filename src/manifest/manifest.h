@@ -26,7 +26,7 @@ struct manifest;
 struct manifest_options {
     uint64_t map_bytes; // initial size of the map; 0: 64 GiB, or less where address space is short.
                         // It is address space only, and grows by itself
-    bool no_sync;       // for throwaway environments (views) and tests
+    bool no_sync;       // for throwaway environments (of read-only mounts) and tests
     struct flush_pace *pace; // of commits to the db, which those of the manifest keep; or NULL
 };
 

@@ -12,7 +12,7 @@
 #define ATTEMPTS_MAX 100
 
 // One page as the layers had it at one moment: overlays from the top, and what lies at the bottom.
-struct view {
+struct layered_page {
     struct dirty_page layers[2]; // masks are copies
     unsigned layer_count;
     enum { BOTTOM_NONE, BOTTOM_ZERO, BOTTOM_CHUNK } bottom;
@@ -28,7 +28,7 @@ struct reading {
     uint64_t offset; // of the answer
     size_t length;
     uint8_t *out;
-    struct view *views;
+    struct layered_page *layered;
     uint64_t version;
     const struct remote_call *call;
     // Pages on their way to the clean cache.
@@ -41,7 +41,8 @@ struct reading {
 };
 
 static void
-look_locked(struct page_store *ps, struct object_id object, struct page_no page, struct view *v)
+look_locked(
+    struct page_store *ps, struct object_id object, struct page_no page, struct layered_page *v)
 {
     struct dirty_set *sets[] = {ps->active, ps->frozen};
     v->bottom = BOTTOM_CHUNK;
@@ -66,16 +67,16 @@ look_locked(struct page_store *ps, struct object_id object, struct page_no page,
 }
 
 static void
-free_views(struct reading *x)
+free_layered(struct reading *x)
 {
     for (size_t i = 0; i < x->count; i++) {
-        for (unsigned k = 0; k < x->views[i].layer_count; k++) {
-            page_put(x->views[i].layers[k].page);
-            free(x->views[i].layers[k].mask);
+        for (unsigned k = 0; k < x->layered[i].layer_count; k++) {
+            page_put(x->layered[i].layers[k].page);
+            free(x->layered[i].layers[k].mask);
         }
-        page_put(x->views[i].base);
+        page_put(x->layered[i].base);
     }
-    memset(x->views, 0, x->count * sizeof(*x->views));
+    memset(x->layered, 0, x->count * sizeof(*x->layered));
 }
 
 // ---- what must be read from chunks --------------------------------------------------------------
@@ -113,7 +114,7 @@ static bool
 is_plain(const struct reading *x, size_t i)
 {
     uint64_t begin = (x->first.v + i) * PAGE_BYTES;
-    return x->views[i].layer_count == 0 && begin >= x->offset &&
+    return x->layered[i].layer_count == 0 && begin >= x->offset &&
            begin + PAGE_BYTES <= x->offset + x->length;
 }
 
@@ -127,7 +128,7 @@ copy_run(struct reading *x, size_t from, size_t to)
     if (rc < 0)
         return rc;
     for (size_t i = from; i < to; i++)
-        x->views[i].copied = true;
+        x->layered[i].copied = true;
     return 0;
 }
 
@@ -143,7 +144,7 @@ read_run(struct reading *x, size_t from, size_t to)
     if (rc < 0)
         return rc;
     for (size_t i = from; i < to; i++)
-        x->views[i].base = pages[i - from];
+        x->layered[i].base = pages[i - from];
     return 0;
 }
 
@@ -151,7 +152,7 @@ read_run(struct reading *x, size_t from, size_t to)
 static bool
 is_missing(struct reading *x, size_t i)
 {
-    struct view *v = &x->views[i];
+    struct layered_page *v = &x->layered[i];
     if (v->bottom == BOTTOM_CHUNK && !v->base)
         v->base = page_cache_get(x->ps->clean, x->object, (struct page_no){x->first.v + i});
     return v->bottom == BOTTOM_CHUNK && !v->base;
@@ -179,7 +180,7 @@ read_bottoms(struct reading *x)
 
 // Bytes [from, to) of one page.
 static int
-copy_page(struct reading *x, const struct view *v, uint32_t from, uint32_t to, uint8_t *out)
+copy_page(struct reading *x, const struct layered_page *v, uint32_t from, uint32_t to, uint8_t *out)
 {
     const struct dirty_page *top = v->layer_count ? &v->layers[v->layer_count - 1] : NULL;
     if (v->layer_count == 1 && !top->mask && top->page) {
@@ -220,7 +221,7 @@ copy_out(struct reading *x)
     uint8_t *out = x->out;
     for (size_t i = 0; i < x->count; i++) {
         uint32_t to = PAGE_BYTES - from < left ? PAGE_BYTES : from + (uint32_t)left;
-        int rc = x->views[i].copied ? 0 : copy_page(x, &x->views[i], from, to, out);
+        int rc = x->layered[i].copied ? 0 : copy_page(x, &x->layered[i], from, to, out);
         if (rc < 0)
             return rc;
         out += to - from;
@@ -273,7 +274,7 @@ page_store_read(struct page_store *ps, struct object_id object, uint64_t offset,
         .out = out,
         .call = call ? call : &no_limits,
     };
-    x.views = memory_alloc_zero(x.count * sizeof(*x.views));
+    x.layered = memory_alloc_zero(x.count * sizeof(*x.layered));
     int rc = 0;
     for (int attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
         uint64_t ahead = 0;
@@ -281,7 +282,7 @@ page_store_read(struct page_store *ps, struct object_id object, uint64_t offset,
         lock_take(ps->lock);
         x.version = ps->version;
         for (size_t i = 0; i < x.count; i++)
-            look_locked(ps, object, (struct page_no){x.first.v + i}, &x.views[i]);
+            look_locked(ps, object, (struct page_no){x.first.v + i}, &x.layered[i]);
         if (attempt == 0 && !x.call->again)
             ahead_end = readahead_locked(ps, object, x.first.v, x.first.v + x.count, &ahead);
         lock_release(ps->lock);
@@ -290,7 +291,7 @@ page_store_read(struct page_store *ps, struct object_id object, uint64_t offset,
         rc = read_bottoms(&x);
         if (rc == 0)
             rc = copy_out(&x);
-        free_views(&x);
+        free_layered(&x);
         if (rc == 0 || rc == -EINTR || rc == -EREMOTE)
             break;
         // An image or a WAL segment may have gone away because a local generation took its place:
@@ -305,6 +306,6 @@ page_store_read(struct page_store *ps, struct object_id object, uint64_t offset,
         log_error("page_store.read_failed",
             "object %llu at %llu: what holds these bytes has been let go",
             (unsigned long long)object.v, (unsigned long long)offset);
-    free(x.views);
+    free(x.layered);
     return rc == -ESTALE ? -EIO : rc;
 }

@@ -38,7 +38,7 @@ volume_free(struct volume *v)
     volume_close_layers(v);
     remote_store_close(v->remote);
     manifest_close(v->manifest);
-    if (v->view && v->root && path_remove_tree(v->root) < 0)
+    if (v->from_bucket && v->root && path_remove_tree(v->root) < 0)
         log_warning("scratch.failed", "cannot remove %s", v->root);
     file_close(v->lock_fd);
     volume_free_live_objects(v);
@@ -156,9 +156,9 @@ volume_open(const struct volume_config *config, const struct volume_host *host,
     struct volume *v = volume_new(config, host);
     int rc = open_store(v, error);
     if (rc == 0)
-        rc = v->config.read_only || v->config.at ? volume_open_view(v, error)
+        rc = v->config.read_only || v->config.at ? volume_open_from_bucket(v, error)
                                                  : volume_open_local(v, error);
-    if (rc == 0 && !v->view) {
+    if (rc == 0 && !v->from_bucket) {
         rc = start_checkpoints(v);
         if (rc < 0)
             volume_error(error, "cannot start the threads: %s", strerror(-rc));
@@ -180,7 +180,7 @@ volume_open(const struct volume_config *config, const struct volume_host *host,
     log_begin(&e, LOG_LEVEL_INFO, "volume.opened");
     log_string(&e, "source", v->config.source);
     log_string(&e, "root", v->config.root);
-    log_bool(&e, "read_only", v->view);
+    log_bool(&e, "read_only", v->from_bucket);
     log_bool(&e, "claimed", v->claimed);
     log_u64(&e, "duration_ms", clock_monotonic_ms() - started);
     log_end(&e);
@@ -191,7 +191,7 @@ volume_open(const struct volume_config *config, const struct volume_host *host,
 bool
 volume_is_read_only(const struct volume *v)
 {
-    return v->view;
+    return v->from_bucket;
 }
 
 // ---- closing ------------------------------------------------------------------------------------
@@ -334,7 +334,7 @@ volume_close(struct volume *v)
     if (!v)
         return 0;
     int rc = 0;
-    if (!v->view) {
+    if (!v->from_bucket) {
         volume_mark_closing(v, 0, 0);
         lock_take(&v->lock);
         bool fenced = v->fenced;

@@ -219,7 +219,8 @@ MUST_CHECK int volume_checkpoint(
 bool volume_checkpoint_forget(struct volume *v, void *argument);
 
 // Has the manifest looked through, in the background. It is done when manifest_checks of the status
-// is not below the ticket; what was found stands beside it. -EROFS: a view has nothing of its own.
+// is not below the ticket; what was found stands beside it. -EROFS: a mount from the bucket alone
+// has nothing of its own.
 MUST_CHECK int volume_check(struct volume *v, uint64_t *ticket_out);
 
 // What operators ask of the life of data; each gives a text. They are carried out one after the

@@ -22,7 +22,7 @@ is_later(const struct timestamp *a, const struct timestamp *b)
 static bool
 is_due(const struct volume *v, const struct inode_record *inode, const struct timestamp *now)
 {
-    if (v->view || v->host.no_atime || (inode->flags & INODE_NO_ATIME))
+    if (v->from_bucket || v->host.no_atime || (inode->flags & INODE_NO_ATIME))
         return false;
     if (S_ISDIR(inode->mode) && v->host.no_directory_atime)
         return false;
@@ -90,6 +90,6 @@ void
 volume_directory_accessed(struct volume *v, struct object_id directory)
 {
     struct volume_attributes a;
-    if (!v->view && volume_get_attributes(v, directory, &a) == 0)
+    if (!v->from_bucket && volume_get_attributes(v, directory, &a) == 0)
         volume_accessed(v, directory, &a.inode);
 }

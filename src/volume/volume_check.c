@@ -135,7 +135,7 @@ volume_stop_checker(struct volume *v)
 int
 volume_check(struct volume *v, uint64_t *ticket_out)
 {
-    if (v->view)
+    if (v->from_bucket)
         return -EROFS;
     lock_take(&v->housekeeping_lock);
     *ticket_out = ++v->checks_wanted;

@@ -312,7 +312,7 @@ volume_stop_housekeeping(struct volume *v)
 int
 volume_checkpoint(struct volume *v, unsigned flags, volume_checkpointed *done, void *argument)
 {
-    if (v->view)
+    if (v->from_bucket)
         return -EROFS;
     unsigned wanted = 0;
     if (flags & VOLUME_CHECKPOINT_PUBLISH)
@@ -326,7 +326,7 @@ volume_checkpoint(struct volume *v, unsigned flags, volume_checkpointed *done, v
 bool
 volume_checkpoint_forget(struct volume *v, void *argument)
 {
-    return !v->view && checkpoint_forget(v->checkpoint, argument);
+    return !v->from_bucket && checkpoint_forget(v->checkpoint, argument);
 }
 
 static enum checkpoint_stage
@@ -443,7 +443,7 @@ volume_status(struct volume *v, struct volume_status *status_out)
     if (v->wal)
         fill_from_writer(v, s);
     else
-        m->store_reachable = true; // as far as a view has asked it
+        m->store_reachable = true; // as far as such a mount has asked it
     struct page_store_numbers p;
     uint64_t now = clock_monotonic_ms();
     lock_take(&v->lock);

@@ -258,7 +258,7 @@ volume_seek(struct volume *v, struct object_id object, uint64_t offset, int when
 void
 volume_sync(struct volume *v, volume_synced *done, void *argument)
 {
-    if (v->view)
+    if (v->from_bucket)
         done(argument, 0);
     else if (atomic_load_explicit(&v->root_lost, memory_order_relaxed))
         done(argument, -EIO);
@@ -288,9 +288,9 @@ volume_space(struct volume *v, struct volume_space *space_out)
     *space_out = (struct volume_space){
         .block_bytes = PAGE_BYTES,
         .blocks = totals.blob_bytes / PAGE_BYTES + free_blocks,
-        .blocks_free = v->view ? 0 : free_blocks,
+        .blocks_free = v->from_bucket ? 0 : free_blocks,
         .files = totals.inodes + UINT32_MAX,
-        .files_free = v->view ? 0 : UINT32_MAX,
+        .files_free = v->from_bucket ? 0 : UINT32_MAX,
     };
     return 0;
 }

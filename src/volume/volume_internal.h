@@ -47,9 +47,9 @@ struct volume {
     struct volume_host host;
     struct store_url url;
     char *place_name;
-    char *root; // a directory of its own for views
+    char *root; // config.root; a throwaway one below it when mounted from the bucket alone
     int lock_fd;
-    bool view; // read-only, of a generation in the bucket
+    bool from_bucket; // mounted read-only, from a generation in the bucket alone
     struct manifest *manifest;
     struct db_id db;
     struct uuid name_key;
@@ -62,7 +62,7 @@ struct volume {
     struct page_store *pages;
     struct checkpoint *checkpoint;
     struct flush_pace pace;               // commits before checkpoints
-    struct volume_operations *operations; // NULL in views
+    struct volume_operations *operations; // NULL when mounted from the bucket alone
 
     struct lock lock;            // "volume": protects everything below, and the layers of `pages`
     struct condition folded;     // a cut has been folded: there may be room
@@ -327,7 +327,7 @@ MUST_CHECK int volume_open_local(struct volume *v, struct buffer *error);
 // Once the checkpoint runs: the root directory of a new volume, and what nobody can have open any
 // more.
 MUST_CHECK int volume_settle(struct volume *v, struct buffer *error);
-MUST_CHECK int volume_open_view(struct volume *v, struct buffer *error);
+MUST_CHECK int volume_open_from_bucket(struct volume *v, struct buffer *error);
 MUST_CHECK int volume_import(
     struct volume *v, struct db_record *db, struct generation at, struct buffer *error);
 const char *volume_store_advice(int rc);

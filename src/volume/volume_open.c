@@ -325,17 +325,17 @@ volume_settle(struct volume *v, struct buffer *error)
     return rc;
 }
 
-// ---- views --------------------------------------------------------------------------------------
+// ---- read-only, from the bucket alone -----------------------------------------------------------
 
-// Directories of views whose process is gone.
+// Roots of read-only mounts whose process is gone.
 static void
-sweep_views(const char *views)
+sweep_throwaway_roots(const char *directory)
 {
-    DIR *dir = opendir(views);
+    DIR *dir = opendir(directory);
     for (struct dirent *e; dir && (e = readdir(dir));) {
         if (e->d_name[0] == '.')
             continue;
-        CLEANUP(memory_free_auto) char *path = memory_printf("%s/%s", views, e->d_name);
+        CLEANUP(memory_free_auto) char *path = memory_printf("%s/%s", directory, e->d_name);
         CLEANUP(memory_free_auto) char *lock = memory_printf("%s/lock", path);
         CLEANUP(file_close_auto) int fd = open(lock, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
         if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && path_remove_tree(path) < 0)
@@ -346,21 +346,21 @@ sweep_views(const char *views)
 }
 
 static int
-make_view_root(struct volume *v, struct buffer *error)
+make_throwaway_root(struct volume *v, struct buffer *error)
 {
     int rc = volume_take_root(v, error);
     if (rc < 0)
         return rc;
-    CLEANUP(memory_free_auto) char *views = memory_printf("%s/views", v->config.root);
-    rc = path_make_directories(views, 0700);
+    CLEANUP(memory_free_auto) char *directory = memory_printf("%s/views", v->config.root);
+    rc = path_make_directories(directory, 0700);
     if (rc == 0) {
-        sweep_views(views);
+        sweep_throwaway_roots(directory);
         v->root = memory_printf(
-            "%s/%ld-%016llx", views, (long)getpid(), (unsigned long long)random_u64());
+            "%s/%ld-%016llx", directory, (long)getpid(), (unsigned long long)random_u64());
         rc = path_make_directories(v->root, 0700);
     }
     if (rc < 0) {
-        volume_error(error, "cannot make a directory below %s: %s", views, strerror(-rc));
+        volume_error(error, "cannot make a directory below %s: %s", directory, strerror(-rc));
         return rc;
     }
     CLEANUP(memory_free_auto) char *lock = memory_printf("%s/lock", v->root);
@@ -390,10 +390,10 @@ resolve_at(struct volume *v, struct generation *at, struct buffer *error)
 }
 
 int
-volume_open_view(struct volume *v, struct buffer *error)
+volume_open_from_bucket(struct volume *v, struct buffer *error)
 {
-    v->view = v->read_only = true;
-    int rc = make_view_root(v, error);
+    v->from_bucket = v->read_only = true;
+    int rc = make_throwaway_root(v, error);
     CLEANUP(memory_free_auto)
     char *directory = memory_printf("%s/manifest", v->root ? v->root : "");
     if (rc == 0)

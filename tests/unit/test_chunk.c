@@ -314,7 +314,7 @@ START_TEST(lost_pages_are_eio_and_no_holes)
 }
 END_TEST
 
-// The view was made before publication, when the store had no copy.
+// The layout was made before publication, when the store had no copy.
 START_TEST(a_copy_that_came_to_the_store_later_repairs_too)
 {
     struct world w;
@@ -698,7 +698,7 @@ hammer_run(void *argument)
     }
 }
 
-START_TEST(threads_read_while_views_come_and_go)
+START_TEST(threads_read_while_layouts_come_and_go)
 {
     static const uint8_t residencies[] = {RESIDENCY_LOCAL, RESIDENCY_REMOTE};
     for (uint64_t round = 0; round < 4; round++) {
@@ -891,7 +891,7 @@ main(void)
     ADD(readers_can_be_cancelled_wherever_they_wait);
     ADD(local_only_reads_never_ask_the_store);
     ADD(what_is_not_to_be_kept_is_not_kept);
-    ADD(threads_read_while_views_come_and_go);
+    ADD(threads_read_while_layouts_come_and_go);
     ADD(local_copies_are_whole_or_partial);
     ADD(more_blobs_than_open_files);
     ADD(an_adopted_copy_takes_the_place_of_a_partial_one);
