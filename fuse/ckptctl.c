@@ -121,12 +121,17 @@ run_status(const struct arguments *a)
     CLEANUP(memory_free_auto) struct ckptfs_metrics *metrics = memory_alloc(sizeof(*metrics));
     if (rc == 0)
         rc = control_metrics(fd, metrics);
+    struct ckptfs_lost lost;
+    if (rc == 0)
+        rc = control_lost(fd, &lost);
     if (rc != 0)
         return control_failed("status of", a->operand, rc);
-    if (a->json)
-        print_status_json(&status, metrics, &text);
-    else
+    if (a->json) {
+        print_status_json(&status, metrics, &lost, &text);
+    } else {
         print_status(&status, metrics, clock_wall_ms(), &text);
+        print_lost(&lost, &text);
+    }
     return print_out(&text);
 }
 

@@ -22,6 +22,8 @@ MUST_CHECK int control_open(const char *path);
 MUST_CHECK int control_status(int fd, struct ckptfs_status *status_out);
 // As control_status.
 MUST_CHECK int control_metrics(int fd, struct ckptfs_metrics *metrics_out);
+// As control_status. A daemon that does not know the request has lost nothing that it knows of.
+MUST_CHECK int control_lost(int fd, struct ckptfs_lost *lost_out);
 MUST_CHECK int control_fuse_requests(int fd, struct ckptfs_fuse_requests *requests_out);
 // Fills in generation and ticket.
 MUST_CHECK int control_checkpoint(int fd, uint32_t flags, struct ckptfs_checkpoint *checkpoint_out);
@@ -91,8 +93,10 @@ void print_error(const char *format, ...) PRINTF_LIKE(1, 2);
 int print_out(struct buffer *text);
 void print_status(const struct ckptfs_status *status, const struct ckptfs_metrics *metrics,
     uint64_t now_ms, struct buffer *out);
-void print_status_json(
-    const struct ckptfs_status *status, const struct ckptfs_metrics *metrics, struct buffer *out);
+void print_status_json(const struct ckptfs_status *status, const struct ckptfs_metrics *metrics,
+    const struct ckptfs_lost *lost, struct buffer *out);
+// A line of a status, if anything is lost.
+void print_lost(const struct ckptfs_lost *lost, struct buffer *out);
 void print_fuse_requests(const struct ckptfs_fuse_requests *requests, struct buffer *out);
 void print_fuse_requests_json(const struct ckptfs_fuse_requests *requests, struct buffer *out);
 void print_checkpoint_json(const struct ckptfs_checkpoint *checkpoint,

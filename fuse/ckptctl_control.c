@@ -54,6 +54,15 @@ control_metrics(int fd, struct ckptfs_metrics *metrics_out)
 }
 
 int
+control_lost(int fd, struct ckptfs_lost *lost_out)
+{
+    *lost_out = (struct ckptfs_lost){.version = CKPTFS_ABI_VERSION};
+    if (ioctl(fd, CKPTFS_IOC_LOST, lost_out) < 0)
+        return errno == ENOTTY ? 0 : -errno;
+    return lost_out->count > CKPTFS_LOST_MAX ? -EBADMSG : 0;
+}
+
+int
 control_fuse_requests(int fd, struct ckptfs_fuse_requests *requests_out)
 {
     *requests_out = (struct ckptfs_fuse_requests){.version = CKPTFS_ABI_VERSION};

@@ -198,6 +198,26 @@ print_status(const struct ckptfs_status *s, const struct ckptfs_metrics *metrics
         (uint64_t)s->fsyncs, (uint64_t)s->flushes);
 }
 
+void
+print_lost(const struct ckptfs_lost *lost, struct buffer *out)
+{
+    char size[32];
+    if (lost->ranges == 0)
+        return;
+    print_size(lost->bytes, size);
+    buffer_printf(out,
+        "%-14s %s of files cannot be read any more (EIO); find -inum names them, writing them anew "
+        "heals\n",
+        "lost", size);
+    for (uint32_t i = 0; i < lost->count; i++)
+        buffer_printf(out, "%-14s inode %" PRIu64 " at %" PRIu64 ", %" PRIu64 " bytes\n", "",
+            (uint64_t)lost->first[i].inode, (uint64_t)lost->first[i].offset,
+            (uint64_t)lost->first[i].length);
+    if (lost->ranges > lost->count)
+        buffer_printf(
+            out, "%-14s and %" PRIu64 " more ranges\n", "", (uint64_t)(lost->ranges - lost->count));
+}
+
 // ---- for programs -------------------------------------------------------------------------------
 
 static void
@@ -212,9 +232,23 @@ print_metrics_json(const struct ckptfs_metrics *metrics, struct json_writer *w)
     }
 }
 
+static void
+print_lost_json(const struct ckptfs_lost *lost, struct json_writer *w)
+{
+    write_json_begin_array(w, "lost");
+    for (uint32_t i = 0; i < lost->count; i++) {
+        write_json_begin_object(w, NULL);
+        write_json_u64(w, "inode", lost->first[i].inode);
+        write_json_u64(w, "offset", lost->first[i].offset);
+        write_json_u64(w, "length", lost->first[i].length);
+        write_json_end_object(w);
+    }
+    write_json_end_array(w);
+}
+
 void
-print_status_json(
-    const struct ckptfs_status *s, const struct ckptfs_metrics *metrics, struct buffer *out)
+print_status_json(const struct ckptfs_status *s, const struct ckptfs_metrics *metrics,
+    const struct ckptfs_lost *lost, struct buffer *out)
 {
     struct json_writer w = {.out = out};
     struct uuid id;
@@ -231,6 +265,7 @@ print_status_json(
     write_json_string(&w, "fold_stage", print_stage_name(s->fold_stage));
     write_json_string(&w, "publish_stage", print_stage_name(s->publish_stage));
     print_metrics_json(metrics, &w);
+    print_lost_json(lost, &w);
     write_json_u64(&w, "completed_ticket", s->completed_ticket);
     write_json_i64(&w, "completed_result", s->completed_result);
     write_json_string(&w, "last_error", s->last_error);

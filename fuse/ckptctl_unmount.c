@@ -63,6 +63,11 @@ print_entry(const struct volume_root_entry *e, uint64_t now_ms, struct buffer *o
             buffer_printf(out, ", and at least %s of log", size);
     }
     buffer_append_u8(out, '\n');
+    if (e->lost.ranges > 0) {
+        buffer_printf(out, "%-14s ", "lost");
+        volume_describe_lost(&e->lost, out);
+        buffer_append_u8(out, '\n');
+    }
 }
 
 static void
@@ -88,6 +93,8 @@ print_entry_json(const struct volume_root_entry *e, const char *name, struct jso
     write_json_u64(w, "unpublished_blobs", e->unpublished_blobs);
     write_json_u64(w, "unpublished_bytes", e->unpublished_bytes);
     write_json_u64(w, "log_bytes", e->log_bytes);
+    write_json_u64(w, "lost_ranges", e->lost.ranges);
+    write_json_u64(w, "lost_bytes", e->lost.bytes);
     write_json_end_object(w);
 }
 
@@ -320,6 +327,11 @@ report(const struct unmounting *u)
             e.fenced ? "Another host took the volume over; this is not part of it any more"
                      : "The storage root keeps it, and the next mount with that root tries to "
                        "publish it");
+    } else if (e.lost.ranges > 0) {
+        BUFFER_AUTO lost = {0};
+        volume_describe_lost(&e.lost, &lost);
+        print_error("unmount %s: unmounted; everything that could be read is in the store, but %s",
+            u->mountpoint, buffer_string(&lost));
     } else if (!u->request->quiet) {
         buffer_printf(
             &text, "everything is in the store, up to generation %" PRIu64 "\n", e.published.v);

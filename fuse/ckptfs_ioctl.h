@@ -136,6 +136,26 @@ struct ckptfs_report {
     char text[8128]; /* out; not NUL-terminated */
 };
 
+/* Bytes of files that are lost: the daemon could read them neither from its log nor from an image,
+   and reading them is EIO until they are written anew. The first ranges of the local generation. */
+#define CKPTFS_LOST_MAX 16
+
+struct ckptfs_lost_range {
+    __u64 inode;
+    __u64 offset;
+    __u64 length;
+    __u64 reserved;
+};
+
+struct ckptfs_lost {
+    __u32 version;
+    __u32 count;  /* out: of `first` */
+    __u64 ranges; /* out: how many there are */
+    __u64 bytes;  /* out: in all of them */
+    __u64 reserved[5];
+    struct ckptfs_lost_range first[CKPTFS_LOST_MAX];
+};
+
 /* Every number that the daemon has about the volume, each with its name: newer daemons add some, so
    look them up by name. All fields but `version` must be zero in the call. */
 #define CKPTFS_METRICS_MAX 200
@@ -183,11 +203,13 @@ struct ckptfs_fuse_requests {
 #define CKPTFS_IOC_CHECK      _IOWR('K', 0x04, struct ckptfs_check)
 #define CKPTFS_IOC_OPERATION  _IOWR('K', 0x05, struct ckptfs_operation)
 #define CKPTFS_IOC_REPORT     _IOWR('K', 0x06, struct ckptfs_report)
+#define CKPTFS_IOC_LOST       _IOWR('K', 0x07, struct ckptfs_lost)
 #define CKPTFS_IOC_FUSE       _IOWR('K', 0x10, struct ckptfs_fuse_requests)
 
 #ifdef __cplusplus
 static_assert(sizeof(struct ckptfs_checkpoint) == 64, "ABI");
 static_assert(sizeof(struct ckptfs_check) == 64, "ABI");
+static_assert(sizeof(struct ckptfs_lost) == 576, "ABI");
 static_assert(sizeof(struct ckptfs_operation) == 512, "ABI");
 static_assert(sizeof(struct ckptfs_report) == 8192, "ABI");
 static_assert(sizeof(struct ckptfs_fuse_requests) == 576, "ABI");
@@ -195,6 +217,7 @@ static_assert(sizeof(struct ckptfs_metrics) == 64 + 64 * CKPTFS_METRICS_MAX, "AB
 #else
 _Static_assert(sizeof(struct ckptfs_checkpoint) == 64, "ABI");
 _Static_assert(sizeof(struct ckptfs_check) == 64, "ABI");
+_Static_assert(sizeof(struct ckptfs_lost) == 576, "ABI");
 _Static_assert(sizeof(struct ckptfs_operation) == 512, "ABI");
 _Static_assert(sizeof(struct ckptfs_report) == 8192, "ABI");
 _Static_assert(sizeof(struct ckptfs_fuse_requests) == 576, "ABI");

@@ -2,6 +2,7 @@
 // The control ABI. The kernel's restricted mode copies the structs by the size in the command
 // number: a wrong size is another command, and so ENOTTY.
 #include <errno.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -224,6 +225,29 @@ check_manifest(fuse_req_t req)
         fuse_reply_ioctl(req, 0, &out, sizeof(out));
 }
 
+// ---- lost bytes ---------------------------------------------------------------------------------
+
+static void
+lost_bytes(fuse_req_t req)
+{
+    struct ckptfs_lost out = {.version = CKPTFS_ABI_VERSION};
+    struct volume_lost lost;
+    _Static_assert(VOLUME_LOST_RANGES == CKPTFS_LOST_MAX, "ABI");
+    int rc = volume_lost(fs_of(req)->volume, &lost);
+    if (rc < 0) {
+        fs_reply_result(req, rc);
+        return;
+    }
+    out.count = lost.count;
+    out.ranges = lost.ranges;
+    out.bytes = lost.bytes;
+    for (unsigned i = 0; i < lost.count; i++)
+        out.first[i] = (struct ckptfs_lost_range){.inode = lost.first[i].object.v,
+            .offset = lost.first[i].offset,
+            .length = lost.first[i].length};
+    fuse_reply_ioctl(req, 0, &out, sizeof(out));
+}
+
 // ---- the life of data ---------------------------------------------------------------------------
 
 static void
@@ -319,6 +343,15 @@ check_check(const struct ckptfs_check *in)
 }
 
 static int
+check_lost(const struct ckptfs_lost *in)
+{
+    if (in->version != CKPTFS_ABI_VERSION ||
+        !is_zero(&in->count, sizeof(*in) - offsetof(struct ckptfs_lost, count)))
+        return -EINVAL;
+    return 0;
+}
+
+static int
 check_operation(const struct ckptfs_operation *in)
 {
     if (in->version != CKPTFS_ABI_VERSION || in->reserved0 != 0 || in->ticket != 0 ||
@@ -345,6 +378,7 @@ union request {
     struct ckptfs_status status;
     struct ckptfs_fuse_requests fuse;
     struct ckptfs_metrics metrics;
+    struct ckptfs_lost lost;
 };
 
 // 0 for a command that there is not.
@@ -358,6 +392,8 @@ size_of(unsigned command)
         return sizeof(struct ckptfs_status);
     case CKPTFS_IOC_CHECK:
         return sizeof(struct ckptfs_check);
+    case CKPTFS_IOC_LOST:
+        return sizeof(struct ckptfs_lost);
     case CKPTFS_IOC_OPERATION:
         return sizeof(struct ckptfs_operation);
     case CKPTFS_IOC_REPORT:
@@ -382,6 +418,8 @@ check(unsigned command, const union request *in)
         return check_metrics(&in->metrics);
     if (command == CKPTFS_IOC_CHECK)
         return check_check(&in->check);
+    if (command == CKPTFS_IOC_LOST)
+        return check_lost(&in->lost);
     if (command == CKPTFS_IOC_OPERATION)
         return check_operation(&in->operation);
     if (command == CKPTFS_IOC_REPORT)
@@ -417,6 +455,8 @@ fs_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned command, void *argument UNUSED
         status(req);
     else if (command == CKPTFS_IOC_METRICS)
         metrics(req);
+    else if (command == CKPTFS_IOC_LOST)
+        lost_bytes(req);
     else if (command == CKPTFS_IOC_CHECK)
         check_manifest(req);
     else if (command == CKPTFS_IOC_OPERATION)

@@ -98,22 +98,26 @@ checkpoint_put_lost(struct checkpoint *c, struct manifest_batch *b, struct manif
     return rc;
 }
 
+// One line a chunk: where the first lost bytes are, and how many there are.
 void
 checkpoint_log_lost(const struct staged_image *image)
 {
     if (image->newly_lost == 0)
         return;
     const struct chunk_action *a = image->action;
-    for (size_t i = 0; i < image->lost.count; i++) {
-        const struct chunk_lost *run = &image->lost.runs[i];
-        struct log_event e;
-        log_begin(&e, LOG_LEVEL_ERROR, "checkpoint.pages_lost");
-        log_u64(&e, "object", a->object.v);
-        log_u64(&e, "offset", (a->index.v * CHUNK_PAGES + run->first) * PAGE_BYTES);
-        log_u64(&e, "length", (uint64_t)(run->end - run->first) * PAGE_BYTES);
-        log_string(&e, "message",
-            "these bytes of the file (inode number: object) cannot be read any more: reading them "
-            "is an error until they are written again, cut off, or the file is removed");
-        log_end(&e);
-    }
+    const struct chunk_lost *first = &image->lost.runs[0];
+    uint64_t pages = 0;
+    for (size_t i = 0; i < image->lost.count; i++)
+        pages += image->lost.runs[i].end - image->lost.runs[i].first;
+    struct log_event e;
+    log_begin(&e, LOG_LEVEL_ERROR, "checkpoint.pages_lost");
+    log_u64(&e, "object", a->object.v);
+    log_u64(&e, "offset", (a->index.v * CHUNK_PAGES + first->first) * PAGE_BYTES);
+    log_u64(&e, "length", (uint64_t)(first->end - first->first) * PAGE_BYTES);
+    log_u64(&e, "ranges", image->lost.count);
+    log_u64(&e, "bytes", pages * PAGE_BYTES);
+    log_string(&e, "message",
+        "bytes of this file (its inode number is the object) cannot be read any more: reading them "
+        "fails until they are written anew or cut off, or the file is removed");
+    log_end(&e);
 }

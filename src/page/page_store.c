@@ -7,6 +7,7 @@
 #include "base/hash_table.h"
 #include "cache/dirty_merge.h"
 #include "page/page_internal.h"
+#include "platform/log.h"
 #include "platform/memory.h"
 
 struct page_store *
@@ -184,8 +185,13 @@ page_store_read_logged(
     memset(out, 0, PAGE_BYTES);
     if (dirty_page_is_lost(content))
         return -EIO;
-    return wal_read_verified(
+    int rc = wal_read_verified(
         ps->wal, content->wal_lsn, content->crc, out + content->wal_from, content->wal_bytes);
+    if (rc == -EIO || rc == -ENODATA)
+        log_error("wal.page_unreadable",
+            "the log does not give the bytes of a page at LSN %llu, or others than were written",
+            (unsigned long long)content->wal_lsn.v);
+    return rc;
 }
 
 void

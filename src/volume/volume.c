@@ -176,6 +176,7 @@ volume_open(const struct volume_config *config, const struct volume_host *host,
         volume_free(v);
         return rc;
     }
+    volume_say_lost(v);
     struct log_event e;
     log_begin(&e, LOG_LEVEL_INFO, "volume.opened");
     log_string(&e, "source", v->config.source);
@@ -284,16 +285,19 @@ log_closed(struct volume *v, int publish_result, int log_result)
     struct manifest_reader *r;
     struct db_record db = {0};
     struct db_totals totals = {0};
+    struct volume_lost lost = {0};
     int rc = manifest_read_begin(v->manifest, &r);
     if (rc == 0) {
         rc = manifest_read_db(r, v->db, &db);
         if (rc == 0)
             rc = manifest_read_totals(r, v->db, &totals);
+        if (rc == 0)
+            rc = volume_read_lost(r, v->db, &lost);
         manifest_read_end(r);
     }
     bool whole = publish_result == 0 && log_result == 0;
     struct log_event e;
-    log_begin(&e, whole ? LOG_LEVEL_INFO : LOG_LEVEL_ERROR, "volume.closed");
+    log_begin(&e, whole && lost.ranges == 0 ? LOG_LEVEL_INFO : LOG_LEVEL_ERROR, "volume.closed");
     log_string(&e, "source", v->config.source);
     log_bool(&e, "published", whole);
     if (rc == 0) {
@@ -301,9 +305,12 @@ log_closed(struct volume *v, int publish_result, int log_result)
         log_u64(&e, "published_generation", db.published.v);
         log_u64(&e, "unpublished_blobs", totals.unpublished_blobs);
         log_u64(&e, "unpublished_bytes", totals.unpublished_bytes);
+        log_u64(&e, "lost_bytes", lost.bytes);
     }
     BUFFER_AUTO text = {0};
-    if (whole)
+    if (whole && lost.ranges > 0)
+        buffer_append_string(&text, "everything that could be read is in the store");
+    else if (whole)
         buffer_append_string(&text, "everything is in the store");
     else if (atomic_load(&v->root_lost))
         buffer_printf(&text,
@@ -324,6 +331,10 @@ log_closed(struct volume *v, int publish_result, int log_result)
             "the newest changes are not in the store: %s. They are in %s, and the next mount with "
             "that root tries again to publish them",
             strerror(-publish_result), v->root);
+    if (lost.ranges > 0) {
+        buffer_append_string(&text, "; ");
+        volume_describe_lost(&lost, &text);
+    }
     log_string(&e, "message", buffer_string(&text));
     log_end(&e);
 }

@@ -15,6 +15,7 @@
 #include "metrics/metrics.h"
 #include "store/remote_call.h"
 #include "volume/volume_config.h"
+#include "volume/volume_lost.h"
 
 struct volume;
 
@@ -284,5 +285,8 @@ struct volume_status {
 };
 
 void volume_status(struct volume *v, struct volume_status *status_out);
+
+// What is lost as of the local generation. 0 or -errno.
+MUST_CHECK int volume_lost(struct volume *v, struct volume_lost *lost_out);
 
 #endif

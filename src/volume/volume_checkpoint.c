@@ -344,15 +344,6 @@ stage_of(enum checkpoint_phase phase)
     return stages[phase];
 }
 
-static int
-count_lost(void *argument, const struct chunk_damage *damage)
-{
-    struct metrics *m = argument;
-    m->lost_ranges++;
-    m->lost_bytes += (uint64_t)damage->pages * PAGE_BYTES;
-    return 0;
-}
-
 static void
 fill_from_manifest(struct volume *v, struct volume_status *s)
 {
@@ -379,9 +370,11 @@ fill_from_manifest(struct volume *v, struct volume_status *s)
         m->unpublished_blobs = totals.unpublished_blobs;
         m->unpublished_bytes = totals.unpublished_bytes;
     }
-    int rc = manifest_read_all_damage(r, v->db, count_lost, m);
-    if (rc < 0) // the manifest says so itself
-        m->lost_ranges = m->lost_bytes = 0;
+    struct volume_lost lost;
+    if (volume_read_lost(r, v->db, &lost) == 0) {
+        m->lost_ranges = lost.ranges;
+        m->lost_bytes = lost.bytes;
+    }
     manifest_read_end(r);
 }
 
@@ -427,6 +420,30 @@ fill_from_writer(struct volume *v, struct volume_status *s)
     m->claimed = c.claimed && !c.fenced;
     m->lease_ttl_ms = v->config.lease_ttl_ms;
     snprintf(s->last_error, sizeof(s->last_error), "%s", c.last_error);
+}
+
+int
+volume_lost(struct volume *v, struct volume_lost *lost_out)
+{
+    struct manifest_reader *r;
+    *lost_out = (struct volume_lost){0};
+    int rc = manifest_read_begin(v->manifest, &r);
+    if (rc < 0)
+        return rc;
+    rc = volume_read_lost(r, v->db, lost_out);
+    manifest_read_end(r);
+    return rc;
+}
+
+void
+volume_say_lost(struct volume *v)
+{
+    struct volume_lost lost;
+    BUFFER_AUTO text = {0};
+    if (volume_lost(v, &lost) < 0 || lost.ranges == 0)
+        return;
+    volume_describe_lost(&lost, &text);
+    volume_say(v, "%s; writing them anew or removing the file heals it", buffer_string(&text));
 }
 
 void

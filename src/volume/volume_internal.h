@@ -344,6 +344,8 @@ MUST_CHECK int volume_claim(struct volume *v, struct db_record *db, struct buffe
 
 // ---- volume_lock.c: the hold of a process -------------------------------------------------------
 
+// volume_checkpoint.c: tells who mounts what is lost.
+void volume_say_lost(struct volume *v);
 // Where the lock file of a volume lies. To be freed.
 char *volume_tenant_directory(
     const char *root, const char *tenant, const char *place, uint32_t volume_number);

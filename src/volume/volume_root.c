@@ -83,6 +83,8 @@ visit_db(void *argument, const struct db_record *db)
         e.unpublished_blobs = totals.unpublished_blobs;
         e.unpublished_bytes = totals.unpublished_bytes;
     }
+    if (volume_read_lost(x->reader, db->id, &e.lost) < 0)
+        e.lost.ranges = 0;
     look_at_lock(x->root, db, &e);
     if (!e.importing)
         look_at_log(x->root, db, &e);

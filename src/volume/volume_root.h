@@ -10,6 +10,7 @@
 #include "base/buffer.h"
 #include "base/compiler.h"
 #include "base/types.h"
+#include "volume/volume_lost.h"
 
 struct volume_root_entry {
     char source[1100]; // as for a mount
@@ -27,6 +28,7 @@ struct volume_root_entry {
     uint64_t local_time_ms; // wall clock
     uint64_t published_time_ms;
     uint64_t unpublished_blobs, unpublished_bytes; // of the local generation
+    struct volume_lost lost;                       // of the local generation
     uint64_t log_bytes; // of the log behind the local generation, at least. A daemon that was
                         // killed may have left more
 };

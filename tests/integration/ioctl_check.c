@@ -117,6 +117,18 @@ check_bad_status(int fd)
 }
 
 static void
+check_lost(int fd)
+{
+    struct ckptfs_lost l = {.version = CKPTFS_ABI_VERSION};
+    check(ioctl(fd, CKPTFS_IOC_LOST, &l) == 0 && l.ranges == 0 && l.count == 0, "nothing is lost");
+    l = (struct ckptfs_lost){.version = CKPTFS_ABI_VERSION + 1};
+    check(fails(fd, CKPTFS_IOC_LOST, &l, EINVAL), "lost: a newer version is EINVAL");
+    l = (struct ckptfs_lost){.version = CKPTFS_ABI_VERSION};
+    l.reserved[4] = 1;
+    check(fails(fd, CKPTFS_IOC_LOST, &l, EINVAL), "lost: a reserved byte is EINVAL");
+}
+
+static void
 check_manifest_check(int fd)
 {
     struct ckptfs_check c = {.version = CKPTFS_ABI_VERSION};
@@ -236,6 +248,7 @@ check_owner(int fd)
     check_unknown_commands(fd);
     check_bad_status(fd);
     check_manifest_check(fd);
+    check_lost(fd);
     check_fuse_requests(fd);
     check_metrics(fd);
     check_checkpoints(fd);
@@ -249,6 +262,8 @@ check_stranger(int fd)
     static struct ckptfs_metrics m;
     m.version = CKPTFS_ABI_VERSION;
     check(fails(fd, CKPTFS_IOC_METRICS, &m, EPERM), "metrics are EPERM");
+    struct ckptfs_lost l = {.version = CKPTFS_ABI_VERSION};
+    check(fails(fd, CKPTFS_IOC_LOST, &l, EPERM), "lost bytes are EPERM");
     struct ckptfs_status s = {.version = CKPTFS_ABI_VERSION};
     struct ckptfs_checkpoint c = {.version = CKPTFS_ABI_VERSION};
     check(fails(fd, CKPTFS_IOC_STATUS, &s, EPERM), "status is EPERM");
