@@ -91,6 +91,8 @@ void print_generation(
 void print_error(const char *format, ...) PRINTF_LIKE(1, 2);
 // Writes to standard output; the exit status. Both show control characters of others as \xNN.
 int print_out(struct buffer *text);
+// 0 for one that the daemon does not have.
+uint64_t print_metric(const struct ckptfs_metrics *metrics, const char *name);
 void print_status(const struct ckptfs_status *status, const struct ckptfs_metrics *metrics,
     uint64_t now_ms, struct buffer *out);
 void print_status_json(const struct ckptfs_status *status, const struct ckptfs_metrics *metrics,

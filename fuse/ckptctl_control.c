@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -151,6 +152,7 @@ control_checkpoint_failed(const char *path, int fd, int rc)
 
 struct progress {
     int fd;
+    struct ckptfs_metrics *metrics;
     struct thread thread;
     struct lock lock; // protects `stopping`
     struct condition changed;
@@ -158,7 +160,7 @@ struct progress {
 };
 
 static void
-show(const struct ckptfs_status *s)
+show(const struct ckptfs_status *s, uint64_t failing)
 {
     char done[32];
     char total[32];
@@ -175,9 +177,16 @@ show(const struct ckptfs_status *s)
                 (uint64_t)s->stage_done_blobs, (uint64_t)s->stage_total_blobs);
         }
     }
-    if (!(s->flags & CKPTFS_STATUS_STORE_REACHABLE))
+    if (failing > 1)
+        buffer_printf(&text, " (retrying, %" PRIu64 " errors, last: %s)", failing, s->last_error);
+    else if (!(s->flags & CKPTFS_STATUS_STORE_REACHABLE))
         buffer_append_string(&text, " (the store is not reachable)");
-    fprintf(stderr, "\r\033[K%s", buffer_string(&text));
+    // One line of the terminal at most: a longer one could not be taken back.
+    struct winsize window = {0};
+    int width = ioctl(STDERR_FILENO, TIOCGWINSZ, &window) == 0 && window.ws_col > 1
+                    ? window.ws_col - 1
+                    : INT_MAX;
+    fprintf(stderr, "\r\033[K%.*s", width, buffer_string(&text));
 }
 
 static void
@@ -193,8 +202,8 @@ run_progress(void *argument)
         if (p->stopping)
             break;
         lock_release(&p->lock);
-        if (control_status(p->fd, &status) == 0)
-            show(&status);
+        if (control_status(p->fd, &status) == 0 && control_metrics(p->fd, p->metrics) == 0)
+            show(&status, print_metric(p->metrics, "store_failing"));
         lock_take(&p->lock);
     }
     lock_release(&p->lock);
@@ -210,12 +219,18 @@ progress_start(int fd)
     if (!p)
         return NULL;
     p->fd = fd;
+    p->metrics = calloc(1, sizeof(*p->metrics));
+    if (!p->metrics) {
+        free(p);
+        return NULL;
+    }
     lock_init(&p->lock, "progress", LOCK_RANK_FUSE);
     condition_init(&p->changed);
     if (thread_start(&p->thread, "progress", run_progress, p) == 0)
         return p;
     condition_destroy(&p->changed);
     lock_destroy(&p->lock);
+    free(p->metrics);
     free(p);
     return NULL;
 }
@@ -232,5 +247,6 @@ progress_stop(struct progress *p)
     thread_join(&p->thread);
     condition_destroy(&p->changed);
     lock_destroy(&p->lock);
+    free(p->metrics);
     free(p);
 }

@@ -84,9 +84,8 @@ line_of(struct buffer *out, const char *name, uint64_t bytes, uint64_t limit)
     buffer_append_u8(out, '\n');
 }
 
-// 0 for one that the daemon does not have.
-static uint64_t
-metric(const struct ckptfs_metrics *metrics, const char *name)
+uint64_t
+print_metric(const struct ckptfs_metrics *metrics, const char *name)
 {
     for (size_t i = 0; i < metrics->count; i++)
         if (strcmp(metrics->metrics[i].name, name) == 0)
@@ -113,18 +112,21 @@ print_identity(
     if (s->read_only_reason[0] != '\0')
         buffer_printf(out, ": %s", s->read_only_reason);
     buffer_append_u8(out, '\n');
-    if (metric(metrics, "claimed"))
+    if (print_metric(metrics, "claimed"))
         buffer_printf(
             out, "%-14s by this mount, writer epoch %" PRIu64 "\n", "claimed", (uint64_t)s->epoch);
     else if (!(s->flags & (CKPTFS_STATUS_READ_ONLY | CKPTFS_STATUS_FENCED)))
         line(out, "claimed",
-            metric(metrics, "store_damaged")
+            print_metric(metrics, "store_damaged")
                 ? "no: the store is damaged; another host may take the volume"
                 : "no: the store could not be reached; another host may take the volume");
-    if (metric(metrics, "store_damaged"))
+    if (print_metric(metrics, "store_damaged"))
         line(out, "store",
             "damaged: it has lost or changed what was published. Nothing more is published; "
             "changes are kept in the root");
+    else if (print_metric(metrics, "store_failing") > 0)
+        buffer_printf(out, "%-14s retrying, %" PRIu64 " errors, last: %s\n", "store",
+            print_metric(metrics, "store_failing"), s->last_error);
     else
         line(
             out, "store", s->flags & CKPTFS_STATUS_STORE_REACHABLE ? "reachable" : "not reachable");

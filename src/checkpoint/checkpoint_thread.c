@@ -39,7 +39,8 @@ checkpoint_set_publish_phase(struct checkpoint *c, enum checkpoint_phase phase)
 static bool
 is_store_trouble(int rc)
 {
-    return rc == -EAGAIN || rc == -EBUSY || rc == -ETIMEDOUT || rc == -EACCES || rc == -ENXIO;
+    return rc == -EAGAIN || rc == -EBUSY || rc == -ETIMEDOUT || rc == -EACCES || rc == -ENXIO ||
+           rc == -EPROTO;
 }
 
 static void

@@ -8,6 +8,7 @@
 #include <ctype.h>
 #include <curl/curl.h>
 #include <errno.h>
+#include <netdb.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -445,12 +446,82 @@ class_of(CURLcode code)
     case CURLE_GOT_NOTHING:
     case CURLE_PARTIAL_FILE:
     case CURLE_SSL_CONNECT_ERROR:
-    case CURLE_WEIRD_SERVER_REPLY:
-    case CURLE_UNSUPPORTED_PROTOCOL: // "HTTP/0.9 when not allowed": a dying proxy
     case CURLE_SEND_FAIL_REWIND:
         return -EAGAIN;
+    case CURLE_PEER_FAILED_VERIFICATION:
+    case CURLE_SSL_CACERT_BADFILE:
+    case CURLE_SSL_CERTPROBLEM:
+    case CURLE_SSL_CIPHER:
+    case CURLE_SSL_ISSUER_ERROR:
+    case CURLE_WEIRD_SERVER_REPLY:
+    case CURLE_UNSUPPORTED_PROTOCOL: // "HTTP/0.9 when not allowed"
+        return -EPROTO;
     default:
         return -EIO;
+    }
+}
+
+// ---- what no retry can mend ---------------------------------------------------------------------
+
+// Whether the name servers say that there is no such host, and not that they cannot be asked.
+// libcurl does not tell the two apart. This waits as long as the resolver likes.
+static bool
+has_no_host(const char *url)
+{
+    CURLU *parts = curl_url();
+    char *host = NULL;
+    struct addrinfo *found = NULL;
+    int rc = EAI_AGAIN;
+    if (parts && curl_url_set(parts, CURLUPART_URL, url, 0) == CURLUE_OK &&
+        curl_url_get(parts, CURLUPART_HOST, &host, 0) == CURLUE_OK)
+        rc = getaddrinfo(host, NULL, NULL, &found);
+    if (rc == 0)
+        freeaddrinfo(found);
+    curl_free(host);
+    curl_url_cleanup(parts);
+    return rc == EAI_NONAME || rc == EAI_NODATA;
+}
+
+// Whether the peer answered the beginning of TLS with something else. Only the words of the TLS
+// library tell that from a connection that broke.
+static bool
+speaks_no_tls(const char *text)
+{
+    static const char *const words[] = {"wrong version number", "packet length too long",
+        "unexpected TLS packet", "unknown protocol", "unsupported protocol",
+        "alert protocol version", "http request", NULL};
+    for (size_t i = 0; words[i]; i++)
+        if (strstr(text, words[i]))
+            return true;
+    return false;
+}
+
+// What to tell a user beside libcurl's words; "" when they say enough. May correct the class.
+static const char *
+explain(const struct transfer *t, CURLcode code, const char *text, int *class)
+{
+    switch (code) {
+    case CURLE_COULDNT_RESOLVE_HOST:
+        if (!t->call->fail_fast || !has_no_host(t->request->url))
+            return "";
+        *class = -EPROTO;
+        return " (the name servers know no such host)";
+    case CURLE_SSL_CONNECT_ERROR:
+        if (!speaks_no_tls(text))
+            return "";
+        *class = -EPROTO;
+        return " (what listens there does not speak https; for a server without it the endpoint "
+               "begins with http://)";
+    case CURLE_SSL_CACERT_BADFILE:
+        return " (the file that the ca_file option names must hold certificates in PEM form)";
+    case CURLE_PEER_FAILED_VERIFICATION:
+        return " (for a private authority give its certificate with the ca_file option)";
+    case CURLE_WEIRD_SERVER_REPLY:
+    case CURLE_UNSUPPORTED_PROTOCOL:
+        return " (what listens there does not speak http; perhaps the endpoint begins with "
+               "https://, or has another port)";
+    default:
+        return "";
     }
 }
 
@@ -470,12 +541,11 @@ judge(struct transfer *t, CURLcode code)
     BUFFER_AUTO text = {0};
     const char *words = t->text[0] ? t->text : curl_easy_strerror(code);
     store_append_printable(&text, words, strlen(words), sizeof(t->text));
-    if (code == CURLE_PEER_FAILED_VERIFICATION || code == CURLE_SSL_CACERT_BADFILE)
-        return store_fail(-EIO,
-            "the server's certificate was not accepted: %s (for a private "
-            "authority give its certificate with the ca_file option)",
-            buffer_string(&text));
-    return store_fail(class_of(code), "%s", buffer_string(&text));
+    int class = class_of(code);
+    const char *more = explain(t, code, buffer_string(&text), &class);
+    return store_fail(class, "%s%s%s",
+        code == CURLE_PEER_FAILED_VERIFICATION ? "the server's certificate was not accepted: " : "",
+        buffer_string(&text), more);
 }
 
 int

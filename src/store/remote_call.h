@@ -25,6 +25,7 @@ struct remote_call {
     bool again;      // of readers: the same was asked for just now, with local_only
     bool local_only; // of readers of chunks: -EREMOTE instead of asking the store
     bool no_keep;    // of readers of chunks: what the store gives does not go to hot_cache
+    bool fail_fast;  // -EPROTO ends a series of tries: nothing else is there to go on with
 };
 
 static inline bool

@@ -202,6 +202,14 @@ remote_store_probe(struct remote_store *s, const struct remote_call *call)
 }
 
 void
+remote_store_trouble(struct remote_store *s, struct remote_trouble *trouble_out)
+{
+    *trouble_out = (struct remote_trouble){0};
+    if (s->ops->trouble)
+        s->ops->trouble(s, trouble_out);
+}
+
+void
 remote_store_close(struct remote_store *s)
 {
     if (s)

@@ -17,6 +17,10 @@
 //     -ETIMEDOUT     the deadline passed (set by the retrying wrapper)
 //     -ENOSPC        the store is full (file store)
 //     -EOPNOTSUPP    the store cannot do a conditional create (put with REMOTE_PUT_CREATE, probe)
+//     -EPROTO        what answers cannot be talked to as it is configured: no host of that name, a
+//                    certificate that is not accepted, another protocol. It stays so until somebody
+//                    changes something; retried, because that may happen, unless the call is
+//                    fail_fast
 //     -EIO           anything else; not worth retrying
 // The text of the last failure of the calling thread is had with remote_store_error(); it names the
 // operation, the key and the server's own words, and never holds a secret.
@@ -77,6 +81,13 @@ struct remote_head {
 
 #define REMOTE_GET_MAX_BYTES ((uint64_t)1 << 30)
 
+// What a store that retries has had of failures since it last got an answer.
+struct remote_trouble {
+    uint64_t tries;  // that failed in a row; 0: the last one went well
+    uint64_t age_ms; // of the last failure
+    char text[256];  // of the last one, its cause first: "connection refused (put KEY)"
+};
+
 struct remote_store_ops {
     int (*put_blob)(struct remote_store *s, const char *key, const struct remote_source *source,
         enum remote_put_mode mode, const struct remote_call *call);
@@ -99,6 +110,7 @@ struct remote_store_ops {
     // place exists and the credentials are good for writing. -EOPNOTSUPP when it ignores the
     // condition or does not know it.
     int (*probe)(struct remote_store *s, const struct remote_call *call);
+    void (*trouble)(struct remote_store *s, struct remote_trouble *trouble_out); // or NULL: none
     void (*close)(struct remote_store *s);
 };
 
@@ -135,6 +147,7 @@ MUST_CHECK int remote_store_list_blobs(struct remote_store *s, const char *prefi
 MUST_CHECK int remote_store_delete_blobs(
     struct remote_store *s, const char *const *keys, size_t count, const struct remote_call *call);
 MUST_CHECK int remote_store_probe(struct remote_store *s, const struct remote_call *call);
+void remote_store_trouble(struct remote_store *s, struct remote_trouble *trouble_out);
 void remote_store_close(struct remote_store *s); // NULL is fine
 void remote_listing_free(struct remote_listing *listing);
 

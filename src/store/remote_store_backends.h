@@ -41,9 +41,10 @@ struct retry_policy {
     uint64_t total_ms;          // without a deadline: no new try after this time (120000)
 };
 
-// Retries -EAGAIN and -EBUSY, and -EBADMSG of reads twice. A series of tries fails as one: with the
-// last try's error when that is not worth retrying, else with -ETIMEDOUT; the text tells how many
-// tries were made. After -ETIMEDOUT a put or delete may or may not have happened.
+// Retries -EAGAIN and -EBUSY, -EPROTO unless the call is fail_fast, and -EBADMSG of reads twice.
+// A series of tries fails as one: with the last error when that is not worth retrying, else with
+// -ETIMEDOUT; the text begins with the cause and tells how many tries were made. After -ETIMEDOUT a
+// put or delete may or may not have happened. remote_store_trouble tells what failed meanwhile.
 //
 // A REMOTE_PUT_CREATE whose outcome was lost and whose repetition finds the object there compares
 // it with the source: 0 when it holds exactly these bytes, else -EEXIST.

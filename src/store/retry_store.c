@@ -7,6 +7,8 @@
 
 #include "base/checksum.h"
 #include "platform/clock.h"
+#include "platform/lock.h"
+#include "platform/log.h"
 #include "platform/memory.h"
 #include "platform/random.h"
 #include "store/remote_store_backends.h"
@@ -21,6 +23,12 @@ struct retry_store {
     struct remote_store *inner;
     struct retry_policy policy;
     struct retry_environment env;
+    uint64_t failed_in_a_row; // atomic; under the lock when it grows
+
+    // Protects all below: the last failure.
+    struct lock lock;
+    uint64_t failed_ms;
+    char failure[256];
 };
 
 // One series of tries.
@@ -100,14 +108,77 @@ is_worth_retrying(const struct series *t, int rc)
 {
     if (rc == -EBADMSG)
         return t->is_read && t->tries < BAD_MESSAGE_TRIES;
-    return rc == -EAGAIN || rc == -EBUSY;
+    return rc == -EAGAIN || rc == -EBUSY || (rc == -EPROTO && !t->call->fail_fast);
+}
+
+// ---- what is told of failures -------------------------------------------------------------------
+
+// "put KEY: CAUSE" becomes "CAUSE (put KEY)", so that a narrow line shows the cause. `more` goes
+// behind the key.
+static void
+cause_first(const struct series *t, const char *more, struct buffer *out)
+{
+    const char *text = remote_store_error();
+    size_t n = strlen(t->what);
+    const char *cause =
+        strncmp(text, t->what, n) == 0 && text[n] == ' ' ? strstr(text, ": ") : NULL;
+    if (!cause) {
+        buffer_printf(out, "%s%s%s%s", text, *more ? " (" : "", more, *more ? ")" : "");
+        return;
+    }
+    buffer_printf(
+        out, "%s (%.*s%s%s)", cause + 2, (int)(cause - text), text, *more ? "; " : "", more);
+}
+
+static void
+note_failure(struct series *t)
+{
+    struct retry_store *rs = t->rs;
+    BUFFER_AUTO text = {0};
+    cause_first(t, "", &text);
+    lock_take(&rs->lock);
+    uint64_t tries = __atomic_add_fetch(&rs->failed_in_a_row, 1, __ATOMIC_RELAXED);
+    rs->failed_ms = now_ms(rs);
+    snprintf(rs->failure, sizeof(rs->failure), "%s", buffer_string(&text));
+    lock_release(&rs->lock);
+    // The second one comes within a second; what repeats is told ever more rarely.
+    if (tries >= 2 && (tries & (tries - 1)) == 0)
+        log_warning("store.retrying", "retrying, %llu errors, last: %s", (unsigned long long)tries,
+            buffer_string(&text));
+}
+
+static void
+note_answer(struct retry_store *rs)
+{
+    if (__atomic_load_n(&rs->failed_in_a_row, __ATOMIC_RELAXED) == 0)
+        return;
+    lock_take(&rs->lock);
+    __atomic_store_n(&rs->failed_in_a_row, 0, __ATOMIC_RELAXED);
+    lock_release(&rs->lock);
+}
+
+static void
+retry_trouble(struct remote_store *s, struct remote_trouble *trouble_out)
+{
+    struct retry_store *rs = retry_store_of(s);
+    lock_take(&rs->lock);
+    trouble_out->tries = __atomic_load_n(&rs->failed_in_a_row, __ATOMIC_RELAXED);
+    if (trouble_out->tries > 0) {
+        trouble_out->age_ms = now_ms(rs) - rs->failed_ms;
+        snprintf(trouble_out->text, sizeof(trouble_out->text), "%s", rs->failure);
+    }
+    lock_release(&rs->lock);
 }
 
 static int
 give_up(const struct series *t, int code)
 {
-    return store_fail(code, "%s (gave up after %llu tries in %.1f s)", remote_store_error(),
-        (unsigned long long)t->tries, (double)(now_ms(t->rs) - t->begin_ms) / 1000);
+    BUFFER_AUTO text = {0};
+    char more[80];
+    snprintf(more, sizeof(more), "gave up after %llu tries in %.1f s", (unsigned long long)t->tries,
+        (double)(now_ms(t->rs) - t->begin_ms) / 1000);
+    cause_first(t, more, &text);
+    return store_fail(code, "%s", buffer_string(&text));
 }
 
 // Called with the result of each try: true when there is to be another one, after the wait that is
@@ -116,6 +187,10 @@ static bool
 series_goes_on(struct series *t, int *rc)
 {
     t->tries++;
+    if (*rc >= 0 || *rc == -ENOENT || *rc == -EEXIST)
+        note_answer(t->rs);
+    else if (*rc != -ECANCELED)
+        note_failure(t);
     if (*rc >= 0)
         return false;
     if (!is_worth_retrying(t, *rc)) {
@@ -258,6 +333,7 @@ retry_close(struct remote_store *s)
 {
     struct retry_store *rs = retry_store_of(s);
     remote_store_close(rs->inner);
+    lock_destroy(&rs->lock);
     free(rs);
 }
 
@@ -268,6 +344,7 @@ static const struct remote_store_ops retry_store_ops = {
     .list_blobs = retry_list,
     .delete_blobs = retry_delete,
     .probe = retry_probe,
+    .trouble = retry_trouble,
     .close = retry_close,
 };
 
@@ -306,6 +383,7 @@ retry_store_wrap(struct remote_store *inner, const struct retry_policy *policy,
         .now_ms = system_now_ms, .sleep_ms = system_sleep_ms, .random = system_random};
     struct retry_store *rs = memory_alloc_zero(sizeof(*rs));
     rs->base.ops = &retry_store_ops;
+    lock_init(&rs->lock, "retry_store", LOCK_RANK_STORE);
     rs->inner = inner;
     rs->env = environment ? *environment : system;
     if (policy)

@@ -387,7 +387,7 @@ from_metadata(
         env[METADATA_ENDPOINT] ? env[METADATA_ENDPOINT] : "http://169.254.169.254";
     int rc = metadata_token(chain, call, endpoint, &token);
     // Not on EC2, most likely. But if it has answered before, it will again.
-    if (rc == -EAGAIN || rc == -EIO)
+    if (rc == -EAGAIN || rc == -EIO || rc == -EPROTO)
         return chain->has_metadata ? -EAGAIN : -ENODATA;
     CLEANUP(memory_free_auto)
     char *roles = memory_printf("%s/latest/meta-data/iam/security-credentials/", endpoint);

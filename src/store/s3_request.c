@@ -132,6 +132,9 @@ refuse(struct s3_bucket *b, const struct s3_request *r, int status, const struct
 {
     BUFFER_AUTO text = {0};
     int class = class_of(r, status, error);
+    // Bad Request in words that are not S3's: plain http sent to an https port, for example.
+    if (status == 400 && !error->code[0] && body && body->length > 0)
+        class = -EPROTO;
     buffer_printf(&text, "%s s3://%s%s%s: status %d", r->what, b->name, r->key ? "/" : "",
         r->key ? r->key : "", status);
     if (error->code[0]) {

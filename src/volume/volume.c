@@ -93,7 +93,7 @@ volume_create(const struct volume_config *config, struct buffer *error)
     volume_config_free(&mine);
     int rc = open_store(v, error);
     if (rc == 0 && !v->config.unsafe_store)
-        rc = remote_store_probe(v->remote, NULL);
+        rc = remote_store_probe(v->remote, &(const struct remote_call){.fail_fast = true});
     if (rc == 0) {
         struct remote_place place = {
             .store = v->remote,
@@ -101,6 +101,7 @@ volume_create(const struct volume_config *config, struct buffer *error)
             .volume_number = v->url.volume_number,
             .writer = random_uuid(),
             .scratch = "/tmp",
+            .call = {.fail_fast = true},
         };
         struct uuid volume = random_uuid();
         struct uuid key = random_uuid();

@@ -12,6 +12,8 @@
 #include "volume/volume_internal.h"
 
 #define HOUSEKEEPING_MS 1000u
+// A failure of the store that is older says nothing of now: tries are never that far apart.
+#define TROUBLE_SHOWN_MS 90000u
 
 // ---- freezing and thawing -----------------------------------------------------------------------
 
@@ -446,6 +448,20 @@ volume_say_lost(struct volume *v)
     volume_say(v, "%s; writing them anew or removing the file heals it", buffer_string(&text));
 }
 
+// While the store is being tried again nothing has failed for good yet, but whoever waits wants to
+// know why.
+static void
+fill_from_trouble(struct volume *v, struct volume_status *s)
+{
+    struct remote_trouble trouble;
+    remote_store_trouble(v->remote, &trouble);
+    if (trouble.tries == 0 || trouble.age_ms > TROUBLE_SHOWN_MS)
+        return;
+    s->metrics.store_failing = trouble.tries;
+    snprintf(
+        s->last_error, sizeof(s->last_error), "%.*s", (int)sizeof(s->last_error) - 1, trouble.text);
+}
+
 void
 volume_status(struct volume *v, struct volume_status *status_out)
 {
@@ -461,6 +477,7 @@ volume_status(struct volume *v, struct volume_status *status_out)
         fill_from_writer(v, s);
     else
         m->store_reachable = true; // as far as such a mount has asked it
+    fill_from_trouble(v, s);
     struct page_store_numbers p;
     uint64_t now = clock_monotonic_ms();
     lock_take(&v->lock);

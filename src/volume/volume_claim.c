@@ -13,7 +13,7 @@
 static bool
 is_unreachable(int rc)
 {
-    return rc == -EAGAIN || rc == -EBUSY || rc == -ETIMEDOUT || rc == -EACCES;
+    return rc == -EAGAIN || rc == -EBUSY || rc == -ETIMEDOUT || rc == -EACCES || rc == -EPROTO;
 }
 
 static bool

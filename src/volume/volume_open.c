@@ -54,6 +54,8 @@ const char *
 volume_store_advice(int rc)
 {
     switch (rc) {
+    case -EPROTO:
+        return "check endpoint=, ca_file= and the name servers";
     case -EACCES:
         return "check the credentials (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, profile=)";
     case -ENXIO:
@@ -115,7 +117,9 @@ create_in_store(struct volume *v, struct buffer *error)
 {
     struct uuid volume = random_uuid();
     struct uuid key = random_uuid();
-    int rc = remote_manifest_create(&v->place, &volume, &key, &retention_default);
+    struct remote_place place = v->place;
+    place.call.fail_fast = true;
+    int rc = remote_manifest_create(&place, &volume, &key, &retention_default);
     if (rc == -EEXIST)
         return 0;
     return rc < 0 ? volume_store_failed(v, error, "create", rc) : 0;
@@ -125,7 +129,9 @@ int
 volume_import(struct volume *v, struct db_record *db, struct generation at, struct buffer *error)
 {
     uint64_t started = clock_monotonic_ms();
-    int rc = remote_manifest_import(&v->place, v->manifest, db, at);
+    struct remote_place place = v->place;
+    place.call.fail_fast = true;
+    int rc = remote_manifest_import(&place, v->manifest, db, at);
     if (rc == -ENOENT) {
         volume_error(error,
             "%s holds no volume; to make one there, mount with -o create or run: ckptctl create %s",
@@ -153,7 +159,8 @@ probe_store(struct volume *v, struct buffer *error)
 {
     if (v->config.unsafe_store)
         return 0;
-    struct remote_call call = {.deadline_ms = clock_monotonic_ms() + v->config.read_deadline_ms};
+    struct remote_call call = {
+        .deadline_ms = clock_monotonic_ms() + v->config.read_deadline_ms, .fail_fast = true};
     int rc = remote_store_probe(v->remote, &call);
     return rc < 0 ? volume_store_failed(v, error, "use", rc) : 0;
 }

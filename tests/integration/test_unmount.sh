@@ -138,6 +138,17 @@ MOUNT_ENVIRONMENT=(CKPTFS_STORE_FAULTS="$FAULTS")
 volume_mount d checkpoint_interval=0,unmount_timeout=60s,read_deadline=1s
 grep -q "is mounted without being claimed" "$WORK/d.out" || fail "the mount is silent about it"
 assert_equal false "$(volume_status d .claimed)" "claimed"
+is_retrying() { [ "$(volume_status d .store_failing)" -ge 2 ]; }
+wait_for 20 "retries in the status" is_retrying
+wait_for 20 "retries in the log" has_event d store.retrying "errors, last: outage by CKPTFS_STORE_FAULTS"
+"$CKPTCTL" status "${V_MNT[d]}" | grep -qE '^store +retrying, [0-9]+ errors, last: outage by' ||
+    fail "the status does not show the retries: $("$CKPTCTL" status "${V_MNT[d]}" | grep '^store')"
+need_program script bsdutils
+# A terminal of 78 columns shows the cause.
+script -qc "stty cols 78; timeout 3 '$CKPTCTL' checkpoint '${V_MNT[d]}'" "$WORK/terminal" >/dev/null </dev/null &
+remember_process $!
+wait_for 20 "the retries on the terminal" grep -q "retrying, [0-9]* errors, last: outage by" "$WORK/terminal"
+wait $! || : # it keeps the mount busy
 assert_equal "written late" "$(cat "${V_MNT[d]}/late")" "what was written before"
 
 step "a mount waits for a daemon that still publishes, and says so"

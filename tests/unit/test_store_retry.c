@@ -202,6 +202,54 @@ START_TEST(what_cannot_get_better_is_not_retried)
 }
 END_TEST
 
+START_TEST(what_no_retry_can_mend_ends_a_call_that_has_no_time)
+{
+    open_stack(NULL);
+    BUFFER_AUTO out = {0};
+    const struct remote_call hasty = {.fail_fast = true};
+    ck_assert_int_eq(put_text("k", "x", REMOTE_PUT_CREATE, NULL), 0);
+    fail_next(STORE_VERB_GET, -EPROTO, 0);
+    ck_assert_int_eq(remote_store_get_blob(store, "k", 0, 1, &out, &hasty), -EPROTO);
+    ck_assert_uint_eq(fault_store_calls(fault, STORE_VERB_GET), 1);
+    // Who has something to go on with waits for somebody to put it right.
+    fail_next(STORE_VERB_GET, -EPROTO, 3);
+    ck_assert_int_eq(remote_store_get_blob(store, "k", 0, 1, &out, NULL), 0);
+    ck_assert_uint_eq(fault_store_calls(fault, STORE_VERB_GET), 5);
+    fail_next(STORE_VERB_GET, -EAGAIN, 1);
+    ck_assert_int_eq(remote_store_get_blob(store, "k", 0, 1, &out, &hasty), 0);
+    close_stack();
+}
+END_TEST
+
+START_TEST(failures_are_told_while_they_last_and_the_cause_first)
+{
+    open_stack(NULL);
+    world.random = 4200;
+    struct remote_trouble trouble;
+    remote_store_trouble(store, &trouble);
+    ck_assert_uint_eq(trouble.tries, 0);
+    fail_next(STORE_VERB_PUT, -EAGAIN, 0);
+    const struct remote_call call = {.deadline_ms = world.now_ms + 5000};
+    ck_assert_int_eq(put_text("long/key", "x", REMOTE_PUT_OVERWRITE, &call), -ETIMEDOUT);
+    const char *text = remote_store_error();
+    ck_assert_msg(strncmp(text, "injected fault: ", 16) == 0, "%s", text);
+    ck_assert_msg(strstr(text, "(put long/key; gave up after ") != NULL, "%s", text);
+    remote_store_trouble(store, &trouble);
+    ck_assert_uint_eq(trouble.tries, fault_store_calls(fault, STORE_VERB_PUT));
+    ck_assert_uint_gt(trouble.tries, 1);
+    ck_assert_uint_lt(trouble.age_ms, 5000);
+    ck_assert_msg(strncmp(trouble.text, "injected fault: ", 16) == 0, "%s", trouble.text);
+    ck_assert_msg(strstr(trouble.text, " (put long/key)") != NULL, "%s", trouble.text);
+    fault_store_clear(fault);
+    struct remote_head head;
+    // That there is no such object is an answer.
+    ck_assert_int_eq(remote_store_head_blob(store, "k", &head, NULL), -ENOENT);
+    remote_store_trouble(store, &trouble);
+    ck_assert_uint_eq(trouble.tries, 0);
+    close_stack();
+}
+END_TEST
+
 // ---- conditional create -------------------------------------------------------------------------
 
 START_TEST(create_whose_answer_was_lost_succeeds_when_it_is_ours)
@@ -339,6 +387,8 @@ main(void)
     ADD(a_series_ends_at_its_deadline_as_one_error);
     ADD(cancellation_ends_a_wait);
     ADD(what_cannot_get_better_is_not_retried);
+    ADD(what_no_retry_can_mend_ends_a_call_that_has_no_time);
+    ADD(failures_are_told_while_they_last_and_the_cause_first);
     ADD(create_whose_answer_was_lost_succeeds_when_it_is_ours);
     ADD(create_that_lost_to_another_host_says_so);
     ADD(comparison_after_a_lost_answer_is_retried_too);
