@@ -56,11 +56,11 @@ walk(struct checkpoint *c, const struct remote_place *place, const struct db_rec
     int followed = remote_manifest_check_chain(place, db, &lost);
     if (followed < 0)
         return followed;
-    if (lost && !c->catalog_lost)
+    if (lost && !c->publish.catalog_lost)
         log_warning("store.catalog_lost", "the newest catalog is gone; a new one will be written");
-    c->catalog_lost |= lost;
-    int rc = remote_manifest_check_blobs(place, c->options.manifest, c->options.db, &c->blob_cursor,
-        due ? BLOBS_WALKED : BLOBS_ASKED);
+    c->publish.catalog_lost |= lost;
+    int rc = remote_manifest_check_blobs(place, c->options.manifest, c->options.db,
+        &c->publish.blob_cursor, due ? BLOBS_WALKED : BLOBS_ASKED);
     return rc < 0 ? rc : followed;
 }
 
@@ -69,12 +69,12 @@ checkpoint_check_bucket(
     struct checkpoint *c, const struct remote_place *place, const struct db_record *db, bool asked)
 {
     uint64_t now = clock_monotonic_ms();
-    bool due = now >= c->next_walk_ms;
+    bool due = now >= c->publish.next_walk_ms;
     int rc = remote_manifest_check_head(place, db);
     if (rc == 0 && (asked || due))
         rc = walk(c, place, db, due);
     if (rc >= 0 && due)
-        c->next_walk_ms = now + WALK_INTERVAL_MS;
+        c->publish.next_walk_ms = now + WALK_INTERVAL_MS;
     checkpoint_note_bucket(c, rc);
     return rc;
 }

@@ -11,9 +11,9 @@ void
 checkpoint_take_chain(struct checkpoint *c)
 {
     lock_take(&c->lock);
-    while (c->chain_busy)
-        condition_wait(&c->chain_free, &c->lock);
-    c->chain_busy = true;
+    while (c->publish.chain_busy)
+        condition_wait(&c->publish.chain_free, &c->lock);
+    c->publish.chain_busy = true;
     lock_release(&c->lock);
 }
 
@@ -21,8 +21,8 @@ void
 checkpoint_release_chain(struct checkpoint *c)
 {
     lock_take(&c->lock);
-    c->chain_busy = false;
-    condition_signal(&c->chain_free);
+    c->publish.chain_busy = false;
+    condition_signal(&c->publish.chain_free);
     lock_release(&c->lock);
 }
 
@@ -31,7 +31,7 @@ checkpoint_tell(struct checkpoint *c, const struct change *changes, size_t count
 {
     checkpoint_take_chain(c);
     lock_take(&c->lock);
-    bool claimed = c->claimed;
+    bool claimed = c->publish.claimed;
     lock_release(&c->lock);
     int rc = -EAGAIN;
     if (claimed)

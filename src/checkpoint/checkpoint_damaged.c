@@ -31,9 +31,9 @@ checkpoint_is_unreadable(int rc)
 static struct damaged_blob *
 find_locked(struct checkpoint *c, const struct sha256 *hash)
 {
-    for (size_t i = 0; i < c->damaged_count; i++)
-        if (sha256_equal(&c->damaged[i].hash, hash))
-            return &c->damaged[i];
+    for (size_t i = 0; i < c->publish.damaged_count; i++)
+        if (sha256_equal(&c->publish.damaged[i].hash, hash))
+            return &c->publish.damaged[i];
     return NULL;
 }
 
@@ -50,10 +50,10 @@ struct sha256 *
 checkpoint_damaged_blobs(struct checkpoint *c, size_t *count_out)
 {
     lock_take(&c->lock);
-    struct sha256 *hashes = memory_alloc(c->damaged_count * sizeof(*hashes));
-    for (size_t i = 0; i < c->damaged_count; i++)
-        hashes[i] = c->damaged[i].hash;
-    *count_out = c->damaged_count;
+    struct sha256 *hashes = memory_alloc(c->publish.damaged_count * sizeof(*hashes));
+    for (size_t i = 0; i < c->publish.damaged_count; i++)
+        hashes[i] = c->publish.damaged[i].hash;
+    *count_out = c->publish.damaged_count;
     lock_release(&c->lock);
     return hashes;
 }
@@ -73,7 +73,7 @@ settle(struct checkpoint *c, const struct sha256 *hash, bool needed)
     struct damaged_blob *d = find_locked(c, hash);
     d->tried = true;
     if (!needed)
-        *d = c->damaged[--c->damaged_count];
+        *d = c->publish.damaged[--c->publish.damaged_count];
     lock_release(&c->lock);
 }
 
@@ -87,10 +87,10 @@ checkpoint_damage_tried(
             settle(c, &hashes[i], is_needed(c, r, &hashes[i]));
     manifest_read_end(r);
     lock_take(&c->lock);
-    c->mending = false;
-    for (size_t i = 0; recorded && i < c->damaged_count; i++)
-        c->mending |= !c->damaged[i].tried; // noted meanwhile: another fold comes
-    condition_signal(&c->publish_work);
+    c->publish.mending = false;
+    for (size_t i = 0; recorded && i < c->publish.damaged_count; i++)
+        c->publish.mending |= !c->publish.damaged[i].tried; // noted meanwhile: another fold comes
+    condition_signal(&c->publish.work);
     lock_release(&c->lock);
 }
 
@@ -171,14 +171,14 @@ note(struct checkpoint *c, const struct sha256 *hash)
     struct damaged_blob *known = find_locked(c, hash);
     bool hope = !known || !known->tried;
     if (!known) {
-        size_t n = c->damaged_count + 1;
-        c->damaged = memory_realloc(c->damaged, n * sizeof(*c->damaged));
-        c->damaged[c->damaged_count++] = (struct damaged_blob){.hash = *hash};
+        size_t n = c->publish.damaged_count + 1;
+        c->publish.damaged = memory_realloc(c->publish.damaged, n * sizeof(*c->publish.damaged));
+        c->publish.damaged[c->publish.damaged_count++] = (struct damaged_blob){.hash = *hash};
     }
     if (hope) {
-        c->mending = true;
-        c->pressed = true;
-        condition_signal(&c->fold_work);
+        c->publish.mending = true;
+        c->fold.pressed = true;
+        condition_signal(&c->fold.work);
     }
     lock_release(&c->lock);
     return hope;

@@ -67,9 +67,9 @@ begin_job(struct fold *f)
     manifest_read_end(r);
     if (rc < 0)
         return rc;
-    bool again = c->unused.v > 0 && c->unused.v + 1 == db.next.v;
-    f->generation = again ? c->unused : db.next;
-    c->unused.v = 0;
+    bool again = c->fold.unused.v > 0 && c->fold.unused.v + 1 == db.next.v;
+    f->generation = again ? c->fold.unused : db.next;
+    c->fold.unused.v = 0;
     f->counters = f->cut.counters;
     f->counters.next_chunk = db.counters.next_chunk > 0 ? db.counters.next_chunk : 1;
     lock_take(&c->lock);
@@ -89,7 +89,7 @@ begin_job(struct fold *f)
     rc = manifest_submit(c->options.manifest, b, NULL);
     if (rc < 0)
         return rc;
-    c->unused = f->generation;
+    c->fold.unused = f->generation;
     share_job(f);
     return 0;
 }
@@ -342,9 +342,9 @@ remove_or_defer(struct checkpoint *c, const struct sha256 *hash)
         local_store_remove(c->options.local, hash);
         return;
     }
-    size_t n = c->unlink_later_count + 1;
-    c->unlink_later = memory_realloc(c->unlink_later, n * sizeof(*c->unlink_later));
-    c->unlink_later[c->unlink_later_count++] = *hash;
+    size_t n = c->fold.unlink_later_count + 1;
+    c->fold.unlink_later = memory_realloc(c->fold.unlink_later, n * sizeof(*c->fold.unlink_later));
+    c->fold.unlink_later[c->fold.unlink_later_count++] = *hash;
 }
 
 // Only this thread makes blobs, so what the manifest does not need now it cannot come to need
@@ -353,12 +353,12 @@ static void
 remove_deferred(struct checkpoint *c)
 {
     struct manifest_reader *r;
-    if (c->unlink_later_count == 0 || manifest_read_begin(c->options.manifest, &r) < 0)
+    if (c->fold.unlink_later_count == 0 || manifest_read_begin(c->options.manifest, &r) < 0)
         return;
-    struct sha256 *hashes = c->unlink_later;
-    size_t count = c->unlink_later_count;
-    c->unlink_later = NULL;
-    c->unlink_later_count = 0;
+    struct sha256 *hashes = c->fold.unlink_later;
+    size_t count = c->fold.unlink_later_count;
+    c->fold.unlink_later = NULL;
+    c->fold.unlink_later_count = 0;
     for (size_t i = 0; i < count; i++) {
         struct blob_record blob;
         int rc = manifest_read_blob(r, c->options.db, &hashes[i], &blob);
@@ -433,22 +433,22 @@ fold_cut(struct fold *f)
     if (rc < 0)
         return rc;
     size_t known;
-    c->unreadable_count = 0;
+    c->fold.unreadable_count = 0;
     for (unsigned tries = 1;; tries++) {
-        known = c->unreadable_count;
-        c->avoid_images = tries > IMAGES_TRIED;
+        known = c->fold.unreadable_count;
+        c->fold.avoid_images = tries > IMAGES_TRIED;
         rc = plan_and_stage(f);
-        if (rc == 0 || c->unreadable_count == known)
+        if (rc == 0 || c->fold.unreadable_count == known)
             break;
         drop_plan(f);
     }
-    c->avoid_images = false;
+    c->fold.avoid_images = false;
     if (rc < 0)
         return rc;
     checkpoint_set_fold_phase(f->c, CHECKPOINT_PHASE_RECORDING);
     rc = adopt(f);
     if (rc == 0) {
-        f->c->unused.v = 0; // it may be recorded even if that fails
+        f->c->fold.unused.v = 0; // it may be recorded even if that fails
         rc = record(f);
     }
     if (rc < 0) {

@@ -359,7 +359,7 @@ checkpoint_gather(
     *input_out = (struct checkpoint_input){0};
     struct gather g = {.c = c, .cut = cut, .in = input_out};
     lock_take(&c->lock);
-    g.publishing = c->publishing;
+    g.publishing = c->publish.publishing;
     lock_release(&c->lock);
     int rc = manifest_read_begin(c->options.manifest, &g.reader);
     if (rc < 0)

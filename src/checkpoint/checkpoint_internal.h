@@ -19,63 +19,52 @@ struct checkpoint_request {
 #define CHECKPOINT_THREADS 3u
 #define KNOWN_CRCS         1024u
 
-struct checkpoint {
-    struct checkpoint_options options;
-    atomic_bool canceled; // calls to the store are to be given up
-
-    struct lock lock;      // "checkpoint": protects everything below
-    struct job_record job; // the CreateCheckpoint job; id 0 when there is none
-    struct condition sync_work;
-    struct condition fold_work;
-    struct condition publish_work;
-    // Requests, in the order in which they pass through these.
-    struct list_node unsynced; // wait for a sync of the kernel's cache
-    struct list_node syncing;  // of the sync in progress
-    struct list_node asked;    // wait for a fold
-    struct list_node folding;  // of the fold in progress
-    struct list_node folded;   // wait for publication
-    struct list_node served;   // wait for the publication in progress, which began after them
+// What folding remembers between two folds. The lock of the checkpoint protects the first four; the
+// rest is the fold thread's own.
+struct checkpoint_fold_state {
+    struct condition work;
     bool pressed;
-    bool publish_due;       // as soon as the back-off allows
-    bool publish_now;       // somebody waits
-    bool check_due;         // look who wrote to the chain
-    int fold_error;         // of the last fold
-    uint64_t fold_pause_ms; // no fold before: the last one failed
-    bool stopping;
-    uint64_t next_timer_ms;
-    uint64_t retry_publish_ms; // not before
-    uint64_t publish_backoff_ms;
-    // Images with a generation up to this are being published: not to be merged into others.
-    // UINT64_MAX while it is not known yet which.
-    struct generation publishing;
-    struct sha256 *uploading; // the blobs of that publication, sorted
-    size_t uploading_count;
-    // Somebody stages and creates a record of the chain: a publication, or who tells something.
-    bool chain_busy;
-    struct condition chain_free;
-    bool claimed;
-    struct checkpoint_numbers numbers;
-    uint64_t away_since_ms; // since when the store cannot be reached; 0: it can
-    // checkpoint_crc.c
-    struct known_crc {
-        struct sha256 hash;
-        uint32_t crc;
-        bool known;
-    } known_crcs[KNOWN_CRCS];
+    int error;         // of the last fold
+    uint64_t pause_ms; // no fold before: the last one failed
 
     // A generation number that is durably taken and that nothing carries: the attempts to which it
-    // was given failed before anything was recorded with it. 0: none. Fold thread only.
+    // was given failed before anything was recorded with it. 0: none.
     struct generation unused;
 
     // Chunks with old images that the fold in progress could not read. It takes nothing from these
     // chunks' images: it writes what has changed as deltas. With `avoid_images` it does so for all
-    // chunks. Fold thread only.
+    // chunks.
     struct unreadable_chunk {
         struct object_id object;
         struct chunk_index index;
     } * unreadable;
     size_t unreadable_count;
     bool avoid_images;
+
+    // Blobs that a fold let go of while they were being published.
+    struct sha256 *unlink_later;
+    size_t unlink_later_count;
+};
+
+// What publishing remembers between two publications, and what others must know of the one in
+// progress. The lock of the checkpoint protects it, but for the last group.
+struct checkpoint_publish_state {
+    struct condition work;
+    bool due;          // as soon as the back-off allows
+    bool now;          // somebody waits
+    bool check_due;    // look who wrote to the chain
+    uint64_t retry_ms; // not before
+    uint64_t backoff_ms;
+    uint64_t away_since_ms; // since when the store cannot be reached; 0: it can
+    bool claimed;
+    // Images with a generation up to this are being published: not to be merged into others.
+    // UINT64_MAX while it is not known yet which.
+    struct generation publishing;
+    struct sha256 *uploading; // the blobs of that publication, sorted
+    size_t uploading_count;
+    // A thread stages and creates a record of the chain: for a publication, or to tell of deaths.
+    bool chain_busy;
+    struct condition chain_free;
 
     // checkpoint_damaged.c
     struct damaged_blob {
@@ -85,14 +74,38 @@ struct checkpoint {
     size_t damaged_count;
     bool mending; // a fold that does without them is wanted: publication waits for it
 
-    // Blobs that a fold let go of while they were being published. Fold thread only.
-    struct sha256 *unlink_later;
-    size_t unlink_later_count;
-
-    // checkpoint_bucket.c. Publish thread only.
+    // checkpoint_bucket.c: the publish thread's own.
     uint64_t next_walk_ms;
     struct sha256 blob_cursor; // blobs are looked at from here on
     bool catalog_lost;         // the newest one: another is due
+};
+
+struct checkpoint {
+    struct checkpoint_options options;
+    atomic_bool canceled; // calls to the store are to be given up
+
+    struct lock lock;      // "checkpoint": protects everything below
+    struct job_record job; // the CreateCheckpoint job; id 0 when there is none
+    struct condition sync_work;
+    // Requests, in the order in which they pass through these.
+    struct list_node unsynced; // wait for a sync of the kernel's cache
+    struct list_node syncing;  // of the sync in progress
+    struct list_node asked;    // wait for a fold
+    struct list_node folding;  // of the fold in progress
+    struct list_node folded;   // wait for publication
+    struct list_node served;   // wait for the publication in progress, which began after them
+    bool stopping;
+    uint64_t next_timer_ms;
+    struct checkpoint_numbers numbers;
+    // checkpoint_crc.c
+    struct known_crc {
+        struct sha256 hash;
+        uint32_t crc;
+        bool known;
+    } known_crcs[KNOWN_CRCS];
+
+    struct checkpoint_fold_state fold;
+    struct checkpoint_publish_state publish;
 
     struct thread threads[CHECKPOINT_THREADS];
     unsigned thread_count;

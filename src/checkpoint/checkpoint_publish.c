@@ -53,7 +53,7 @@ static void
 begin_publishing(struct checkpoint *c)
 {
     lock_take(&c->lock);
-    c->publishing.v = UINT64_MAX;
+    c->publish.publishing.v = UINT64_MAX;
     lock_release(&c->lock);
 }
 
@@ -73,9 +73,9 @@ set_uploading(struct checkpoint *c, struct generation generation,
         hashes[i] = uploads[i].blob.hash;
     qsort(hashes, count, sizeof(*hashes), compare_hashes);
     lock_take(&c->lock);
-    c->publishing = generation;
-    c->uploading = hashes;
-    c->uploading_count = count;
+    c->publish.publishing = generation;
+    c->publish.uploading = hashes;
+    c->publish.uploading_count = count;
     lock_release(&c->lock);
 }
 
@@ -83,10 +83,10 @@ static void
 end_publishing(struct checkpoint *c)
 {
     lock_take(&c->lock);
-    struct sha256 *hashes = c->uploading;
-    c->publishing.v = 0;
-    c->uploading = NULL;
-    c->uploading_count = 0;
+    struct sha256 *hashes = c->publish.uploading;
+    c->publish.publishing.v = 0;
+    c->publish.uploading = NULL;
+    c->publish.uploading_count = 0;
     lock_release(&c->lock);
     free(hashes);
 }
@@ -95,9 +95,10 @@ bool
 checkpoint_is_uploading(struct checkpoint *c, const struct sha256 *hash)
 {
     lock_take(&c->lock);
-    bool needed = c->publishing.v == UINT64_MAX ||
-                  (c->uploading_count > 0 && bsearch(hash, c->uploading, c->uploading_count,
-                                                 sizeof(*hash), compare_hashes));
+    bool needed = c->publish.publishing.v == UINT64_MAX ||
+                  (c->publish.uploading_count > 0 &&
+                      bsearch(hash, c->publish.uploading, c->publish.uploading_count, sizeof(*hash),
+                          compare_hashes));
     lock_release(&c->lock);
     return needed;
 }
@@ -148,7 +149,7 @@ ensure_claimed(struct publication *p)
 {
     struct checkpoint *c = p->c;
     lock_take(&c->lock);
-    bool claimed = c->claimed;
+    bool claimed = c->publish.claimed;
     lock_release(&c->lock);
     if (claimed)
         return 0;
@@ -167,7 +168,7 @@ ensure_claimed(struct publication *p)
         return rc;
     wal_set_writer_epoch(c->options.wal, p->db.epoch);
     lock_take(&c->lock);
-    c->claimed = true;
+    c->publish.claimed = true;
     lock_release(&c->lock);
     checkpoint_note_store_answers(c);
     return 0;
@@ -350,11 +351,11 @@ write_catalog(struct publication *p)
     if (p->staged.catalog)
         rc = remote_manifest_put_catalog(
             place, c->options.manifest, c->options.db, p->staged.catalog);
-    else if (c->catalog_lost)
+    else if (c->publish.catalog_lost)
         rc = remote_manifest_write_catalog(place, c->options.manifest, c->options.db);
     else
         return;
-    c->catalog_lost &= rc < 0;
+    c->publish.catalog_lost &= rc < 0;
     if (rc < 0 && rc != -EAGAIN)
         log_warning("catalog.failed", "cannot write a catalog: %s", remote_store_error());
 }
@@ -446,7 +447,7 @@ checkpoint_look_at_chain(struct checkpoint *c)
     if (rc == 0 && !p.db.fenced)
         rc = catch_up(&p);
     lock_take(&c->lock);
-    bool claimed = c->claimed;
+    bool claimed = c->publish.claimed;
     lock_release(&c->lock);
     if (rc == 0 && claimed && !p.db.fenced)
         rc = checkpoint_check_bucket(c, &c->options.place, &p.db, false);

@@ -47,16 +47,16 @@ static void
 note_away_locked(struct checkpoint *c)
 {
     c->numbers.store_reachable = false;
-    if (c->away_since_ms == 0)
-        c->away_since_ms = clock_monotonic_ms();
+    if (c->publish.away_since_ms == 0)
+        c->publish.away_since_ms = clock_monotonic_ms();
 }
 
 void
 checkpoint_note_store_answers(struct checkpoint *c)
 {
     lock_take(&c->lock);
-    uint64_t since_ms = c->away_since_ms;
-    c->away_since_ms = 0;
+    uint64_t since_ms = c->publish.away_since_ms;
+    c->publish.away_since_ms = 0;
     c->numbers.store_reachable = true;
     c->numbers.last_error[0] = 0;
     lock_release(&c->lock);
@@ -98,7 +98,7 @@ checkpoint_request(struct checkpoint *c, unsigned flags, checkpoint_done *done, 
     bool sync = (flags & CHECKPOINT_REQUEST_SYNC_KERNEL) && c->options.host.sync_kernel;
     lock_take(&c->lock);
     list_append(sync ? &c->unsynced : &c->asked, &r->node);
-    condition_signal(sync ? &c->sync_work : &c->fold_work);
+    condition_signal(sync ? &c->sync_work : &c->fold.work);
     lock_release(&c->lock);
 }
 
@@ -164,7 +164,7 @@ sync_run(void *argument)
         list_init(&ready);
         lock_take(&c->lock);
         list_move_all(rc < 0 ? &ready : &c->asked, &c->syncing);
-        condition_signal(&c->fold_work);
+        condition_signal(&c->fold.work);
         lock_release(&c->lock);
         answer(&ready, rc, none);
         lock_take(&c->lock);
@@ -177,7 +177,7 @@ sync_run(void *argument)
 static bool
 must_fold_locked(const struct checkpoint *c, uint64_t now)
 {
-    return c->pressed || !list_is_empty(&c->asked) ||
+    return c->fold.pressed || !list_is_empty(&c->asked) ||
            (c->next_timer_ms != 0 && now >= c->next_timer_ms);
 }
 
@@ -209,9 +209,9 @@ sort_requests(struct checkpoint *c, int rc, struct generation generation)
         bool publish = rc >= 0 && (r->flags & CHECKPOINT_REQUEST_PUBLISH);
         list_append(publish ? &c->folded : &ready, &r->node);
         if (publish)
-            c->publish_now = true;
+            c->publish.now = true;
     }
-    condition_signal(&c->publish_work);
+    condition_signal(&c->publish.work);
     lock_release(&c->lock);
     answer(&ready, rc < 0 ? rc : 0, generation);
 }
@@ -221,18 +221,18 @@ fold_once(struct checkpoint *c, bool timer)
 {
     lock_take(&c->lock);
     list_move_all(&c->folding, &c->asked);
-    c->pressed = false;
+    c->fold.pressed = false;
     lock_release(&c->lock);
     struct generation generation = {0};
     int rc = checkpoint_fold(c, &generation);
     lock_take(&c->lock);
     c->numbers.folds += rc == 0;
     if (timer)
-        c->publish_due = true;
+        c->publish.due = true;
     if (rc < 0 && rc != -ESTALE)
-        c->pressed = true; // what it did not take is still there: again, after a pause
-    c->fold_error = rc < 0 ? rc : 0;
-    c->fold_pause_ms = rc < 0 ? clock_monotonic_ms() + FOLD_RETRY_MS : 0;
+        c->fold.pressed = true; // what it did not take is still there: again, after a pause
+    c->fold.error = rc < 0 ? rc : 0;
+    c->fold.pause_ms = rc < 0 ? clock_monotonic_ms() + FOLD_RETRY_MS : 0;
     lock_release(&c->lock);
     if (rc == 1)
         generation = local_generation(c);
@@ -247,11 +247,11 @@ fold_run(void *argument)
     lock_take(&c->lock);
     while (!c->stopping) {
         uint64_t now = clock_monotonic_ms();
-        if (!must_fold_locked(c, now) || now < c->fold_pause_ms) {
+        if (!must_fold_locked(c, now) || now < c->fold.pause_ms) {
             uint64_t until = c->next_timer_ms ? c->next_timer_ms : now + 3600000;
-            if (now < c->fold_pause_ms)
-                until = c->fold_pause_ms;
-            condition_wait_until(&c->fold_work, &c->lock, until);
+            if (now < c->fold.pause_ms)
+                until = c->fold.pause_ms;
+            condition_wait_until(&c->fold.work, &c->lock, until);
             continue;
         }
         bool timer = c->next_timer_ms != 0 && now >= c->next_timer_ms;
@@ -310,27 +310,27 @@ publish_once(struct checkpoint *c)
             c->numbers.store_reachable = true;
             c->numbers.last_error[0] = 0;
         }
-        c->publish_backoff_ms = 0;
-        c->retry_publish_ms = 0;
+        c->publish.backoff_ms = 0;
+        c->publish.retry_ms = 0;
         take_published_locked(c, generation, &ready);
     } else if (rc == -EUCLEAN) {
         // A fold that does without a damaged blob comes first, then they are served.
         list_move_all(&c->asked, &c->served);
-        condition_signal(&c->fold_work);
-        c->publish_due = true;
+        condition_signal(&c->fold.work);
+        c->publish.due = true;
     } else {
         // Who waits is told; the publication itself is tried again, later and later.
-        c->publish_backoff_ms =
-            c->publish_backoff_ms ? 2 * c->publish_backoff_ms : BACKOFF_FIRST_MS;
-        if (c->publish_backoff_ms > BACKOFF_MAX_MS)
-            c->publish_backoff_ms = BACKOFF_MAX_MS;
-        c->retry_publish_ms = clock_monotonic_ms() +
-                              (c->numbers.store_damaged ? DAMAGED_RETRY_MS : c->publish_backoff_ms);
-        c->publish_due = rc != -ESTALE;
+        c->publish.backoff_ms =
+            c->publish.backoff_ms ? 2 * c->publish.backoff_ms : BACKOFF_FIRST_MS;
+        if (c->publish.backoff_ms > BACKOFF_MAX_MS)
+            c->publish.backoff_ms = BACKOFF_MAX_MS;
+        c->publish.retry_ms = clock_monotonic_ms() +
+                              (c->numbers.store_damaged ? DAMAGED_RETRY_MS : c->publish.backoff_ms);
+        c->publish.due = rc != -ESTALE;
         list_move_all(&ready, &c->served);
     }
     if (!list_is_empty(&c->folded))
-        c->publish_now = true;
+        c->publish.now = true;
     lock_release(&c->lock);
     answer(&ready, rc < 0 ? rc : 0, generation);
 }
@@ -343,22 +343,22 @@ publish_run(void *argument)
     lock_take(&c->lock);
     while (!c->stopping) {
         uint64_t now = clock_monotonic_ms();
-        if (c->check_due) {
-            c->check_due = false;
+        if (c->publish.check_due) {
+            c->publish.check_due = false;
             lock_release(&c->lock);
             checkpoint_look_at_chain(c);
             lock_take(&c->lock);
             continue;
         }
-        bool due =
-            !c->mending && (c->publish_now || (c->publish_due && now >= c->retry_publish_ms));
+        bool due = !c->publish.mending &&
+                   (c->publish.now || (c->publish.due && now >= c->publish.retry_ms));
         if (!due) {
-            bool later = c->publish_due && !c->mending;
+            bool later = c->publish.due && !c->publish.mending;
             condition_wait_until(
-                &c->publish_work, &c->lock, later ? c->retry_publish_ms : now + 3600000);
+                &c->publish.work, &c->lock, later ? c->publish.retry_ms : now + 3600000);
             continue;
         }
-        c->publish_now = c->publish_due = false;
+        c->publish.now = c->publish.due = false;
         lock_release(&c->lock);
         publish_once(c);
         lock_take(&c->lock);
@@ -372,9 +372,9 @@ void
 checkpoint_press(struct checkpoint *c)
 {
     lock_take(&c->lock);
-    if (!c->pressed) {
-        c->pressed = true;
-        condition_signal(&c->fold_work);
+    if (!c->fold.pressed) {
+        c->fold.pressed = true;
+        condition_signal(&c->fold.work);
     }
     lock_release(&c->lock);
 }
@@ -383,7 +383,7 @@ int
 checkpoint_fold_error(struct checkpoint *c)
 {
     lock_take(&c->lock);
-    int error = c->fold_error;
+    int error = c->fold.error;
     lock_release(&c->lock);
     return error;
 }
@@ -392,8 +392,8 @@ void
 checkpoint_check_owner(struct checkpoint *c)
 {
     lock_take(&c->lock);
-    c->check_due = true;
-    condition_signal(&c->publish_work);
+    c->publish.check_due = true;
+    condition_signal(&c->publish.work);
     lock_release(&c->lock);
 }
 
@@ -402,7 +402,7 @@ checkpoint_numbers(struct checkpoint *c, struct checkpoint_numbers *numbers_out)
 {
     lock_take(&c->lock);
     *numbers_out = c->numbers;
-    numbers_out->claimed = c->claimed;
+    numbers_out->claimed = c->publish.claimed;
     lock_release(&c->lock);
 }
 
@@ -421,13 +421,13 @@ static void
 free_checkpoint(struct checkpoint *c)
 {
     condition_destroy(&c->sync_work);
-    condition_destroy(&c->fold_work);
-    condition_destroy(&c->publish_work);
-    condition_destroy(&c->chain_free);
+    condition_destroy(&c->fold.work);
+    condition_destroy(&c->publish.work);
+    condition_destroy(&c->publish.chain_free);
     lock_destroy(&c->lock);
-    free(c->unlink_later);
-    free(c->unreadable);
-    free(c->damaged);
+    free(c->fold.unlink_later);
+    free(c->fold.unreadable);
+    free(c->publish.damaged);
     free(c);
 }
 
@@ -438,8 +438,8 @@ stop_threads(struct checkpoint *c)
     c->stopping = true;
     atomic_store(&c->canceled, true);
     condition_broadcast(&c->sync_work);
-    condition_broadcast(&c->fold_work);
-    condition_broadcast(&c->publish_work);
+    condition_broadcast(&c->fold.work);
+    condition_broadcast(&c->publish.work);
     lock_release(&c->lock);
     for (unsigned i = 0; i < c->thread_count; i++)
         thread_join(&c->threads[i]);
@@ -476,15 +476,15 @@ checkpoint_start(const struct checkpoint_options *options, struct checkpoint **c
     *checkpoint_out = NULL;
     struct checkpoint *c = memory_alloc_zero(sizeof(*c));
     c->options = *options;
-    c->claimed = options->claimed;
+    c->publish.claimed = options->claimed;
     c->options.place.call_ms = options->upload_deadline_ms;
     c->options.place.call =
         (struct remote_call){.is_canceled = checkpoint_is_canceled, .argument = c};
     lock_init(&c->lock, "checkpoint", LOCK_RANK_CHECKPOINT);
     condition_init(&c->sync_work);
-    condition_init(&c->fold_work);
-    condition_init(&c->publish_work);
-    condition_init(&c->chain_free);
+    condition_init(&c->fold.work);
+    condition_init(&c->publish.work);
+    condition_init(&c->publish.chain_free);
     list_init(&c->unsynced);
     list_init(&c->syncing);
     list_init(&c->asked);
@@ -496,9 +496,9 @@ checkpoint_start(const struct checkpoint_options *options, struct checkpoint **c
         note_away_locked(c);
     if (options->interval_ms > 0)
         c->next_timer_ms = clock_monotonic_ms() + options->interval_ms;
-    c->publish_due = true;                  // what an earlier process left unpublished
-    c->next_walk_ms = clock_monotonic_ms(); // the first publication looks at more
-    random_bytes(&c->blob_cursor, sizeof(c->blob_cursor));
+    c->publish.due = true;                          // what an earlier process left unpublished
+    c->publish.next_walk_ms = clock_monotonic_ms(); // the first publication looks at more
+    random_bytes(&c->publish.blob_cursor, sizeof(c->publish.blob_cursor));
     struct manifest_reader *r;
     int rc = manifest_read_begin(options->manifest, &r);
     if (rc == 0) {

@@ -15,8 +15,8 @@ static size_t
 find(const struct checkpoint *c, struct object_id object, struct chunk_index index)
 {
     size_t i = 0;
-    while (i < c->unreadable_count &&
-           (c->unreadable[i].object.v != object.v || c->unreadable[i].index.v != index.v))
+    while (i < c->fold.unreadable_count &&
+           (c->fold.unreadable[i].object.v != object.v || c->fold.unreadable[i].index.v != index.v))
         i++;
     return i;
 }
@@ -24,11 +24,11 @@ find(const struct checkpoint *c, struct object_id object, struct chunk_index ind
 void
 checkpoint_note_unreadable(struct checkpoint *c, const struct chunk_action *action)
 {
-    if (find(c, action->object, action->index) < c->unreadable_count)
+    if (find(c, action->object, action->index) < c->fold.unreadable_count)
         return;
-    size_t n = c->unreadable_count + 1;
-    c->unreadable = memory_realloc(c->unreadable, n * sizeof(*c->unreadable));
-    c->unreadable[c->unreadable_count++] =
+    size_t n = c->fold.unreadable_count + 1;
+    c->fold.unreadable = memory_realloc(c->fold.unreadable, n * sizeof(*c->fold.unreadable));
+    c->fold.unreadable[c->fold.unreadable_count++] =
         (struct unreadable_chunk){.object = action->object, .index = action->index};
     struct log_event e;
     log_begin(&e, LOG_LEVEL_WARNING, "checkpoint.image_unreadable");
@@ -43,5 +43,5 @@ bool
 checkpoint_avoids_images(
     const struct checkpoint *c, struct object_id object, struct chunk_index index)
 {
-    return c->avoid_images || find(c, object, index) < c->unreadable_count;
+    return c->fold.avoid_images || find(c, object, index) < c->fold.unreadable_count;
 }
