@@ -253,3 +253,22 @@ remote_manifest_publish(const struct remote_place *place, const struct remote_st
         crash_point("remote.record_created");
     return rc == -EEXIST ? -ESTALE : rc;
 }
+
+int
+remote_manifest_identity(const struct remote_place *place, struct uuid *volume_out)
+{
+    struct remote_walk walk;
+    uint64_t sequence, bytes;
+    struct manifest_record_header h;
+    BUFFER_AUTO name = {0};
+    remote_walk_begin(&walk, place, REMOTE_RECORD, 0);
+    int rc = remote_walk_next(&walk, &sequence, &bytes);
+    remote_walk_end(&walk);
+    if (rc <= 0)
+        return rc < 0 ? rc : -ENOENT;
+    remote_key(place, REMOTE_RECORD, sequence, &name);
+    rc = remote_header_fetch(place, buffer_string(&name), bytes, &h);
+    if (rc == 0)
+        *volume_out = h.volume;
+    return rc;
+}

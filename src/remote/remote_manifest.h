@@ -52,6 +52,9 @@ MUST_CHECK int remote_manifest_exists(const struct remote_place *place);
 MUST_CHECK int remote_manifest_import(const struct remote_place *place, struct manifest *m,
     struct db_record *db, struct generation at);
 
+// The id of the volume that the oldest record in the store belongs to. -ENOENT: there is no record.
+MUST_CHECK int remote_manifest_identity(const struct remote_place *place, struct uuid *volume_out);
+
 // What catching up with the chain found.
 struct remote_catch_up {
     bool foreign; // another writer has written since: this root's state is history

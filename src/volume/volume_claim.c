@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "platform/log.h"
+#include "platform/random.h"
 #include "volume/volume_internal.h"
 
 // A root that has the volume does not wait longer for the store: the volume is claimed later then.
@@ -57,6 +58,29 @@ refuse_claim(struct volume *v, const struct remote_lease *lease, struct buffer *
     return -EBUSY;
 }
 
+// The store has not what this root published. When that is because somebody made another volume
+// there: -EBUSY with a text, for nothing that is written here could ever go to it.
+static int
+refuse_other_volume(struct volume *v, const struct remote_place *place, const struct db_record *db,
+    struct buffer *error)
+{
+    struct uuid there;
+    char here_text[37], there_text[37];
+    if (remote_manifest_identity(place, &there) < 0 || uuid_equal(&there, &db->volume))
+        return 0;
+    uuid_to_string(&db->volume, here_text);
+    uuid_to_string(&there, there_text);
+    volume_error(error,
+        "%s holds volume %s, and the storage root %s holds another one of that name, volume %s: "
+        "the "
+        "bucket or directory was made anew, or something else was put in its place. Nothing was "
+        "changed. To mount what is in the store, give another storage root with -o root=, or move "
+        "this one away, which gives up what was not published from it; to go on with volume %s, "
+        "put its objects back into the store",
+        v->config.source, there_text, v->config.root, here_text, here_text);
+    return -EBUSY;
+}
+
 int
 volume_claim(struct volume *v, struct db_record *db, struct buffer *error)
 {
@@ -87,6 +111,8 @@ volume_claim(struct volume *v, struct db_record *db, struct buffer *error)
                 v->config.source, remote_store_error(), v->config.root);
             return 0;
         }
+        if (rc == -EBADMSG && refuse_other_volume(v, &place, db, error) < 0)
+            return -EBUSY;
         // What this root holds may be all that is left.
         if (rc == -EBADMSG) {
             volume_say(v,

@@ -64,6 +64,34 @@ lost_records() {
     volume_unmount lost
 }
 
+made_anew() {
+    step "a root whose bucket was made anew is told from a bucket that lost something"
+    volume_new anew file
+    volume_mount anew create,checkpoint_interval=0
+    echo 1 >"${V_MNT[anew]}/1"
+    volume_checkpoint anew
+    local old new
+    old=$(volume_status anew .volume)
+    volume_unmount anew
+    local more
+    for more in 0 3; do # less than the root published, and more
+        rm -rf "${V_DIRECTORY[anew]:?}"/*
+        volume_other_root "other$more" anew
+        volume_mount "other$more" create,checkpoint_interval=0
+        new=$(volume_status "other$more" .volume)
+        for i in $(seq "$more"); do
+            echo "$i" >"${V_MNT[other$more]}/$i"
+            volume_checkpoint "other$more"
+        done
+        volume_unmount "other$more"
+        volume_mount_refused anew "" "holds volume $new, and the storage root .* holds another one of that name, volume $old"
+    done
+    rm -rf "${V_ROOT[anew]}"
+    volume_mount anew checkpoint_interval=0
+    assert_equal "$new" "$(volume_status anew .volume)" "the volume after the root was moved away"
+    volume_unmount anew
+}
+
 taken_over() {
     step "a writer that was taken over says so also when it has nothing new"
     volume_new first file
@@ -111,4 +139,5 @@ content_again() {
 errors_of_old
 content_again
 lost_records
+made_anew
 taken_over
