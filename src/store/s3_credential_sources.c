@@ -8,6 +8,7 @@
 #include "platform/file.h"
 #include "platform/memory.h"
 #include "store/s3_credentials_internal.h"
+#include "store/s3_process.h"
 #include "store/s3_response.h"
 #include "store/store_internal.h"
 
@@ -15,6 +16,7 @@
 #define ANSWER_MAX_BYTES    (64u * 1024)
 #define METADATA_TIMEOUT_MS 2000
 #define STS_TIMEOUT_MS      10000
+#define PROCESS_TIMEOUT_MS  30000
 
 static const char *const variable_names[VARIABLE_COUNT] = {
     [ACCESS_KEY_ID] = "AWS_ACCESS_KEY_ID",
@@ -36,7 +38,8 @@ static const char *const variable_names[VARIABLE_COUNT] = {
     [HOME] = "HOME",
 };
 
-// A source of credentials: 0, -ENODATA when it is not configured, or an error with a text.
+// A source of credentials: 0, -ENODATA when it is not configured, or another error. The text of
+// -ENODATA says where the source was looked for.
 typedef int source_function(
     struct s3_credential_chain *chain, const struct remote_call *call, struct s3_credentials *out);
 
@@ -125,7 +128,7 @@ from_environment(struct s3_credential_chain *chain, const struct remote_call *ca
 {
     char **env = chain->env.values;
     if (!env[ACCESS_KEY_ID] && !env[SECRET_ACCESS_KEY])
-        return -ENODATA;
+        return store_fail(-ENODATA, "AWS_ACCESS_KEY_ID is not set");
     if (!env[ACCESS_KEY_ID] || !env[SECRET_ACCESS_KEY])
         return store_fail(-EACCES, "%s is set and %s is not",
             variable_names[env[ACCESS_KEY_ID] ? ACCESS_KEY_ID : SECRET_ACCESS_KEY],
@@ -229,9 +232,33 @@ from_web_identity(
 {
     char **env = chain->env.values;
     if (!env[WEB_IDENTITY_TOKEN_FILE] || !env[ROLE_ARN])
-        return -ENODATA;
+        return store_fail(-ENODATA, "%s is not set",
+            variable_names[env[ROLE_ARN] ? WEB_IDENTITY_TOKEN_FILE : ROLE_ARN]);
     return assume_role(
         chain, call, env[WEB_IDENTITY_TOKEN_FILE], env[ROLE_ARN], env[ROLE_SESSION_NAME], out);
+}
+
+// The AWS tools' way to ask any program for credentials. They expire when it says so.
+static int
+from_process(const struct remote_call *call, const char *command, struct s3_credentials *out)
+{
+    BUFFER_AUTO text = {0};
+    int rc = s3_process_run(command, PROCESS_TIMEOUT_MS, call, &text);
+    if (rc == 0)
+        rc = s3_credentials_from_process(text.data, text.length, "the credential_process", out);
+    if (text.length > 0)
+        explicit_bzero(text.data, text.length);
+    return rc == -EBADMSG ? -EACCES : rc;
+}
+
+// Where the profile was looked for in vain.
+static int
+has_no_profile(const struct s3_environment *env, const char *name, const struct s3_profile *p)
+{
+    CLEANUP(memory_free_auto) char *credentials = s3_environment_profile_path(env);
+    CLEANUP(memory_free_auto) char *config = profile_file(env, CONFIG_FILE, "config");
+    return store_fail(-ENODATA, "%s and %s hold no %s \"%s\"", credentials, config,
+        p->found ? "credentials in profile" : "profile", name);
 }
 
 static int
@@ -250,17 +277,19 @@ from_profile(
     } else if (p.access_key && p.secret_key) {
         *out = (struct s3_credentials){p.access_key, p.secret_key, p.session_token, 0};
         p.access_key = p.secret_key = p.session_token = NULL;
+    } else if (p.credential_process) {
+        rc = from_process(call, p.credential_process, out);
     } else if (p.unsupported) {
         rc = store_fail(-EACCES,
             "AWS profile \"%s\" uses %s, which is not supported; it needs aws_access_key_id and "
-            "aws_secret_access_key, or role_arn and web_identity_token_file",
+            "aws_secret_access_key, credential_process, or role_arn and web_identity_token_file",
             name, p.unsupported);
     } else if (was_named && !p.found) {
         rc = store_fail(-EACCES, "there is no AWS profile \"%s\"", name);
     } else if (p.access_key || p.secret_key || chain->profile) {
         rc = store_fail(-EACCES, "AWS profile \"%s\" has no complete credentials", name);
     } else {
-        rc = -ENODATA;
+        rc = has_no_profile(&chain->env, name, &p);
     }
     s3_profile_free(&p);
     return rc;
@@ -326,7 +355,8 @@ from_container(
     else if (env[CONTAINER_FULL_URI])
         buffer_append_string(&url, env[CONTAINER_FULL_URI]);
     else
-        return -ENODATA;
+        return store_fail(
+            -ENODATA, "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI and _FULL_URI are not set");
     if (!may_ask_container(buffer_string(&url)))
         return store_fail(-EACCES, "%s is neither https nor a loopback or link-local address",
             variable_names[CONTAINER_FULL_URI]);
@@ -382,19 +412,19 @@ from_metadata(
     BUFFER_AUTO role = {0};
     BUFFER_AUTO json = {0};
     if (env[METADATA_DISABLED] && strcasecmp(env[METADATA_DISABLED], "true") == 0)
-        return -ENODATA;
+        return store_fail(-ENODATA, "AWS_EC2_METADATA_DISABLED is true");
     const char *endpoint =
         env[METADATA_ENDPOINT] ? env[METADATA_ENDPOINT] : "http://169.254.169.254";
     int rc = metadata_token(chain, call, endpoint, &token);
     // Not on EC2, most likely. But if it has answered before, it will again.
     if (rc == -EAGAIN || rc == -EIO || rc == -EPROTO)
-        return chain->has_metadata ? -EAGAIN : -ENODATA;
+        return chain->has_metadata ? -EAGAIN : store_fail(-ENODATA, "%s does not answer", endpoint);
     CLEANUP(memory_free_auto)
     char *roles = memory_printf("%s/latest/meta-data/iam/security-credentials/", endpoint);
     if (rc == 0)
         rc = metadata_get(chain, call, buffer_string(&token), roles, &role);
     if (rc == -ENOENT)
-        return -ENODATA; // no role is attached
+        return store_fail(-ENODATA, "%s has no role for this instance", endpoint);
     if (rc < 0)
         return rc;
     const char *name = buffer_string(&role);
@@ -412,19 +442,26 @@ int
 s3_credentials_fetch(
     struct s3_credential_chain *chain, const struct remote_call *call, struct s3_credentials *out)
 {
-    static source_function *const by_profile[] = {from_profile};
-    static source_function *const standard[] = {
-        from_environment, from_web_identity, from_profile, from_container, from_metadata};
-    source_function *const *sources = chain->profile ? by_profile : standard;
-    size_t count = chain->profile ? ARRAY_LENGTH(by_profile) : ARRAY_LENGTH(standard);
-    for (size_t i = 0; i < count; i++) {
-        int rc = sources[i](chain, call, out);
+    static const struct source {
+        source_function *fetch;
+        const char *name;
+    } sources[] = {
+        {from_environment, "environment"},
+        {from_web_identity, "web identity"},
+        {from_profile, "profile"},
+        {from_container, "container"},
+        {from_metadata, "instance metadata"},
+    };
+    BUFFER_AUTO tried = {0};
+    for (size_t i = 0; i < ARRAY_LENGTH(sources); i++) {
+        if (chain->profile && sources[i].fetch != from_profile)
+            continue;
+        int rc = sources[i].fetch(chain, call, out);
         if (rc != -ENODATA)
             return rc;
+        buffer_printf(&tried, "%s%s: %s", tried.length > 0 ? "; " : "", sources[i].name,
+            remote_store_error());
     }
-    return store_fail(-EACCES,
-        "there are no AWS credentials: none in the environment (AWS_ACCESS_KEY_ID), the files "
-        "~/.aws/credentials and ~/.aws/config (profile \"%s\"), a web identity token file, a "
-        "container's or the instance's metadata",
-        s3_profile_name(&chain->env, chain->profile));
+    return store_fail(
+        -EACCES, "there are no AWS credentials; tried were %s", buffer_string(&tried));
 }

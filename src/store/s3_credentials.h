@@ -4,7 +4,7 @@
 //     AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN
 //     AWS_WEB_IDENTITY_TOKEN_FILE with AWS_ROLE_ARN: AssumeRoleWithWebIdentity at STS
 //     the profile of AWS_PROFILE or "default", in AWS_SHARED_CREDENTIALS_FILE (~/.aws/credentials)
-//     and AWS_CONFIG_FILE (~/.aws/config); it may name a web identity too
+//     and AWS_CONFIG_FILE (~/.aws/config); it may name a web identity or a credential_process, too
 //     AWS_CONTAINER_CREDENTIALS_RELATIVE_URI or _FULL_URI
 //     the instance metadata of EC2, unless AWS_EC2_METADATA_DISABLED is true
 // What expires is fetched again five minutes before it does, by one thread while the others go on

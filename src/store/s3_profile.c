@@ -65,8 +65,8 @@ take_value(char **out, struct span value)
 static void
 take_setting(struct s3_profile *p, struct span key, struct span value)
 {
-    static const char *const unsupported[] = {"credential_process", "sso_session", "sso_start_url",
-        "source_profile", "credential_source"};
+    static const char *const unsupported[] = {
+        "sso_session", "sso_start_url", "source_profile", "credential_source"};
     const struct {
         const char *key;
         char **out;
@@ -79,6 +79,7 @@ take_setting(struct s3_profile *p, struct span key, struct span value)
         {"role_arn", &p->role_arn},
         {"role_session_name", &p->role_session_name},
         {"web_identity_token_file", &p->web_identity_token_file},
+        {"credential_process", &p->credential_process},
     };
     for (size_t i = 0; i < ARRAY_LENGTH(known); i++)
         if (span_is(key, known[i].key))
@@ -136,9 +137,9 @@ s3_profile_parse(
         here.access_key = here.secret_key = here.session_token = NULL;
     }
     char **from[] = {&here.region, &here.endpoint_url, &here.role_arn, &here.role_session_name,
-        &here.web_identity_token_file, &here.unsupported};
+        &here.web_identity_token_file, &here.credential_process, &here.unsupported};
     char **to[] = {&io->region, &io->endpoint_url, &io->role_arn, &io->role_session_name,
-        &io->web_identity_token_file, &io->unsupported};
+        &io->web_identity_token_file, &io->credential_process, &io->unsupported};
     for (size_t i = 0; i < ARRAY_LENGTH(from); i++)
         if (!*to[i]) {
             *to[i] = *from[i];
@@ -193,6 +194,7 @@ s3_profile_free(struct s3_profile *p)
     free(p->role_arn);
     free(p->role_session_name);
     free(p->web_identity_token_file);
+    free(p->credential_process);
     free(p->unsupported);
     *p = (struct s3_profile){0};
 }
@@ -206,15 +208,15 @@ string_member(const json_t *object, const char *name)
     return text && *text ? memory_string(text) : NULL;
 }
 
-int
-s3_credentials_from_json(const void *p, size_t n, const char *source, struct s3_credentials *out)
+// Takes the keys out of `root`, which it releases; `token` is what the session token is called.
+static int
+take_credentials(json_t *root, const char *token, const char *source, struct s3_credentials *out)
 {
     *out = (struct s3_credentials){0};
-    json_t *root = json_loadb(p, n, 0, NULL);
     const char *expiration = json_string_value(json_object_get(root, "Expiration"));
     out->access_key = string_member(root, "AccessKeyId");
     out->secret_key = string_member(root, "SecretAccessKey");
-    out->session_token = string_member(root, "Token");
+    out->session_token = string_member(root, token);
     bool good = out->access_key && out->secret_key &&
                 (!expiration || time_parse_iso8601(expiration, &out->expires_ms) == 0);
     json_decref(root);
@@ -222,4 +224,22 @@ s3_credentials_from_json(const void *p, size_t n, const char *source, struct s3_
         return 0;
     s3_credentials_free(out);
     return store_fail(-EBADMSG, "%s answered with something other than credentials", source);
+}
+
+int
+s3_credentials_from_json(const void *p, size_t n, const char *source, struct s3_credentials *out)
+{
+    return take_credentials(json_loadb(p, n, 0, NULL), "Token", source, out);
+}
+
+int
+s3_credentials_from_process(const void *p, size_t n, const char *source, struct s3_credentials *out)
+{
+    json_t *root = json_loadb(p, n, 0, NULL);
+    const json_t *version = json_object_get(root, "Version");
+    if (json_integer_value(version) == 1)
+        return take_credentials(root, "SessionToken", source, out);
+    json_decref(root);
+    *out = (struct s3_credentials){0};
+    return store_fail(-EBADMSG, "%s wrote no JSON object of Version 1", source);
 }

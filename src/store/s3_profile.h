@@ -19,6 +19,7 @@ struct s3_profile {
     char *role_arn;
     char *role_session_name;
     char *web_identity_token_file;
+    char *credential_process;
     char *unsupported; // a way to get credentials that is not known here, such as "sso_session"
     bool found;        // there is a section of that name
 };
@@ -35,6 +36,10 @@ void s3_profile_free(struct s3_profile *p);
 // The answer of a container's credentials endpoint, or of the instance metadata. 0, or -EBADMSG
 // with a text.
 MUST_CHECK int s3_credentials_from_json(
+    const void *p, size_t n, const char *source, struct s3_credentials *out);
+
+// The same for what a credential_process wrote, which must be of Version 1.
+MUST_CHECK int s3_credentials_from_process(
     const void *p, size_t n, const char *source, struct s3_credentials *out);
 
 #endif

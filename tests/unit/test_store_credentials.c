@@ -4,11 +4,13 @@
 
 #include <pwd.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "mock_http.h"
 #include "platform/memory.h"
 #include "store/s3_credentials_internal.h"
+#include "store/s3_process.h"
 #include "store/s3_profile.h"
 
 #define SECRET "kT7/SecretSecretSecretSecretSecretSecret"
@@ -501,6 +503,128 @@ START_TEST(instance_without_role_or_metadata_has_no_credentials)
 }
 END_TEST
 
+START_TEST(all_sources_that_were_tried_are_named)
+{
+    clear_environment();
+    struct s3_credential_chain *chain = open_chain(NULL);
+    check_failure(chain, -EACCES, "environment: AWS_ACCESS_KEY_ID is not set");
+    check_failure(chain, -EACCES, "web identity: AWS_ROLE_ARN is not set");
+    check_failure(chain, -EACCES,
+        "profile: /nonexistent/credentials and /nonexistent/config hold no profile \"default\"");
+    check_failure(chain, -EACCES, "container: AWS_CONTAINER_CREDENTIALS_RELATIVE_URI");
+    check_failure(chain, -EACCES, "instance metadata: AWS_EC2_METADATA_DISABLED is true");
+    close_chain(chain);
+}
+END_TEST
+
+// ---- a process ----------------------------------------------------------------------------------
+
+START_TEST(commands_are_split_as_a_shell_quotes)
+{
+    static const struct {
+        const char *command;
+        const char *words; // joined by '|'; NULL: refused
+    } cases[] = {
+        {"one", "one|"},
+        {"  a  b\tc ", "a|b|c|"},
+        {"'a b' \"c 'd' \\\"e\\\\\" f\\ g", "a b|c 'd' \"e\\|f g|"},
+        {"a '' b", "a||b|"},
+        {"a$HOME `b` ;c", "a$HOME|`b`|;c|"},
+        {"'a b", NULL},
+        {"\"", NULL},
+        {"", NULL},
+        {"   ", NULL},
+    };
+    for (size_t i = 0; i < ARRAY_LENGTH(cases); i++) {
+        struct s3_words words;
+        BUFFER_AUTO joined = {0};
+        bool good = s3_words_split(cases[i].command, &words);
+        ck_assert_msg(good == (cases[i].words != NULL), "%s", cases[i].command);
+        for (size_t w = 0; words.words[w]; w++)
+            buffer_printf(&joined, "%s|", words.words[w]);
+        if (good)
+            ck_assert_str_eq(buffer_string(&joined), cases[i].words);
+        s3_words_free(&words);
+    }
+}
+END_TEST
+
+// A profile whose credential_process is the script `body`, with an argument that needs a quote.
+static struct s3_credential_chain *
+open_process(const char *directory, const char *body)
+{
+    char *text = memory_printf("#!/bin/sh\n%s\n", body);
+    char *script = write_file(directory, "give keys", text);
+    ck_assert_int_eq(chmod(script, 0700), 0);
+    char *config =
+        memory_printf("[default]\ncredential_process = '%s' \"with blanks\"\nregion = x\n", script);
+    char *path = write_file(directory, "config", config);
+    setenv("AWS_CONFIG_FILE", path, 1);
+    free(text);
+    free(script);
+    free(config);
+    free(path);
+    return open_chain(NULL);
+}
+
+START_TEST(process_of_a_profile_gives_keys_until_they_expire)
+{
+    clear_environment();
+    char *directory = unit_directory_new();
+    // It counts its calls: the first keys expire in an hour, the second ones do not.
+    char *body = memory_printf(
+        "[ \"$1\" = 'with blanks' ] || exit 3\n"
+        "n=$(cat %s/calls 2>/dev/null || echo 0); echo $((n + 1)) >%s/calls\n"
+        "echo " SECRET " >&2\n"
+        "[ $n = 0 ] && end=',\"Expiration\":\"2023-11-14T23:13:20Z\"'\n"
+        "echo '{\"Version\":1,\"AccessKeyId\":\"AK'$n'\",\"SecretAccessKey\":\"" SECRET
+        "\",\"SessionToken\":\"tok\"'$end'}'",
+        directory, directory);
+    struct s3_credential_chain *chain = open_process(directory, body);
+    check_keys(chain, "AK0", "tok");
+    check_keys(chain, "AK0", "tok");
+    now_ms += 3590 * 1000;
+    check_keys(chain, "AK1", "tok");
+    now_ms += 24 * 3600 * 1000;
+    check_keys(chain, "AK1", "tok");
+    close_chain(chain);
+    free(body);
+    unit_directory_remove(directory);
+}
+END_TEST
+
+START_TEST(processes_that_fail_are_named_and_their_output_is_not_shown)
+{
+    static const struct {
+        const char *body, *said;
+    } cases[] = {
+        {"echo " SECRET "; echo " SECRET " >&2; exit 7", "ended with status 7"},
+        {"kill -9 $$", "ended with signal 9"},
+        {"echo '" SECRET "'", "no JSON object of Version 1"},
+        {"echo '{\"Version\":2,\"AccessKeyId\":\"a\",\"SecretAccessKey\":\"" SECRET "\"}'",
+            "no JSON object of Version 1"},
+        {"echo '{\"Version\":1,\"AccessKeyId\":\"a\"}'", "something other than credentials"},
+        {"yes " SECRET, "wrote too much"},
+    };
+    clear_environment();
+    char *directory = unit_directory_new();
+    for (size_t i = 0; i < ARRAY_LENGTH(cases); i++) {
+        struct s3_credential_chain *chain = open_process(directory, cases[i].body);
+        check_failure(chain, -EACCES, cases[i].said);
+        close_chain(chain);
+    }
+    BUFFER_AUTO out = {0};
+    ck_assert_int_eq(s3_process_run("/nonexistent/program", 1000, &no_limits, &out), -EACCES);
+    ck_assert_ptr_nonnull(strstr(remote_store_error(), "/nonexistent/program cannot be run"));
+    // One that leaves the output open, or goes on without it, ends with its time.
+    ck_assert_int_eq(s3_process_run("sleep 1000", 50, &no_limits, &out), -EACCES);
+    ck_assert_int_eq(s3_process_run("sh -c 'sleep 1000 &'", 50, &no_limits, &out), -EACCES);
+    ck_assert_int_eq(s3_process_run("sh -c 'exec >&-; sleep 1000'", 50, &no_limits, &out), -EACCES);
+    ck_assert_ptr_nonnull(strstr(remote_store_error(), "did not end in time"));
+    unit_directory_remove(directory);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -519,5 +643,9 @@ main(void)
     ADD(tokens_with_line_breaks_are_not_sent);
     ADD(instance_metadata_is_asked_with_a_session_token);
     ADD(instance_without_role_or_metadata_has_no_credentials);
+    ADD(all_sources_that_were_tried_are_named);
+    ADD(commands_are_split_as_a_shell_quotes);
+    ADD(process_of_a_profile_gives_keys_until_they_expire);
+    ADD(processes_that_fail_are_named_and_their_output_is_not_shown);
     return unit_run(s);
 }
