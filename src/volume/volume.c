@@ -22,13 +22,13 @@ volume_new(const struct volume_config *config, const struct volume_host *host)
     volume_config_copy(&v->config, config);
     if (host)
         v->host = *host;
-    v->lock_fd = -1;
+    v->own.lock_fd = -1;
     lock_init(&v->lock, "volume", LOCK_RANK_VOLUME);
     condition_init(&v->folded);
     flush_pace_init(&v->pace);
-    lock_init(&v->housekeeping_lock, "housekeeping", LOCK_RANK_CONTROL);
-    condition_init(&v->housekeeping_work);
-    condition_init(&v->check_work);
+    lock_init(&v->housekeeping.lock, "housekeeping", LOCK_RANK_CONTROL);
+    condition_init(&v->housekeeping.work);
+    condition_init(&v->housekeeping.check_work);
     return v;
 }
 
@@ -40,13 +40,13 @@ volume_free(struct volume *v)
     manifest_close(v->manifest);
     if (v->from_bucket && v->root && path_remove_tree(v->root) < 0)
         log_warning("scratch.failed", "cannot remove %s", v->root);
-    file_close(v->lock_fd);
+    file_close(v->own.lock_fd);
     volume_free_live_objects(v);
     flush_pace_destroy(&v->pace);
     condition_destroy(&v->folded);
-    condition_destroy(&v->check_work);
-    condition_destroy(&v->housekeeping_work);
-    lock_destroy(&v->housekeeping_lock);
+    condition_destroy(&v->housekeeping.check_work);
+    condition_destroy(&v->housekeeping.work);
+    lock_destroy(&v->housekeeping.lock);
     lock_destroy(&v->lock);
     store_url_free(&v->url);
     volume_config_free(&v->config);
@@ -137,7 +137,7 @@ start_checkpoints(struct volume *v)
         .upload_deadline_ms = 60000,
         .upload_threads = (unsigned)v->config.upload_threads,
         .lease_ttl_ms = v->config.lease_ttl_ms,
-        .claimed = v->claimed,
+        .claimed = v->own.claimed,
     };
     volume_checkpoint_host(v, &options.host);
     int rc = checkpoint_start(&options, &v->checkpoint);
@@ -183,7 +183,7 @@ volume_open(const struct volume_config *config, const struct volume_host *host,
     log_string(&e, "source", v->config.source);
     log_string(&e, "root", v->config.root);
     log_bool(&e, "read_only", v->from_bucket);
-    log_bool(&e, "claimed", v->claimed);
+    log_bool(&e, "claimed", v->own.claimed);
     log_u64(&e, "duration_ms", clock_monotonic_ms() - started);
     log_end(&e);
     *volume_out = v;
@@ -313,7 +313,7 @@ log_closed(struct volume *v, int publish_result, int log_result)
         buffer_append_string(&text, "everything that could be read is in the store");
     else if (whole)
         buffer_append_string(&text, "everything is in the store");
-    else if (atomic_load(&v->root_lost))
+    else if (atomic_load(&v->own.root_lost))
         buffer_printf(&text,
             "the storage root %s was removed or moved away while it was mounted. What was written "
             "after generation %llu is not in the store, and lost with the root",
@@ -349,7 +349,7 @@ volume_close(struct volume *v)
     if (!v->from_bucket) {
         volume_mark_closing(v, 0, 0);
         lock_take(&v->lock);
-        bool fenced = v->fenced;
+        bool fenced = v->own.fenced;
         lock_release(&v->lock);
         volume_stop_operations(v);
         rc = fenced ? -ESTALE : publish_last(v);

@@ -75,7 +75,7 @@ volume_accessed(struct volume *v, struct object_id object, const struct inode_re
     if (!is_due(v, inode, &now))
         return;
     lock_take(&v->lock);
-    bool read_only = v->read_only;
+    bool read_only = v->own.read_only;
     struct live_object *o = volume_find_live_locked(v, object);
     if (o && !read_only) {
         o->accessed = true;

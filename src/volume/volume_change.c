@@ -174,7 +174,7 @@ wait_for_memory(struct volume *v, uint64_t deadline)
 {
     lock_take(&v->lock);
     bool in_time = true;
-    while (in_time && !v->read_only && is_full_locked(v)) {
+    while (in_time && !v->own.read_only && is_full_locked(v)) {
         lock_release(&v->lock);
         volume_press(v);
         lock_take(&v->lock);
@@ -184,7 +184,7 @@ wait_for_memory(struct volume *v, uint64_t deadline)
         in_time = condition_wait_until(&v->folded, &v->lock, deadline);
         flush_pace_end_waiting(&v->pace);
     }
-    bool read_only = v->read_only;
+    bool read_only = v->own.read_only;
     lock_release(&v->lock);
     return read_only ? -EROFS : in_time ? 0 : -ENOSPC;
 }
@@ -343,7 +343,7 @@ try_operation(
     uint64_t size = 0;
     lock_take(&v->lock);
     view_check_locked(view);
-    int rc = v->read_only ? -EROFS : decide_locked(view, op);
+    int rc = v->own.read_only ? -EROFS : decide_locked(view, op);
     if (rc == 0)
         rc = check_changes(view, op);
     if (rc == 0)

@@ -22,12 +22,12 @@
 static bool
 may_go_on(struct volume *v, unsigned pause_ms)
 {
-    lock_take(&v->housekeeping_lock);
-    if (pause_ms > 0 && !v->stopping)
+    lock_take(&v->housekeeping.lock);
+    if (pause_ms > 0 && !v->housekeeping.stopping)
         condition_wait_until(
-            &v->check_work, &v->housekeeping_lock, clock_monotonic_ms() + pause_ms);
-    bool stopping = v->stopping;
-    lock_release(&v->housekeeping_lock);
+            &v->housekeeping.check_work, &v->housekeeping.lock, clock_monotonic_ms() + pause_ms);
+    bool stopping = v->housekeeping.stopping;
+    lock_release(&v->housekeeping.lock);
     return !stopping;
 }
 
@@ -89,47 +89,47 @@ check_run(void *argument)
     struct volume *v = argument;
     // Of this thread alone; without it the check is only less polite.
     (void)setpriority(PRIO_PROCESS, 0, 10);
-    lock_take(&v->housekeeping_lock);
-    while (!v->stopping) {
-        if (v->checks_wanted == v->checks_done) {
-            condition_wait(&v->check_work, &v->housekeeping_lock);
+    lock_take(&v->housekeeping.lock);
+    while (!v->housekeeping.stopping) {
+        if (v->housekeeping.checks_wanted == v->housekeeping.checks_done) {
+            condition_wait(&v->housekeeping.check_work, &v->housekeeping.lock);
             continue;
         }
-        uint64_t ticket = v->checks_wanted;
-        lock_release(&v->housekeeping_lock);
+        uint64_t ticket = v->housekeeping.checks_wanted;
+        lock_release(&v->housekeeping.lock);
         struct manifest_check_result result = {0};
         uint64_t began = clock_monotonic_ms();
         int rc = check_once(v, ticket > 1, &result);
         if (rc != -ECANCELED)
             log_check(rc, &result, clock_monotonic_ms() - began);
         result.error = rc;
-        lock_take(&v->housekeeping_lock);
-        v->checks_done = ticket;
-        v->checked = result;
+        lock_take(&v->housekeeping.lock);
+        v->housekeeping.checks_done = ticket;
+        v->housekeeping.checked = result;
     }
-    lock_release(&v->housekeeping_lock);
+    lock_release(&v->housekeeping.lock);
 }
 
 int
 volume_start_checker(struct volume *v)
 {
-    v->checks_wanted = 1; // the mount's own
-    int rc = thread_start(&v->checker, "check", check_run, v);
-    v->checker_started = rc == 0;
+    v->housekeeping.checks_wanted = 1; // the mount's own
+    int rc = thread_start(&v->housekeeping.checker, "check", check_run, v);
+    v->housekeeping.checker_started = rc == 0;
     return rc;
 }
 
 void
 volume_stop_checker(struct volume *v)
 {
-    if (!v->checker_started)
+    if (!v->housekeeping.checker_started)
         return;
-    lock_take(&v->housekeeping_lock);
-    v->stopping = true;
-    condition_signal(&v->check_work);
-    lock_release(&v->housekeeping_lock);
-    thread_join(&v->checker);
-    v->checker_started = false;
+    lock_take(&v->housekeeping.lock);
+    v->housekeeping.stopping = true;
+    condition_signal(&v->housekeeping.check_work);
+    lock_release(&v->housekeeping.lock);
+    thread_join(&v->housekeeping.checker);
+    v->housekeeping.checker_started = false;
 }
 
 int
@@ -137,22 +137,22 @@ volume_check(struct volume *v, uint64_t *ticket_out)
 {
     if (v->from_bucket)
         return -EROFS;
-    lock_take(&v->housekeeping_lock);
-    *ticket_out = ++v->checks_wanted;
-    condition_signal(&v->check_work);
-    lock_release(&v->housekeeping_lock);
+    lock_take(&v->housekeeping.lock);
+    *ticket_out = ++v->housekeeping.checks_wanted;
+    condition_signal(&v->housekeeping.check_work);
+    lock_release(&v->housekeeping.lock);
     return 0;
 }
 
 void
 volume_check_numbers(struct volume *v, struct metrics *m)
 {
-    lock_take(&v->housekeeping_lock);
-    m->manifest_checks = v->checks_done;
-    m->manifest_check_failed = v->checked.error < 0;
-    m->manifest_entries = v->checked.entries;
-    m->manifest_damaged = v->checked.damaged;
-    m->manifest_violations = v->checked.violations;
-    lock_release(&v->housekeeping_lock);
+    lock_take(&v->housekeeping.lock);
+    m->manifest_checks = v->housekeeping.checks_done;
+    m->manifest_check_failed = v->housekeeping.checked.error < 0;
+    m->manifest_entries = v->housekeeping.checked.entries;
+    m->manifest_damaged = v->housekeeping.checked.damaged;
+    m->manifest_violations = v->housekeeping.checked.violations;
+    lock_release(&v->housekeeping.lock);
     m->manifest_damage_met = manifest_damage(v->manifest);
 }

@@ -135,8 +135,8 @@ fenced(void *argument, const char *host, uint64_t epoch)
     snprintf(reason, sizeof(reason), "%s took the volume over (epoch %llu) and fenced this writer",
         host && host[0] ? host : "another host", (unsigned long long)epoch);
     lock_take(&v->lock);
-    bool first = !v->fenced;
-    v->fenced = true;
+    bool first = !v->own.fenced;
+    v->own.fenced = true;
     volume_set_read_only_locked(v, reason);
     lock_release(&v->lock);
     if (!first)
@@ -179,9 +179,9 @@ volume_press(struct volume *v)
 void
 volume_set_read_only_locked(struct volume *v, const char *reason)
 {
-    v->read_only = true;
-    if (v->read_only_reason[0] == 0)
-        snprintf(v->read_only_reason, sizeof(v->read_only_reason), "%s", reason);
+    v->own.read_only = true;
+    if (v->own.read_only_reason[0] == 0)
+        snprintf(v->own.read_only_reason, sizeof(v->own.read_only_reason), "%s", reason);
     condition_broadcast(&v->folded);
 }
 
@@ -193,7 +193,7 @@ turn_read_only(struct volume *v, const char *what, int error)
     char reason[160];
     snprintf(reason, sizeof(reason), "%s cannot be written: %s", what, strerror(-error));
     lock_take(&v->lock);
-    bool first = !v->read_only;
+    bool first = !v->own.read_only;
     volume_set_read_only_locked(v, reason);
     lock_release(&v->lock);
     if (!first)
@@ -222,7 +222,7 @@ static bool
 is_canceled(void *argument)
 {
     struct volume *v = argument;
-    return atomic_load(&v->housekeeping_canceled);
+    return atomic_load(&v->housekeeping.canceled);
 }
 
 // Changes whenever the volume is changed or published.
@@ -249,7 +249,7 @@ renew_lease(struct volume *v, uint64_t mark)
         return;
     struct remote_place place = v->place;
     place.call = (struct remote_call){.is_canceled = is_canceled, .argument = v};
-    rc = volume_lease_renew(&v->lease, &place, &db, mark, clock_monotonic_ms());
+    rc = volume_lease_renew(&v->housekeeping.lease, &place, &db, mark, clock_monotonic_ms());
     // Our own publisher may just have written a record: let the publisher find out, it reads it.
     if (rc == 1)
         checkpoint_check_owner(v->checkpoint);
@@ -268,45 +268,46 @@ static void
 housekeeping_run(void *argument)
 {
     struct volume *v = argument;
-    volume_lease_begin(&v->lease, v->config.lease_ttl_ms, activity(v), clock_monotonic_ms());
-    lock_take(&v->housekeeping_lock);
-    while (!v->stopping) {
+    volume_lease_begin(
+        &v->housekeeping.lease, v->config.lease_ttl_ms, activity(v), clock_monotonic_ms());
+    lock_take(&v->housekeeping.lock);
+    while (!v->housekeeping.stopping) {
         condition_wait_until(
-            &v->housekeeping_work, &v->housekeeping_lock, clock_monotonic_ms() + HOUSEKEEPING_MS);
-        if (v->stopping)
+            &v->housekeeping.work, &v->housekeeping.lock, clock_monotonic_ms() + HOUSEKEEPING_MS);
+        if (v->housekeeping.stopping)
             break;
-        lock_release(&v->housekeeping_lock);
+        lock_release(&v->housekeeping.lock);
         watch_disk(v);
         volume_watch_root(v);
         volume_delete_late(v);
         uint64_t mark = activity(v);
-        if (volume_lease_is_due(&v->lease, mark, clock_monotonic_ms()) && is_owner(v))
+        if (volume_lease_is_due(&v->housekeeping.lease, mark, clock_monotonic_ms()) && is_owner(v))
             renew_lease(v, mark);
-        lock_take(&v->housekeeping_lock);
+        lock_take(&v->housekeeping.lock);
     }
-    lock_release(&v->housekeeping_lock);
+    lock_release(&v->housekeeping.lock);
 }
 
 int
 volume_start_housekeeping(struct volume *v)
 {
-    int rc = thread_start(&v->housekeeping, "housekeeping", housekeeping_run, v);
-    v->housekeeping_started = rc == 0;
+    int rc = thread_start(&v->housekeeping.thread, "housekeeping", housekeeping_run, v);
+    v->housekeeping.started = rc == 0;
     return rc;
 }
 
 void
 volume_stop_housekeeping(struct volume *v)
 {
-    if (!v->housekeeping_started)
+    if (!v->housekeeping.started)
         return;
-    lock_take(&v->housekeeping_lock);
-    v->stopping = true;
-    atomic_store(&v->housekeeping_canceled, true);
-    condition_signal(&v->housekeeping_work);
-    lock_release(&v->housekeeping_lock);
-    thread_join(&v->housekeeping);
-    v->housekeeping_started = false;
+    lock_take(&v->housekeeping.lock);
+    v->housekeeping.stopping = true;
+    atomic_store(&v->housekeeping.canceled, true);
+    condition_signal(&v->housekeeping.work);
+    lock_release(&v->housekeeping.lock);
+    thread_join(&v->housekeeping.thread);
+    v->housekeeping.started = false;
 }
 
 // ---- control ------------------------------------------------------------------------------------
@@ -482,9 +483,9 @@ volume_status(struct volume *v, struct volume_status *status_out)
     uint64_t now = clock_monotonic_ms();
     lock_take(&v->lock);
     page_store_numbers_locked(v->pages, &p);
-    m->read_only = v->read_only;
-    m->fenced = v->fenced;
-    snprintf(s->read_only_reason, sizeof(s->read_only_reason), "%s", v->read_only_reason);
+    m->read_only = v->own.read_only;
+    m->fenced = v->own.fenced;
+    snprintf(s->read_only_reason, sizeof(s->read_only_reason), "%s", v->own.read_only_reason);
     if (m->local_generation == m->published_generation)
         v->local_change_ms = 0;
     uint64_t oldest = v->local_change_ms    ? v->local_change_ms

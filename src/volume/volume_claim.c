@@ -98,7 +98,7 @@ volume_claim(struct volume *v, struct db_record *db, struct buffer *error)
                 &place, v->manifest, db, v->config.lease_ttl_ms, v->config.takeover, &lease);
         if (rc == 0) {
             wal_set_writer_epoch(v->wal, db->epoch);
-            v->claimed = true;
+            v->own.claimed = true;
             return 0;
         }
         if (rc == -EBUSY && lease.ttl_ms > 0)

@@ -260,7 +260,7 @@ volume_sync(struct volume *v, volume_synced *done, void *argument)
 {
     if (v->from_bucket)
         done(argument, 0);
-    else if (atomic_load_explicit(&v->root_lost, memory_order_relaxed))
+    else if (atomic_load_explicit(&v->own.root_lost, memory_order_relaxed))
         done(argument, -EIO);
     else
         wal_sync(v->wal, done, argument);

@@ -42,13 +42,42 @@ struct manifest_check_result {
 
 struct volume_operations; // volume_operation.c
 
+// Whether this process may change the volume, and why not. Who holds what: volume_lock.c and
+// volume_claim.c at the mount, volume_checkpoint.c and volume_watch.c after it.
+struct volume_ownership {
+    int lock_fd;    // of the lock file; -1: none
+    bool claimed;   // in the bucket, when it was mounted
+    bool fenced;    // another writer took the volume. Under the lock of the volume
+    bool read_only; // likewise
+    char read_only_reason[160];
+    atomic_bool root_lost; // the files of this mount have no names any more
+};
+
+// The two threads that look after a volume: one renews the lease and watches the root, the other
+// looks through the manifest when it is asked.
+struct volume_housekeeping {
+    struct lock lock; // "housekeeping": protects what follows, down to `checked`
+    struct condition work;
+    struct condition check_work;
+    bool stopping;
+    uint64_t checks_wanted; // of the manifest: the ticket of the newest
+    uint64_t checks_done;
+    struct manifest_check_result checked; // what the last one found
+    struct thread thread;
+    struct thread checker;
+    bool started;
+    bool checker_started;
+    atomic_bool canceled;      // calls of `thread` to the store are to be given up
+    struct volume_lease lease; // of `thread`
+};
+
 struct volume {
+    // ---- wiring: set while the volume is opened, and constant until it is closed
     struct volume_config config; // owned copies
     struct volume_host host;
     struct store_url url;
     char *place_name;
-    char *root; // config.root; a throwaway one below it when mounted from the bucket alone
-    int lock_fd;
+    char *root;       // config.root; a throwaway one below it when mounted from the bucket alone
     bool from_bucket; // mounted read-only, from a generation in the bucket alone
     struct manifest *manifest;
     struct db_id db;
@@ -63,8 +92,11 @@ struct volume {
     struct checkpoint *checkpoint;
     struct flush_pace pace;               // commits before checkpoints
     struct volume_operations *operations; // NULL when mounted from the bucket alone
+    char *waiver; // what the replay skipped was waived in this file; NULL: nothing was skipped
+    uint64_t lost_changes; // skipped by the replay
 
-    struct lock lock;            // "volume": protects everything below, and the layers of `pages`
+    // ---- the namespace: layers above the tables of the manifest
+    struct lock lock;            // "volume": protects what follows, and the layers of `pages`
     struct condition folded;     // a cut has been folded: there may be room
     struct namespace_set *names; // active
     struct namespace_set *frozen_names; // NULL between checkpoints
@@ -78,28 +110,9 @@ struct volume {
     uint64_t oldest_change_ms; // monotonic; 0: nothing since the last cut
     uint64_t frozen_change_ms;
     uint64_t local_change_ms; // oldest change that is folded but not published; 0: none
-    struct generation local_change_generation; // published from here on: no such change
-    bool read_only;
-    char read_only_reason[160];
-    bool fenced;
 
-    struct lock housekeeping_lock; // "housekeeping": protects stopping and checks
-    struct condition housekeeping_work;
-    struct condition check_work;
-    bool stopping;
-    uint64_t checks_wanted; // of the manifest: the ticket of the newest
-    uint64_t checks_done;
-    struct manifest_check_result checked; // what the last one found
-    bool claimed;
-    char *waiver; // what the replay skipped was waived in this file; NULL: nothing was skipped
-    uint64_t lost_changes; // skipped by the replay
-    struct thread housekeeping;
-    struct thread checker;
-    bool checker_started;
-    bool housekeeping_started;
-    atomic_bool root_lost;             // the files of this mount have no names any more
-    atomic_bool housekeeping_canceled; // its calls to the store are to be given up
-    struct volume_lease lease;         // of the housekeeping thread
+    struct volume_ownership own;
+    struct volume_housekeeping housekeeping;
 };
 
 // ---- volume_operation.c: the life of data -------------------------------------------------------
@@ -338,7 +351,7 @@ MUST_CHECK int volume_drop_db(struct volume *v, struct buffer *error);
 
 // A root tries so often while other hosts claim the volume, too.
 #define CLAIM_ATTEMPTS 5
-// Catches up with the bucket and claims. 0: claimed, or the store cannot be reached (v->claimed
+// Catches up with the bucket and claims. 0: claimed, or the store cannot be reached (v->own.claimed
 // tells); 1: another writer went on with the volume, and the local state had to go.
 MUST_CHECK int volume_claim(struct volume *v, struct db_record *db, struct buffer *error);
 

@@ -44,7 +44,7 @@ write_lock_text(struct volume *v, const char *state)
     char text[96];
     int n = snprintf(text, sizeof(text), "%ld %s\n", (long)getpid(), state);
     // For people and for a successor's patience; nothing depends on it.
-    if (ftruncate(v->lock_fd, 0) < 0 || pwrite(v->lock_fd, text, (size_t)n, 0) < 0)
+    if (ftruncate(v->own.lock_fd, 0) < 0 || pwrite(v->own.lock_fd, text, (size_t)n, 0) < 0)
         log_debug("volume.lock", "cannot write the lock file");
 }
 
@@ -54,7 +54,7 @@ volume_mark_closing(struct volume *v, uint64_t done_bytes, uint64_t total_bytes)
     char state[64];
     snprintf(state, sizeof(state), VOLUME_LOCK_CLOSING " %llu %llu", (unsigned long long)done_bytes,
         (unsigned long long)total_bytes);
-    if (v->lock_fd >= 0)
+    if (v->own.lock_fd >= 0)
         write_lock_text(v, state);
 }
 
@@ -119,8 +119,8 @@ volume_take_lock(struct volume *v, struct buffer *error)
             strerror(-rc));
         return rc;
     }
-    v->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (v->lock_fd < 0) {
+    v->own.lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (v->own.lock_fd < 0) {
         rc = -errno;
         volume_error(error, "cannot open %s: %s", path, strerror(-rc));
         return rc;
@@ -129,9 +129,9 @@ volume_take_lock(struct volume *v, struct buffer *error)
     uint64_t now = clock_monotonic_ms();
     uint64_t deadline = now + PREDECESSOR_WAIT_MS;
     uint64_t patience = now + DYING_WAIT_MS;
-    while (flock(v->lock_fd, LOCK_EX | LOCK_NB) < 0) {
+    while (flock(v->own.lock_fd, LOCK_EX | LOCK_NB) < 0) {
         char text[64] = {0};
-        ssize_t got = pread(v->lock_fd, text, sizeof(text) - 1, 0);
+        ssize_t got = pread(v->own.lock_fd, text, sizeof(text) - 1, 0);
         bool closing = got > 0 && strstr(text, VOLUME_LOCK_CLOSING);
         now = clock_monotonic_ms();
         if (now > deadline || (!closing && now > patience)) {

@@ -371,8 +371,8 @@ make_throwaway_root(struct volume *v, struct buffer *error)
         return rc;
     }
     CLEANUP(memory_free_auto) char *lock = memory_printf("%s/lock", v->root);
-    v->lock_fd = open(lock, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (v->lock_fd < 0 || flock(v->lock_fd, LOCK_EX | LOCK_NB) < 0) {
+    v->own.lock_fd = open(lock, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (v->own.lock_fd < 0 || flock(v->own.lock_fd, LOCK_EX | LOCK_NB) < 0) {
         rc = -errno;
         volume_error(error, "cannot lock %s: %s", lock, strerror(-rc));
     }
@@ -399,7 +399,7 @@ resolve_at(struct volume *v, struct generation *at, struct buffer *error)
 int
 volume_open_from_bucket(struct volume *v, struct buffer *error)
 {
-    v->from_bucket = v->read_only = true;
+    v->from_bucket = v->own.read_only = true;
     int rc = make_throwaway_root(v, error);
     CLEANUP(memory_free_auto)
     char *directory = memory_printf("%s/manifest", v->root ? v->root : "");

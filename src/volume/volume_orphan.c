@@ -132,7 +132,7 @@ let_go_locked(struct volume *v, struct live_object *o)
 {
     if (o->opens > 0 || (o->orphan && !o->forgotten))
         return false;
-    bool delete = o->orphan && !v->read_only;
+    bool delete = o->orphan && !v->own.read_only;
     drop_locked(v, o);
     return delete;
 }
@@ -202,7 +202,7 @@ volume_object_closed(struct volume *v, struct object_id object)
     lock_take(&v->lock);
     struct live_object *o = volume_find_live_locked(v, object);
     // It cannot go while its last opener is here.
-    while (o && o->opens == 1 && o->accessed && !o->orphan && !v->read_only)
+    while (o && o->opens == 1 && o->accessed && !o->orphan && !v->own.read_only)
         log_atime_locked(v, o);
     bool gone = o && o->opens > 0 && --o->opens == 0 && let_go_locked(v, o);
     lock_release(&v->lock);

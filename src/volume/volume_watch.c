@@ -17,7 +17,7 @@ is_lock_in_place(const struct volume *v)
 {
     struct stat mine;
     struct stat named;
-    if (fstat(v->lock_fd, &mine) < 0)
+    if (fstat(v->own.lock_fd, &mine) < 0)
         return true;
     if (mine.st_nlink == 0)
         return false;
@@ -51,14 +51,14 @@ save_what_is_left(struct volume *v)
 void
 volume_watch_root(struct volume *v)
 {
-    if (atomic_load(&v->root_lost) || (is_lock_in_place(v) && !wal_is_removed(v->wal)))
+    if (atomic_load(&v->own.root_lost) || (is_lock_in_place(v) && !wal_is_removed(v->wal)))
         return;
     char reason[160];
     snprintf(reason, sizeof(reason), "the storage root %s was removed or moved away", v->root);
     lock_take(&v->lock);
     volume_set_read_only_locked(v, reason);
     lock_release(&v->lock);
-    atomic_store(&v->root_lost, true);
+    atomic_store(&v->own.root_lost, true);
     log_error("volume.root_lost",
         "%s while it was mounted: the volume is read-only; unmount, and mount it again", reason);
     save_what_is_left(v);
