@@ -2,8 +2,10 @@
 #define _GNU_SOURCE
 #include "fuse/mount.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <mntent.h>
 #include <sched.h>
 #include <stdio.h>
@@ -131,6 +133,35 @@ mount_open(struct mount *m, const char *path, struct buffer *error)
     lock_init(&m->lock, "mount", LOCK_RANK_FUSE);
     condition_init(&m->idle);
     return 0;
+}
+
+// A mount of an automounter is there to be covered.
+static bool
+is_covered_mount(const char *path)
+{
+    struct statx st;
+    struct statfs fs;
+    return statx(AT_FDCWD, path, AT_NO_AUTOMOUNT, 0, &st) == 0 &&
+           (st.stx_attributes & STATX_ATTR_MOUNT_ROOT) && statfs(path, &fs) == 0 &&
+           fs.f_type != AUTOFS_SUPER_MAGIC;
+}
+
+void
+mount_describe_hidden(const struct mount *m, struct buffer *out)
+{
+    if (is_covered_mount(m->path)) {
+        buffer_printf(
+            out, "something is mounted on %s already; this mount hides it until it ends", m->path);
+        return;
+    }
+    size_t count = 0;
+    DIR *d = opendir(m->path);
+    for (struct dirent *e; d && count == 0 && (e = readdir(d));)
+        count += strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0;
+    if (d)
+        closedir(d);
+    if (count > 0)
+        buffer_printf(out, "%s is not empty; the mount hides what is in it until it ends", m->path);
 }
 
 void

@@ -24,6 +24,8 @@ struct mount {
 // Finds the directory, and takes away a mount of ours on it whose daemon is dead. -errno and a text
 // for the user.
 MUST_CHECK int mount_open(struct mount *m, const char *path, struct buffer *error);
+// Appends what a mount at this place hides, or nothing: another mount, or entries of the directory.
+void mount_describe_hidden(const struct mount *m, struct buffer *out);
 void mount_close(struct mount *m);
 
 // Waits until the new mount answers; 0 or -errno.

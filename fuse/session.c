@@ -397,6 +397,17 @@ close_volume(struct session *s)
     return volume_close(s->volume);
 }
 
+static void
+warn_of_hidden(struct session *s)
+{
+    BUFFER_AUTO text = {0};
+    mount_describe_hidden(&s->mount, &text);
+    if (text.length == 0)
+        return;
+    log_warning("mount.hides", "%s", buffer_string(&text));
+    startup_note(s->startup, buffer_string(&text));
+}
+
 int
 session_run(const struct options *options, struct startup *startup)
 {
@@ -413,6 +424,8 @@ session_run(const struct options *options, struct startup *startup)
     kernel_cache_init(&s.kernel_cache, &s.mount);
     if (rc == 0)
         rc = check_places(options, s.mount.path, &error);
+    if (rc == 0)
+        warn_of_hidden(&s);
     if (rc == 0)
         rc = open_volume(&s, &error);
     if (rc == 0) {

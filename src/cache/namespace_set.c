@@ -402,6 +402,13 @@ walk_inodes(const struct namespace_set *s, bool deleted, namespace_set_visit *vi
 }
 
 int
+namespace_set_walk_inodes(const struct namespace_set *s, namespace_set_visit *visit, void *argument)
+{
+    int rc = walk_inodes(s, true, visit, argument);
+    return rc == 0 ? walk_inodes(s, false, visit, argument) : rc;
+}
+
+int
 namespace_set_walk(const struct namespace_set *s, namespace_set_visit *visit, void *argument)
 {
     int rc = walk_dirents(s, true, visit, argument);

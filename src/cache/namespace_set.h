@@ -53,6 +53,9 @@ const struct namespace_xattr *namespace_set_next_xattr(
 // and xattrs that were put. Nonzero from `visit` ends the walk and is returned.
 typedef int namespace_set_visit(void *argument, const struct change *change);
 int namespace_set_walk(const struct namespace_set *s, namespace_set_visit *visit, void *argument);
+// The inodes alone.
+int namespace_set_walk_inodes(
+    const struct namespace_set *s, namespace_set_visit *visit, void *argument);
 // Inodes put with nlink 0.
 int namespace_set_walk_orphans(
     const struct namespace_set *s, namespace_set_visit *visit, void *argument);

@@ -347,12 +347,45 @@ stage_of(enum checkpoint_phase phase)
     return stages[phase];
 }
 
+struct inode_count {
+    const struct namespace_set *newer; // or NULL
+    struct object_id next;
+    uint64_t born, dead;
+};
+
+// An object that got its number after the local generation is not counted there.
+static int
+count_inode(void *argument, const struct change *change)
+{
+    struct inode_count *n = argument;
+    struct inode_record inode;
+    bool known = change->object.v < n->next.v;
+    if (n->newer && namespace_set_find_inode(n->newer, change->object, &inode) != LAYER_ABSENT)
+        return 0;
+    n->born += !known && change->kind == CHANGE_PUT_INODE;
+    n->dead += known && change->kind == CHANGE_DELETE_INODE;
+    return 0;
+}
+
+uint64_t
+volume_count_inodes(struct volume *v, uint64_t local, struct object_id next)
+{
+    struct inode_count n = {.next = next};
+    lock_take(&v->lock);
+    (void)namespace_set_walk_inodes(v->names, count_inode, &n);
+    n.newer = v->names;
+    if (v->frozen_names)
+        (void)namespace_set_walk_inodes(v->frozen_names, count_inode, &n);
+    lock_release(&v->lock);
+    return local + n.born > n.dead ? local + n.born - n.dead : 0;
+}
+
 static void
 fill_from_manifest(struct volume *v, struct volume_status *s)
 {
     struct metrics *m = &s->metrics;
     struct manifest_reader *r;
-    struct db_record db;
+    struct db_record db = {0};
     struct db_totals totals;
     if (manifest_read_begin(v->manifest, &r) < 0)
         return;
@@ -365,7 +398,8 @@ fill_from_manifest(struct volume *v, struct volume_status *s)
         m->published_time_ms = db.published_time_ms;
     }
     if (manifest_read_totals(r, v->db, &totals) == 0) {
-        m->inodes = totals.inodes;
+        m->inodes =
+            volume_count_inodes(v, totals.inodes, (struct object_id){db.counters.next_object});
         m->chunks = totals.chunks;
         m->deltas = totals.deltas;
         m->blobs = totals.blobs;

@@ -267,7 +267,8 @@ volume_sync(struct volume *v, volume_synced *done, void *argument)
 }
 
 // The space that is left is that of the disk under the storage root: everything that is written
-// must fit there before it can leave for the store.
+// must fit there before it can leave for the store. A read-only mount shows the same: programs that
+// watch file systems take one without free space for full.
 int
 volume_space(struct volume *v, struct volume_space *space_out)
 {
@@ -275,22 +276,27 @@ volume_space(struct volume *v, struct volume_space *space_out)
     if (statvfs(v->root, &s) < 0)
         return -errno;
     struct manifest_reader *r;
+    struct db_record db;
     struct db_totals totals = {0};
     int rc = manifest_read_begin(v->manifest, &r);
-    if (rc == 0) {
-        rc = manifest_read_totals(r, v->db, &totals);
-        manifest_read_end(r);
-    }
     if (rc < 0)
         return rc;
+    rc = manifest_read_db(r, v->db, &db);
+    if (rc == 0)
+        rc = manifest_read_totals(r, v->db, &totals);
+    manifest_read_end(r);
+    if (rc < 0)
+        return rc;
+    uint64_t inodes =
+        volume_count_inodes(v, totals.inodes, (struct object_id){db.counters.next_object});
     uint64_t scale = s.f_frsize ? s.f_frsize : PAGE_BYTES;
     uint64_t free_blocks = (uint64_t)s.f_bavail * scale / PAGE_BYTES;
     *space_out = (struct volume_space){
         .block_bytes = PAGE_BYTES,
         .blocks = totals.blob_bytes / PAGE_BYTES + free_blocks,
-        .blocks_free = v->from_bucket ? 0 : free_blocks,
-        .files = totals.inodes + UINT32_MAX,
-        .files_free = v->from_bucket ? 0 : UINT32_MAX,
+        .blocks_free = free_blocks,
+        .files = inodes + UINT32_MAX,
+        .files_free = UINT32_MAX,
     };
     return 0;
 }

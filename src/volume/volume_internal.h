@@ -121,6 +121,12 @@ MUST_CHECK int volume_start_operations(struct volume *v);
 // Before the checkpoint is stopped.
 void volume_stop_operations(struct volume *v);
 
+// ---- volume_checkpoint.c: numbers ---------------------------------------------------------------
+
+// How many inodes the volume has: `local` in the local generation, whose counters end before object
+// `next`, and what has changed since. Takes the volume's lock.
+uint64_t volume_count_inodes(struct volume *v, uint64_t local, struct object_id next);
+
 // ---- volume_check.c: looking through the manifest ----------------------------------------------
 
 MUST_CHECK int volume_start_checker(struct volume *v);
