@@ -19,6 +19,7 @@
 #include "platform/log.h"
 #include "platform/memory.h"
 #include "volume/volume.h"
+#include "volume/volume_offline.h"
 
 struct arguments {
     struct volume_config config; // create
@@ -32,7 +33,8 @@ struct arguments {
     const char *policy;   // retention
     bool dry_run;
     bool sweep;
-    const char *name;    // of a snapshot
+    const char *at;      // a generation, snapshot or time
+    const char *name;    // of a snapshot, or the first of two operands
     const char *operand; // SOURCE or MOUNTPOINT; NULL with `root`
 };
 
@@ -202,10 +204,43 @@ operation_flags(const struct arguments *a)
            (a->sweep ? CKPTFS_OPERATION_SWEEP : 0);
 }
 
+// SOURCE and not MOUNTPOINT: the volume is not mounted here.
+static bool
+is_source(const char *operand)
+{
+    return strncmp(operand, "file://", 7) == 0 || strncmp(operand, "s3://", 5) == 0;
+}
+
+static int
+print_failure(const char *what, const struct arguments *a, int rc, struct buffer *error)
+{
+    print_error(
+        "%s %s: %s", what, a->operand, error->length > 0 ? buffer_string(error) : strerror(-rc));
+    return EXIT_STATUS_ERROR;
+}
+
+_Static_assert((int)CKPTFS_OPERATION_SNAPSHOT_SHOW == (int)VOLUME_OPERATION_SNAPSHOT_SHOW &&
+                   (int)CKPTFS_OPERATION_SWEEP == (int)VOLUME_OPERATION_SWEEP,
+    "the ABI and the volume count alike");
+
+static int
+operate_offline(const struct arguments *a, const char *what, uint32_t kind, const char *argument)
+{
+    BUFFER_AUTO out = {0};
+    BUFFER_AUTO error = {0};
+    int rc = volume_offline_operation(
+        &a->config, kind, operation_flags(a), argument, a->at, &out, &error);
+    if (rc < 0)
+        return print_failure(what, a, rc, &error);
+    return out.length > 0 ? print_out(&out) : EXIT_SUCCESS;
+}
+
 static int
 operate(const struct arguments *a, const char *what, uint32_t kind, const char *argument)
 {
     const struct operation_request request = {what, kind, operation_flags(a), argument};
+    if (is_source(a->operand))
+        return operate_offline(a, what, kind, argument);
     return run_operation(a->operand, &request);
 }
 
@@ -230,6 +265,12 @@ run_generations(const struct arguments *a)
 static int
 run_snapshot_create(const struct arguments *a)
 {
+    if (is_source(a->operand))
+        return operate_offline(a, "snapshot of", CKPTFS_OPERATION_SNAPSHOT_CREATE, a->name);
+    if (a->at) {
+        print_error("--at is for a SOURCE: on a mount a snapshot is made of what there is now");
+        return EXIT_STATUS_USAGE;
+    }
     return create_snapshot(a->name, a->operand, operation_flags(a));
 }
 
@@ -251,6 +292,52 @@ run_snapshot_show(const struct arguments *a)
     return operate(a, "snapshot of", CKPTFS_OPERATION_SNAPSHOT_SHOW, a->name);
 }
 
+static int
+print_made(const struct arguments *a, struct generation generation, struct buffer *text)
+{
+    BUFFER_AUTO out = {0};
+    if (a->json)
+        buffer_printf(&out, "{\"generation\":%" PRIu64 "}\n", generation.v);
+    else
+        buffer_printf(&out, "%s: generation %" PRIu64 "\n", buffer_string(text), generation.v);
+    return print_out(&out);
+}
+
+static int
+run_rollback(const struct arguments *a)
+{
+    BUFFER_AUTO error = {0};
+    BUFFER_AUTO text = {0};
+    struct generation generation;
+    if (!a->at) {
+        print_error("rollback needs --to: a generation, a snapshot or a time");
+        return EXIT_STATUS_USAGE;
+    }
+    int rc = volume_rollback(&a->config, a->at, &generation, &error);
+    if (rc < 0)
+        return print_failure("rollback of", a, rc, &error);
+    buffer_printf(&text, "%s is as it was at %s", a->operand, a->at);
+    return print_made(a, generation, &text);
+}
+
+static int
+run_fork(const struct arguments *a)
+{
+    BUFFER_AUTO error = {0};
+    BUFFER_AUTO text = {0};
+    struct generation generation;
+    struct volume_config parent;
+    volume_config_copy(&parent, &a->config);
+    free(parent.source);
+    parent.source = memory_string(a->name);
+    int rc = volume_fork(&parent, a->at, a->operand, &generation, &error);
+    volume_config_free(&parent);
+    if (rc < 0)
+        return print_failure("fork to", a, rc, &error);
+    buffer_printf(&text, "%s is a fork of %s", a->operand, a->name);
+    return print_made(a, generation, &text);
+}
+
 // ---- the command line ---------------------------------------------------------------------------
 
 enum {
@@ -263,6 +350,7 @@ enum {
     SWITCH_SET,
     SWITCH_DRY_RUN,
     SWITCH_SWEEP,
+    SWITCH_AT,
 };
 
 static const struct option create_switches[] = {
@@ -286,6 +374,12 @@ static const struct option gc_switches[] = {{"help", no_argument, NULL, 'h'},
     {"sweep", no_argument, NULL, SWITCH_SWEEP}, {NULL, 0, NULL, 0}};
 static const struct option retention_switches[] = {{"help", no_argument, NULL, 'h'},
     {"json", no_argument, NULL, SWITCH_JSON}, {"set", required_argument, NULL, SWITCH_SET},
+    {NULL, 0, NULL, 0}};
+static const struct option at_switches[] = {{"help", no_argument, NULL, 'h'},
+    {"json", no_argument, NULL, SWITCH_JSON}, {"at", required_argument, NULL, SWITCH_AT},
+    {NULL, 0, NULL, 0}};
+static const struct option rollback_switches[] = {{"help", no_argument, NULL, 'h'},
+    {"json", no_argument, NULL, SWITCH_JSON}, {"to", required_argument, NULL, SWITCH_AT},
     {NULL, 0, NULL, 0}};
 static const struct option json_switches[] = {
     {"help", no_argument, NULL, 'h'}, {"json", no_argument, NULL, SWITCH_JSON}, {NULL, 0, NULL, 0}};
@@ -334,13 +428,13 @@ static const struct command commands[] = {
         "Exit status: 0 everything is in the store, 2 it is not or unmounting failed, 3 the\n"
         "daemon goes on.\n",
         "MOUNTPOINT", run_unmount},
-    {"generations", ":h", json_switches, "generations [--json] MOUNTPOINT",
+    {"generations", ":ho:", json_switches, "generations [--json] MOUNTPOINT|SOURCE",
         "Lists the published generations that are kept, with their times and why they are kept.\n"
         "Each of them can be mounted read-only with -o at=GENERATION.\n"
         "\n"
         "    --json  as a JSON array\n",
         "MOUNTPOINT", run_generations},
-    {"retention", ":h", retention_switches, "retention [--set POLICY] [--json] MOUNTPOINT",
+    {"retention", ":ho:", retention_switches, "retention [--set POLICY] [--json] MOUNTPOINT|SOURCE",
         "Shows which generations the volume keeps besides the newest one and snapshots.\n"
         "\n"
         "    --set POLICY  changes it: all, default, or items with commas between them:\n"
@@ -349,7 +443,7 @@ static const struct command commands[] = {
         "                  TIME is a number with s, m, h, d or w behind it\n"
         "    --json        as a JSON object\n",
         "MOUNTPOINT", run_retention},
-    {"gc", ":h", gc_switches, "gc [--dry-run] [--sweep] [--json] MOUNTPOINT",
+    {"gc", ":ho:", gc_switches, "gc [--dry-run] [--sweep] [--json] MOUNTPOINT|SOURCE",
         "Expires the generations that the policy does not keep, and deletes what only expired\n"
         "generations needed whose grace period is over. The daemon does so by itself every ten\n"
         "minutes while the volume changes.\n"
@@ -358,19 +452,31 @@ static const struct command commands[] = {
         "    --sweep    also look for objects in the store that nothing knows\n"
         "    --json     as a JSON object\n",
         "MOUNTPOINT", run_gc},
-    {"snapshot create", ":h", json_switches, "snapshot create [--json] NAME MOUNTPOINT",
-        "Makes a checkpoint, waits until it is in the store, and gives it a name. A generation "
-        "with\n"
-        "a name stays until the name is dropped; -o at=NAME mounts it.\n",
+    {"snapshot create", ":ho:", at_switches,
+        "snapshot create [--at GENERATION|TIME] [--json] NAME MOUNTPOINT|SOURCE",
+        "Makes a checkpoint, waits until it is in the store, and gives it a name; of a SOURCE,\n"
+        "names the newest generation, or the one that --at tells. A generation with a name stays\n"
+        "until the name is dropped; -o at=NAME mounts it.\n",
         "NAME MOUNTPOINT", run_snapshot_create},
-    {"snapshot drop", ":h", json_switches, "snapshot drop NAME MOUNTPOINT",
+    {"snapshot drop", ":ho:", json_switches, "snapshot drop NAME MOUNTPOINT|SOURCE",
         "Takes the name away. What only that generation needed is deleted later.\n",
         "NAME MOUNTPOINT", run_snapshot_drop},
-    {"snapshot list", ":h", json_switches, "snapshot list [--json] MOUNTPOINT",
+    {"snapshot list", ":ho:", json_switches, "snapshot list [--json] MOUNTPOINT|SOURCE",
         "Lists the snapshots with their generations and times.\n", "MOUNTPOINT", run_snapshot_list},
-    {"snapshot show", ":h", json_switches, "snapshot show NAME MOUNTPOINT",
+    {"snapshot show", ":ho:", json_switches, "snapshot show NAME MOUNTPOINT|SOURCE",
         "Prints the JSON object that the store holds about a snapshot.\n", "NAME MOUNTPOINT",
         run_snapshot_show},
+    {"rollback", ":ho:", rollback_switches,
+        "rollback --to GENERATION|SNAPSHOT|TIME [-o OPTION,...] [--json] SOURCE",
+        "Makes a new generation that equals an old one, on a volume that is not mounted. What\n"
+        "came in between stays as long as the retention policy keeps it, so that this can be\n"
+        "undone in the same way.\n",
+        "SOURCE", run_rollback},
+    {"fork", ":ho:", at_switches,
+        "fork [--at GENERATION|SNAPSHOT|TIME] [-o OPTION,...] [--json] SOURCE NEWSOURCE",
+        "Makes the volume NEWSOURCE out of a generation of SOURCE, in the same store, without\n"
+        "copying data. Both go on by themselves; SOURCE keeps that generation.\n",
+        "SOURCE NEWSOURCE", run_fork},
 };
 
 static void
@@ -476,6 +582,9 @@ take_switch(const struct command *c, struct arguments *a, int letter, const char
         return EXIT_SUCCESS;
     case SWITCH_SET:
         a->policy = optarg;
+        return EXIT_SUCCESS;
+    case SWITCH_AT:
+        a->at = optarg;
         return EXIT_SUCCESS;
     case SWITCH_DRY_RUN:
         a->dry_run = true;

@@ -213,8 +213,17 @@ apply_put_blob(struct apply *a, const struct blob_record *put)
         blob.residency |= a->batch->residency;
         return blob.residency == old.residency ? 0 : blob_store(a, &old, &blob);
     }
+    // The same content is in the store under another key: that object stays the one that is used,
+    // or nobody would ever tell of its death.
+    if (rc == 0 && a->unpublished && (old.residency & RESIDENCY_REMOTE) &&
+        !(uuid_equal(&old.checkpoint_id, &put->checkpoint_id) &&
+            old.generation.v == put->generation.v))
+        return 0;
     if (a->batch->residency & RESIDENCY_REMOTE) {
         int life_rc = apply_tell_life(a, put);
+        // It comes back from the dead, or from another volume: the next record tells so.
+        if (life_rc == 0 && a->unpublished)
+            life_rc = note_blob(a, &put->hash, a->generation);
         if (life_rc < 0)
             return life_rc;
     }

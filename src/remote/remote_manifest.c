@@ -194,6 +194,14 @@ int
 remote_manifest_create(const struct remote_place *place, const struct uuid *volume,
     const struct uuid *name_key, const struct retention_policy *policy)
 {
+    return remote_manifest_create_fork(place, volume, name_key, policy, NULL);
+}
+
+int
+remote_manifest_create_fork(const struct remote_place *place, const struct uuid *volume,
+    const struct uuid *name_key, const struct retention_policy *policy,
+    const struct volume_parent *parent)
+{
     struct manifest_record_header h = {
         .kind = MANIFEST_RECORD_CREATE,
         .sequence = 1,
@@ -201,8 +209,11 @@ remote_manifest_create(const struct remote_place *place, const struct uuid *volu
         .writer = place->writer,
         .name_key = *name_key,
         .created_ms = clock_wall_ms(),
+        .has_parent = parent != NULL,
     };
     remote_host_name(h.host);
+    if (parent)
+        h.parent = *parent;
     struct remote_small_record record;
     struct change retention = {.kind = CHANGE_PUT_RETENTION};
     if (policy)
@@ -235,6 +246,21 @@ int
 remote_manifest_exists(const struct remote_place *place)
 {
     return record_exists(place, 1);
+}
+
+int
+remote_manifest_origin(const struct remote_place *place, struct manifest_record_header *header_out)
+{
+    BUFFER_AUTO name = {0};
+    struct remote_head head;
+    remote_key(place, REMOTE_RECORD, 1, &name);
+    struct remote_call call = remote_call_of(place, 0);
+    int rc = remote_store_head_blob(place->store, buffer_string(&name), &head, &call);
+    if (rc == -ENOENT)
+        return rc;
+    if (rc < 0)
+        return remote_log_failure("remote.head_failed", buffer_string(&name), rc);
+    return remote_header_fetch(place, buffer_string(&name), head.size, header_out);
 }
 
 int

@@ -39,6 +39,14 @@ struct remote_place {
 // keeps everything). -EEXIST when the volume exists.
 MUST_CHECK int remote_manifest_create(const struct remote_place *place, const struct uuid *volume,
     const struct uuid *name_key, const struct retention_policy *policy);
+// The same for a volume that is made out of another.
+MUST_CHECK int remote_manifest_create_fork(const struct remote_place *place,
+    const struct uuid *volume, const struct uuid *name_key, const struct retention_policy *policy,
+    const struct volume_parent *parent);
+
+// The header of record 1: how the volume was made. -ENOENT: there is none.
+MUST_CHECK int remote_manifest_origin(
+    const struct remote_place *place, struct manifest_record_header *header_out);
 
 // Whether the volume exists: 0 or -ENOENT or a store's error.
 MUST_CHECK int remote_manifest_exists(const struct remote_place *place);

@@ -257,6 +257,22 @@ gather_dead(void *argument, const struct dead_blob *dead)
     return g->count == DELETE_BLOBS_MAX ? 1 : 0;
 }
 
+// Blobs that lie in another volume's part of the store are its business.
+static bool
+is_own(const struct blob_record *blob)
+{
+    return blob->where < BLOB_WHERE_NAMED;
+}
+
+static void
+count_blob(struct run *run, const struct blob_record *blob)
+{
+    if (!is_own(blob))
+        return;
+    run->result->blobs++;
+    run->result->blob_bytes += blob->bytes;
+}
+
 static int
 note_gone(void *argument, const struct dead_blob *blobs, size_t count)
 {
@@ -268,8 +284,7 @@ note_gone(void *argument, const struct dead_blob *blobs, size_t count)
         const struct blob_record *blob = &blobs[i].blob;
         const struct blob_identity identity = {blob->hash, blob->checkpoint_id, blob->generation};
         manifest_batch_dead_gone(b, &identity);
-        run->result->blobs++;
-        run->result->blob_bytes += blob->bytes;
+        count_blob(run, blob);
     }
     return manifest_submit(o->manifest, b, NULL);
 }
@@ -299,14 +314,13 @@ free_range(struct run *run, struct generation before, struct generation from, st
     do {
         rc = gather(&g, from, to);
         for (size_t i = 0; rc >= 0 && i < g.count; i++)
-            say(run, COLLECT_BLOB, needed_by, &g.blobs[i].blob);
+            if (is_own(&g.blobs[i].blob))
+                say(run, COLLECT_BLOB, needed_by, &g.blobs[i].blob);
         if (rc < 0 || g.count == 0)
             break;
         if (o->flags & COLLECT_DRY_RUN) {
-            for (size_t i = 0; i < g.count; i++) {
-                run->result->blobs++;
-                run->result->blob_bytes += g.blobs[i].blob.bytes;
-            }
+            for (size_t i = 0; i < g.count; i++)
+                count_blob(run, &g.blobs[i].blob);
             break;
         }
         int delete_rc =

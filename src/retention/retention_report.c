@@ -287,6 +287,12 @@ report_gc_event(struct report_gc *r, const struct collect_event *event)
     r->count++;
 }
 
+void
+report_gc_event_of(void *report, const struct collect_event *event)
+{
+    report_gc_event(report, event);
+}
+
 static void
 end_lines(struct report_gc *r, const struct collect_result *s, struct buffer *out)
 {

@@ -26,6 +26,8 @@ struct report_gc {
     uint64_t count;
 };
 void report_gc_event(struct report_gc *r, const struct collect_event *event);
+// The same as collect_options.event, with the report as argument.
+void report_gc_event_of(void *report, const struct collect_event *event);
 void report_gc_end(struct report_gc *r, const struct collect_result *result, struct buffer *out);
 
 // What the store said, or the errno's text.

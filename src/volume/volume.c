@@ -56,28 +56,37 @@ volume_free(struct volume *v)
     free(v);
 }
 
-static int
-open_store(struct volume *v, struct buffer *error)
+int
+volume_open_store(const struct volume_config *config, struct store_url *url_out,
+    struct remote_store **store_out, struct buffer *error)
 {
-    int rc = store_url_parse(v->config.source, &v->url);
+    int rc = store_url_parse(config->source, url_out);
     if (rc < 0) {
         volume_error(error, "%s", remote_store_error());
         return rc;
     }
-    v->place_name = store_url_place(&v->url);
     struct remote_store_options options = {
-        .endpoint = v->config.endpoint,
-        .region = v->config.region,
-        .profile = v->config.profile,
-        .ca_file = v->config.ca_file,
-        .virtual_host = v->config.virtual_host,
-        .connections = (unsigned)v->config.upload_threads + 8,
+        .endpoint = config->endpoint,
+        .region = config->region,
+        .profile = config->profile,
+        .ca_file = config->ca_file,
+        .virtual_host = config->virtual_host,
+        .connections = (unsigned)config->upload_threads + 8,
     };
-    rc = remote_store_open(&v->url, &options, false, &v->remote);
+    rc = remote_store_open(url_out, &options, false, store_out);
     if (rc < 0)
-        volume_error(error, "cannot open %s: %s; %s", v->config.source,
+        volume_error(error, "cannot open %s: %s; %s", config->source,
             remote_store_error()[0] ? remote_store_error() : strerror(-rc),
             volume_store_advice(rc));
+    return rc;
+}
+
+static int
+open_store(struct volume *v, struct buffer *error)
+{
+    int rc = volume_open_store(&v->config, &v->url, &v->remote, error);
+    if (v->url.tenant)
+        v->place_name = store_url_place(&v->url);
     return rc;
 }
 

@@ -115,6 +115,10 @@ struct volume {
     struct volume_housekeeping housekeeping;
 };
 
+// Opens the store of config->source; both results are to be freed, also after an error.
+MUST_CHECK int volume_open_store(const struct volume_config *config, struct store_url *url_out,
+    struct remote_store **store_out, struct buffer *error);
+
 // ---- volume_operation.c: the life of data -------------------------------------------------------
 
 MUST_CHECK int volume_start_operations(struct volume *v);

@@ -134,6 +134,90 @@ killed_while_deleting() {
     assert_equal 0 "$(find "${V_DIRECTORY[killed]}/pins" -type f | wc -l)" "pins at the end"
 }
 
+# What is in the volume: a digest of names and contents.
+digest() { (cd "${V_MNT[$1]}" && find . -type f -print0 | sort -z | xargs -0 sha256sum) | sha256sum; }
+
+rollback_and_forks() { # STORE
+    local name=roll$1 options source child first third mnt
+    step "$1: a volume is rolled back, forward again, and forked"
+    volume_new "$name" "$1"
+    volume_mount "$name" create,checkpoint_interval=0
+    mnt=${V_MNT[$name]}
+    source=${V_SOURCE[$name]}
+    child=${source%/tenant}/child
+    options=${V_OPTIONS[$name]:-no_ro}
+    mkdir -p "$mnt/d/e"
+    ln -s nowhere "$mnt/d/link"
+    publish_round "$name" one >/dev/null
+    first=$(digest "$name")
+    publish_round "$name" two >/dev/null
+    rm -r "$mnt/d"
+    seq 20000 >"$mnt/more"
+    publish_round "$name" three >/dev/null
+    third=$(digest "$name")
+    ctl snapshot create end "$mnt"
+    ctl_fails "is in use by host" rollback --to 1 -o "$options" "$source"
+    ctl_fails "is in use by host" gc -o "$options" "$source"
+    volume_unmount "$name"
+
+    ctl rollback --to 1 -o "$options" "$source"
+    volume_mount "$name" checkpoint_interval=0
+    assert_equal "$first" "$(digest "$name")" "the volume as it was at first"
+    [ -L "$mnt/d/link" ] || fail "a link did not come back"
+    [ -d "$mnt/d/e" ] || fail "a directory did not come back"
+    ctl check "$mnt"
+    publish_round "$name" four >/dev/null
+    volume_unmount "$name"
+    ctl rollback --to end -o "$options" "$source"
+    ctl_fails "nothing was done" rollback --to end -o "$options" "$source"
+    volume_mount "$name" checkpoint_interval=0
+    assert_equal "$third" "$(digest "$name")" "the volume as it was at the end"
+    ctl check "$mnt"
+    volume_unmount "$name"
+
+    for point in fork.pinned fork.created; do
+        ! CKPTFS_CRASH_AT=$point "$CKPTCTL" fork --at end -o "$options" "$source" "$child" >/dev/null 2>&1 ||
+            fail "a fork does not come by $point"
+    done
+    ctl fork --at end -o "$options" "$source" "$child"
+    ctl_fails "holds a volume already" fork -o "$options" "$source" "$child"
+    ctl_fails "not in the same place" fork -o "$options" "$source" "file://$WORK/elsewhere/tenant"
+    # The parent lets go of all it can; the child still has what it needs.
+    ctl snapshot drop end -o "$options" "$source"
+    volume_mount "$name" checkpoint_interval=0
+    publish_round "$name" five >/dev/null
+    rm "$mnt/more"
+    publish_round "$name" six >/dev/null
+    ctl retention --set last=1,grace=0s "$mnt"
+    ctl gc "$mnt"
+    ctl gc "$mnt"
+    volume_unmount "$name"
+    V_SOURCE[$name]=$child
+    rm -rf "${V_ROOT[$name]}"
+    volume_mount "$name" checkpoint_interval=0
+    assert_equal "$third" "$(digest "$name")" "the fork"
+    publish_round "$name" child >/dev/null
+    ctl retention --set last=1,grace=0s "$mnt"
+    ctl gc "$mnt"
+    ctl gc --sweep "$mnt"
+    rm -rf "$mnt"/bulk
+    third=$(digest "$name")
+    volume_unmount "$name"
+    rm -rf "${V_ROOT[$name]}"
+    volume_mount "$name" checkpoint_interval=0
+    assert_equal "$third" "$(digest "$name")" "the fork on a new root"
+    ctl check "$mnt"
+    volume_unmount "$name"
+    V_SOURCE[$name]=$source
+    rm -rf "${V_ROOT[$name]}"
+    volume_mount "$name" checkpoint_interval=0
+    assert_equal six "$(cat "$mnt/text")" "the parent, after its fork has deleted what it could"
+    cat "$mnt/bulk" >/dev/null || fail "the parent lacks data"
+    volume_unmount "$name"
+}
+
 policy_and_snapshots file
 policy_and_snapshots s3
 killed_while_deleting
+rollback_and_forks file
+rollback_and_forks s3

@@ -6,6 +6,7 @@
 // what the newest generation needs and nothing else.
 #include "remote_content.h"
 #include "retention/collect.h"
+#include "retention/history.h"
 
 #include <dirent.h>
 #include <inttypes.h>
@@ -283,6 +284,38 @@ step_takeover(void)
     ck_assert(rc == -ESTALE || (rc == 0 && result.blobs == 0 && result.pruned.records == 0));
 }
 
+// The volume becomes what it was at some generation that is retained. Blobs come back from the
+// dead.
+static void
+step_rollback(void)
+{
+    struct remote_generations g;
+    struct generation made;
+    catch_up();
+    ck_assert_int_eq(remote_generations_read(&copy.place, &g), 0);
+    size_t i = g.count > 0 ? dice((unsigned)g.count) : 0;
+    bool usable = g.count > 0 && g.records[i].state == GENERATION_RETAINED;
+    struct generation at = {usable ? g.records[i].generation.v : 0};
+    remote_generations_free(&g);
+    // What is local only would be lost without being looked at.
+    if (!usable || owner->db.local.v != owner->db.published.v)
+        return;
+    struct db_record then = root_new_db(owner, "then");
+    ck_assert_int_eq(remote_manifest_import(&owner->place, owner->m, &then, at), 0);
+    int rc = history_fold_equal(owner->m, owner->db.id, then.id);
+    ck_assert_int_eq(manifest_remove_db(owner->m, then.id), 0);
+    if (rc == -EALREADY)
+        return;
+    ck_assert_int_eq(rc, 0);
+    ck_assert_int_eq(manifest_check(owner->m, owner->db.id), 0);
+    ck_assert_int_eq(history_publish(&owner->place, owner->m, owner->db.id, &made), 0);
+    ck_assert_uint_lt(made.v, GENERATIONS_MAX);
+    buffer_clear(&dumps[made.v]);
+    buffer_append(&dumps[made.v], dumps[at.v].data, dumps[at.v].length);
+    catch_up();
+    content_adopt(owner);
+}
+
 // ---- what must hold -----------------------------------------------------------------------------
 
 static int
@@ -419,7 +452,7 @@ run_history(uint64_t seed)
     root_begin(owner);
     step_policy();
     for (unsigned i = 0; i < STEPS; i++) {
-        switch (dice(9)) {
+        switch (dice(10)) {
         case 0:
         case 1:
             step_publish();
@@ -443,6 +476,9 @@ run_history(uint64_t seed)
         case 8:
             if (dice(4) == 0)
                 step_takeover();
+            break;
+        case 9:
+            step_rollback();
             break;
         }
         if (dice(4) == 0)

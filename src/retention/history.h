@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+// Making a generation out of another one: rolling a volume back, and forking a new volume off. No
+// data moves, only what a catalog says. For tools that hold the volume's state in a manifest of
+// their own, and have claimed the volume that gets the new generation.
+#ifndef CKPTFS_RETENTION_HISTORY_H
+#define CKPTFS_RETENTION_HISTORY_H
+
+#include "remote/remote_retention.h"
+
+// Folds into `to` whatever makes it equal to `from`, as its next generation, which is in no store
+// yet. Both are dbs of `m`; `to` has nothing that is unpublished. -EALREADY: they are equal.
+MUST_CHECK int history_fold_equal(struct manifest *m, struct db_id to, struct db_id from);
+
+// The same for the empty db `to` of another volume, whose parent is `parent`: blobs stay where they
+// are, below the parent's part of the store (or that of its own parent).
+MUST_CHECK int history_fold_fork(
+    struct manifest *m, struct db_id to, struct db_id from, const struct db_record *parent);
+
+// Stages, creates and records the generation that was folded, and its catalog. Nothing is uploaded.
+MUST_CHECK int history_publish(const struct remote_place *place, struct manifest *m,
+    struct db_id db, struct generation *generation_out);
+
+#endif
