@@ -50,10 +50,12 @@ struct sha256 *
 checkpoint_damaged_blobs(struct checkpoint *c, size_t *count_out)
 {
     lock_take(&c->lock);
-    struct sha256 *hashes = memory_alloc(c->publish.damaged_count * sizeof(*hashes));
-    for (size_t i = 0; i < c->publish.damaged_count; i++)
+    // What is being published cannot be written anew yet.
+    size_t count = c->publish.publishing.v == 0 ? c->publish.damaged_count : 0;
+    struct sha256 *hashes = memory_alloc(count * sizeof(*hashes));
+    for (size_t i = 0; i < count; i++)
         hashes[i] = c->publish.damaged[i].hash;
-    *count_out = c->publish.damaged_count;
+    *count_out = count;
     lock_release(&c->lock);
     return hashes;
 }
@@ -175,11 +177,7 @@ note(struct checkpoint *c, const struct sha256 *hash)
         c->publish.damaged = memory_realloc(c->publish.damaged, n * sizeof(*c->publish.damaged));
         c->publish.damaged[c->publish.damaged_count++] = (struct damaged_blob){.hash = *hash};
     }
-    if (hope) {
-        c->publish.mending = true;
-        c->fold.pressed = true;
-        condition_signal(&c->fold.work);
-    }
+    c->publish.mending |= hope; // the fold is asked for when this publication has ended
     lock_release(&c->lock);
     return hope;
 }

@@ -424,6 +424,18 @@ drop_plan(struct fold *f)
 // An old image that cannot be read is no reason to fail: the cut alone is enough. Each attempt
 // finds one; when there are many, the last attempt reads no images at all.
 #define IMAGES_TRIED 4u
+// Before pages are lost for good they are asked for again, after a while: a disk that hiccups gives
+// them then. (One that stays away takes no images either, so that nothing is recorded.)
+#define LOST_PAUSE_MS 500u
+
+static bool
+loses_pages(const struct fold *f)
+{
+    for (size_t i = 0; i < f->staging.image_count; i++)
+        if (f->staging.images[i].newly_lost > 0)
+            return true;
+    return false;
+}
 
 static int
 fold_cut(struct fold *f)
@@ -433,14 +445,19 @@ fold_cut(struct fold *f)
     if (rc < 0)
         return rc;
     size_t known;
+    bool again = false;
     c->fold.unreadable_count = 0;
     for (unsigned tries = 1;; tries++) {
         known = c->fold.unreadable_count;
         c->fold.avoid_images = tries > IMAGES_TRIED;
         rc = plan_and_stage(f);
-        if (rc == 0 || c->fold.unreadable_count == known)
+        bool doubtful = rc == 0 && !again && loses_pages(f);
+        if (!doubtful && (rc == 0 || c->fold.unreadable_count == known))
             break;
         drop_plan(f);
+        if (doubtful)
+            clock_sleep_ms(LOST_PAUSE_MS);
+        again |= doubtful;
     }
     c->fold.avoid_images = false;
     if (rc < 0)

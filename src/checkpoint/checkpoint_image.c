@@ -32,7 +32,11 @@ struct image {
     uint32_t written;
     struct lost_pages lost;
     uint32_t newly_lost;
-    bool damaged; // some image of the chunk lies in a damaged blob
+    // Whether some image of the chunk lies in a damaged blob, and which. Then a base is made page
+    // by page from all images, so that it is known which one does not give a page.
+    bool damaged;
+    bool *is_damaged;   // [images of the view]
+    size_t merge_count; // images that are looked at for old pages
     // For reading old pages a batch at a time.
     struct page *batch[64];
     uint32_t batch_first;
@@ -60,9 +64,9 @@ static const struct remote_call local_only = {.local_only = true};
 
 // Whether an answer about an old image says that its bytes are lost for good.
 static bool
-is_gone(const struct image *x, int rc)
+is_gone(const struct image *x, size_t image, int rc)
 {
-    return x->damaged && checkpoint_is_unreadable(rc);
+    return x->is_damaged[image] && checkpoint_is_unreadable(rc);
 }
 
 static void
@@ -100,7 +104,7 @@ mark_images(struct image *x, size_t count)
     for (size_t i = 0; i < count; i++) {
         const struct blob_index *index;
         int rc = chunk_reader_index(x->c->options.reader, x->layout, i, &local_only, &index);
-        if (is_gone(x, rc)) {
+        if (is_gone(x, i, rc)) {
             mark(x, 0, CHUNK_PAGES); // any page may have been in it
             continue;
         }
@@ -306,11 +310,11 @@ read_slot(struct image *x, size_t image, uint32_t slot, const uint8_t **page_out
 static int
 take_from_merged(struct image *x, uint32_t page, struct content *content)
 {
-    for (size_t i = 0; i < x->action->merge_count && content->state != CONTENT_WHOLE; i++) {
+    for (size_t i = 0; i < x->merge_count && content->state != CONTENT_WHOLE; i++) {
         const struct blob_index *index;
         int rc = chunk_reader_index(x->c->options.reader, x->layout, i, &local_only, &index);
         if (rc < 0)
-            return is_gone(x, rc) ? PAGE_LOST : rc;
+            return is_gone(x, i, rc) ? PAGE_LOST : rc;
         struct blob_page p;
         static const uint8_t zeros[PAGE_BYTES];
         const uint8_t *bytes = zeros;
@@ -320,7 +324,7 @@ take_from_merged(struct image *x, uint32_t page, struct content *content)
         if (p.state != BLOB_PAGE_ZERO)
             rc = read_slot(x, i, p.slot, &bytes);
         if (rc < 0)
-            return is_gone(x, rc) ? PAGE_LOST : rc;
+            return is_gone(x, i, rc) ? PAGE_LOST : rc;
         struct page_mask mask;
         if (p.state == BLOB_PAGE_PATCH)
             blob_index_mask(index, p.patch, &mask);
@@ -338,19 +342,6 @@ drop_batch(struct image *x)
 }
 
 static int
-read_batch(struct image *x, uint32_t page, uint32_t n)
-{
-    drop_batch(x);
-    int rc = chunk_reader_read(x->c->options.reader, x->action->object,
-        (struct page_no){x->first + page}, n, &local_only, x->batch, NULL, NULL);
-    if (rc == 0) {
-        x->batch_first = page;
-        x->batch_count = n;
-    }
-    return rc;
-}
-
-static int
 take_from_chunk(struct image *x, uint32_t page, struct content *content)
 {
     static const uint8_t zeros[PAGE_BYTES];
@@ -363,11 +354,13 @@ take_from_chunk(struct image *x, uint32_t page, struct content *content)
         bool lost = chunk_layout_is_lost(x->layout, page, &end);
         assert(!lost);
         uint32_t n = end - page < ARRAY_LENGTH(x->batch) ? end - page : ARRAY_LENGTH(x->batch);
-        int rc = read_batch(x, page, n);
-        if (is_gone(x, rc))
-            rc = read_batch(x, page, 1);
+        drop_batch(x);
+        int rc = chunk_reader_read(x->c->options.reader, x->action->object,
+            (struct page_no){x->first + page}, n, &local_only, x->batch, NULL, NULL);
         if (rc < 0)
-            return is_gone(x, rc) ? PAGE_LOST : rc;
+            return rc;
+        x->batch_first = page;
+        x->batch_count = n;
     }
     struct page *old = x->batch[page - x->batch_first];
     lay_under(content, old ? old->data : zeros, NULL);
@@ -398,7 +391,10 @@ take_old(struct image *x, uint32_t page, struct content *content)
 {
     static const uint8_t zeros[PAGE_BYTES];
     const struct checkpoint_host *host = &x->c->options.host;
-    int rc = x->base ? take_from_chunk(x, page, content) : take_from_merged(x, page, content);
+    bool merged = !x->base || x->damaged;
+    int rc = merged ? take_from_merged(x, page, content) : take_from_chunk(x, page, content);
+    if (rc == 0 && x->base && content->state != CONTENT_WHOLE)
+        lay_under(content, zeros, NULL);
     if (rc != PAGE_LOST)
         return note_old(x, rc);
     struct page *old = NULL;
@@ -480,10 +476,15 @@ checkpoint_write_image(struct checkpoint *c, const struct checkpoint_cut *cut,
     if (rc < 0)
         return rc;
     lost_pages_begin(&x.lost, x.layout);
-    for (size_t i = 0; x.layout && i < x.layout->image_count; i++)
-        x.damaged |= checkpoint_is_damaged(c, &x.layout->images[i].where.blob);
-    x.frames = memory_alloc(action->merge_count * sizeof(*x.frames));
-    for (size_t i = 0; i < action->merge_count; i++)
+    size_t images = x.layout ? x.layout->image_count : 0;
+    x.is_damaged = memory_alloc_zero(images * sizeof(*x.is_damaged));
+    for (size_t i = 0; i < images; i++) {
+        x.is_damaged[i] = checkpoint_is_damaged(c, &x.layout->images[i].where.blob);
+        x.damaged |= x.is_damaged[i];
+    }
+    x.merge_count = !x.base ? action->merge_count : x.damaged ? images : 0;
+    x.frames = memory_alloc(x.merge_count * sizeof(*x.frames));
+    for (size_t i = 0; i < x.merge_count; i++)
         x.frames[i].valid = false;
     dirty_set_walk(cut->pages, action->object, x.first, x.first + CHUNK_PAGES, mark_page, &x);
     mark_holes(&x);
@@ -497,6 +498,7 @@ checkpoint_write_image(struct checkpoint *c, const struct checkpoint_cut *cut,
     drop_cut_pages(&x);
     free(x.logged);
     free(x.frames);
+    free(x.is_damaged);
     if (x.base)
         lost_pages_cut(&x.lost, x.pages);
     uint32_t old = x.layout ? x.layout->entry.present_pages : 0;

@@ -216,7 +216,7 @@ bool checkpoint_avoids_images(
 MUST_CHECK int checkpoint_explain_upload(struct checkpoint *c, const struct blob_record *blob,
     const char *key, const struct remote_call *call, int error);
 bool checkpoint_is_damaged(struct checkpoint *c, const struct sha256 *hash);
-// To be freed.
+// Those that a fold that begins now can do without. To be freed.
 struct sha256 *checkpoint_damaged_blobs(struct checkpoint *c, size_t *count_out);
 // A fold has ended that was to do without these.
 void checkpoint_damage_tried(

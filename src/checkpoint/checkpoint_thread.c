@@ -316,7 +316,6 @@ publish_once(struct checkpoint *c)
     } else if (rc == -EUCLEAN) {
         // A fold that does without a damaged blob comes first, then they are served.
         list_move_all(&c->asked, &c->served);
-        condition_signal(&c->fold.work);
         c->publish.due = true;
     } else {
         // Who waits is told; the publication itself is tried again, later and later.
@@ -331,6 +330,10 @@ publish_once(struct checkpoint *c)
     }
     if (!list_is_empty(&c->folded))
         c->publish.now = true;
+    if (c->publish.mending) {
+        c->fold.pressed = true;
+        condition_signal(&c->fold.work);
+    }
     lock_release(&c->lock);
     answer(&ready, rc < 0 ? rc : 0, generation);
 }

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <glob.h>
 #include <linux/falloc.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -192,6 +193,109 @@ START_TEST(a_damaged_unpublished_blob_loses_its_pages_and_nothing_else)
 }
 END_TEST
 
+static char *
+largest_blob(struct volume_world *w)
+{
+    CLEANUP(memory_free_auto) char *pattern = memory_printf("%s/hot_cache/*/*.blob", w->root);
+    glob_t blobs;
+    ck_assert_int_eq(glob(pattern, 0, NULL, &blobs), 0);
+    off_t most = 0;
+    char *path = NULL;
+    for (size_t i = 0; i < blobs.gl_pathc; i++) {
+        struct stat st;
+        ck_assert_int_eq(stat(blobs.gl_pathv[i], &st), 0);
+        if (st.st_size <= most)
+            continue;
+        most = st.st_size;
+        free(path);
+        path = memory_string(blobs.gl_pathv[i]);
+    }
+    globfree(&blobs);
+    ck_assert_ptr_nonnull(path);
+    return path;
+}
+
+static void
+make_one_and_fold(struct volume *v)
+{
+    struct object_id a = volume_world_make_file(v, "a");
+    volume_world_fill(v, a, 0, 20 * PAGE_BYTES, 1);
+    volume_world_fill(v, a, 20 * PAGE_BYTES, 20 * PAGE_BYTES, 2);
+    volume_world_fold(v);
+    // The end of the file comes back as zeros, whatever the image had there.
+    struct volume_set_attributes set = {.set = VOLUME_SET_SIZE, .size = 30 * PAGE_BYTES};
+    struct volume_attributes attributes;
+    ck_assert_int_eq(volume_set_attributes(v, a, &set, &attributes), 0);
+    volume_world_fold(v);
+}
+
+enum spoiling { SPOIL_FRAME, SPOIL_INDEX, SPOIL_ALL };
+
+// A base that nobody else has: of what can be read of it the fold makes another one.
+static void
+lose_base(enum spoiling how)
+{
+    struct volume_world w;
+    open_quietly(&w);
+    volume_world_close(&w);
+    volume_world_die_after(&w, make_one_and_fold);
+    CLEANUP(memory_free_auto) char *path = largest_blob(&w);
+    struct stat st;
+    ck_assert_int_eq(stat(path, &st), 0);
+    int fd = open(path, O_RDWR);
+    const uint8_t bytes[] = {1, 2, 3, 4};
+    off_t at = how == SPOIL_FRAME ? 5000 : st.st_size - 80;
+    ck_assert_int_eq(pwrite(fd, bytes, sizeof(bytes), at), sizeof(bytes));
+    close(fd);
+    if (how == SPOIL_ALL)
+        ck_assert_int_eq(unlink(path), 0);
+    volume_world_open(&w);
+    volume_world_publish(w.v);
+    for (int round = 0; round < 2; round++) {
+        struct object_id a = volume_world_find(w.v, "a");
+        uint64_t lost = how == SPOIL_FRAME ? 16 : 30; // a frame has 16 pages
+        ck_assert_uint_eq(lost_bytes(&w), lost * PAGE_BYTES);
+        for (uint64_t page = 0; page < 30; page++)
+            ck_assert_int_eq(read_page(&w, a, page), page < lost ? -EIO : (int64_t)PAGE_BYTES);
+        if (how == SPOIL_FRAME)
+            volume_world_expect(w.v, a, 20 * PAGE_BYTES, 10 * PAGE_BYTES, 2);
+        volume_world_close(&w);
+        volume_world_check(&w);
+        volume_world_lose_root(&w);
+        volume_world_open(&w);
+    }
+    struct object_id a = volume_world_find(w.v, "a");
+    struct volume_set_attributes set = {.set = VOLUME_SET_SIZE, .size = 40 * PAGE_BYTES};
+    struct volume_attributes attributes;
+    ck_assert_int_eq(volume_set_attributes(w.v, a, &set, &attributes), 0);
+    for (uint64_t page = 30; page < 40; page++) {
+        uint8_t bytes_read[PAGE_BYTES];
+        static const uint8_t zeros[PAGE_BYTES];
+        ck_assert_int_eq(
+            volume_read(w.v, a, page * PAGE_BYTES, PAGE_BYTES, bytes_read, NULL), PAGE_BYTES);
+        ck_assert_mem_eq(bytes_read, zeros, PAGE_BYTES);
+    }
+    volume_world_free(&w);
+}
+
+START_TEST(a_damaged_frame_of_a_base_costs_its_pages)
+{
+    lose_base(SPOIL_FRAME);
+}
+END_TEST
+
+START_TEST(a_damaged_index_costs_all_that_may_have_been_in_the_image)
+{
+    lose_base(SPOIL_INDEX);
+}
+END_TEST
+
+START_TEST(a_missing_blob_costs_all_that_may_have_been_in_it)
+{
+    lose_base(SPOIL_ALL);
+}
+END_TEST
+
 START_TEST(what_is_in_memory_or_in_the_store_is_not_lost)
 {
     struct volume_world w;
@@ -353,6 +457,9 @@ main(void)
     Suite *s = suite_create("volume_lost");
 #define ADD(test) unit_add(s, #test, test, 120)
     ADD(a_damaged_unpublished_blob_loses_its_pages_and_nothing_else);
+    ADD(a_damaged_frame_of_a_base_costs_its_pages);
+    ADD(a_damaged_index_costs_all_that_may_have_been_in_the_image);
+    ADD(a_missing_blob_costs_all_that_may_have_been_in_it);
     ADD(what_is_in_memory_or_in_the_store_is_not_lost);
     ADD(an_upload_whose_record_failed_repairs_the_local_copy);
     ADD(a_page_that_the_log_does_not_give_is_lost_and_nothing_else);
