@@ -201,8 +201,9 @@ next_page(struct remote_walk *w)
     w->page = (struct remote_listing){0};
     w->next = 0;
     struct remote_call call = remote_call_of(w->place, 0);
+    struct remote_store *store = w->place->store;
     int rc = remote_store_list_blobs(
-        w->place->store, prefix, buffer_string(&w->after), 1000, &w->page, &call);
+        store, prefix, buffer_string(&w->after), remote_store_list_page(store), &w->page, &call);
     if (rc < 0)
         return remote_log_failure("remote.list_failed", prefix, rc);
     // A server that says "more" and gives nothing would keep us here for ever.

@@ -157,7 +157,8 @@ remote_pins_read(const struct remote_place *place, struct remote_pins *pins_out)
         struct remote_listing page = {0};
         struct remote_call call = remote_call_of(place, 0);
         rc = remote_store_list_blobs(place->store, start,
-            after.length > 0 ? buffer_string(&after) : NULL, 1000, &page, &call);
+            after.length > 0 ? buffer_string(&after) : NULL, remote_store_list_page(place->store),
+            &page, &call);
         if (rc < 0) {
             rc = remote_log_failure("remote.list_failed", start, rc);
             break;

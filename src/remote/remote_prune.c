@@ -528,7 +528,8 @@ sweep_prefix(struct sweep *s, const char *prefix)
         struct remote_listing page = {0};
         struct remote_call call = remote_call_of(s->place, 0);
         rc = remote_store_list_blobs(s->place->store, prefix,
-            after.length > 0 ? buffer_string(&after) : NULL, 1000, &page, &call);
+            after.length > 0 ? buffer_string(&after) : NULL,
+            remote_store_list_page(s->place->store), &page, &call);
         if (rc < 0) {
             rc = remote_log_failure("remote.list_failed", prefix, rc);
             break;

@@ -602,6 +602,7 @@ file_store_open(
             -EIO, "cannot make the store's directory %s: %s", directory, strerror(-rc));
     struct file_store *fs = memory_alloc_zero(sizeof(*fs));
     fs->base.ops = &file_store_ops;
+    fs->base.list_page = FILE_LIST_PAGE;
     fs->directory = memory_string(directory);
     fs->ops = ops;
     random_bytes(&fs->hash_key, sizeof(fs->hash_key));

@@ -15,6 +15,10 @@
 
 #define FILE_STORE_KNOWN_DIRECTORIES 1024
 
+// Each listing reads the names of whole directories, so one of up to so many objects costs one
+// pass. At some 100 bytes an object, its page and the names take less than 100 MiB.
+#define FILE_LIST_PAGE 262144u
+
 struct file_store {
     struct remote_store base;
     char *directory;

@@ -18,6 +18,8 @@
 
 #define KEY_MAX_BYTES 1024
 
+#define LIST_PAGE 1000 // what S3 gives in one answer
+
 // ---- error text ---------------------------------------------------------------------------------
 
 static __thread char error_text[2048];
@@ -164,6 +166,12 @@ remote_store_head_blob(struct remote_store *s, const char *key, struct remote_he
     *head_out = (struct remote_head){0};
     int rc = check_key(key, "head");
     return rc < 0 ? rc : s->ops->head_blob(s, key, head_out, call ? call : &no_limits);
+}
+
+size_t
+remote_store_list_page(const struct remote_store *s)
+{
+    return s->list_page ? s->list_page : LIST_PAGE;
 }
 
 int

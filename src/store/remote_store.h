@@ -124,6 +124,7 @@ struct remote_store_counters {
 // A store that wraps another one sees what the inner one counts: its counters are complete.
 struct remote_store {
     const struct remote_store_ops *ops;
+    size_t list_page; // remote_store_list_page
     struct remote_store_counters counters;
     struct remote_store *outer; // the store that wraps this one, or NULL
 };
@@ -150,6 +151,10 @@ MUST_CHECK int remote_store_probe(struct remote_store *s, const struct remote_ca
 void remote_store_trouble(struct remote_store *s, struct remote_trouble *trouble_out);
 void remote_store_close(struct remote_store *s); // NULL is fine
 void remote_listing_free(struct remote_listing *listing);
+
+// How many keys to ask for in one listing by whoever lists much. A file store reads a directory as
+// a whole for each listing, so it is asked for more at once.
+size_t remote_store_list_page(const struct remote_store *s);
 
 // What the calling thread's last failed call said; "" when it said nothing.
 const char *remote_store_error(void);

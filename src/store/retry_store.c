@@ -384,6 +384,7 @@ retry_store_wrap(struct remote_store *inner, const struct retry_policy *policy,
     struct retry_store *rs = memory_alloc_zero(sizeof(*rs));
     rs->base.ops = &retry_store_ops;
     lock_init(&rs->lock, "retry_store", LOCK_RANK_STORE);
+    rs->base.list_page = inner->list_page;
     rs->inner = inner;
     rs->env = environment ? *environment : system;
     if (policy)

@@ -287,6 +287,7 @@ fault_store_wrap(struct remote_store *inner, const char *script)
 {
     struct fault_store *fs = memory_alloc_zero(sizeof(*fs));
     fs->base.ops = &fault_store_ops;
+    fs->base.list_page = inner->list_page;
     fs->inner = inner;
     fs->script = script ? memory_string(script) : NULL;
     lock_init(&fs->lock, "fault_store", LOCK_RANK_STORE);

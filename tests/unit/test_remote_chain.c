@@ -12,6 +12,7 @@
 #include "base/checksum.h"
 #include "platform/memory.h"
 #include "platform/random.h"
+#include "remote/remote_internal.h"
 
 static struct world world;
 static struct root one, two;
@@ -392,6 +393,26 @@ START_TEST(catalogs_without_records_are_no_volume)
 }
 END_TEST
 
+// Each listing of a file store reads the whole directory.
+START_TEST(a_walk_over_many_objects_reads_a_directory_once)
+{
+    const uint64_t count = 2500;
+    root_begin(&one);
+    for (uint64_t i = 1; i <= count; i++)
+        world_write(&world, "lease-", 1000 + i, "x", 1);
+    fault_store_clear(world.faults);
+    uint64_t before = fault_store_calls(world.faults, STORE_VERB_LIST);
+    struct remote_walk walk;
+    uint64_t number, bytes, seen = 0;
+    remote_walk_begin(&walk, &one.place, REMOTE_LEASE, 1000);
+    while (remote_walk_next(&walk, &number, &bytes) == 1)
+        ck_assert_uint_eq(number, 1000 + ++seen);
+    remote_walk_end(&walk);
+    ck_assert_uint_eq(seen, count);
+    ck_assert_uint_eq(fault_store_calls(world.faults, STORE_VERB_LIST) - before, 1);
+}
+END_TEST
+
 START_TEST(object_that_is_listed_and_gone_is_an_error)
 {
     struct store_fault gone = {
@@ -635,6 +656,7 @@ main(int argc, char **argv)
     ADD(catalogs_without_records_are_no_volume);
     ADD(deaths_that_the_chain_does_not_tell_are_told_by_whoever_imports_it);
     ADD(object_that_is_listed_and_gone_is_an_error);
+    ADD(a_walk_over_many_objects_reads_a_directory_once);
     ADD(scratch_that_fails_is_reported);
     ADD(catalog_that_cannot_be_written_is_due_again);
     ADD(volume_whose_newest_record_is_large_is_claimed);
