@@ -13,9 +13,12 @@
 #include "wal/wal_internal.h"
 
 #define SEGMENT_MIN  (4u << 20)
+#define SEGMENT_STEP (8u << 20) // the ring is twice that
 #define SEGMENT_MAX  (64u << 20)
 #define RING_DEFAULT (16u << 20)
 #define RING_MIN     (2u * SEGMENT_MIN)
+// The next segment is made when this part of the newest one has been used.
+#define PREPARE_AT 4
 // After a segment could not be made.
 #define PREPARE_RETRY_MS 1000u
 
@@ -29,7 +32,9 @@ preparer_run(void *argument)
     flush_pace_bind(w->pace);
     lock_take(&w->lock);
     while (!w->preparer_stopping) {
+        // A log that is hardly used does with the segment it has.
         bool wanted = wal_spares_locked(w) < w->spares_wanted &&
+                      (w->spares_wanted > 1 || w->append.v >= w->prepare_at) &&
                       w->segment_count < w->segments_max && w->failed == 0;
         if (!wanted) {
             condition_wait(&w->prepare, &w->lock);
@@ -116,7 +121,8 @@ begin_segment_locked(struct wal *w)
     s->header_written = false;
     list_append(&w->live, &s->node);
     w->append.v = start + WAL_SEGMENT_HEADER_BYTES;
-    if (wal_spares_locked(w) < w->spares_wanted)
+    w->prepare_at = start + s->bytes / PREPARE_AT;
+    if (w->spares_wanted > 1)
         condition_signal(&w->prepare);
 }
 
@@ -135,6 +141,8 @@ wal_begin(struct wal *w, uint32_t reserved, uint32_t length, struct wal_slot *sl
     slot_out->durable = w->flushed;
     slot_out->length = length;
     slot_out->filled = false;
+    if (w->append.v < w->prepare_at && w->append.v + length >= w->prepare_at)
+        condition_signal(&w->prepare);
     w->append.v += length;
     w->last_end = w->append;
     list_append(&w->slots, &slot_out->node);
@@ -417,7 +425,7 @@ wal_free(struct wal *w)
 static uint64_t
 segment_bytes_of(uint64_t limit_bytes)
 {
-    return clamp(limit_bytes / 8, SEGMENT_MIN, SEGMENT_MAX);
+    return clamp(limit_bytes / 64, clamp(limit_bytes / 8, SEGMENT_MIN, SEGMENT_STEP), SEGMENT_MAX);
 }
 
 uint64_t
@@ -500,6 +508,8 @@ wal_open(const struct wal_options *options, struct lsn cut, wal_replay *replay, 
     int rc = wal_recover(w, cut, replay, argument, error);
     if (rc == 0 && w->segment_count == 0)
         rc = make_first_segment(w);
+    const struct wal_segment *newest = wal_newest_locked(w);
+    w->prepare_at = newest ? newest->start.v + newest->bytes / PREPARE_AT : UINT64_MAX;
     if (rc == 0)
         rc = start_threads(w);
     if (rc < 0) {

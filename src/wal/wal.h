@@ -43,7 +43,7 @@ struct wal_options {
     struct uuid writer;     // manifest_root_id()
     uint64_t writer_epoch;  // it holds or held last; 0: none
     uint64_t limit_bytes;   // of all segments together
-    uint64_t segment_bytes; // 0: limit / 8 within 4 MiB and 64 MiB; at least 4 MiB
+    uint64_t segment_bytes; // 0: limit / 64, but limit / 8 up to 8 MiB; 4 to 64 MiB
     uint64_t ring_bytes;    // 0: a quarter of the limit; 8 MiB to two segments
     // wal_sync may flush in the calling thread when nobody else does: that saves waking the
     // flusher. For callers who have other threads to go on with.

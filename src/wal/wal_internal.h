@@ -65,6 +65,7 @@ struct wal {
     struct list_node reservers; // the same, in order of their turns
     uint64_t turns;             // given out
     uint32_t spares_wanted;     // so many are kept ready while the limit allows
+    uint64_t prepare_at;        // the first of them is made when the log has come so far
     int spare_error;            // why the last segment could not be made; 0: it could
 
     struct list_node live;

@@ -328,6 +328,39 @@ START_TEST(who_waits_for_a_flush_gets_few_segments)
 }
 END_TEST
 
+// A volume that is hardly written to does not take what a busy one needs.
+START_TEST(a_small_log_takes_one_small_segment)
+{
+    char *directory = unit_directory_new();
+    struct wal_options options = model_options(directory, NULL, 1024ull * MIB);
+    struct journal j;
+    journal_init(&j, 100000);
+    struct wal_numbers n;
+    size_t index;
+    for (int round = 0; round < 3; round++) {
+        struct wal *w = journal_open(&j, &options);
+        ck_assert_int_eq(journal_append(&j, w, j.next_id++, 2000, &index), 0);
+        ck_assert_int_eq(journal_sync(&j, w), 0);
+        wal_numbers(w, &n);
+        ck_assert_uint_le(n.disk_bytes, 16 * MIB);
+        ck_assert_int_eq(wal_close(w), 0);
+    }
+    // In use, the next one is made long before it is needed.
+    struct wal *w = journal_open(&j, &options);
+    for (unsigned bytes = 0; bytes < 5 * MIB; bytes += 2000)
+        ck_assert_int_eq(journal_append(&j, w, j.next_id++, 2000, &index), 0);
+    ck_assert_int_eq(journal_sync(&j, w), 0);
+    uint64_t deadline = clock_monotonic_ms() + MODEL_PATIENCE_MS;
+    for (wal_numbers(w, &n); n.disk_bytes < 32 * MIB; wal_numbers(w, &n)) {
+        ck_assert_uint_lt(clock_monotonic_ms(), deadline);
+        clock_sleep_ms(1);
+    }
+    ck_assert_int_eq(wal_close(w), 0);
+    journal_destroy(&j);
+    unit_directory_remove(directory);
+}
+END_TEST
+
 START_TEST(who_waits_for_a_release_is_starved)
 {
     char *directory = unit_directory_new();
@@ -376,6 +409,7 @@ main(void)
     ADD(a_large_record_gets_through_a_stream_of_small_ones);
     ADD(who_waits_for_a_flush_is_not_starved);
     ADD(who_waits_for_a_flush_gets_few_segments);
+    ADD(a_small_log_takes_one_small_segment);
     ADD(who_waits_for_a_release_is_starved);
 #undef ADD
     return unit_run(s);
