@@ -194,6 +194,36 @@ page_store_read_logged(
     return rc;
 }
 
+struct log_reader {
+    struct page_store *ps;
+    uint64_t unreadable;
+};
+
+static int
+try_page(void *argument, struct page_no page UNUSED, const struct dirty_page *content)
+{
+    struct log_reader *x = argument;
+    uint8_t bytes[PAGE_BYTES];
+    bool lost = dirty_page_is_lost(content);
+    if (lost || (content->wal_bytes > 0 && page_store_read_logged(x->ps, content, bytes) < 0))
+        x->unreadable += lost ? PAGE_BYTES : content->wal_bytes;
+    return 0;
+}
+
+uint64_t
+page_store_unreadable_bytes(struct page_store *ps)
+{
+    struct log_reader x = {.ps = ps};
+    struct dirty_set *sets[] = {ps->active, ps->frozen};
+    for (unsigned i = 0; i < ARRAY_LENGTH(sets) && sets[i]; i++) {
+        size_t count;
+        CLEANUP(memory_free_auto) struct object_id *objects = dirty_set_objects(sets[i], &count);
+        for (size_t k = 0; k < count; k++)
+            dirty_set_walk(sets[i], objects[k], 0, UINT64_MAX, try_page, &x);
+    }
+    return x.unreadable;
+}
+
 void
 page_store_numbers_locked(struct page_store *ps, struct page_store_numbers *numbers_out)
 {

@@ -122,6 +122,9 @@ struct page_store_numbers {
 void page_store_numbers_locked(struct page_store *ps, struct page_store_numbers *numbers_out);
 // Asserts what holds of the layers between operations. Walks all of them.
 void page_store_check_locked(const struct page_store *ps);
+// How many bytes of pages that wait for a fold the log does not give any more. Reads all of them.
+// Nobody may write meanwhile. Hold no locks.
+uint64_t page_store_unreadable_bytes(struct page_store *ps);
 // Whether nothing has been written since the last freeze.
 bool page_store_is_clean_locked(struct page_store *ps);
 // Dirty pages of one object, those that are in both sets twice.

@@ -288,9 +288,10 @@ release_lease(struct volume *v)
     int ignored UNUSED = remote_lease_write(&place, db.epoch, v->config.lease_ttl_ms, true);
 }
 
-// The last word about the volume: what is in the store, and where the rest is.
+// The last word about the volume: what is in the store, and where the rest is. `unreadable`: so
+// many bytes that are in the log only cannot be read there.
 static void
-log_closed(struct volume *v, int publish_result, int log_result)
+log_closed(struct volume *v, int publish_result, int log_result, uint64_t unreadable)
 {
     struct manifest_reader *r;
     struct db_record db = {0};
@@ -336,6 +337,11 @@ log_closed(struct volume *v, int publish_result, int log_result)
             "another host took the volume over. What this host had not published is not part of "
             "the volume; it stays in %s until a mount with discard_unpublished",
             v->root);
+    else if (unreadable > 0)
+        buffer_printf(&text,
+            "the newest changes are not in the store: %s. They are in the log in %s, and at least "
+            "%llu bytes of it cannot be read: the next mount refuses this log as damaged",
+            strerror(-publish_result), v->root, (unsigned long long)unreadable);
     else
         buffer_printf(&text,
             "the newest changes are not in the store: %s. They are in %s, and the next mount with "
@@ -367,9 +373,11 @@ volume_close(struct volume *v)
         checkpoint_stop(v->checkpoint);
         if (rc == 0)
             release_lease(v);
+        // What no fold took is in the log, or was.
+        uint64_t unreadable = rc < 0 ? page_store_unreadable_bytes(v->pages) : 0;
         int closed = wal_close(v->wal);
         v->wal = NULL;
-        log_closed(v, rc, closed);
+        log_closed(v, rc, closed, unreadable);
         if (closed < 0)
             rc = closed;
     }

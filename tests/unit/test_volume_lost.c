@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "platform/memory.h"
+#include "volume/volume_internal.h"
 
 #define PAGES 40u
 
@@ -443,10 +444,13 @@ START_TEST(what_cannot_be_put_together_after_a_failed_fold_is_lost)
     close(open(scratch, O_CREAT | O_WRONLY, 0600));
     ck_assert_int_lt(volume_world_checkpoint(w.v, 0, &generation), 0);
     volume_world_fill(w.v, a, LOST * PAGE_BYTES, 100, 1);
+    // Who closes now is told that the log is damaged.
+    ck_assert_uint_eq(page_store_unreadable_bytes(w.v->pages), PAGE_BYTES);
     ck_assert_int_eq(unlink(scratch), 0);
     rename_in(&w, "aside", "root/checkpoint_scratch");
     volume_world_publish(w.v);
     expect_one_lost(&w, a);
+    ck_assert_uint_eq(page_store_unreadable_bytes(w.v->pages), 0);
     volume_world_free(&w);
 }
 END_TEST
