@@ -31,6 +31,16 @@ refuse_existing(struct apply *a)
     return rc;
 }
 
+static int
+refuse_existing_id(struct apply *a, struct db_id id)
+{
+    struct schema_key key;
+    struct lmdb_value value;
+    schema_key_db(&key, id);
+    int rc = lmdb_get(a->txn, TABLE_DB, key.bytes, key.length, &value);
+    return rc == 0 ? -EEXIST : rc == -ENOENT ? 0 : rc;
+}
+
 int
 apply_create_db(struct apply *a)
 {
@@ -44,7 +54,15 @@ apply_create_db(struct apply *a)
         return rc;
     if (id > UINT32_MAX)
         return -EOVERFLOW;
-    rc = apply_put_runtime_number(a, RUNTIME_NEXT_DB, (struct db_id){0}, id + 1);
+    uint64_t next = id + 1;
+    if (a->db.id.v != 0) {
+        id = a->db.id.v;
+        next = id >= next ? id + 1 : next;
+        rc = refuse_existing_id(a, a->db.id);
+        if (rc < 0)
+            return rc;
+    }
+    rc = apply_put_runtime_number(a, RUNTIME_NEXT_DB, (struct db_id){0}, next);
     if (rc < 0)
         return rc;
     a->db.id.v = (uint32_t)id;

@@ -153,7 +153,7 @@ seal_root(struct manifest *m, struct lmdb_txn *txn, bool is_new)
     if (is_new && !lmdb_is_empty(txn))
         return contradiction("it is missing");
     if (is_new)
-        m->root_id = random_uuid();
+        m->root_id = uuid_is_zero(&m->new_root_id) ? random_uuid() : m->new_root_id;
     rc = lmdb_seal_all(txn);
     if (rc == 0)
         rc = write_root(m, txn);
@@ -303,6 +303,7 @@ manifest_open(
     condition_init(&m->wanted);
     list_init(&m->queue);
     m->pace = options->pace;
+    m->new_root_id = options->root_id;
     int rc = open_all(m, directory, options);
     if (rc < 0) {
         free_manifest(m);

@@ -28,6 +28,8 @@ struct manifest_options {
                         // It is address space only, and grows by itself
     bool no_sync;       // for throwaway environments (of read-only mounts) and tests
     struct flush_pace *pace; // of commits to the db, which those of the manifest keep; or NULL
+    // The identity of a root that has no manifest yet, when its logs tell who it was. Zero: random.
+    struct uuid root_id;
 };
 
 // Opens or creates the environment in `directory` (made if missing) and starts the writer thread.
@@ -67,7 +69,8 @@ MUST_CHECK int manifest_sweep_step(struct manifest *m, struct manifest_sweep *s)
 // -ENOENT when the root has no such db.
 MUST_CHECK int manifest_find_db(struct manifest *m, const char *place, const char *tenant,
     uint32_t volume_number, struct db_record *db_out);
-// Gives the db an id, writes it, and fills in db->id. -EEXIST when it exists.
+// Gives the db an id, writes it, and fills in db->id: the one that stands there, or a new one when
+// that is 0. -EEXIST when the db or the id exists.
 MUST_CHECK int manifest_create_db(struct manifest *m, struct db_record *db);
 // Removes all a db has in all tables, in steps of bounded size. The db record goes last.
 MUST_CHECK int manifest_remove_db(struct manifest *m, struct db_id db);

@@ -29,6 +29,7 @@
 struct manifest {
     struct lmdb_env *env;
     struct uuid root_id;
+    struct uuid new_root_id;    // what a root without a manifest gets; zero: random
     struct schema_key root_key; // of the one entry without a seal
     struct thread writer;
     struct flush_pace *pace;

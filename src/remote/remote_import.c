@@ -409,17 +409,33 @@ import_all(struct import *im)
     return im->at.v == 0 || im->link.generation.v == im->at.v ? 0 : -ESTALE;
 }
 
+static int
+import_to(struct import *im, struct db_record *db, uint64_t sequence)
+{
+    if (db->state != DB_STATE_IMPORTING)
+        return -EINVAL;
+    int rc = import_all(im);
+    if (rc == 0 && sequence != 0 && im->link.sequence != sequence)
+        rc = -EBUSY;
+    if (rc == 0)
+        rc = finish_import(im, db);
+    else
+        manifest_batch_free(im->batch);
+    return rc == 0 ? remote_refresh_db(im->m, db->id, db) : rc;
+}
+
 int
 remote_manifest_import(const struct remote_place *place, struct manifest *m, struct db_record *db,
     struct generation at)
 {
-    if (db->state != DB_STATE_IMPORTING)
-        return -EINVAL;
     struct import im = {.place = place, .m = m, .db = db->id, .at = at, .counters = db->counters};
-    int rc = import_all(&im);
-    if (rc == 0)
-        rc = finish_import(&im, db);
-    else
-        manifest_batch_free(im.batch);
-    return rc == 0 ? remote_refresh_db(m, db->id, db) : rc;
+    return import_to(&im, db, 0);
+}
+
+int
+remote_manifest_import_exactly(
+    const struct remote_place *place, struct manifest *m, struct db_record *db, uint64_t sequence)
+{
+    struct import im = {.place = place, .m = m, .db = db->id, .counters = db->counters};
+    return import_to(&im, db, sequence);
 }

@@ -63,6 +63,29 @@ MUST_CHECK int remote_manifest_import(const struct remote_place *place, struct m
 // The id of the volume that the oldest record in the store belongs to. -ENOENT: there is no record.
 MUST_CHECK int remote_manifest_identity(const struct remote_place *place, struct uuid *volume_out);
 
+// ---- a root that has lost its manifest ----------------------------------------------------------
+
+// The newest record, and where the log of the root `place->writer` goes on after what is published.
+struct remote_continuation {
+    uint64_t sequence; // of the newest record
+    struct uuid volume;
+    struct generation generation; // the newest
+    uint64_t created_ms;          // of the newest record
+    char host[64];                // its writer's
+    bool own;                     // the root wrote it, or nobody has written since the creation
+    bool cut_is_known;            // if own: whether the records that tell the cut are there
+    struct lsn cut;               // all below it is in the newest generation
+};
+
+// -ENOENT: no such volume.
+MUST_CHECK int remote_manifest_find_continuation(
+    const struct remote_place *place, struct remote_continuation *c_out);
+
+// The same as remote_manifest_import of the newest generation, for a log that goes on at db->cut
+// after the record `sequence`: -EBUSY when there is a newer one, and the db stays IMPORTING.
+MUST_CHECK int remote_manifest_import_exactly(
+    const struct remote_place *place, struct manifest *m, struct db_record *db, uint64_t sequence);
+
 // What catching up with the chain found.
 struct remote_catch_up {
     bool foreign; // another writer has written since: this root's state is history

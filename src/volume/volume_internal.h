@@ -357,6 +357,29 @@ const char *volume_store_advice(int rc);
 // Removes all that this root has of the volume, in which it is open.
 MUST_CHECK int volume_drop_db(struct volume *v, struct buffer *error);
 
+// ---- volume_rebuild.c: a root that has lost its manifest ----------------------------------------
+
+// The db to be made for a volume that the manifest does not know.
+struct volume_rebuild {
+    struct db_id db;    // that whose log goes on; 0: there is no such log
+    struct lsn cut;     // from where on
+    uint64_t sequence;  // after this record
+    struct db_id above; // without a log: a db with a higher number is to be made
+};
+
+// For a manifest that is damaged and not open: renames it, so that a new one can be made, when the
+// bucket and the log hold everything that was acknowledged, or with discard_unpublished. Else
+// refuses, changing nothing.
+MUST_CHECK int volume_set_manifest_aside(struct volume *v, struct buffer *error);
+// The identity of the root as its logs have it; zero when they do not tell.
+struct uuid volume_former_root_id(const struct volume *v);
+// Looks for a log of the volume, which the manifest does not know, and judges it: refuses when
+// acknowledged changes would be lost.
+MUST_CHECK int volume_find_rebuild(
+    struct volume *v, struct volume_rebuild *rebuild_out, struct buffer *error);
+// Says durably that the db's log is being removed on purpose, or that it is not.
+MUST_CHECK int volume_note_dropped(struct volume *v, bool dropped);
+
 // ---- volume_claim.c: ownership ------------------------------------------------------------------
 
 // A root tries so often while other hosts claim the volume, too.

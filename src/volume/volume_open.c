@@ -88,6 +88,9 @@ static int
 open_manifest(struct volume *v, const char *directory, bool throwaway, struct buffer *error)
 {
     struct manifest_options options = {.no_sync = throwaway, .pace = &v->pace};
+    CLEANUP(memory_free_auto) char *data = memory_printf("%s/data.mdb", directory);
+    if (!throwaway && access(data, F_OK) < 0)
+        options.root_id = volume_former_root_id(v);
     int rc = manifest_open(directory, &options, &v->manifest);
     if (rc < 0)
         volume_error(error, "cannot open the manifest in %s: %s%s", directory, strerror(-rc),
@@ -125,6 +128,17 @@ create_in_store(struct volume *v, struct buffer *error)
     return rc < 0 ? volume_store_failed(v, error, "create", rc) : 0;
 }
 
+static void
+log_import(const struct volume *v, const struct db_record *db, uint64_t started)
+{
+    struct log_event e;
+    log_begin(&e, LOG_LEVEL_INFO, "volume.imported");
+    log_string(&e, "source", v->config.source);
+    log_u64(&e, "generation", db->published.v);
+    log_u64(&e, "duration_ms", clock_monotonic_ms() - started);
+    log_end(&e);
+}
+
 int
 volume_import(struct volume *v, struct db_record *db, struct generation at, struct buffer *error)
 {
@@ -145,13 +159,36 @@ volume_import(struct volume *v, struct db_record *db, struct generation at, stru
     }
     if (rc < 0)
         return volume_store_failed(v, error, "read the manifest of", rc);
-    struct log_event e;
-    log_begin(&e, LOG_LEVEL_INFO, "volume.imported");
-    log_string(&e, "source", v->config.source);
-    log_u64(&e, "generation", db->published.v);
-    log_u64(&e, "duration_ms", clock_monotonic_ms() - started);
-    log_end(&e);
+    log_import(v, db, started);
     return 0;
+}
+
+// A log goes on with what is imported.
+static int
+import_for_log(struct volume *v, struct db_record *db, const struct volume_rebuild *rebuild,
+    struct buffer *error)
+{
+    uint64_t started = clock_monotonic_ms();
+    int rc = remote_manifest_import_exactly(&v->place, v->manifest, db, rebuild->sequence);
+    if (rc == -EBUSY)
+        volume_error(error, "another host writes to %s at this moment", v->config.source);
+    else if (rc < 0)
+        return volume_store_failed(v, error, "read the manifest of", rc);
+    else
+        log_import(v, db, started);
+    return rc;
+}
+
+static int
+create_db(struct volume *v, struct db_record *db, const struct volume_rebuild *rebuild)
+{
+    int rc = manifest_create_db(v->manifest, db);
+    if (rc < 0 || db->id.v > rebuild->above.v || rebuild->db.v != 0)
+        return rc;
+    // Directories that another manifest has left carry this number.
+    rc = manifest_remove_db(v->manifest, db->id);
+    db->id.v = rebuild->above.v + 1;
+    return rc < 0 ? rc : manifest_create_db(v->manifest, db);
 }
 
 static int
@@ -169,8 +206,14 @@ probe_store(struct volume *v, struct buffer *error)
 static int
 import_db(struct volume *v, struct db_record *db, struct buffer *error)
 {
+    struct volume_rebuild rebuild;
     new_db(v, db);
-    int rc = manifest_create_db(v->manifest, db);
+    int rc = volume_find_rebuild(v, &rebuild, error);
+    if (rc < 0)
+        return rc;
+    db->id = rebuild.db;
+    db->cut = rebuild.cut;
+    rc = create_db(v, db, &rebuild);
     if (rc < 0) {
         volume_error(error, "cannot write the manifest in %s: %s", v->root, strerror(-rc));
         return rc;
@@ -182,7 +225,8 @@ import_db(struct volume *v, struct db_record *db, struct buffer *error)
     if (rc == 0 && v->config.create)
         rc = create_in_store(v, error);
     if (rc == 0)
-        rc = volume_import(v, db, (struct generation){0}, error);
+        rc = rebuild.db.v != 0 ? import_for_log(v, db, &rebuild, error)
+                               : volume_import(v, db, (struct generation){0}, error);
     if (rc == 0)
         return 0;
     volume_close_layers(v);
@@ -199,7 +243,11 @@ volume_drop_db(struct volume *v, struct buffer *error)
     // From here on what is left in the root is worthless, however far the removal gets.
     struct manifest_batch *b = manifest_batch_new(v->db);
     manifest_batch_db_state(b, DB_STATE_IMPORTING);
-    int rc = manifest_submit(v->manifest, b, NULL);
+    int rc = volume_note_dropped(v, true);
+    if (rc == 0)
+        rc = manifest_submit(v->manifest, b, NULL);
+    else
+        manifest_batch_free(b);
     int closed = wal_close(v->wal);
     if (closed < 0)
         log_warning("wal.failed", "the log could not be closed: %s", strerror(-closed));
@@ -217,6 +265,8 @@ volume_drop_db(struct volume *v, struct buffer *error)
         rc = manifest_remove_db(v->manifest, v->db);
     if (rc == 0)
         rc = path_remove_tree(cache);
+    if (rc == 0)
+        rc = volume_note_dropped(v, false);
     if (rc < 0)
         volume_error(
             error, "cannot remove the old local state below %s: %s", v->config.root, strerror(-rc));
@@ -232,7 +282,11 @@ open_ready_db(struct volume *v, struct db_record *db, struct buffer *error)
         return rc;
     v->counters = db->counters;
     v->name_key = db->name_key;
-    rc = volume_open_wal(v, db, error);
+    rc = volume_note_dropped(v, false); // whoever wanted to drop it did not come to begin
+    if (rc < 0)
+        volume_error(error, "cannot write below %s: %s", v->config.root, strerror(-rc));
+    else
+        rc = volume_open_wal(v, db, error);
     if (rc == 0)
         volume_sweep(v);
     return rc;
@@ -292,6 +346,26 @@ make_root_directory(struct volume *v)
     return volume_operate(v, &op);
 }
 
+// A manifest that is damaged is made anew if nothing is lost by that.
+static int
+open_sound_manifest(struct volume *v, const char *directory, struct buffer *error)
+{
+    struct db_record db;
+    int rc = open_manifest(v, directory, false, error);
+    // The entries of a large one have not been looked at.
+    if (rc == 0 && manifest_find_db(v->manifest, v->place_name, v->url.tenant, v->url.volume_number,
+                       &db) == -EBADMSG) {
+        manifest_close(v->manifest);
+        v->manifest = NULL;
+        rc = -EBADMSG;
+    }
+    if (rc == -EBADMSG)
+        rc = volume_set_manifest_aside(v, error);
+    else
+        return rc;
+    return rc < 0 ? rc : open_manifest(v, directory, false, error);
+}
+
 int
 volume_open_local(struct volume *v, struct buffer *error)
 {
@@ -301,7 +375,7 @@ volume_open_local(struct volume *v, struct buffer *error)
         rc = volume_take_lock(v, error);
     CLEANUP(memory_free_auto) char *directory = memory_printf("%s/manifest", v->root);
     if (rc == 0)
-        rc = open_manifest(v, directory, false, error);
+        rc = open_sound_manifest(v, directory, error);
     struct db_record db;
     for (int round = 0; rc == 0; round++) {
         rc = find_or_import(v, &db, error);

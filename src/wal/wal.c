@@ -520,6 +520,15 @@ wal_open(const struct wal_options *options, struct lsn cut, wal_replay *replay, 
     return 0;
 }
 
+int
+wal_verify(const struct wal_options *options, struct lsn cut, struct buffer *error)
+{
+    struct wal *w = wal_new(options);
+    int rc = wal_look(w, cut, error);
+    wal_free(w);
+    return rc;
+}
+
 void
 wal_set_writer_epoch(struct wal *w, uint64_t epoch)
 {

@@ -84,6 +84,22 @@ uint64_t wal_segments_of(uint64_t limit_bytes);
 // says nothing, -EBADMSG when it is damaged or another volume's, or what reading failed with.
 MUST_CHECK int wal_peek(const char *directory, const struct uuid *volume, struct lsn *end_out);
 
+// What the headers of the segments in a directory say, without opening the log.
+struct wal_survey {
+    unsigned segments; // files
+    bool has_volume;   // whether any header tells; then what the newest one says:
+    struct uuid volume;
+    bool has_writer; // not said by programs before
+    struct uuid writer;
+    struct lsn oldest; // of that volume's segments: where the oldest begins
+    struct lsn newest; // and where the newest one begins
+};
+// A directory that is missing has no segments.
+MUST_CHECK int wal_survey(const char *directory, struct wal_survey *survey_out);
+// Whether wal_open would find every record from the cut on in order, and that the log reaches back
+// to the cut, changing nothing: 0, or -EBADMSG and a text, or what reading failed with.
+MUST_CHECK int wal_verify(const struct wal_options *options, struct lsn cut, struct buffer *error);
+
 // ---- appending ----------------------------------------------------------------------------------
 
 // Keeps room for one record of up to `bytes`. Waits for flushes and releases until `deadline_ms`

@@ -126,6 +126,9 @@ void wal_remove_segments(struct wal *w, struct list_node *removed);
 MUST_CHECK int wal_recover(
     struct wal *w, struct lsn cut, wal_replay *replay, void *argument, struct buffer *error);
 
+// wal_recover.c: looks through the log as wal_recover does, and changes nothing.
+MUST_CHECK int wal_look(struct wal *w, struct lsn cut, struct buffer *error);
+
 // wal_group_commit.c
 // Everything below this has been filled.
 struct lsn wal_filled_locked(const struct wal *w);

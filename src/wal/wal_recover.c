@@ -48,6 +48,7 @@ struct recovery {
     uint64_t bytes_room;
     uint64_t torn_end; // in it: where what was torn ends, behind the end of the log
     bool mended;       // it has been written to
+    bool look_only;
     uint64_t replayed;
     struct list_node unneeded; // files to be removed when all is well
 };
@@ -556,7 +557,7 @@ recover(struct recovery *r, uint64_t *end_out)
     }
     if (rc == 0)
         rc = check_end(r, *end_out);
-    return rc == 0 ? settle(r) : rc;
+    return rc == 0 && !r->look_only ? settle(r) : rc;
 }
 
 // The log goes on where it ends, in the newest segment; if there is none, or it has not the present
@@ -577,6 +578,55 @@ go_on(struct recovery *r, uint64_t end)
     w->flushed = w->append;
     w->released = r->cut;
     w->last_end.v = end;
+}
+
+static int
+replay_nothing(void *argument, const struct wal_replayed *record)
+{
+    (void)argument;
+    (void)record;
+    return 0;
+}
+
+// The segments must hold the cut. (Recovery itself is content with a log that has nothing above
+// it: segments that lie below the cut may be gone, and new ones may not have been begun.)
+static int
+check_reach(struct recovery *r)
+{
+    const struct wal *w = r->w;
+    const struct wal_segment *first =
+        list_is_empty(&w->live) ? NULL : CONTAINER_OF(w->live.next, struct wal_segment, node);
+    bool below = r->highest_end == r->cut.v && r->cut.v > 0; // all end at the cut or below
+    if (first && (first->start.v <= r->cut.v || first->prior_end.v > 0))
+        return 0; // check_beginning has compared the end of the one before with the cut
+    if (first ? r->cut.v == 0 && first->prior_end.v == 0 : below && w->mark.end.v == r->cut.v)
+        return 0;
+    buffer_clear(r->error);
+    buffer_printf(
+        r->error, "the write-ahead log in %s does not hold LSN %" PRIu64, w->directory, r->cut.v);
+    return -EBADMSG;
+}
+
+int
+wal_look(struct wal *w, struct lsn cut, struct buffer *error)
+{
+    struct recovery r = {
+        .w = w,
+        .cut = cut,
+        .replay = replay_nothing,
+        .error = error,
+        .highest_end = cut.v,
+        .look_only = true,
+    };
+    list_init(&r.unneeded);
+    uint64_t end;
+    int rc = recover(&r, &end);
+    if (rc == 0)
+        rc = check_reach(&r);
+    for (struct list_node *n; (n = list_take_first(&r.unneeded));)
+        wal_segment_free(CONTAINER_OF(n, struct wal_segment, node));
+    free(r.bytes);
+    return rc;
 }
 
 int
