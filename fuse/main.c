@@ -14,6 +14,7 @@
 #include "fuse/process_limits.h"
 #include "fuse/session.h"
 #include "fuse/startup.h"
+#include "platform/fault_report.h"
 #include "platform/log.h"
 #include "platform/memory.h"
 #include "store/remote_store.h"
@@ -85,6 +86,7 @@ run(const struct options *options)
     struct sigaction reopen = {.sa_handler = reopen_log, .sa_flags = SA_RESTART};
     sigaction(SIGHUP, &reopen, NULL);
     log_start();
+    fault_report_start();
     int status = session_run(options, &startup);
     log_stop();
     return status;

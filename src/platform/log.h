@@ -31,6 +31,10 @@ void log_set_tenant(const char *tenant);
 // to be called before the process has forked for the last time.
 void log_start(void);
 void log_stop(void);
+// Writes a line, with its newline, to stderr and the file at once, past the queue and whatever
+// holds it up; not to the system log. Only for the end of the process. May be called by signal
+// handlers.
+void log_write_now(const char *line, size_t n);
 // Opens the file anew before the next line: it has been renamed. May be called by signal handlers.
 void log_reopen_soon(void);
 

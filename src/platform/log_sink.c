@@ -84,6 +84,14 @@ log_set_file(const char *path)
 }
 
 void
+log_write_now(const char *line, size_t n)
+{
+    ssize_t ignored UNUSED = write(STDERR_FILENO, line, n);
+    if (file_fd >= 0)
+        ignored = write(file_fd, line, n);
+}
+
+void
 log_reopen_soon(void)
 {
     atomic_store(&reopen_wanted, true);

@@ -4,12 +4,16 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "platform/clock.h"
+#include "platform/fault_report.h"
 #include "platform/log.h"
 #include "platform/log_internal.h"
 #include "platform/log_limit.h"
+#include "platform/memory.h"
 
 // ---- limits -------------------------------------------------------------------------------------
 
@@ -218,6 +222,41 @@ START_TEST(a_log_that_hangs_keeps_nobody_waiting)
 }
 END_TEST
 
+// ---- the end of the process ---------------------------------------------------------------------
+
+// A page of a mapped file that is not there any more.
+static void
+read_what_is_gone(const char *log, const char *mapped)
+{
+    int fd = open(mapped, O_RDWR | O_CREAT, 0600);
+    bool ok = fd >= 0 && ftruncate(fd, 3 * 4096) == 0;
+    char *p = ok ? mmap(NULL, 3 * 4096, PROT_READ, MAP_SHARED, fd, 0) : MAP_FAILED;
+    if (p == MAP_FAILED || ftruncate(fd, 4096) < 0 || log_set_file(log) < 0)
+        _exit(1);
+    fault_report_start();
+    _exit(2 + *(volatile char *)(p + 2 * 4096));
+}
+
+START_TEST(a_mapped_file_that_ends_the_process_is_named)
+{
+    char *directory = unit_directory_new();
+    char *log = memory_printf("%s/log", directory);
+    char *mapped = memory_printf("%s/mapped", directory);
+    pid_t pid = fork();
+    ck_assert_int_ge(pid, 0);
+    if (pid == 0)
+        read_what_is_gone(log, mapped);
+    int status;
+    ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+    ck_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS);
+    ck_assert_uint_eq(count_lines(log, "process.fault"), 1);
+    ck_assert_uint_eq(count_lines(log, mapped), 1);
+    free(mapped);
+    free(log);
+    unit_directory_remove(directory);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -232,6 +271,7 @@ main(void)
     ADD(every_line_names_the_tenant_once);
     ADD(a_flood_ends_with_its_count);
     ADD(a_renamed_log_is_opened_anew);
+    ADD(a_mapped_file_that_ends_the_process_is_named);
     ADD(a_log_that_hangs_keeps_nobody_waiting);
     return unit_run(s);
 }
