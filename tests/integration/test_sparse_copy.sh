@@ -24,7 +24,7 @@ copy() { # HOW FILE
 step "files whose writers have them open"
 for how in tar cp rsync; do
     for size in 100 5000 1000000; do
-        for kind in new empty truncated allocated; do
+        for kind in new empty truncated allocated flushed; do
             file=$how-$size-$kind
             head -c $size /dev/urandom >"$WORK/data"
             case $kind in
@@ -32,10 +32,23 @@ for how in tar cp rsync; do
                 empty) : >"$mnt/$file" ;;
                 truncated) truncate -s $size "$mnt/$file" ;;
                 allocated) fallocate -l $size "$mnt/$file" ;;
+                flushed) # a page that the daemon has, and a tail that only the kernel has
+                    head -c 4096 /dev/urandom >"$WORK/first"
+                    cp "$WORK/first" "$mnt/$file"
+                    sync "$mnt/$file"
+                    ;;
             esac
-            [ "$kind" = new ] || [ "$(blocks "$mnt/$file")" = 0 ] || fail "$file: blocks before it was written"
-            exec 7<>"$mnt/$file"
-            cat "$WORK/data" >&7
+            [ "$kind" = new ] || [ "$kind" = flushed ] || [ "$(blocks "$mnt/$file")" = 0 ] ||
+                fail "$file: blocks before it was written"
+            if [ "$kind" = flushed ]; then
+                cat "$WORK/data" >"$WORK/tail"
+                cat "$WORK/first" "$WORK/tail" >"$WORK/data"
+                exec 7>>"$mnt/$file"
+                cat "$WORK/tail" >&7
+            else
+                exec 7<>"$mnt/$file"
+                cat "$WORK/data" >&7
+            fi
             [ "$(blocks "$mnt/$file")" -gt 0 ] || [ -n "$TEST_PLAIN" ] || fail "$file: no blocks"
             copy $how "$file"
             assert_same_file "$WORK/data" "$WORK/out/$file" "the copy of $file"
