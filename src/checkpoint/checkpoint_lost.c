@@ -25,10 +25,24 @@ lost_pages_count(const struct lost_pages *lost)
     return n;
 }
 
+// The first lost page from there on, or CHUNK_PAGES. Nearly always there is none, and folds of many
+// small files ask for each of them.
+static uint32_t
+next_lost(const struct lost_pages *lost, uint32_t page)
+{
+    while (page < CHUNK_PAGES) {
+        uint64_t rest = lost->bits[page / 64] >> (page % 64);
+        if (rest != 0)
+            return page + (uint32_t)__builtin_ctzll(rest);
+        page = (page / 64 + 1) * 64;
+    }
+    return CHUNK_PAGES;
+}
+
 void
 lost_pages_cut(struct lost_pages *lost, uint32_t end)
 {
-    for (uint32_t page = end; page < CHUNK_PAGES; page++)
+    for (uint32_t page = next_lost(lost, end); page < CHUNK_PAGES; page = next_lost(lost, page))
         lost_pages_set(lost, page, false);
 }
 
@@ -36,14 +50,10 @@ void
 lost_pages_runs(const struct lost_pages *lost, struct lost_runs *runs_out)
 {
     *runs_out = (struct lost_runs){0};
-    for (uint32_t page = 0; page < CHUNK_PAGES;) {
-        uint32_t first = page;
-        while (page < CHUNK_PAGES && lost_pages_has(lost, page))
+    uint32_t page = 0;
+    for (uint32_t first; (first = next_lost(lost, page)) < CHUNK_PAGES;) {
+        for (page = first; page < CHUNK_PAGES && lost_pages_has(lost, page);)
             page++;
-        if (page == first) {
-            page++;
-            continue;
-        }
         size_t n = runs_out->count + 1;
         runs_out->runs = memory_realloc(runs_out->runs, n * sizeof(*runs_out->runs));
         runs_out->runs[runs_out->count++] = (struct chunk_lost){first, page};

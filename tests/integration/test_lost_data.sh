@@ -54,7 +54,7 @@ step "a page of the log cannot be read"
 head -c 8388608 /dev/urandom >"$WORK/g"
 printf 'a page that the log shall not give' | dd of="$WORK/g" bs=4096 seek=600 conv=notrunc status=none
 dd if="$WORK/g" of="$mnt/g" bs=1M conv=fsync status=none
-place=$(grep -obUaF 'a page that the log shall not give' "${V_ROOT[v]}"/tenants/*/*/wal/segment-* |
+place=$(grep -HobUaF 'a page that the log shall not give' "${V_ROOT[v]}"/tenants/*/*/wal/segment-* |
     head -n 1)
 [ -n "$place" ] || fail "the page is not in the log"
 rest=${place#*:}
