@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
+#define _GNU_SOURCE
 #include "manifest/manifest.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "manifest/manifest_internal.h"
@@ -17,6 +20,7 @@ static const uint64_t map_sizes[] = {64ull << 30, 4ull << 30, 64ull << 20};
 
 // A small file beside LMDB's says that there is an environment. When LMDB's own file then is gone
 // or empty, something has taken it away, and starting anew would hide that.
+#define MARKER_NAME "format"
 #define MARKER_TEXT "ckptfs manifest 1\n"
 
 // Up to this size all entries are looked at when the manifest is opened, which takes well below a
@@ -35,24 +39,35 @@ open_failed(const char *what, int error)
     return error;
 }
 
+// What is at `name` in the directory, whose own last component may be no link, either. Links are
+// not followed: what lies elsewhere says nothing about this root.
 static int
-check_marker(const char *directory, const char *marker)
+look_below(const char *directory, const char *name, struct stat *st_out)
 {
-    CLEANUP(memory_free_auto) char *data = memory_printf("%s/data.mdb", directory);
+    CLEANUP(file_close_auto)
+    int fd = open(directory, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    return fd < 0 || fstatat(fd, name, st_out, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
+}
+
+static int
+check_marker(const char *directory)
+{
     struct stat st;
-    if (access(marker, F_OK) != 0)
-        return errno == ENOENT ? 0 : open_failed(marker, -errno);
-    if (stat(data, &st) == 0 && st.st_size > 0)
+    int rc = look_below(directory, MARKER_NAME, &st);
+    if (rc < 0)
+        return rc == -ENOENT ? 0 : open_failed(directory, rc);
+    if (look_below(directory, "data.mdb", &st) == 0 && S_ISREG(st.st_mode) && st.st_size > 0)
         return 0;
-    log_error("manifest.damaged",
-        "%s is missing or empty; move the directory away to start from the bucket", data);
+    log_error("manifest.damaged", "%s/data.mdb is missing, empty or no file", directory);
     return -EBADMSG;
 }
 
 static int
-write_marker(const char *marker)
+write_marker(const char *directory)
 {
-    if (access(marker, F_OK) == 0)
+    CLEANUP(memory_free_auto) char *marker = memory_printf("%s/" MARKER_NAME, directory);
+    struct stat st;
+    if (look_below(directory, MARKER_NAME, &st) == 0)
         return 0;
     return file_replace_whole(&file_ops_system, marker, MARKER_TEXT, sizeof(MARKER_TEXT) - 1, 0600);
 }
@@ -262,17 +277,16 @@ upgrade_dbs(struct manifest *m)
 static int
 open_all(struct manifest *m, const char *directory, const struct manifest_options *options)
 {
-    CLEANUP(memory_free_auto) char *marker = memory_printf("%s/format", directory);
     int rc = path_make_directories(directory, 0700);
     if (rc < 0)
         return open_failed(directory, rc);
-    rc = check_marker(directory, marker);
+    rc = check_marker(directory);
     if (rc == 0)
         rc = open_env(m, directory, options);
     if (rc == 0)
         rc = load_root(m);
     if (rc == 0)
-        rc = write_marker(marker);
+        rc = write_marker(directory);
     if (rc < 0)
         return rc;
     rc = manifest_writer_start(m);
