@@ -29,8 +29,8 @@ struct import {
     struct db_id db;
     struct generation at; // {0}: the newest
     struct remote_link link;
-    struct db_counters counters;
-    struct catalog used; // sequence 0: none
+    struct db_counters counters; // as records say, and above what was met
+    struct catalog used;         // sequence 0: none
     uint64_t bytes_since_catalog;
     // Changes that wait to be submitted.
     struct manifest_batch *batch;
@@ -95,12 +95,33 @@ begin_object(struct import *im, const char *key, uint64_t sequence)
         manifest_batch_told(im->batch, sequence);
 }
 
+static void
+raise_to(uint64_t *counter, uint64_t at_least)
+{
+    if (*counter < at_least)
+        *counter = at_least;
+}
+
+// A counter that is too low would give an id away twice, and with it the content of another file.
+// So it is never believed to be lower than what is there.
+static void
+count_change(struct db_counters *counters, const struct change *c)
+{
+    if (c->kind == CHANGE_PUT_COUNTERS) {
+        raise_to(&counters->next_object, c->counters.next_object);
+        raise_to(&counters->next_chunk, c->counters.next_chunk);
+    } else if (c->kind == CHANGE_PUT_INODE && c->object.v < UINT64_MAX) {
+        raise_to(&counters->next_object, c->object.v + 1);
+    } else if (c->kind == CHANGE_PUT_CHUNK && c->chunk.id.v < UINT64_MAX) {
+        raise_to(&counters->next_chunk, c->chunk.id.v + 1);
+    }
+}
+
 static int
 apply_change(void *argument, const struct change *change)
 {
     struct import *im = argument;
-    if (change->kind == CHANGE_PUT_COUNTERS)
-        im->counters = change->counters;
+    count_change(&im->counters, change);
     if (!im->batch) {
         ensure_batch(im);
         manifest_batch_told(im->batch, im->told);
