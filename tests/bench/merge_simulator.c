@@ -1,0 +1,331 @@
+// SPDX-License-Identifier: Apache-2.0
+// Drives the real CheckpointPlanner over synthetic histories and prints how much it has written
+// again: no files, no store, no clock, always the same numbers (doc/merging.md has them). Images
+// are sets of pages; a page counts 4 KiB, uncompressed. Every checkpoint is published, and blobs
+// without a live image are deleted at once.
+//     merge_simulator [CHECKPOINTS...]
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/hash_table.h"
+#include "checkpoint/checkpoint_planner.h"
+#include "format/blob.h"
+#include "platform/memory.h"
+
+#define IMAGES_MAX     64u
+#define PACK_BYTES_MAX (64u << 20)
+
+struct image {
+    uint64_t bits[CHUNK_PAGES / 64];
+    uint64_t bytes;
+    size_t pack;
+};
+
+struct chunk {
+    uint32_t pages;
+    struct image base;
+    struct image *deltas[IMAGES_MAX]; // newest first
+    size_t count;
+    uint64_t dirty[CHUNK_PAGES / 64];
+    uint32_t dirty_pages;
+};
+
+struct pack {
+    uint64_t bytes;
+    uint64_t live_bytes;
+};
+
+struct run {
+    struct chunk *chunks;
+    size_t chunk_count;
+    uint64_t seed;
+    struct pack *packs;
+    size_t pack_count;
+    bool pack_open; // the newest one takes more images of this checkpoint
+    bool append;    // of chunks that follow each other in one object
+    uint64_t uploaded;
+    uint64_t changed;
+    uint64_t *uploads; // [checkpoints]
+    size_t longest;
+};
+
+static uint64_t
+pick(struct run *r, uint64_t below)
+{
+    return hash_u64(++r->seed) % below;
+}
+
+static uint32_t
+count_bits(const uint64_t *bits)
+{
+    uint32_t n = 0;
+    for (size_t i = 0; i < CHUNK_PAGES / 64; i++)
+        n += (uint32_t)__builtin_popcountll(bits[i]);
+    return n;
+}
+
+static void
+dirty_page(struct run *r, size_t chunk, uint32_t page)
+{
+    struct chunk *c = &r->chunks[chunk];
+    uint64_t bit = 1ull << (page % 64);
+    c->dirty_pages += !(c->dirty[page / 64] & bit);
+    c->dirty[page / 64] |= bit;
+    if (page >= c->pages)
+        c->pages = page + 1;
+}
+
+// ---- images -------------------------------------------------------------------------------------
+
+static void
+put_image(struct run *r, struct image *image, bool pack)
+{
+    image->bytes = (uint64_t)count_bits(image->bits) * PAGE_BYTES + 128;
+    bool fits = pack && r->pack_open && r->packs[r->pack_count - 1].bytes < PACK_BYTES_MAX;
+    if (!fits) {
+        r->packs = memory_realloc(r->packs, (r->pack_count + 1) * sizeof(*r->packs));
+        r->packs[r->pack_count++] = (struct pack){0};
+    }
+    // A blob of its own ends the pack; that costs the simulated bucket some objects more.
+    r->pack_open = pack;
+    image->pack = r->pack_count - 1;
+    r->packs[image->pack].bytes += image->bytes;
+    r->packs[image->pack].live_bytes += image->bytes;
+    r->uploaded += image->bytes;
+}
+
+static void
+drop_deltas(struct run *r, struct chunk *c, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        r->packs[c->deltas[i]->pack].live_bytes -= c->deltas[i]->bytes;
+        free(c->deltas[i]);
+    }
+    memmove(c->deltas, c->deltas + count, (c->count - count) * sizeof(c->deltas[0]));
+    c->count -= count;
+}
+
+static void
+make_base(struct run *r, struct chunk *c, const struct chunk_action *a)
+{
+    if (c->base.bytes > 0)
+        r->packs[c->base.pack].live_bytes -= c->base.bytes;
+    drop_deltas(r, c, c->count);
+    for (uint32_t p = 0; p < c->pages; p++)
+        c->base.bits[p / 64] |= 1ull << (p % 64);
+    put_image(r, &c->base, a->pack);
+}
+
+static void
+make_delta(struct run *r, struct chunk *c, const struct chunk_action *a)
+{
+    struct image *delta = memory_alloc_zero(sizeof(*delta));
+    memcpy(delta->bits, c->dirty, sizeof(delta->bits));
+    for (size_t i = 0; i < a->merge_count; i++)
+        for (size_t k = 0; k < CHUNK_PAGES / 64; k++)
+            delta->bits[k] |= c->deltas[i]->bits[k];
+    drop_deltas(r, c, a->merge_count);
+    if (c->count == IMAGES_MAX)
+        abort();
+    memmove(c->deltas + 1, c->deltas, c->count * sizeof(c->deltas[0]));
+    c->deltas[0] = delta;
+    c->count++;
+    put_image(r, delta, a->pack);
+}
+
+static void
+checkpoint(struct run *r, size_t number)
+{
+    struct plan_chunk *in = memory_alloc(r->chunk_count * sizeof(*in));
+    struct plan_delta *deltas = memory_alloc(r->chunk_count * IMAGES_MAX * sizeof(*deltas));
+    size_t *places = memory_alloc(r->chunk_count * sizeof(*places));
+    size_t count = 0;
+    for (size_t i = 0; i < r->chunk_count; i++) {
+        struct chunk *c = &r->chunks[i];
+        if (c->dirty_pages == 0)
+            continue;
+        struct plan_delta *d = deltas + i * IMAGES_MAX;
+        for (size_t k = 0; k < c->count; k++)
+            d[k] = (struct plan_delta){.bytes = c->deltas[k]->bytes, .local = true};
+        places[count] = i;
+        in[count++] = (struct plan_chunk){.object = {r->append ? 1 : i + 1},
+            .index = {r->append ? i : 0},
+            .changed = true,
+            .append_only = r->append,
+            .pages = c->pages,
+            .dirty_pages = c->dirty_pages,
+            .exists = c->base.bytes > 0,
+            .local = true,
+            .present_pages = count_bits(c->base.bits),
+            .base_bytes = c->base.bytes,
+            .delta_count = c->count,
+            .deltas = d};
+        r->changed += (uint64_t)c->dirty_pages * PAGE_BYTES;
+    }
+    struct checkpoint_plan plan;
+    uint64_t before = r->uploaded;
+    checkpoint_planner_plan(in, count, &plan_policy_default, &plan);
+    r->pack_open = false;
+    for (size_t i = 0, k = 0; i < plan.count; i++, k++) {
+        const struct chunk_action *a = &plan.actions[i];
+        while (in[k].object.v != a->object.v || in[k].index.v != a->index.v)
+            k++;
+        struct chunk *c = &r->chunks[places[k]];
+        if (a->kind == CHUNK_ACTION_CREATE_BASE || a->kind == CHUNK_ACTION_SEAL_AS_BASE)
+            make_base(r, c, a);
+        else
+            make_delta(r, c, a);
+        memset(c->dirty, 0, sizeof(c->dirty));
+        c->dirty_pages = 0;
+        if (c->count > r->longest)
+            r->longest = c->count;
+    }
+    r->uploads[number] = r->uploaded - before;
+    checkpoint_plan_free(&plan);
+    free(places);
+    free(deltas);
+    free(in);
+}
+
+// ---- histories ----------------------------------------------------------------------------------
+
+#define FILE_CHUNKS 64u // 4 GiB
+#define FILE_PAGES  ((uint64_t)FILE_CHUNKS * CHUNK_PAGES)
+#define SMALL_FILES 4000u
+#define SMALL_PAGES 16u
+
+static void
+write_uniform(struct run *r, size_t number)
+{
+    (void)number;
+    for (uint64_t i = 0; i < FILE_PAGES / 100; i++) {
+        uint64_t page = pick(r, FILE_PAGES);
+        dirty_page(r, page / CHUNK_PAGES, page % CHUNK_PAGES);
+    }
+}
+
+static void
+write_hot(struct run *r, size_t number)
+{
+    (void)number;
+    for (uint64_t i = 0; i < FILE_PAGES / 100; i++) {
+        uint64_t page = pick(r, 10) ? pick(r, FILE_PAGES / 100) : pick(r, FILE_PAGES);
+        dirty_page(r, page / CHUNK_PAGES, page % CHUNK_PAGES);
+    }
+}
+
+static void
+write_append(struct run *r, size_t number)
+{
+    uint64_t first = number * (FILE_PAGES / 100);
+    for (uint64_t page = first; page < first + FILE_PAGES / 100; page++)
+        dirty_page(r, page / CHUNK_PAGES, page % CHUNK_PAGES);
+}
+
+static void
+write_small(struct run *r, size_t number)
+{
+    (void)number;
+    for (uint64_t i = 0; i < SMALL_FILES * SMALL_PAGES / 100; i++)
+        dirty_page(r, pick(r, SMALL_FILES), (uint32_t)pick(r, SMALL_PAGES));
+}
+
+static const struct history {
+    const char *name;
+    void (*write)(struct run *r, size_t number);
+    uint32_t chunks;
+    uint32_t pages; // of each at the start
+} histories[] = {
+    {"uniform", write_uniform, FILE_CHUNKS, CHUNK_PAGES},
+    {"hot spot", write_hot, FILE_CHUNKS, CHUNK_PAGES},
+    {"append-only", write_append, 0, 0},
+    {"small files", write_small, SMALL_FILES, SMALL_PAGES},
+};
+
+// ---- what came of it ----------------------------------------------------------------------------
+
+static int
+compare_u64(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a;
+    uint64_t y = *(const uint64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+static void
+report(struct run *r, const char *name, size_t checkpoints)
+{
+    uint64_t live = 0;
+    uint64_t stored = 0;
+    uint64_t consulted = 0;
+    uint64_t pages = 0;
+    size_t objects = 0;
+    for (size_t i = 0; i < r->chunk_count; i++) {
+        const struct chunk *c = &r->chunks[i];
+        live += (uint64_t)c->pages * PAGE_BYTES;
+        pages += c->pages;
+        uint64_t seen[CHUNK_PAGES / 64] = {0};
+        uint32_t before = 0;
+        for (size_t k = 0; k < c->count; k++) {
+            for (size_t w = 0; w < CHUNK_PAGES / 64; w++)
+                seen[w] |= c->deltas[k]->bits[w];
+            uint32_t now = count_bits(seen);
+            consulted += (uint64_t)(now - before) * (k + 1);
+            before = now;
+        }
+        consulted += (uint64_t)(c->pages - before) * (c->count + 1);
+    }
+    for (size_t i = 0; i < r->pack_count; i++) {
+        stored += r->packs[i].live_bytes > 0 ? r->packs[i].bytes : 0;
+        objects += r->packs[i].live_bytes > 0;
+    }
+    qsort(r->uploads, checkpoints, sizeof(*r->uploads), compare_u64);
+    uint64_t median = r->uploads[checkpoints / 2];
+    double mean_changed = (double)r->changed / (double)checkpoints;
+    printf("| %-11s | %3zu | %4.2f | %4.2f | %4.2f | %4.2f | %4.1f | %2zu | %5zu | %4.2f |\n", name,
+        checkpoints, (double)r->uploaded / (double)r->changed, (double)median / mean_changed,
+        (double)r->uploads[checkpoints - 1] / mean_changed,
+        (double)r->uploads[checkpoints - 1] / (double)median, (double)consulted / (double)pages,
+        r->longest + 1, objects, (double)stored / (double)live);
+}
+
+static void
+simulate(const struct history *h, size_t checkpoints)
+{
+    struct run r = {.append = h->chunks == 0};
+    r.chunk_count = h->chunks ? h->chunks : checkpoints * FILE_CHUNKS / 100 + 2;
+    r.chunks = memory_alloc_zero(r.chunk_count * sizeof(*r.chunks));
+    r.uploads = memory_alloc_zero(checkpoints * sizeof(*r.uploads));
+    struct chunk_action first = {.pack = (uint64_t)h->pages * PAGE_BYTES < (4u << 20)};
+    for (size_t i = 0; i < h->chunks; i++) {
+        r.chunks[i].pages = h->pages;
+        make_base(&r, &r.chunks[i], &first);
+    }
+    r.uploaded = 0;
+    for (size_t i = 0; i < checkpoints; i++) {
+        h->write(&r, i);
+        checkpoint(&r, i);
+    }
+    report(&r, h->name, checkpoints);
+    for (size_t i = 0; i < r.chunk_count; i++)
+        drop_deltas(&r, &r.chunks[i], r.chunks[i].count);
+    free(r.uploads);
+    free(r.packs);
+    free(r.chunks);
+}
+
+int
+main(int argc, char **argv)
+{
+    printf("| History | Checkpoints | Mean | Median | Most | Most/median | Images, mean | Images, "
+           "most "
+           "| Objects | Stored/live |\n|---|---|---|---|---|---|---|---|---|---|\n");
+    for (int i = 1; i < argc || i == 1; i++) {
+        size_t checkpoints = argc > 1 ? (size_t)strtoul(argv[i], NULL, 10) : 50;
+        for (size_t k = 0; checkpoints > 0 && k < sizeof(histories) / sizeof(histories[0]); k++)
+            simulate(&histories[k], checkpoints);
+    }
+    return 0;
+}
