@@ -6,10 +6,15 @@
 //     append-only source   a chunk that has become full is sealed as a base; the open tail goes
 //                          as a short base first and as deltas afterwards; nothing is diffed
 //     random source        more than half of a chunk changed: a new base; else a delta
-//     both                 deltas that outweigh half of the base: a new base. Deltas that are not
-//                          in the store yet are merged into the new one (what was superseded is
-//                          never uploaded); deltas that are, only when the chain gets long, and
-//                          then those of similar size first, so that the work stays logarithmic
+//     both                 deltas that are not in the store yet are merged into the new one (what
+//                          was superseded is never uploaded)
+//
+// Beyond that a plan has a budget, a share of what changed, to keep chains short: it pays for new
+// bases of chunks whose deltas outweigh half of the base, and for merging deltas that are in the
+// store. Chunks that need it most come first; those that the budget does not reach wait for a later
+// checkpoint. So the work is spread, also when all chunks have aged alike. A chain that is full is
+// merged whatever the budget says. Merging takes a run of the newest deltas that are of about one
+// size, so that each page is rewritten few times. doc/merging.md has what this costs.
 //
 // Live images in unpublished packs that are mostly dead are written again: a base as a new base,
 // deltas merged, with what has changed.
@@ -62,7 +67,10 @@ struct plan_chunk {
 
 struct plan_policy {
     uint64_t pack_threshold_bytes; // images expected below this share pack blobs
-    size_t delta_chain_max;        // merge deltas of the store beyond this many
+    uint64_t pack_merged_bytes;    // the same for merged deltas, which live longer than others
+    size_t delta_chain_max;        // deltas of a chunk, where they can be merged
+    size_t delta_chain_wanted;     // merge beyond this many, as the budget allows
+    uint64_t merge_percent;        // the budget, of the bytes that changed
     bool enable_chunk_deltas;
 };
 

@@ -35,6 +35,8 @@ plan_one(const struct plan_chunk *chunk, const struct plan_policy *policy)
         ck_assert_uint_eq(a.object.v, chunk->object.v);
         ck_assert_uint_eq(a.index.v, chunk->index.v);
         if (a.kind != CHUNK_ACTION_DROP_CHUNK)
+            ck_assert(!a.pack || a.estimated_bytes < policy->pack_threshold_bytes);
+        if (a.kind != CHUNK_ACTION_DROP_CHUNK && a.kind != CHUNK_ACTION_MERGE_DELTAS)
             ck_assert_int_eq(a.pack, a.estimated_bytes < policy->pack_threshold_bytes);
     }
     checkpoint_plan_free(&plan);
@@ -154,15 +156,53 @@ START_TEST(a_long_chain_is_merged_from_its_newest_end)
     ck_assert_int_eq(a.kind, CHUNK_ACTION_MERGE_DELTAS);
     ck_assert_uint_eq(a.merge_count, 3); // three stay, among them the big one
     ck_assert_uint_ge(a.estimated_bytes, 550000);
-    deltas[0].bytes = 3 * MIB; // too big to be written again for so little
+    deltas[0].bytes = 3 * MIB; // a larger one takes along what is not larger than it
+    a = plan_one(&chunk, &plan_policy_default);
+    ck_assert_int_eq(a.kind, CHUNK_ACTION_MERGE_DELTAS);
+    ck_assert_uint_eq(a.merge_count, 3);
+    chunk.delta_count = 4; // not long enough yet
     a = plan_one(&chunk, &plan_policy_default);
     ck_assert_int_eq(a.kind, CHUNK_ACTION_CREATE_DELTA);
+    chunk.delta_count = ARRAY_LENGTH(deltas);
     chunk.local = false;
     for (size_t i = 0; i < ARRAY_LENGTH(deltas); i++)
         deltas[i].local = false;
     deltas[0].bytes = 1;
     a = plan_one(&chunk, &plan_policy_default);
     ck_assert_int_eq(a.kind, CHUNK_ACTION_CREATE_DELTA);
+}
+END_TEST
+
+// Chunks of one age do not all get their merges, or bases, in one checkpoint; but no chain grows
+// beyond its bound.
+START_TEST(merging_is_spread_over_checkpoints)
+{
+    static struct plan_delta deltas[9];
+    static struct plan_chunk chunks[64];
+    for (size_t count = 1; count <= ARRAY_LENGTH(deltas); count++) {
+        for (size_t weight = 0; weight < 2; weight++) {
+            for (size_t i = 0; i < count; i++)
+                deltas[i] = (struct plan_delta){weight ? 33 * MIB : 650000, false, true};
+            for (uint64_t i = 0; i < ARRAY_LENGTH(chunks); i++)
+                chunks[i] = (struct plan_chunk){OLD_CHUNK, .present_pages = CHUNK_PAGES,
+                    .dirty_pages = 160, .delta_count = count, .deltas = deltas};
+            for (uint64_t i = 0; i < ARRAY_LENGTH(chunks); i++)
+                chunks[i].index.v = i;
+            struct checkpoint_plan plan;
+            checkpoint_planner_plan(chunks, ARRAY_LENGTH(chunks), &plan_policy_default, &plan);
+            ck_assert_uint_eq(plan.count, ARRAY_LENGTH(chunks));
+            uint64_t changed = ARRAY_LENGTH(chunks) * UINT64_C(160) * PAGE_BYTES;
+            if (count < plan_policy_default.delta_chain_max)
+                ck_assert_uint_le(plan.estimated_bytes, 5 * changed / 2 + 70 * MIB);
+            for (size_t i = 0; i < plan.count; i++) {
+                const struct chunk_action *a = &plan.actions[i];
+                if (a->kind != CHUNK_ACTION_CREATE_BASE)
+                    ck_assert_uint_le(
+                        count - a->merge_count + 1, plan_policy_default.delta_chain_max);
+            }
+            checkpoint_plan_free(&plan);
+        }
+    }
 }
 END_TEST
 
@@ -372,7 +412,7 @@ START_TEST(uniform_churn_does_not_rewrite_the_database)
         (double)x.written_bytes / (double)churned, x.longest, x.bases);
     // A base after half a base of deltas costs twice the churn; merging costs a logarithm.
     ck_assert_uint_lt(x.written_bytes, 7 * churned);
-    ck_assert_uint_le(x.longest, 4 + 6);
+    ck_assert_uint_le(x.longest, plan_policy_default.delta_chain_max);
     ck_assert_uint_le(x.bases, 5);
 }
 END_TEST
@@ -385,7 +425,7 @@ START_TEST(thin_churn_keeps_the_chain_short)
     printf("5 pages, 3000 rounds: %.1f times, chain %zu, %u bases\n",
         (double)x.written_bytes / (double)churned, x.longest, x.bases);
     ck_assert_uint_lt(x.written_bytes, 14 * churned);
-    ck_assert_uint_le(x.longest, 4 + 12);
+    ck_assert_uint_le(x.longest, plan_policy_default.delta_chain_max);
 }
 END_TEST
 
@@ -452,6 +492,7 @@ main(void)
     ADD(each_rule_gives_its_action);
     ADD(without_deltas_everything_local_is_a_base);
     ADD(a_long_chain_is_merged_from_its_newest_end);
+    ADD(merging_is_spread_over_checkpoints);
     ADD(appending_is_told_from_writing);
     ADD(equal_input_gives_equal_plans_in_order);
     ADD(uniform_churn_does_not_rewrite_the_database);
