@@ -35,6 +35,7 @@ volume_new(const struct volume_config *config, const struct volume_host *host)
 static void
 volume_free(struct volume *v)
 {
+    volume_stop_reader(v);
     volume_close_layers(v);
     remote_store_close(v->remote);
     manifest_close(v->manifest);

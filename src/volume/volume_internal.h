@@ -41,6 +41,7 @@ struct manifest_check_result {
 };
 
 struct volume_operations; // volume_operation.c
+struct volume_reader;     // volume_reader.c
 
 // Whether this process may change the volume, and why not. Who holds what: volume_lock.c and
 // volume_claim.c at the mount, volume_checkpoint.c and volume_watch.c after it.
@@ -92,6 +93,7 @@ struct volume {
     struct checkpoint *checkpoint;
     struct flush_pace pace;               // commits before checkpoints
     struct volume_operations *operations; // NULL when mounted from the bucket alone
+    struct volume_reader *bucket_reader;  // else NULL
     char *waiver; // what the replay skipped was waived in this file; NULL: nothing was skipped
     uint64_t lost_changes; // skipped by the replay
 
@@ -130,6 +132,12 @@ void volume_stop_operations(struct volume *v);
 // How many inodes the volume has: `local` in the local generation, whose counters end before object
 // `next`, and what has changed since. Takes the volume's lock.
 uint64_t volume_count_inodes(struct volume *v, uint64_t local, struct object_id next);
+
+// ---- volume_reader.c: the pin of a mount from the bucket alone ----------------------------------
+
+// Pins what is shown, and renews the pin until it is stopped. What does not succeed is said.
+void volume_start_reader(struct volume *v, struct generation generation);
+void volume_stop_reader(struct volume *v);
 
 // ---- volume_check.c: looking through the manifest ----------------------------------------------
 

@@ -502,5 +502,7 @@ volume_open_from_bucket(struct volume *v, struct buffer *error)
         volume_error(error, "%s has no published generation yet", v->config.source);
         rc = -ENOENT;
     }
+    if (rc == 0)
+        volume_start_reader(v, db.published);
     return rc;
 }

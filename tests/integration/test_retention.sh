@@ -216,8 +216,36 @@ rollback_and_forks() { # STORE
     volume_unmount "$name"
 }
 
+readers_are_waited_for() {
+    local mnt
+    step "a mount of an old generation reads on, however much is deleted around it"
+    volume_new read file
+    volume_mount read create,checkpoint_interval=0
+    mnt=${V_MNT[read]}
+    publish_round read one >/dev/null
+    volume_other_root early read
+    volume_mount early at=1
+    volume_other_root late read
+    publish_round read two >/dev/null
+    volume_mount late ro
+    publish_round read three >/dev/null
+    ctl retention --set last=1,grace=0s "$mnt"
+    for _ in 1 2 3; do ctl gc "$mnt"; done
+    assert_equal 3 "$(generation_count read)" "generations while two are looked at"
+    assert_equal one "$(cat "${V_MNT[early]}/text")" "the text of the first"
+    cat "${V_MNT[early]}/bulk" "${V_MNT[late]}/bulk" >/dev/null || fail "what is pinned cannot be read"
+    assert_equal two "$(cat "${V_MNT[late]}/text")" "the text of the second"
+    volume_unmount early
+    volume_unmount late
+    for _ in 1 2; do ctl gc "$mnt"; done
+    assert_equal 1 "$(generation_count read)" "generations when nobody looks"
+    assert_equal 0 "$(find "${V_DIRECTORY[read]}/pins" -type f | wc -l)" "pins when nobody looks"
+    volume_unmount read
+}
+
 policy_and_snapshots file
 policy_and_snapshots s3
+readers_are_waited_for
 killed_while_deleting
 rollback_and_forks file
 rollback_and_forks s3
