@@ -307,6 +307,8 @@ snapshot_resolve(const struct remote_place *place, const char *text,
     struct generation_record record;
     uint64_t ms;
     int rc = remote_generations_read(place, &g);
+    if (rc == -ENOENT)
+        return rc; // there is no volume
     if (rc < 0)
         return store_problem(problem_out, rc);
     if (strspn(text, "0123456789") == strlen(text)) {

@@ -29,7 +29,8 @@ MUST_CHECK int snapshot_find(
 
 // What `at=` says: a generation's number, the name of a snapshot, or a time (2026-01-31,
 // 2026-01-31T12:00 or 2026-01-31T12:00:00, with Z: UTC, without: local time), which is the newest
-// generation that is not younger. Looks in the bucket whether it is retained. Errors as above.
+// generation that is not younger. Looks in the bucket whether it is retained. Errors as above;
+// -ENOENT without a problem: there is no volume.
 MUST_CHECK int snapshot_resolve(const struct remote_place *place, const char *text,
     struct generation *generation_out, struct buffer *problem_out);
 

@@ -234,6 +234,13 @@ set_value(
         rc = set_text(c, e, value, error);
     else
         rc = set_number(c, e, value, error);
+    if (rc == 0 && c->at && strspn(c->at, "0") == strlen(c->at)) {
+        buffer_printf(error,
+            "option at: '%s' is no generation, snapshot or time; generations count from 1", c->at);
+        free(c->at);
+        c->at = NULL;
+        rc = -EINVAL;
+    }
     // What was can only be looked at, in whatever order the options stand.
     if (c->at)
         c->read_only = true;

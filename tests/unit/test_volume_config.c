@@ -94,7 +94,7 @@ START_TEST(bad_values_are_refused_and_change_nothing)
         "wal_limit=99999999999999999999", "wal_limit=18446744073709551615T", "wal_limit=+64M",
         "wal_limit= 64M", "wal_limit=0x4000000", "page_cache=1K", "upload_threads=0",
         "upload_threads=65", "upload_threads=4K", "upload_threads=4s", "lease_ttl=2999ms",
-        "lease_ttl=1M", "read_deadline=0", "at", "fuse_threads=0", "log_level=loud",
+        "lease_ttl=1M", "read_deadline=0", "at=0", "at=", "at", "fuse_threads=0", "log_level=loud",
         "log_level=", "log_level", "root", "root=", "create=yes", "create=", "no_create=on",
         "ro=maybe"};
     struct volume_config c;
