@@ -119,10 +119,11 @@ void checkpoint_request(
 // Makes sure that `done` is not called for this argument any more; false when it was or is being.
 bool checkpoint_forget(struct checkpoint *c, void *argument);
 
-// Tells changes by remote_manifest_tell, between two publications. -EAGAIN: the volume has not been
-// claimed yet.
-MUST_CHECK int checkpoint_tell(
-    struct checkpoint *c, const struct change *changes, size_t count, uint64_t lowest);
+// Tells changes by remote_manifest_tell, between two publications; place->call can give it up
+// (-ECANCELED), also while a publication is under way. -EAGAIN: the volume has not been claimed
+// yet.
+MUST_CHECK int checkpoint_tell(struct checkpoint *c, const struct remote_place *place,
+    const struct change *changes, size_t count, uint64_t lowest);
 
 enum checkpoint_phase {
     CHECKPOINT_PHASE_IDLE,

@@ -5,16 +5,33 @@
 #include <errno.h>
 
 #include "checkpoint/checkpoint_internal.h"
+#include "platform/clock.h"
 #include "remote/remote_retention.h"
+
+// How soon somebody who waits for a publication learns that he need not wait any more.
+#define POLL_MS 100u
+
+// 0, or -ECANCELED by `call` (may be NULL).
+static int
+take_chain(struct checkpoint *c, const struct remote_call *call)
+{
+    int rc = 0;
+    lock_take(&c->lock);
+    while (rc == 0 && c->publish.chain_busy) {
+        condition_wait_until(&c->publish.chain_free, &c->lock, clock_monotonic_ms() + POLL_MS);
+        if (call && remote_call_is_canceled(call))
+            rc = -ECANCELED;
+    }
+    if (rc == 0)
+        c->publish.chain_busy = true;
+    lock_release(&c->lock);
+    return rc;
+}
 
 void
 checkpoint_take_chain(struct checkpoint *c)
 {
-    lock_take(&c->lock);
-    while (c->publish.chain_busy)
-        condition_wait(&c->publish.chain_free, &c->lock);
-    c->publish.chain_busy = true;
-    lock_release(&c->lock);
+    (void)take_chain(c, NULL);
 }
 
 void
@@ -27,16 +44,19 @@ checkpoint_release_chain(struct checkpoint *c)
 }
 
 int
-checkpoint_tell(struct checkpoint *c, const struct change *changes, size_t count, uint64_t lowest)
+checkpoint_tell(struct checkpoint *c, const struct remote_place *place,
+    const struct change *changes, size_t count, uint64_t lowest)
 {
-    checkpoint_take_chain(c);
+    int rc = take_chain(c, &place->call);
+    if (rc < 0)
+        return rc;
     lock_take(&c->lock);
     bool claimed = c->publish.claimed;
     lock_release(&c->lock);
-    int rc = -EAGAIN;
+    rc = -EAGAIN;
     if (claimed)
-        rc = remote_manifest_tell(
-            &c->options.place, c->options.manifest, c->options.db, changes, count, lowest);
+        rc =
+            remote_manifest_tell(place, c->options.manifest, c->options.db, changes, count, lowest);
     checkpoint_release_chain(c);
     // Another host, or a record of this one whose answer was lost.
     if (rc == -ESTALE)

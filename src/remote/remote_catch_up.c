@@ -80,6 +80,8 @@ roll_forward(struct catch_up *c, const char *key, struct remote_object *object,
         manifest_batch_free(b);
         return rc;
     }
+    if (retention && h->lowest_sequence > 0)
+        manifest_batch_lowest(b, h->lowest_sequence);
     if (h->kind == MANIFEST_RECORD_OPEN || retention)
         manifest_batch_remote_position(b, h->epoch, h->sequence, &hash);
     else

@@ -72,6 +72,7 @@ place_of(struct volume_operations *o)
 
 struct gc_run {
     struct volume *v;
+    const struct remote_place *place;
     struct report_gc report;
 };
 
@@ -79,7 +80,7 @@ static int
 tell(void *argument, const struct change *changes, size_t count, uint64_t lowest)
 {
     struct gc_run *run = argument;
-    return checkpoint_tell(run->v->checkpoint, changes, count, lowest);
+    return checkpoint_tell(run->v->checkpoint, run->place, changes, count, lowest);
 }
 
 static void
@@ -118,7 +119,7 @@ collect(struct volume_operations *o, unsigned flags, struct report_gc *report,
     struct collect_result *result)
 {
     struct remote_place place = place_of(o);
-    struct gc_run run = {.v = o->v, .report = *report};
+    struct gc_run run = {.v = o->v, .place = &place, .report = *report};
     const struct collect_options options = {
         .place = &place,
         .manifest = o->v->manifest,
@@ -241,7 +242,7 @@ run_retention(struct volume_operations *o, const struct retention_scope *scope,
     // Before the volume has a policy, it is known by that to be of a program before.
     rc = remote_manifest_learn_history(scope->place, scope->manifest, scope->db);
     if (rc == 0)
-        rc = checkpoint_tell(o->v->checkpoint, &c, 1, 0);
+        rc = checkpoint_tell(o->v->checkpoint, scope->place, &c, 1, 0);
     if (rc == -ESTALE || rc == -EAGAIN)
         buffer_printf(out, "another host has taken the volume, or it is not claimed yet");
     else if (rc < 0)
