@@ -59,6 +59,9 @@ struct checkpoint_host {
     int (*freeze)(void *argument, bool always, struct checkpoint_cut *cut_out);
     // A page of the local generation, if it is in memory, with a reference, or NULL.
     struct page *(*remembered)(void *argument, struct object_id object, struct page_no page);
+    // Whether the storage root was removed or moved away: what is missing there may come back with
+    // it, so nothing is given up.
+    bool (*root_is_gone)(void *argument);
     // The cut is the local generation now (committed): drop it, show the tables.
     void (*thaw)(void *argument);
     // Another writer owns the volume.

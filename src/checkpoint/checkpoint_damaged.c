@@ -200,6 +200,8 @@ checkpoint_explain_upload(struct checkpoint *c, const struct blob_record *blob, 
     // While the store does not say whether it has the blob, nothing is given up.
     if (rc != -ENOENT)
         return rc;
+    if (c->options.host.root_is_gone && c->options.host.root_is_gone(c->options.host.argument))
+        return error;
     bool hope = note(c, &blob->hash);
     log_blob(LOG_LEVEL_ERROR, "checkpoint.blob_damaged", key,
         hope ? "the only copy is damaged or missing; what can be read of it is written anew"

@@ -280,7 +280,7 @@ lmdb_env_open(const char *directory, const struct lmdb_options *options, struct 
     // LMDB would follow a link.
     if (lstat(lock, &st) == 0 && !S_ISREG(st.st_mode)) {
         log_error("manifest.open_failed", "%s is not a regular file", lock);
-        return -EBADMSG;
+        return S_ISLNK(st.st_mode) ? -ELOOP : -EBADMSG;
     }
     int rc = lmdb_file_check(path);
     if (rc < 0 && rc != -ENOENT)

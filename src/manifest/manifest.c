@@ -56,8 +56,12 @@ check_marker(const char *directory)
     int rc = look_below(directory, MARKER_NAME, &st);
     if (rc < 0)
         return rc == -ENOENT ? 0 : open_failed(directory, rc);
-    if (look_below(directory, "data.mdb", &st) == 0 && S_ISREG(st.st_mode) && st.st_size > 0)
+    rc = look_below(directory, "data.mdb", &st);
+    if (rc == 0 && S_ISREG(st.st_mode) && st.st_size > 0)
         return 0;
+    // Somebody has put it there, which no damage does.
+    if (rc == 0 && S_ISLNK(st.st_mode))
+        return open_failed(directory, -ELOOP);
     log_error("manifest.damaged", "%s/data.mdb is missing, empty or no file", directory);
     return -EBADMSG;
 }

@@ -120,6 +120,12 @@ thaw(void *argument)
     volume_end_waiver(v);
 }
 
+static bool
+root_is_gone(void *argument)
+{
+    return volume_root_is_gone(argument);
+}
+
 static struct page *
 remembered(void *argument, struct object_id object, struct page_no page)
 {
@@ -163,6 +169,7 @@ volume_checkpoint_host(struct volume *v, struct checkpoint_host *host_out)
         .argument = v,
         .freeze = freeze,
         .remembered = remembered,
+        .root_is_gone = root_is_gone,
         .thaw = thaw,
         .fenced = fenced,
         .sync_kernel = sync_kernel,

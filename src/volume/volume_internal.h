@@ -455,6 +455,8 @@ void volume_press_if_needed(struct volume *v);
 void volume_set_read_only_locked(struct volume *v, const char *reason);
 // volume_watch.c: notices that the storage root was removed. Hold no locks.
 void volume_watch_root(struct volume *v);
+// Whether the root has gone, looked at now.
+bool volume_root_is_gone(struct volume *v);
 MUST_CHECK int volume_start_housekeeping(struct volume *v);
 void volume_stop_housekeeping(struct volume *v);
 

@@ -48,10 +48,16 @@ save_what_is_left(struct volume *v)
         checkpoint_request(v->checkpoint, CHECKPOINT_REQUEST_PUBLISH, note_published, v);
 }
 
+bool
+volume_root_is_gone(struct volume *v)
+{
+    return atomic_load(&v->own.root_lost) || !is_lock_in_place(v) || wal_is_removed(v->wal);
+}
+
 void
 volume_watch_root(struct volume *v)
 {
-    if (atomic_load(&v->own.root_lost) || (is_lock_in_place(v) && !wal_is_removed(v->wal)))
+    if (atomic_load(&v->own.root_lost) || !volume_root_is_gone(v))
         return;
     char reason[160];
     snprintf(reason, sizeof(reason), "the storage root %s was removed or moved away", v->root);
