@@ -518,6 +518,7 @@ look_back(struct driver *d, size_t i)
     model_compare(d->snapshots[i].model, past.v);
     ck_assert_int_eq(volume_write(past.v, OBJECT_ROOT_DIRECTORY, 0, d->bytes, 1, 0), -EROFS);
     ck_assert_int_eq(volume_world_try_close(&past), 0);
+    free(past.config.at);
 }
 
 static void

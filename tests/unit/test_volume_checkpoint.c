@@ -63,6 +63,7 @@ START_TEST(a_checkpoint_after_a_failed_one_holds_what_came_between)
     volume_world_expect(past.v, a, 0, 100000, 1);
     volume_world_expect(past.v, volume_world_find(past.v, "b"), 0, 100000, 2);
     ck_assert_int_eq(volume_world_try_close(&past), 0);
+    free(past.config.at);
     volume_world_free(&w);
 }
 END_TEST
@@ -171,6 +172,7 @@ START_TEST(the_kernel_can_hand_over_more_than_the_log_holds)
     ck_assert_int_eq(volume_get_attributes(past.v, volume_world_find(past.v, "a"), &a), 0);
     ck_assert_uint_eq(a.inode.size, 3u << 20);
     ck_assert_int_eq(volume_world_try_close(&past), 0);
+    free(past.config.at);
     volume_world_free(&w);
 }
 END_TEST
