@@ -46,10 +46,16 @@ struct log_place {
     uint32_t db;
 };
 
+// The directory of a place, beside those of dbs, has eight hexadecimal digits for a name,
+// which may all be decimal ones. No root gives out so many numbers.
+#define DB_DIGITS_MAX 7u
+
 static bool
 is_db_name(const char *name, uint32_t *db_out)
 {
     char again[16];
+    if (strlen(name) > DB_DIGITS_MAX)
+        return false;
     *db_out = (uint32_t)strtoul(name, NULL, 10);
     snprintf(again, sizeof(again), "%" PRIu32, *db_out);
     return *db_out != 0 && strcmp(name, again) == 0;

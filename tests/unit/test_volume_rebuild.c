@@ -287,6 +287,21 @@ static const char *const points[] = {
     "remote.open_created",
 };
 
+// The directories of places have names like 0f3a9c21, and one in 43 of them has no letter.
+START_TEST(a_place_of_digits_is_no_number_of_a_db)
+{
+    struct volume_world w;
+    volume_world_new(&w);
+    CLEANUP(memory_free_auto) char *other = memory_printf("%s/tenants/acme/12345678", w.root);
+    CLEANUP(memory_free_auto) char *log = memory_printf("%s/tenants/acme/1/wal", w.root);
+    ck_assert_int_eq(path_make_directories(other, 0700), 0);
+    volume_world_open(&w);
+    ck_assert_int_eq(access(log, F_OK), 0);
+    volume_world_close(&w);
+    volume_world_free(&w);
+}
+END_TEST
+
 START_TEST(a_rebuild_that_dies_at_any_step_is_repeated)
 {
     for (size_t i = 0; i < ARRAY_LENGTH(points); i++) {
@@ -333,6 +348,7 @@ main(int argc, char **argv)
     ADD(a_log_that_does_not_reach_back_is_refused_unless_told);
     ADD(a_volume_that_went_on_elsewhere_is_not_mixed_with_an_old_log);
     ADD(without_the_store_a_damaged_manifest_stays_where_it_is);
+    ADD(a_place_of_digits_is_no_number_of_a_db);
     ADD(a_rebuild_that_dies_at_any_step_is_repeated);
 #undef ADD
     return unit_run(s);
