@@ -176,7 +176,7 @@ rollback_and_forks() { # STORE
     volume_unmount "$name"
 
     for point in fork.pinned fork.created; do
-        ! CKPTFS_CRASH_AT=$point "$CKPTCTL" fork --at end -o "$options" "$source" "$child" >/dev/null 2>&1 ||
+        ! CKPTFS_CRASH_AT=$point TMPDIR=$WORK "$CKPTCTL" fork --at end -o "$options" "$source" "$child" >/dev/null 2>&1 ||
             fail "a fork does not come by $point"
     done
     ctl fork --at end -o "$options" "$source" "$child"
