@@ -12,48 +12,22 @@
 #include "platform/memory.h"
 #include "remote/remote_internal.h"
 
-struct listed {
-    uint64_t sequence;
-    uint64_t bytes;
-};
-
 static int
-list_records(const struct remote_place *place, struct listed **records_out, size_t *count_out)
-{
-    struct remote_walk walk;
-    struct listed r;
-    size_t room = 0;
-    int rc;
-    *records_out = NULL;
-    *count_out = 0;
-    remote_walk_begin(&walk, place, REMOTE_RECORD, 0);
-    while ((rc = remote_walk_next(&walk, &r.sequence, &r.bytes)) > 0) {
-        if (*count_out == room) {
-            room = room ? 2 * room : 256;
-            *records_out = memory_realloc(*records_out, room * sizeof(r));
-        }
-        (*records_out)[(*count_out)++] = r;
-    }
-    remote_walk_end(&walk);
-    return rc;
-}
-
-static int
-fetch_header(
-    const struct remote_place *place, const struct listed *r, struct manifest_record_header *h_out)
+fetch_header(const struct remote_place *place, const struct remote_listed *r,
+    struct manifest_record_header *h_out)
 {
     BUFFER_AUTO name = {0};
-    remote_key(place, REMOTE_RECORD, r->sequence, &name);
+    remote_key(place, REMOTE_RECORD, r->number, &name);
     const char *key = buffer_string(&name);
     int rc = remote_header_fetch(place, key, r->bytes, h_out);
-    if (rc == 0 && h_out->sequence != r->sequence)
+    if (rc == 0 && h_out->sequence != r->number)
         rc = remote_log_bad(key, "it is not the record that its name says");
     return rc;
 }
 
 // From the newest record, whose header is `h`, back to the one that tells the cut.
 static int
-find_cut(const struct remote_place *place, const struct listed *records, size_t count,
+find_cut(const struct remote_place *place, const struct remote_listed *records, size_t count,
     struct manifest_record_header h, struct remote_continuation *c)
 {
     for (size_t i = count - 1;; i--) {
@@ -64,7 +38,7 @@ find_cut(const struct remote_place *place, const struct listed *records, size_t 
             return 0;
         }
         // Records that no generation needs may have been deleted.
-        if (i == 0 || records[i - 1].sequence != records[i].sequence - 1)
+        if (i == 0 || records[i - 1].number != records[i].number - 1)
             return 0;
         int rc = fetch_header(place, &records[i - 1], &h);
         if (rc < 0)
@@ -76,11 +50,11 @@ int
 remote_manifest_find_continuation(
     const struct remote_place *place, struct remote_continuation *c_out)
 {
-    struct listed *records;
+    struct remote_listed *records;
     size_t count;
     struct manifest_record_header h;
     *c_out = (struct remote_continuation){0};
-    int rc = list_records(place, &records, &count);
+    int rc = remote_list(place, REMOTE_RECORD, &records, &count);
     if (rc == 0 && count == 0)
         rc = -ENOENT;
     if (rc == 0)

@@ -18,11 +18,6 @@
 #include "platform/memory.h"
 #include "remote/remote_internal.h"
 
-struct catalog {
-    uint64_t sequence;
-    uint64_t bytes;
-};
-
 struct import {
     const struct remote_place *place;
     struct manifest *m;
@@ -30,7 +25,7 @@ struct import {
     struct generation at; // {0}: the newest
     struct remote_link link;
     struct db_counters counters; // as records say, and above what was met
-    struct catalog used;         // sequence 0: none
+    struct remote_listed used;   // number 0: none
     uint64_t bytes_since_catalog;
     // Changes that wait to be submitted.
     struct manifest_batch *batch;
@@ -152,27 +147,6 @@ note_generation(struct import *im)
 
 // ---- catalogs -----------------------------------------------------------------------------------
 
-static int
-list_catalogs(struct import *im, struct catalog **catalogs_out, size_t *count_out)
-{
-    *catalogs_out = NULL;
-    *count_out = 0;
-    size_t capacity = 0;
-    struct remote_walk walk;
-    remote_walk_begin(&walk, im->place, REMOTE_CATALOG, 0);
-    struct catalog c;
-    int rc;
-    while ((rc = remote_walk_next(&walk, &c.sequence, &c.bytes)) > 0) {
-        if (*count_out == capacity) {
-            capacity = capacity ? capacity * 2 : 64;
-            *catalogs_out = memory_realloc(*catalogs_out, capacity * sizeof(c));
-        }
-        (*catalogs_out)[(*count_out)++] = c;
-    }
-    remote_walk_end(&walk);
-    return rc;
-}
-
 static void
 pass_over(const struct import *im, uint64_t sequence)
 {
@@ -186,17 +160,17 @@ pass_over(const struct import *im, uint64_t sequence)
 // How many of the first `count` catalogs are at or below the wanted generation. Generations rise
 // with the sequence, so that halving finds it; catalogs without a readable header are taken out.
 static int
-count_candidates(struct import *im, struct catalog *catalogs, size_t count, size_t *count_out)
+count_candidates(struct import *im, struct remote_listed *catalogs, size_t count, size_t *count_out)
 {
     size_t low = 0, high = count; // below low: candidates; from high on: too new
     BUFFER_AUTO key = {0};
     while (im->at.v != 0 && low < high) {
         size_t middle = low + (high - low) / 2;
         struct manifest_record_header h;
-        remote_key(im->place, REMOTE_CATALOG, catalogs[middle].sequence, &key);
+        remote_key(im->place, REMOTE_CATALOG, catalogs[middle].number, &key);
         int rc = remote_header_fetch(im->place, buffer_string(&key), catalogs[middle].bytes, &h);
         if (rc == -EBADMSG || rc == -ENOTSUP) {
-            pass_over(im, catalogs[middle].sequence);
+            pass_over(im, catalogs[middle].number);
             memmove(
                 &catalogs[middle], &catalogs[middle + 1], (high - middle - 1) * sizeof(*catalogs));
             high--;
@@ -252,14 +226,14 @@ check_against_chain(struct import *im, const struct remote_link *link)
 
 // Fetches the catalog and makes sure of it, without changing anything.
 static int
-verify_catalog(struct import *im, const char *key, const struct catalog *c,
+verify_catalog(struct import *im, const char *key, const struct remote_listed *c,
     struct remote_object *object, struct remote_link *link_out)
 {
     struct manifest_record_header h;
     int rc = remote_object_fetch(im->place, key, c->bytes, object);
     if (rc == 0)
         rc = remote_object_header(object, key, &h);
-    if (rc == 0 && (h.kind != MANIFEST_RECORD_CATALOG || h.sequence != c->sequence))
+    if (rc == 0 && (h.kind != MANIFEST_RECORD_CATALOG || h.sequence != c->number))
         rc = remote_log_bad(key, "it is not the catalog that its name says");
     if (rc == 0)
         rc = remote_object_read(object, key, NULL, NULL, NULL);
@@ -278,23 +252,23 @@ verify_catalog(struct import *im, const char *key, const struct catalog *c,
 }
 
 static int
-import_catalog(struct import *im, const struct catalog *c)
+import_catalog(struct import *im, const struct remote_listed *c)
 {
     BUFFER_AUTO name = {0};
-    remote_key(im->place, REMOTE_CATALOG, c->sequence, &name);
+    remote_key(im->place, REMOTE_CATALOG, c->number, &name);
     im->key = buffer_string(&name);
     struct remote_object object = {.fd = -1};
     struct remote_link link;
     int rc = verify_catalog(im, im->key, c, &object, &link);
     if (rc == -EBADMSG || rc == -ENOTSUP) {
-        pass_over(im, c->sequence);
+        pass_over(im, c->number);
         rc = -ESTALE;
     } else if (rc == 0 && im->at.v != 0 && link.generation.v > im->at.v) {
         rc = -ESTALE;
     } else if (rc == 0) {
         im->link = link;
         im->used = *c;
-        begin_object(im, im->key, c->sequence);
+        begin_object(im, im->key, c->number);
         rc = remote_object_read(&object, im->key, apply_change, im, NULL);
         // It was made before its own generation was known to be published.
         if (rc == 0)
@@ -312,9 +286,9 @@ import_catalog(struct import *im, const struct catalog *c)
 static int
 import_newest_catalog(struct import *im, bool *any_out)
 {
-    struct catalog *catalogs = NULL;
+    struct remote_listed *catalogs = NULL;
     size_t count = 0;
-    int rc = list_catalogs(im, &catalogs, &count);
+    int rc = remote_list(im->place, REMOTE_CATALOG, &catalogs, &count);
     *any_out = count > 0;
     if (rc == 0)
         rc = count_candidates(im, catalogs, count, &count);
@@ -395,13 +369,13 @@ finish_import(struct import *im, const struct db_record *db)
     const struct remote_link *link = &im->link;
     struct manifest_batch *b = manifest_batch_new(im->db);
     manifest_batch_identity(b, &link->volume, &link->name_key);
-    if (im->used.sequence != 0)
-        manifest_batch_catalog(b, im->used.sequence, im->used.bytes);
+    if (im->used.number != 0)
+        manifest_batch_catalog(b, im->used.number, im->used.bytes);
     manifest_batch_local_generation(b, link->generation, db->cut, im->counters, link->created_ms);
     manifest_batch_published(b, link->generation, link->created_ms, link->sequence, &link->hash,
         im->bytes_since_catalog);
     manifest_batch_next_generation(b, (struct generation){link->generation.v + 1});
-    if (im->used.sequence == 0)
+    if (im->used.number == 0)
         manifest_batch_history_known(b);
     if (link->lowest != 0)
         manifest_batch_lowest(b, link->lowest);

@@ -88,7 +88,7 @@ MUST_CHECK int remote_header_fetch(const struct remote_place *place, const char 
 // A file of its own in scratch, open for reading and writing; it is the caller's to unlink.
 MUST_CHECK int remote_scratch_open(const struct remote_place *place, char **path_out, int *fd_out);
 
-// Objects of one kind with a number above `after`, in order, a page of the listing at a time.
+// Objects below a prefix, in order, a page of the listing at a time.
 struct remote_walk {
     const struct remote_place *place;
     struct buffer prefix;
@@ -97,11 +97,26 @@ struct remote_walk {
     size_t next;
     bool last_page;
 };
+// Of one kind of the manifest, with a number above `after`; for remote_walk_next.
 void remote_walk_begin(
     struct remote_walk *w, const struct remote_place *place, const char *kind, uint64_t after);
-// 1 and the next object, 0 at the end, or -errno (logged).
+// Any other; for remote_walk_next_entry.
+void remote_walk_begin_prefix(
+    struct remote_walk *w, const struct remote_place *place, const char *prefix);
+// 1 and the next object, 0 at the end, or -errno (logged). An entry is good until the next call,
+// and its name is what its key has behind the prefix.
 MUST_CHECK int remote_walk_next(struct remote_walk *w, uint64_t *number_out, uint64_t *bytes_out);
+MUST_CHECK int remote_walk_next_entry(
+    struct remote_walk *w, const struct remote_listing_entry **entry_out, const char **name_out);
 void remote_walk_end(struct remote_walk *w);
+
+// All objects of a kind, in order; the array is the caller's to free, also after an error.
+struct remote_listed {
+    uint64_t number;
+    uint64_t bytes;
+};
+MUST_CHECK int remote_list(const struct remote_place *place, const char *kind,
+    struct remote_listed **listed_out, size_t *count_out);
 
 // ---- remote_manifest.c: the chain ---------------------------------------------------------------
 

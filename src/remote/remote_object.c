@@ -185,6 +185,16 @@ remote_walk_begin(
 }
 
 void
+remote_walk_begin_prefix(
+    struct remote_walk *w, const struct remote_place *place, const char *prefix)
+{
+    *w = (struct remote_walk){.place = place};
+    buffer_append_string(&w->prefix, prefix);
+    // Nothing comes before it: keys are longer than their prefix.
+    buffer_append_string(&w->after, prefix);
+}
+
+void
 remote_walk_end(struct remote_walk *w)
 {
     remote_listing_free(&w->page);
@@ -218,21 +228,55 @@ next_page(struct remote_walk *w)
 }
 
 int
-remote_walk_next(struct remote_walk *w, uint64_t *number_out, uint64_t *bytes_out)
+remote_walk_next_entry(
+    struct remote_walk *w, const struct remote_listing_entry **entry_out, const char **name_out)
 {
-    *number_out = *bytes_out = 0;
-    for (;;) {
-        while (w->next < w->page.count) {
-            const struct remote_listing_entry *entry = &w->page.entries[w->next++];
-            *bytes_out = entry->size;
-            if (remote_key_number(entry->key, buffer_string(&w->prefix), number_out))
-                return 1;
-            log_warning("remote.object_unknown", "%s is nothing of ours", entry->key);
-        }
+    while (w->next == w->page.count) {
         if (w->last_page)
             return 0;
         int rc = next_page(w);
         if (rc < 0)
             return rc;
     }
+    *entry_out = &w->page.entries[w->next++];
+    *name_out = (*entry_out)->key + w->prefix.length;
+    return 1;
+}
+
+int
+remote_walk_next(struct remote_walk *w, uint64_t *number_out, uint64_t *bytes_out)
+{
+    const struct remote_listing_entry *entry;
+    const char *name;
+    int rc;
+    *number_out = *bytes_out = 0;
+    while ((rc = remote_walk_next_entry(w, &entry, &name)) > 0) {
+        *bytes_out = entry->size;
+        if (remote_key_number(entry->key, buffer_string(&w->prefix), number_out))
+            return 1;
+        log_warning("remote.object_unknown", "%s is nothing of ours", entry->key);
+    }
+    return rc;
+}
+
+int
+remote_list(const struct remote_place *place, const char *kind, struct remote_listed **listed_out,
+    size_t *count_out)
+{
+    struct remote_walk walk;
+    struct remote_listed listed;
+    size_t capacity = 0;
+    int rc;
+    *listed_out = NULL;
+    *count_out = 0;
+    remote_walk_begin(&walk, place, kind, 0);
+    while ((rc = remote_walk_next(&walk, &listed.number, &listed.bytes)) > 0) {
+        if (*count_out == capacity) {
+            capacity = capacity ? capacity * 2 : 256;
+            *listed_out = memory_realloc(*listed_out, capacity * sizeof(listed));
+        }
+        (*listed_out)[(*count_out)++] = listed;
+    }
+    remote_walk_end(&walk);
+    return rc;
 }

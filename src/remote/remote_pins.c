@@ -124,55 +124,32 @@ remote_pins_free(struct remote_pins *p)
     *p = (struct remote_pins){0};
 }
 
-static int
-take_page(const struct remote_listing *page, size_t skip, struct remote_pins *out, size_t *capacity)
-{
-    for (size_t i = 0; i < page->count; i++) {
-        struct remote_pin pin;
-        const char *key = page->entries[i].key;
-        if (strlen(key) < skip || !parse_pin(key + skip, &pin))
-            return remote_log_bad(key, "it lies among the pins and is none; nobody can say what it "
-                                       "keeps, so nothing is deleted");
-        if (out->count == *capacity) {
-            *capacity = *capacity ? *capacity * 2 : 64;
-            out->pins = memory_realloc(out->pins, *capacity * sizeof(pin));
-        }
-        out->pins[out->count++] = pin;
-    }
-    return 0;
-}
-
 int
 remote_pins_read(const struct remote_place *place, struct remote_pins *pins_out)
 {
     BUFFER_AUTO prefix = {0};
-    BUFFER_AUTO after = {0};
+    struct remote_walk walk;
+    const struct remote_listing_entry *entry;
+    const char *name;
     size_t capacity = 0;
-    bool more = true;
-    int rc = 0;
+    int rc;
     *pins_out = (struct remote_pins){0};
     pin_prefix(place, &prefix);
-    const char *start = buffer_string(&prefix);
-    while (rc == 0 && more) {
-        struct remote_listing page = {0};
-        struct remote_call call = remote_call_of(place, 0);
-        rc = remote_store_list_blobs(place->store, start,
-            after.length > 0 ? buffer_string(&after) : NULL, remote_store_list_page(place->store),
-            &page, &call);
-        if (rc < 0) {
-            rc = remote_log_failure("remote.list_failed", start, rc);
+    remote_walk_begin_prefix(&walk, place, buffer_string(&prefix));
+    while ((rc = remote_walk_next_entry(&walk, &entry, &name)) > 0) {
+        struct remote_pin pin;
+        if (!parse_pin(name, &pin)) {
+            rc = remote_log_bad(entry->key, "it lies among the pins and is none; nobody can say "
+                                            "what it keeps, so nothing is deleted");
             break;
         }
-        rc = take_page(&page, strlen(start), pins_out, &capacity);
-        more = page.more;
-        if (rc == 0 && more && page.count == 0)
-            rc = remote_log_failure("remote.list_failed", start, -EIO);
-        if (page.count > 0) {
-            buffer_clear(&after);
-            buffer_append_string(&after, page.entries[page.count - 1].key);
+        if (pins_out->count == capacity) {
+            capacity = capacity ? capacity * 2 : 64;
+            pins_out->pins = memory_realloc(pins_out->pins, capacity * sizeof(pin));
         }
-        remote_listing_free(&page);
+        pins_out->pins[pins_out->count++] = pin;
     }
+    remote_walk_end(&walk);
     if (rc < 0)
         remote_pins_free(pins_out);
     return rc;

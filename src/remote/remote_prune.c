@@ -126,33 +126,10 @@ remote_blobs_delete(const struct remote_place *place, struct manifest *m, struct
 
 // ---- the chain ----------------------------------------------------------------------------------
 
-struct listed {
-    uint64_t sequence, bytes;
-};
-
 struct chain {
-    struct listed *records, *catalogs;
+    struct remote_listed *records, *catalogs;
     size_t record_count, catalog_count;
 };
-
-static int
-list_kind(const struct remote_place *place, const char *kind, struct listed **out, size_t *count)
-{
-    struct remote_walk walk;
-    struct listed entry;
-    size_t capacity = 0;
-    int rc;
-    remote_walk_begin(&walk, place, kind, 0);
-    while ((rc = remote_walk_next(&walk, &entry.sequence, &entry.bytes)) > 0) {
-        if (*count == capacity) {
-            capacity = capacity ? capacity * 2 : 256;
-            *out = memory_realloc(*out, capacity * sizeof(entry));
-        }
-        (*out)[(*count)++] = entry;
-    }
-    remote_walk_end(&walk);
-    return rc;
-}
 
 static void
 chain_free(struct chain *c)
@@ -166,7 +143,7 @@ static size_t
 catalog_below(const struct chain *c, uint64_t sequence)
 {
     size_t n = c->catalog_count;
-    while (n > 0 && c->catalogs[n - 1].sequence > sequence)
+    while (n > 0 && c->catalogs[n - 1].number > sequence)
         n--;
     return n;
 }
@@ -177,9 +154,9 @@ static uint64_t
 tail_of(const struct chain *c, const struct db_record *db)
 {
     size_t n = catalog_below(c, db->catalog_sequence);
-    if (n == 0 || c->catalogs[n - 1].sequence != db->catalog_sequence || n < 2)
+    if (n == 0 || c->catalogs[n - 1].number != db->catalog_sequence || n < 2)
         return 1;
-    return c->catalogs[n - 2].sequence;
+    return c->catalogs[n - 2].number;
 }
 
 int
@@ -187,7 +164,7 @@ remote_chain_lowest(
     const struct remote_place *place, const struct db_record *db, uint64_t *lowest_out)
 {
     struct chain c = {0};
-    int rc = list_kind(place, REMOTE_CATALOG, &c.catalogs, &c.catalog_count);
+    int rc = remote_list(place, REMOTE_CATALOG, &c.catalogs, &c.catalog_count);
     *lowest_out = rc == 0 ? tail_of(&c, db) : 0;
     chain_free(&c);
     return rc;
@@ -235,7 +212,7 @@ find_uses(struct prune *p)
     p->catalog_used = memory_alloc_zero(p->chain.catalog_count + 1);
     for (size_t i = 0; i < use->count; i++) {
         size_t n = catalog_below(&p->chain, use->sequences[i]);
-        uint64_t from = n > 0 ? p->chain.catalogs[n - 1].sequence : 1;
+        uint64_t from = n > 0 ? p->chain.catalogs[n - 1].number : 1;
         p->ranges[i] = (struct range){from, use->sequences[i]};
         if (n > 0)
             p->catalog_used[n - 1] = true;
@@ -282,11 +259,11 @@ prune_catalogs(struct prune *p)
     BUFFER_AUTO name = {0};
     int rc = 0;
     for (size_t i = 0; rc == 0 && i < p->chain.catalog_count && !is_full(p); i++) {
-        const struct listed *c = &p->chain.catalogs[i];
+        const struct remote_listed *c = &p->chain.catalogs[i];
         uint64_t age_ms;
-        if (c->sequence >= p->tail || p->catalog_used[i])
+        if (c->number >= p->tail || p->catalog_used[i])
             continue;
-        remote_key(p->place, REMOTE_CATALOG, c->sequence, &name);
+        remote_key(p->place, REMOTE_CATALOG, c->number, &name);
         rc = age_of(p, buffer_string(&name), &age_ms);
         if (rc == 0 && age_ms > p->use->grace_ms)
             rc = let_go(p, &name, c->bytes, &p->out->catalogs);
@@ -298,18 +275,18 @@ enum record_use { RECORD_IS_FREE, RECORD_IS_OPEN, RECORD_IS_KEPT };
 
 // What the header of a record says. What cannot be read is kept.
 static int
-look_at_record(const struct prune *p, const struct listed *record, enum record_use *use_out)
+look_at_record(const struct prune *p, const struct remote_listed *record, enum record_use *use_out)
 {
     BUFFER_AUTO name = {0};
     struct manifest_record_header h;
     *use_out = RECORD_IS_KEPT;
-    remote_key(p->place, REMOTE_RECORD, record->sequence, &name);
+    remote_key(p->place, REMOTE_RECORD, record->number, &name);
     int rc = remote_header_fetch(p->place, buffer_string(&name), record->bytes, &h);
     if (rc == -EBADMSG || rc == -ENOTSUP)
         return 0;
     if (rc < 0)
         return rc;
-    if (h.sequence == record->sequence && uuid_equal(&h.volume, &p->db->volume) &&
+    if (h.sequence == record->number && uuid_equal(&h.volume, &p->db->volume) &&
         h.kind != MANIFEST_RECORD_CREATE)
         *use_out = h.kind == MANIFEST_RECORD_OPEN ? RECORD_IS_OPEN : RECORD_IS_FREE;
     return 0;
@@ -321,7 +298,7 @@ look_at_record(const struct prune *p, const struct listed *record, enum record_u
 static int
 prune_record(struct prune *p, size_t i, enum record_use *next)
 {
-    const struct listed *record = &p->chain.records[i];
+    const struct remote_listed *record = &p->chain.records[i];
     BUFFER_AUTO name = {0};
     uint64_t age_ms;
     enum record_use use;
@@ -330,7 +307,7 @@ prune_record(struct prune *p, size_t i, enum record_use *next)
     *next = use;
     if (rc < 0 || use == RECORD_IS_KEPT)
         return rc;
-    remote_key(p->place, REMOTE_RECORD, record->sequence, &name);
+    remote_key(p->place, REMOTE_RECORD, record->number, &name);
     rc = age_of(p, buffer_string(&name), &age_ms);
     uint64_t least_ms = use == RECORD_IS_OPEN || before_open ? p->use->fence_ms : 0;
     if (least_ms < p->use->grace_ms)
@@ -349,14 +326,14 @@ prune_records(struct prune *p)
     bool next_known = false;
     int rc = 0;
     for (size_t i = p->chain.record_count; rc == 0 && i-- > 0 && !is_full(p);) {
-        const struct listed *record = &p->chain.records[i];
-        bool follows = i + 1 < p->chain.record_count &&
-                       p->chain.records[i + 1].sequence == record->sequence + 1;
-        while (range > 0 && p->ranges[range - 1].from > record->sequence)
+        const struct remote_listed *record = &p->chain.records[i];
+        bool follows =
+            i + 1 < p->chain.record_count && p->chain.records[i + 1].number == record->number + 1;
+        while (range > 0 && p->ranges[range - 1].from > record->number)
             range--;
-        bool needed = record->sequence >= p->tail || record->sequence == 1 ||
-                      contains(p->use->told, p->use->told_count, record->sequence);
-        needed |= range > 0 && p->ranges[range - 1].to >= record->sequence;
+        bool needed = record->number >= p->tail || record->number == 1 ||
+                      contains(p->use->told, p->use->told_count, record->number);
+        needed |= range > 0 && p->ranges[range - 1].to >= record->number;
         if (needed) {
             next_known = false;
             continue;
@@ -375,15 +352,15 @@ prune_records(struct prune *p)
 static int
 prune_leases(struct prune *p)
 {
-    struct listed *leases = NULL;
+    struct remote_listed *leases = NULL;
     size_t count = 0;
     BUFFER_AUTO name = {0};
-    int rc = list_kind(p->place, REMOTE_LEASE, &leases, &count);
+    int rc = remote_list(p->place, REMOTE_LEASE, &leases, &count);
     for (size_t i = 0; rc == 0 && i < count && !is_full(p); i++) {
         uint64_t age_ms;
-        if (leases[i].sequence >= p->db->epoch)
+        if (leases[i].number >= p->db->epoch)
             continue;
-        remote_key(p->place, REMOTE_LEASE, leases[i].sequence, &name);
+        remote_key(p->place, REMOTE_LEASE, leases[i].number, &name);
         rc = age_of(p, buffer_string(&name), &age_ms);
         if (rc == 0 && age_ms > p->use->grace_ms)
             rc = let_go(p, &name, leases[i].bytes, &p->out->leases);
@@ -403,9 +380,9 @@ remote_chain_prune(const struct remote_place *place, struct manifest *m, struct 
         return rc;
     struct prune *p = memory_alloc_zero(sizeof(*p));
     *p = (struct prune){.place = place, .m = m, .db = &db, .use = use, .out = pruned_out};
-    rc = list_kind(place, REMOTE_RECORD, &p->chain.records, &p->chain.record_count);
+    rc = remote_list(place, REMOTE_RECORD, &p->chain.records, &p->chain.record_count);
     if (rc == 0)
-        rc = list_kind(place, REMOTE_CATALOG, &p->chain.catalogs, &p->chain.catalog_count);
+        rc = remote_list(place, REMOTE_CATALOG, &p->chain.catalogs, &p->chain.catalog_count);
     if (rc == 0) {
         find_uses(p);
         // What no record has told may not be missing.
@@ -493,12 +470,12 @@ sweep_flush(struct sweep *s)
 }
 
 static int
-sweep_object(struct sweep *s, const struct remote_listing_entry *entry, size_t skip)
+sweep_object(struct sweep *s, const struct remote_listing_entry *entry, const char *name)
 {
     struct blob_identity blob;
     s->out->looked_at++;
     // What has another name is nothing of ours.
-    if (strlen(entry->key) < skip || !parse_blob_key(entry->key + skip, &blob))
+    if (!parse_blob_key(name, &blob))
         return 0;
     int rc = is_known(s, &blob);
     if (rc != 0)
@@ -521,28 +498,17 @@ sweep_object(struct sweep *s, const struct remote_listing_entry *entry, size_t s
 static int
 sweep_prefix(struct sweep *s, const char *prefix)
 {
-    BUFFER_AUTO after = {0};
-    bool more = true;
-    int rc = 0;
-    while (rc == 0 && more) {
-        struct remote_listing page = {0};
-        struct remote_call call = remote_call_of(s->place, 0);
-        rc = remote_store_list_blobs(s->place->store, prefix,
-            after.length > 0 ? buffer_string(&after) : NULL,
-            remote_store_list_page(s->place->store), &page, &call);
-        if (rc < 0) {
-            rc = remote_log_failure("remote.list_failed", prefix, rc);
+    struct remote_walk walk;
+    const struct remote_listing_entry *entry;
+    const char *name;
+    int rc;
+    remote_walk_begin_prefix(&walk, s->place, prefix);
+    while ((rc = remote_walk_next_entry(&walk, &entry, &name)) > 0) {
+        rc = sweep_object(s, entry, name);
+        if (rc < 0)
             break;
-        }
-        for (size_t i = 0; rc == 0 && i < page.count; i++)
-            rc = sweep_object(s, &page.entries[i], strlen(prefix));
-        more = page.more && page.count > 0;
-        if (page.count > 0) {
-            buffer_clear(&after);
-            buffer_append_string(&after, page.entries[page.count - 1].key);
-        }
-        remote_listing_free(&page);
     }
+    remote_walk_end(&walk);
     return rc < 0 ? rc : sweep_flush(s);
 }
 

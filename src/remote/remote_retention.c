@@ -261,36 +261,26 @@ ask_catalog(struct asking *a, uint64_t sequence, uint64_t bytes, struct remote_l
 }
 
 static int
-list_numbers(const struct remote_place *place, const char *kind, struct buffer *pairs_out)
-{
-    struct remote_walk walk;
-    uint64_t pair[2];
-    int rc;
-    remote_walk_begin(&walk, place, kind, 0);
-    while ((rc = remote_walk_next(&walk, &pair[0], &pair[1])) > 0)
-        buffer_append(pairs_out, pair, sizeof(pair));
-    remote_walk_end(&walk);
-    return rc;
-}
-
-static int
 ask_newest_catalog(struct asking *a, struct remote_link *link)
 {
-    BUFFER_AUTO pairs = {0};
-    int rc = list_numbers(a->place, REMOTE_CATALOG, &pairs);
-    for (size_t n = pairs.length / 16; rc == 0 && n > 0; n--) {
-        uint64_t pair[2];
-        memcpy(pair, pairs.data + (n - 1) * sizeof(pair), sizeof(pair));
-        rc = ask_catalog(a, pair[0], pair[1], link);
-        if (rc == 0)
-            return 0;
+    struct remote_listed *catalogs;
+    size_t n;
+    bool found = false;
+    int rc = remote_list(a->place, REMOTE_CATALOG, &catalogs, &n);
+    while (rc == 0 && n-- > 0) {
+        rc = ask_catalog(a, catalogs[n].number, catalogs[n].bytes, link);
+        found = rc == 0;
+        if (found)
+            break;
         if (rc == -EBADMSG || rc == -ENOTSUP)
             rc = 0;
         remote_generations_free(a->out);
         a->capacity = 0;
     }
-    // All of the chain is read.
-    a->out->complete = rc == 0;
+    free(catalogs);
+    // Without one all of the chain is read.
+    if (!found)
+        a->out->complete = rc == 0;
     return rc;
 }
 
@@ -428,16 +418,13 @@ remote_manifest_learn_history(
     bool of_before = rc == -ENOENT;
     if (known != 0 || (rc < 0 && !of_before))
         return known > 0 ? 0 : rc;
-    BUFFER_AUTO pairs = {0};
-    rc = list_numbers(place, REMOTE_RECORD, &pairs);
-    for (size_t n = pairs.length / 16; rc == 0 && n > 0; n--) {
-        uint64_t pair[2];
-        memcpy(pair, pairs.data + (n - 1) * sizeof(pair), sizeof(pair));
-        if (pair[0] <= db.remote_sequence)
-            rc = learn_record(place, m, &db, pair[0], pair[1], of_before);
-        else
-            rc = 0;
-    }
+    struct remote_listed *records;
+    size_t n;
+    rc = remote_list(place, REMOTE_RECORD, &records, &n);
+    while (rc == 0 && n-- > 0)
+        if (records[n].number <= db.remote_sequence)
+            rc = learn_record(place, m, &db, records[n].number, records[n].bytes, of_before);
+    free(records);
     if (rc < 0)
         return rc;
     struct manifest_batch *b = manifest_batch_new(db_id);
