@@ -272,19 +272,6 @@ spoil_unpublished(struct volume_world *w, time_t since)
     ck_assert_uint_gt(spoiled, 0);
 }
 
-// Gives what is there an old date.
-static void
-age_blobs(struct volume_world *w)
-{
-    CLEANUP(memory_free_auto) char *pattern = memory_printf("%s/hot_cache/*/*.blob", w->root);
-    glob_t blobs;
-    ck_assert_int_eq(glob(pattern, 0, NULL, &blobs), 0);
-    static const struct timespec old[2] = {{1000, 0}, {1000, 0}};
-    for (size_t i = 0; i < blobs.gl_pathc; i++)
-        ck_assert_int_eq(utimensat(AT_FDCWD, blobs.gl_pathv[i], old, 0), 0);
-    globfree(&blobs);
-}
-
 START_TEST(a_damaged_image_keeps_nobody_elses_changes_from_being_folded)
 {
     enum { FILES = 7, BYTES = 300 * PAGE_BYTES };
@@ -299,7 +286,7 @@ START_TEST(a_damaged_image_keeps_nobody_elses_changes_from_being_folded)
         volume_world_fill(w.v, files[i], 0, BYTES, i);
     }
     volume_world_publish(w.v);
-    age_blobs(&w);
+    volume_world_age_blobs(&w);
     // The next fold would merge each of these deltas.
     for (unsigned i = 0; i < FILES; i++) {
         volume_world_fill(w.v, files[i], 10 * PAGE_BYTES, 3 * PAGE_BYTES, 50);
@@ -511,34 +498,6 @@ START_TEST(seeking_in_a_file_of_exabytes_ends)
 }
 END_TEST
 
-// Spoils the byte behind `needle` in a file of the log. Whether it is in one.
-static bool
-spoil_log(struct volume_world *w, const uint8_t *needle, size_t n)
-{
-    CLEANUP(memory_free_auto)
-    char *pattern = memory_printf("%s/tenants/acme/1/wal/*", w->root);
-    glob_t found;
-    bool spoiled = false;
-    ck_assert_int_eq(glob(pattern, 0, NULL, &found), 0);
-    for (size_t i = 0; i < found.gl_pathc && !spoiled; i++) {
-        int fd = open(found.gl_pathv[i], O_RDWR);
-        struct stat st;
-        ck_assert_int_ge(fd, 0);
-        ck_assert_int_eq(fstat(fd, &st), 0);
-        CLEANUP(memory_free_auto) uint8_t *bytes = memory_alloc((size_t)st.st_size);
-        ck_assert_int_eq(pread(fd, bytes, (size_t)st.st_size, 0), st.st_size);
-        uint8_t *at = memmem(bytes, (size_t)st.st_size, needle, n);
-        if (at) {
-            uint8_t other = at[n] ^ 1;
-            ck_assert_int_eq(pwrite(fd, &other, 1, at + n - bytes), 1);
-            spoiled = true;
-        }
-        close(fd);
-    }
-    globfree(&found);
-    return spoiled;
-}
-
 START_TEST(pages_that_are_only_in_the_log_are_folded_and_each_is_verified)
 {
     enum { PIECE = 128 * 1024 };
@@ -575,7 +534,7 @@ START_TEST(pages_that_are_only_in_the_log_are_folded_and_each_is_verified)
         // Only what is durable in the log may leave memory.
         ck_assert_int_eq(volume_world_sync(w.v), 0);
     }
-    ck_assert(spoil_log(&w, (const uint8_t *)"a byte in the middle", 20));
+    ck_assert(volume_world_spoil_log(&w, "a byte in the middle", 20));
     volume_world_fold(w.v);
     for (uint64_t page = 0; page < 18 * PIECE / PAGE_BYTES; page++)
         ck_assert_int_eq(

@@ -71,19 +71,6 @@ spoil_blobs(struct volume_world *w)
     ck_assert_uint_gt(spoiled, 0);
 }
 
-// What is there now is not spoilt.
-static void
-age_blobs(struct volume_world *w)
-{
-    CLEANUP(memory_free_auto) char *pattern = memory_printf("%s/hot_cache/*/*.blob", w->root);
-    glob_t blobs;
-    ck_assert_int_eq(glob(pattern, 0, NULL, &blobs), 0);
-    static const struct timespec old[2] = {{1000, 0}, {1000, 0}};
-    for (size_t i = 0; i < blobs.gl_pathc; i++)
-        ck_assert_int_eq(utimensat(AT_FDCWD, blobs.gl_pathv[i], old, 0), 0);
-    globfree(&blobs);
-}
-
 // ---- unpublished blobs --------------------------------------------------------------------------
 
 static void
@@ -152,7 +139,7 @@ START_TEST(a_damaged_unpublished_blob_loses_its_pages_and_nothing_else)
     open_quietly(&w);
     make_files(&w);
     volume_world_publish(w.v);
-    age_blobs(&w);
+    volume_world_age_blobs(&w);
     volume_world_close(&w);
     volume_world_die_after(&w, change_and_fold);
     spoil_blobs(&w);
@@ -303,7 +290,7 @@ START_TEST(what_is_in_memory_or_in_the_store_is_not_lost)
     open_quietly(&w);
     make_files(&w);
     volume_world_publish(w.v);
-    age_blobs(&w);
+    volume_world_age_blobs(&w);
     change_and_fold(w.v);
     spoil_blobs(&w);
     volume_world_publish(w.v);
@@ -330,7 +317,7 @@ START_TEST(an_upload_whose_record_failed_repairs_the_local_copy)
     open_quietly(&w);
     make_files(&w);
     volume_world_publish(w.v);
-    age_blobs(&w);
+    volume_world_age_blobs(&w);
     change_and_fold(w.v);
     // The blobs get there, the record does not.
     rename_in(&w, "store/manifests", "away");
@@ -349,31 +336,6 @@ START_TEST(an_upload_whose_record_failed_repairs_the_local_copy)
 END_TEST
 
 // ---- the log ------------------------------------------------------------------------------------
-
-// Spoils the byte behind `needle` in a file of the log. Whether it is in one.
-static bool
-spoil_log(struct volume_world *w, const void *needle, size_t n)
-{
-    CLEANUP(memory_free_auto)
-    char *pattern = memory_printf("%s/tenants/acme/1/wal/*", w->root);
-    glob_t found;
-    bool spoiled = false;
-    ck_assert_int_eq(glob(pattern, 0, NULL, &found), 0);
-    for (size_t i = 0; i < found.gl_pathc && !spoiled; i++) {
-        BUFFER_AUTO bytes = {0};
-        ck_assert_int_eq(file_read_whole(found.gl_pathv[i], 1 << 28, &bytes), 0);
-        uint8_t *at = memmem(bytes.data, bytes.length, needle, n);
-        if (!at)
-            continue;
-        int fd = open(found.gl_pathv[i], O_RDWR);
-        uint8_t other = at[n] ^ 1;
-        ck_assert_int_eq(pwrite(fd, &other, 1, at + n - bytes.data), 1);
-        close(fd);
-        spoiled = true;
-    }
-    globfree(&found);
-    return spoiled;
-}
 
 // Writes more than memory holds, with the needle in page 17; that page is then in the log only, and
 // cannot be read.
@@ -394,7 +356,7 @@ write_and_spoil(struct volume_world *w)
         volume_world_write(w->v, a, round * PIECE, data, PIECE);
         ck_assert_int_eq(volume_world_sync(w->v), 0);
     }
-    ck_assert(spoil_log(w, "a byte in the middle", 20));
+    ck_assert(volume_world_spoil_log(w, "a byte in the middle", 20));
     return a;
 }
 

@@ -2,6 +2,8 @@
 #include "volume_world.h"
 
 #include <dirent.h>
+#include <fcntl.h>
+#include <glob.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <string.h>
@@ -272,6 +274,42 @@ volume_world_expect(
     CLEANUP(memory_free_auto) uint8_t *got = memory_alloc(n);
     ck_assert_int_eq(volume_read(v, object, offset, n, got, NULL), (int64_t)n);
     ck_assert_int_eq(memcmp(p, got, n), 0);
+}
+
+void
+volume_world_age_blobs(struct volume_world *w)
+{
+    CLEANUP(memory_free_auto) char *pattern = memory_printf("%s/hot_cache/*/*.blob", w->root);
+    glob_t blobs;
+    ck_assert_int_eq(glob(pattern, 0, NULL, &blobs), 0);
+    static const struct timespec old[2] = {{1000, 0}, {1000, 0}};
+    for (size_t i = 0; i < blobs.gl_pathc; i++)
+        ck_assert_int_eq(utimensat(AT_FDCWD, blobs.gl_pathv[i], old, 0), 0);
+    globfree(&blobs);
+}
+
+bool
+volume_world_spoil_log(struct volume_world *w, const void *needle, size_t n)
+{
+    CLEANUP(memory_free_auto)
+    char *pattern = memory_printf("%s/tenants/acme/1/wal/*", w->root);
+    glob_t found;
+    bool spoiled = false;
+    ck_assert_int_eq(glob(pattern, 0, NULL, &found), 0);
+    for (size_t i = 0; i < found.gl_pathc && !spoiled; i++) {
+        BUFFER_AUTO bytes = {0};
+        ck_assert_int_eq(file_read_whole(found.gl_pathv[i], 1 << 28, &bytes), 0);
+        uint8_t *at = memmem(bytes.data, bytes.length, needle, n);
+        if (!at)
+            continue;
+        int fd = open(found.gl_pathv[i], O_RDWR);
+        uint8_t other = at[n] ^ 1;
+        ck_assert_int_eq(pwrite(fd, &other, 1, at + n - bytes.data), 1);
+        close(fd);
+        spoiled = true;
+    }
+    globfree(&found);
+    return spoiled;
 }
 
 uint64_t
