@@ -188,6 +188,17 @@ struct generation_record {
     uint64_t expired_ms; // wall clock of the one who expired it; 0 when it is retained
 };
 
+static inline struct generation_record
+generation_retained(struct generation generation, uint64_t sequence, uint64_t created_ms)
+{
+    return (struct generation_record){
+        .generation = generation,
+        .sequence = sequence,
+        .created_ms = created_ms,
+        .state = GENERATION_RETAINED,
+    };
+}
+
 // Which generations a volume keeps besides the newest one and those that are pinned. For each of
 // hourly to monthly: the newest generation of each of that many periods. All zeros but the grace
 // keeps nothing else; `keep_all` keeps everything.
@@ -201,6 +212,27 @@ struct retention_policy {
 
 #define RETENTION_COUNT_MAX 100000u
 #define RETENTION_MS_MAX    ((uint64_t)100 * 366 * 24 * 3600 * 1000)
+
+static inline struct blob_identity
+blob_identity_of(const struct blob_record *blob)
+{
+    return (struct blob_identity){blob->hash, blob->checkpoint_id, blob->generation};
+}
+
+static inline bool
+blob_has_identity(const struct blob_record *blob, const struct blob_identity *identity)
+{
+    return sha256_equal(&blob->hash, &identity->hash) &&
+           uuid_equal(&blob->checkpoint_id, &identity->checkpoint_id) &&
+           blob->generation.v == identity->generation.v;
+}
+
+static inline bool
+blob_is_same_object(const struct blob_record *a, const struct blob_record *b)
+{
+    const struct blob_identity identity = blob_identity_of(b);
+    return blob_has_identity(a, &identity);
+}
 
 // Counters of a db that only grow.
 struct db_counters {

@@ -162,13 +162,6 @@ apply_put_namespace(struct apply *a, const struct namespace_record *space)
     return rc < 0 ? rc : apply_note(a, UNPUBLISHED_NAMESPACE, &key);
 }
 
-static bool
-is_same_object(const struct blob_record *blob, const struct blob_identity *identity)
-{
-    return uuid_equal(&blob->checkpoint_id, &identity->checkpoint_id) &&
-           blob->generation.v == identity->generation.v;
-}
-
 // The chain tells that the blob is dead: 1 when it lives all the same.
 static int
 bury(struct apply *a, const struct blob_record *old)
@@ -188,8 +181,7 @@ bury(struct apply *a, const struct blob_record *old)
 static int
 put_dead_blob(struct apply *a, const struct blob_record *old, const struct blob_record *put)
 {
-    const struct blob_identity identity = {put->hash, put->checkpoint_id, put->generation};
-    int rc = old && is_same_object(old, &identity) ? bury(a, old) : 0;
+    int rc = old && blob_is_same_object(old, put) ? bury(a, old) : 0;
     return rc == 0 ? apply_tell_death(a, put) : rc < 0 ? rc : 0;
 }
 
@@ -216,8 +208,7 @@ apply_put_blob(struct apply *a, const struct blob_record *put)
     // The same content is in the store under another key: that object stays the one that is used,
     // or nobody would ever tell of its death.
     if (rc == 0 && a->unpublished && (old.residency & RESIDENCY_REMOTE) &&
-        !(uuid_equal(&old.checkpoint_id, &put->checkpoint_id) &&
-            old.generation.v == put->generation.v))
+        !blob_is_same_object(&old, put))
         return 0;
     if (a->batch->residency & RESIDENCY_REMOTE) {
         int life_rc = apply_tell_life(a, put);
@@ -261,7 +252,7 @@ apply_forget_blob(struct apply *a, const struct blob_identity *identity)
     int rc = manifest_load_blob(a->txn, a->db.id, &identity->hash, &old);
     if (rc < 0 && rc != -ENOENT)
         return rc;
-    if (rc == 0 && is_same_object(&old, identity)) {
+    if (rc == 0 && blob_has_identity(&old, identity)) {
         if (old.references > 0 && a->unpublished) {
             char hex[65];
             sha256_to_hex(&old.hash, hex);

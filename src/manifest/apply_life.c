@@ -106,13 +106,6 @@ put_dead(struct apply *a, const struct dead_blob *dead)
     return rc < 0 ? rc : count_told(a, dead->told, +1);
 }
 
-static bool
-is_same_object(const struct blob_record *a, const struct blob_record *b)
-{
-    return sha256_equal(&a->hash, &b->hash) && uuid_equal(&a->checkpoint_id, &b->checkpoint_id) &&
-           a->generation.v == b->generation.v;
-}
-
 int
 apply_old_death(struct apply *a, const struct blob_record *blob, uint64_t told)
 {
@@ -121,7 +114,7 @@ apply_old_death(struct apply *a, const struct blob_record *blob, uint64_t told)
     struct dead_blob dead = {.blob = *blob, .told = told};
     // It lives (again), or its newer death is noted for the next record.
     int rc = manifest_load_blob(a->txn, a->db.id, &blob->hash, &known);
-    if (rc == 0 && is_same_object(&known, blob))
+    if (rc == 0 && blob_is_same_object(&known, blob))
         return 0;
     if (rc == 0 || rc == -ENOENT)
         rc = manifest_load_dead(a->txn, a->db.id, &blob->hash, blob->generation, &old);
@@ -153,7 +146,7 @@ apply_tell_life(struct apply *a, const struct blob_record *blob)
     int rc = manifest_load_dead(a->txn, a->db.id, &blob->hash, blob->generation, &old);
     if (rc < 0)
         return rc == -ENOENT ? 0 : rc;
-    return is_same_object(&old.blob, blob) ? remove_dead(a, &old) : 0;
+    return blob_is_same_object(&old.blob, blob) ? remove_dead(a, &old) : 0;
 }
 
 int

@@ -159,8 +159,6 @@ typedef int manifest_visit_told(void *argument, uint64_t sequence, uint64_t deat
 // The published generations that are known, from `from` on, in order.
 MUST_CHECK int manifest_read_generations(struct manifest_reader *r, struct db_id db,
     struct generation from, manifest_visit_generation *visit, void *argument);
-MUST_CHECK int manifest_read_generation(struct manifest_reader *r, struct db_id db,
-    struct generation generation, struct generation_record *generation_out);
 // Dead blobs with after < death <= to, in the order of their deaths.
 MUST_CHECK int manifest_read_dead_blobs(struct manifest_reader *r, struct db_id db,
     struct generation after, struct generation to, manifest_visit_dead *visit, void *argument);

@@ -171,12 +171,8 @@ apply_published(struct apply *a, const struct batch_op *op)
     a->db.remote_hash = op->published.hash;
     a->db_changed = true;
     a->told = op->published.sequence;
-    const struct generation_record published = {
-        .generation = op->published.generation,
-        .sequence = op->published.sequence,
-        .created_ms = op->published.wall_ms,
-        .state = GENERATION_RETAINED,
-    };
+    const struct generation_record published = generation_retained(
+        op->published.generation, op->published.sequence, op->published.wall_ms);
     int rc = apply_note_generation(a, &published);
     return rc < 0 ? rc : forget_published(a, op->published.generation);
 }

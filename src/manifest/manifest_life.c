@@ -7,13 +7,6 @@
 #define LIFE_PREFIX_BYTES (DB_PREFIX_BYTES + 1u) // the db and the item
 
 int
-manifest_read_generation(struct manifest_reader *r, struct db_id db, struct generation generation,
-    struct generation_record *generation_out)
-{
-    return manifest_load_generation(manifest_reader_txn(r), db, generation, generation_out);
-}
-
-int
 manifest_read_generations(struct manifest_reader *r, struct db_id db, struct generation from,
     manifest_visit_generation *visit, void *argument)
 {
@@ -79,7 +72,7 @@ manifest_is_dead(struct manifest_reader *r, struct db_id db, const struct blob_i
     int rc = manifest_load_dead(manifest_reader_txn(r), db, &blob->hash, blob->generation, &dead);
     if (rc < 0)
         return rc == -ENOENT ? 0 : rc;
-    return uuid_equal(&dead.blob.checkpoint_id, &blob->checkpoint_id);
+    return blob_has_identity(&dead.blob, blob);
 }
 
 int

@@ -181,17 +181,6 @@ schema_read_life_number(const void *p, size_t n, uint64_t *number)
 }
 
 bool
-schema_read_dead(const void *p, size_t n, struct blob_record *blob)
-{
-    const uint8_t *bytes = p;
-    if (n != LIFE_BYTES + HASH_BYTES + 8)
-        return false;
-    memcpy(blob->hash.b, bytes + LIFE_BYTES, HASH_BYTES);
-    blob->generation.v = get_be64(bytes + n - 8);
-    return true;
-}
-
-bool
 schema_read_death(const void *p, size_t n, struct blob_record *blob)
 {
     const uint8_t *bytes = p;

@@ -156,8 +156,7 @@ MUST_CHECK bool schema_read_forgotten(const void *p, size_t n, struct blob_ident
 MUST_CHECK bool schema_read_unpublished(
     const void *p, size_t n, enum unpublished_kind *kind, struct schema_key *key);
 MUST_CHECK bool schema_read_life_number(const void *p, size_t n, uint64_t *number);
-// Of LIFE_DEAD: hash and generation; of LIFE_DEATH the death, too.
-MUST_CHECK bool schema_read_dead(const void *p, size_t n, struct blob_record *blob);
+// Of LIFE_DEATH: death, hash and generation.
 MUST_CHECK bool schema_read_death(const void *p, size_t n, struct blob_record *blob);
 MUST_CHECK bool schema_read_sequence(const void *p, size_t n, uint64_t *sequence);
 

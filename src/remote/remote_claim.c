@@ -106,23 +106,13 @@ static int
 make_open_record(const struct remote_place *place, const struct db_record *db, uint64_t epoch,
     struct remote_small_record *record_out)
 {
-    struct manifest_record_header h = {
-        .kind = MANIFEST_RECORD_OPEN,
-        .sequence = db->remote_sequence + 1,
-        .epoch = epoch,
-        .volume = db->volume,
-        .writer = place->writer,
-        .name_key = db->name_key,
-        .previous = db->remote_hash,
-        .generation = db->published,
-        .previous_generation = db->published,
-        .cut = db->cut,
-        // No two claims may be equal byte for byte, not even those of a root and its copy.
-        .checkpoint_id = random_uuid(),
-        .created_ms = clock_wall_ms(),
-        .lowest_sequence = db->lowest_sequence,
-    };
-    remote_host_name(h.host);
+    struct manifest_record_header h = remote_header_at(place, db);
+    h.kind = MANIFEST_RECORD_OPEN;
+    h.sequence++;
+    h.epoch = epoch;
+    // No two claims may be equal byte for byte, not even those of a root and its copy.
+    h.checkpoint_id = random_uuid();
+    h.created_ms = clock_wall_ms();
     return remote_small_record_make(&h, NULL, 0, record_out);
 }
 

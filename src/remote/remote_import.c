@@ -133,12 +133,8 @@ apply_change(void *argument, const struct change *change)
 static void
 note_generation(struct import *im)
 {
-    const struct generation_record g = {
-        .generation = im->link.generation,
-        .sequence = im->link.sequence,
-        .created_ms = im->link.created_ms,
-        .state = GENERATION_RETAINED,
-    };
+    const struct generation_record g =
+        generation_retained(im->link.generation, im->link.sequence, im->link.created_ms);
     if (g.generation.v == 0)
         return;
     ensure_batch(im);

@@ -152,6 +152,11 @@ MUST_CHECK int remote_object_header(
 MUST_CHECK int remote_record_fetch(const struct remote_place *place, const char *key,
     uint64_t bytes, const struct sha256 *hash, struct manifest_record_header *header_out);
 
+// The header of what stands for db's position (a catalog); that of the record after it has the next
+// sequence. Kind and times are the caller's.
+struct manifest_record_header remote_header_at(
+    const struct remote_place *place, const struct db_record *db);
+
 // A record in memory.
 struct remote_small_record {
     struct buffer data;

@@ -451,9 +451,7 @@ is_known(struct sweep *s, const struct blob_identity *blob)
     if (rc < 0)
         return rc;
     rc = manifest_read_blob(r, s->db, &blob->hash, &known);
-    bool same = rc == 0 && uuid_equal(&known.checkpoint_id, &blob->checkpoint_id) &&
-                known.generation.v == blob->generation.v;
-    if (same)
+    if (rc == 0 && blob_has_identity(&known, blob))
         rc = 1;
     else if (rc == 0 || rc == -ENOENT)
         rc = manifest_is_dead(r, s->db, blob);

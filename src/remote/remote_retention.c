@@ -20,21 +20,12 @@ make_record(const struct remote_place *place, const struct db_record *db,
     const struct change *changes, size_t count, uint64_t lowest,
     struct remote_small_record *record_out)
 {
-    struct manifest_record_header h = {
-        .kind = MANIFEST_RECORD_RETENTION,
-        .sequence = db->remote_sequence + 1,
-        .epoch = db->epoch,
-        .volume = db->volume,
-        .writer = place->writer,
-        .name_key = db->name_key,
-        .previous = db->remote_hash,
-        .generation = db->published,
-        .previous_generation = db->published,
-        .cut = db->cut,
-        .created_ms = clock_wall_ms(),
-        .lowest_sequence = lowest > db->lowest_sequence ? lowest : db->lowest_sequence,
-    };
-    remote_host_name(h.host);
+    struct manifest_record_header h = remote_header_at(place, db);
+    h.kind = MANIFEST_RECORD_RETENTION;
+    h.sequence++;
+    h.created_ms = clock_wall_ms();
+    if (lowest > h.lowest_sequence)
+        h.lowest_sequence = lowest;
     return remote_small_record_make(&h, changes, count, record_out);
 }
 
@@ -250,12 +241,8 @@ ask_catalog(struct asking *a, uint64_t sequence, uint64_t bytes, struct remote_l
         .generation = h.generation,
         .created_ms = h.created_ms,
     };
-    const struct generation_record own = {
-        .generation = h.generation,
-        .sequence = h.sequence,
-        .created_ms = h.created_ms,
-        .state = GENERATION_RETAINED,
-    };
+    const struct generation_record own =
+        generation_retained(h.generation, h.sequence, h.created_ms);
     note_published(a, &own);
     return 0;
 }
@@ -301,12 +288,8 @@ ask_record(struct asking *a, struct remote_link *link, const char *key, uint64_t
     if (rc == 0)
         remote_link_advance(link, &h, &hash);
     if (rc == 0 && h.kind == MANIFEST_RECORD_GENERATION) {
-        const struct generation_record g = {
-            .generation = h.generation,
-            .sequence = h.sequence,
-            .created_ms = h.created_ms,
-            .state = GENERATION_RETAINED,
-        };
+        const struct generation_record g =
+            generation_retained(h.generation, h.sequence, h.created_ms);
         note_published(a, &g);
     }
     remote_object_free(&object);
@@ -383,12 +366,8 @@ learn_record(const struct remote_place *place, struct manifest *m, const struct 
         remote_object_free(&object);
     }
     if (rc == 0 && note_generations && h.kind == MANIFEST_RECORD_GENERATION) {
-        const struct generation_record g = {
-            .generation = h.generation,
-            .sequence = sequence,
-            .created_ms = h.created_ms,
-            .state = GENERATION_RETAINED,
-        };
+        const struct generation_record g =
+            generation_retained(h.generation, sequence, h.created_ms);
         manifest_batch_note_generation(l.batch, &g);
         l.changes++;
     }

@@ -112,9 +112,8 @@ stage_write(const struct remote_place *place, struct stage *s, struct manifest_r
     return rc;
 }
 
-// The header of what comes after (record) or stands for (catalog) db's position.
-static struct manifest_record_header
-header_from_db(const struct remote_place *place, const struct db_record *db)
+struct manifest_record_header
+remote_header_at(const struct remote_place *place, const struct db_record *db)
 {
     struct manifest_record_header h = {
         .sequence = db->remote_sequence,
@@ -170,7 +169,7 @@ static int
 stage_catalog_from(const struct remote_place *place, struct manifest_reader *r,
     const struct db_record *db, struct stage *s)
 {
-    s->staged->header = header_from_db(place, db);
+    s->staged->header = remote_header_at(place, db);
     s->staged->header.kind = MANIFEST_RECORD_CATALOG;
     s->staged->header.created_ms = db->published_time_ms;
     return stage_write(place, s, r, db->id, manifest_export);
@@ -206,7 +205,7 @@ stage_generation_from(const struct remote_place *place, struct manifest_reader *
     if (db->local.v <= db->published.v)
         return -EALREADY;
     struct manifest_record_header *h = &s->staged->header;
-    *h = header_from_db(place, db);
+    *h = remote_header_at(place, db);
     h->kind = MANIFEST_RECORD_GENERATION;
     h->sequence++;
     h->generation = db->local;

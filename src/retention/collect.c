@@ -35,7 +35,6 @@
 
 struct row {
     struct generation_record g;
-    unsigned reasons;
     bool pinned;   // by somebody who counts
     bool is_due;   // expired, its grace is over, nobody pins it
     bool is_freed; // its blobs are gone
@@ -68,6 +67,16 @@ take_row(void *argument, const struct generation_record *g)
     return 0;
 }
 
+int
+collect_policy(struct manifest_reader *r, struct db_id db, struct retention_policy *policy_out)
+{
+    int rc = manifest_read_retention(r, db, policy_out);
+    if (rc != -ENOENT)
+        return rc;
+    *policy_out = (struct retention_policy){.keep_all = 1, .grace_ms = retention_default.grace_ms};
+    return 0;
+}
+
 static int
 read_manifest(struct run *run)
 {
@@ -80,13 +89,7 @@ read_manifest(struct run *run)
     if (rc == 0)
         rc = manifest_read_generations(r, o->db, (struct generation){0}, take_row, run);
     if (rc == 0)
-        rc = manifest_read_retention(r, o->db, &run->policy);
-    // A volume of a program before: its owner has not said that anything may go.
-    if (rc == -ENOENT) {
-        run->policy =
-            (struct retention_policy){.keep_all = 1, .grace_ms = retention_default.grace_ms};
-        rc = 0;
-    }
+        rc = collect_policy(r, o->db, &run->policy);
     manifest_read_end(r);
     return rc;
 }
@@ -140,13 +143,12 @@ add_change(struct run *run, enum change_kind kind)
 
 // A pin of a generation that has expired counts when it was written before: who wrote it later has
 // found, or will find, that the generation has expired. Until then nothing is deleted.
-static int
+static void
 judge_late_pin(struct run *run, const struct remote_pin *pin, struct row *row, uint64_t age_ms)
 {
     uint64_t expired_for_ms = run->now_ms > row->g.expired_ms ? run->now_ms - row->g.expired_ms : 0;
-    row->pinned = true;
     if (age_ms < expired_for_ms)
-        return 0;
+        return;
     log_info("retention.brought_back",
         "generation %" PRIu64 " had expired and is kept: the %s %s is older than that",
         pin->generation.v, pin_kind_name(pin->kind), pin->name);
@@ -155,7 +157,6 @@ judge_late_pin(struct run *run, const struct remote_pin *pin, struct row *row, u
     run->result->brought_back++;
     say(run, COLLECT_BRING_BACK, &row->g, NULL);
     add_change(run, CHANGE_PUT_GENERATION)->published = row->g;
-    return 0;
 }
 
 static int
@@ -173,11 +174,10 @@ judge_pin(struct run *run, const struct remote_pin *pin)
     if (pin->kind == PIN_READER && age_ms > READER_PIN_MS)
         return o->flags & COLLECT_DRY_RUN ? 0 : remote_pin_delete(o->place, pin);
     run->result->pins++;
-    if (!row)
-        return 0;
+    if (row)
+        row->pinned = true;
     if (expired)
-        return judge_late_pin(run, pin, row, age_ms);
-    row->pinned = true;
+        judge_late_pin(run, pin, row, age_ms);
     return 0;
 }
 
@@ -200,18 +200,14 @@ expire(struct run *run, struct row *row)
     add_change(run, CHANGE_PUT_GENERATION)->published = row->g;
 }
 
-// Expired ones are none of the last or the newest of an hour.
 static void
 apply_policy(struct run *run)
 {
-    struct generation_record *retained = memory_alloc((run->count + 1) * sizeof(*retained));
+    struct generation_record *generations = memory_alloc((run->count + 1) * sizeof(*generations));
     unsigned *reasons = memory_alloc((run->count + 1) * sizeof(*reasons));
-    size_t n = 0;
     for (size_t i = 0; i < run->count; i++)
-        if (run->rows[i].g.state == GENERATION_RETAINED)
-            retained[n++] = run->rows[i].g;
-    retention_choose(&run->policy, retained, n, run->now_ms, reasons);
-    n = 0;
+        generations[i] = run->rows[i].g;
+    retention_choose(&run->policy, generations, run->count, run->now_ms, reasons);
     for (size_t i = 0; i < run->count; i++) {
         struct row *row = &run->rows[i];
         if (row->g.state == GENERATION_EXPIRED) {
@@ -219,12 +215,11 @@ apply_policy(struct run *run)
             row->is_due = !row->pinned && end_ms >= row->g.expired_ms && end_ms <= run->now_ms;
             continue;
         }
-        row->reasons = reasons[n++] | (row->pinned ? RETENTION_PINNED : 0);
         // What is published now is the newest, whatever the times say.
-        if (row->reasons == 0 && row->g.generation.v < run->db.published.v)
+        if (reasons[i] == 0 && !row->pinned && row->g.generation.v < run->db.published.v)
             expire(run, row);
     }
-    free(retained);
+    free(generations);
     free(reasons);
 }
 
@@ -250,8 +245,7 @@ gather_dead(void *argument, const struct dead_blob *dead)
     if (rc < 0 && rc != -ENOENT)
         return rc;
     // It came back to life and no record has told so yet.
-    if (rc == 0 && uuid_equal(&alive.checkpoint_id, &dead->blob.checkpoint_id) &&
-        alive.generation.v == dead->blob.generation.v)
+    if (rc == 0 && blob_is_same_object(&alive, &dead->blob))
         return 0;
     g->blobs[g->count++] = *dead;
     return g->count == DELETE_BLOBS_MAX ? 1 : 0;
@@ -282,7 +276,7 @@ note_gone(void *argument, const struct dead_blob *blobs, size_t count)
     struct manifest_batch *b = manifest_batch_new(o->db);
     for (size_t i = 0; i < count; i++) {
         const struct blob_record *blob = &blobs[i].blob;
-        const struct blob_identity identity = {blob->hash, blob->checkpoint_id, blob->generation};
+        const struct blob_identity identity = blob_identity_of(blob);
         manifest_batch_dead_gone(b, &identity);
         count_blob(run, blob);
     }

@@ -54,11 +54,15 @@ struct collect_result {
     uint64_t expired_now, brought_back, freed;
     uint64_t pins;
     uint64_t blobs, blob_bytes; // deleted
-    uint64_t dead_blobs;        // that stay, because generations need them
     struct remote_pruned pruned;
     struct remote_orphans orphans;
     struct generation scanned;
 };
+
+// The policy of a volume. One of a program before has none: its owner has not said that anything
+// may go.
+MUST_CHECK int collect_policy(
+    struct manifest_reader *r, struct db_id db, struct retention_policy *policy_out);
 
 // 0; -ESTALE when another host has taken the volume; -ECANCELED by place->call; or what the store
 // said, the cause in remote_store_error(). A run that fails has done part of it, and the next one

@@ -62,14 +62,8 @@ parse_time(const char *text, const char *end, uint64_t *ms_out)
     return false;
 }
 
-int
-retention_parse_time(const char *text, uint64_t *ms_out)
-{
-    return parse_time(text, text + strlen(text), ms_out) ? 0 : -EINVAL;
-}
-
-void
-retention_format_time(uint64_t ms, struct buffer *out)
+static void
+format_time(uint64_t ms, struct buffer *out)
 {
     // The largest unit that says it exactly; what is below a second is not said.
     ms -= ms % SECOND_MS;
@@ -200,7 +194,7 @@ retention_format(const struct retention_policy *policy, struct buffer *out)
             continue;
         buffer_printf(out, "%s%s=", any ? "," : "", items[i].name);
         if (items[i].kind == ITEM_TIME)
-            retention_format_time(n, out);
+            format_time(n, out);
         else
             buffer_printf(out, "%" PRIu64, n);
         any = true;
@@ -262,6 +256,8 @@ choose_periods(uint32_t wanted, uint64_t (*period_of)(uint64_t ms), unsigned rea
 {
     uint64_t last = UINT64_MAX;
     for (size_t i = count; wanted > 0 && i-- > 0;) {
+        if (generations[i].state == GENERATION_EXPIRED)
+            continue;
         uint64_t period = period_of(generations[i].created_ms);
         if (period == last)
             continue;
@@ -275,21 +271,25 @@ void
 retention_choose(const struct retention_policy *policy, const struct generation_record *generations,
     size_t count, uint64_t now_ms, unsigned *reasons_out)
 {
+    uint64_t from_ms = now_ms;
+    uint32_t newer = 0; // of those that are retained
     memset(reasons_out, 0, count * sizeof(*reasons_out));
-    if (count == 0)
-        return;
-    uint64_t newest_ms = generations[count - 1].created_ms;
-    uint64_t from_ms = newest_ms < now_ms ? newest_ms : now_ms;
-    reasons_out[count - 1] |= RETENTION_HEAD;
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = count; i-- > 0;) {
+        uint64_t created_ms = generations[i].created_ms;
+        if (generations[i].state == GENERATION_EXPIRED)
+            continue;
+        if (newer == 0) {
+            reasons_out[i] |= RETENTION_HEAD;
+            from_ms = created_ms < now_ms ? created_ms : now_ms;
+        }
         if (policy->keep_all)
             reasons_out[i] |= RETENTION_ALL;
-        if (count - i <= policy->last)
+        if (newer < policy->last)
             reasons_out[i] |= RETENTION_LAST;
-        uint64_t created_ms = generations[i].created_ms;
         if (policy->within_ms > 0 &&
             (created_ms >= from_ms || from_ms - created_ms <= policy->within_ms))
             reasons_out[i] |= RETENTION_WITHIN;
+        newer += newer < UINT32_MAX;
     }
     choose_periods(policy->hourly, hour_of, RETENTION_HOURLY, generations, count, reasons_out);
     choose_periods(policy->daily, day_of, RETENTION_DAILY, generations, count, reasons_out);

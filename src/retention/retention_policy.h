@@ -22,10 +22,6 @@ MUST_CHECK int retention_parse(
     const char *text, struct retention_policy *policy_out, struct buffer *problem_out);
 // The same text again: parsing it gives the policy.
 void retention_format(const struct retention_policy *policy, struct buffer *out);
-// TIME as above.
-MUST_CHECK int retention_parse_time(const char *text, uint64_t *ms_out);
-void retention_format_time(uint64_t ms, struct buffer *out);
-
 // Why a generation is kept: bits.
 enum retention_reason {
     RETENTION_HEAD = 1 << 0, // the newest
@@ -40,9 +36,10 @@ enum retention_reason {
 };
 
 // Sets the reasons for each of `count` generations, which are in order; 0: the policy does not keep
-// it. Ages count from the newest generation's time, or from `now_ms` when that is earlier, so that
-// neither a clock that is ahead nor a volume that sleeps expires anything. Hours, days, weeks (from
-// Monday on) and months are those of UTC; of each the newest generation stays.
+// it. One that has expired has none, and is none of the last or the newest of an hour. Ages count
+// from the newest generation's time, or from `now_ms` when that is earlier, so that neither a clock
+// that is ahead nor a volume that sleeps expires anything. Hours, days, weeks (from Monday on) and
+// months are those of UTC; of each the newest generation stays.
 void retention_choose(const struct retention_policy *policy,
     const struct generation_record *generations, size_t count, uint64_t now_ms,
     unsigned *reasons_out);

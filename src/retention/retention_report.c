@@ -50,12 +50,7 @@ read_known(const struct retention_scope *scope, struct known *k)
         return rc;
     rc = manifest_read_generations(r, scope->db, (struct generation){0}, take, k);
     if (rc == 0)
-        rc = manifest_read_retention(r, scope->db, &k->policy);
-    if (rc == -ENOENT) {
-        k->policy =
-            (struct retention_policy){.keep_all = 1, .grace_ms = retention_default.grace_ms};
-        rc = 0;
-    }
+        rc = collect_policy(r, scope->db, &k->policy);
     manifest_read_end(r);
     return rc;
 }
@@ -64,26 +59,15 @@ read_known(const struct retention_scope *scope, struct known *k)
 static unsigned *
 reasons_of(const struct known *k, const struct remote_pins *pins)
 {
-    unsigned *reasons = memory_alloc_zero((k->count + 1) * sizeof(*reasons));
-    unsigned *chosen = memory_alloc((k->count + 1) * sizeof(*chosen));
-    struct generation_record *retained = memory_alloc((k->count + 1) * sizeof(*retained));
-    size_t n = 0;
-    for (size_t i = 0; i < k->count; i++)
-        if (k->records[i].state == GENERATION_RETAINED)
-            retained[n++] = k->records[i];
-    retention_choose(&k->policy, retained, n, UINT64_MAX, chosen);
-    n = 0;
+    unsigned *reasons = memory_alloc((k->count + 1) * sizeof(*reasons));
+    retention_choose(&k->policy, k->records, k->count, UINT64_MAX, reasons);
     size_t pin = 0;
     for (size_t i = 0; i < k->count; i++) {
-        if (k->records[i].state == GENERATION_RETAINED)
-            reasons[i] = chosen[n++];
         while (pin < pins->count && pins->pins[pin].generation.v < k->records[i].generation.v)
             pin++;
         if (pin < pins->count && pins->pins[pin].generation.v == k->records[i].generation.v)
             reasons[i] |= RETENTION_PINNED;
     }
-    free(chosen);
-    free(retained);
     return reasons;
 }
 

@@ -158,15 +158,15 @@ has_work(struct volume_operations *o)
 {
     struct db_record db;
     struct manifest_reader *r;
-    struct retention_policy policy = {.grace_ms = retention_default.grace_ms};
+    struct retention_policy policy;
     uint64_t oldest_ms = 0;
     if (manifest_read_begin(o->v->manifest, &r) < 0)
         return false;
     int rc = manifest_read_db(r, o->v->db, &db);
     if (rc == 0)
         rc = manifest_read_generations(r, o->v->db, (struct generation){0}, find_due, &oldest_ms);
-    if (rc == 0 && manifest_read_retention(r, o->v->db, &policy) < 0)
-        policy.keep_all = 1;
+    if (rc == 0)
+        rc = collect_policy(r, o->v->db, &policy);
     manifest_read_end(r);
     if (rc < 0 || db.fenced || db.epoch == 0 || db.published.v == 0)
         return false;

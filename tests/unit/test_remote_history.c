@@ -124,20 +124,13 @@ struct object_told {
 static struct object_told told[STEPS * 16];
 static size_t told_count;
 
-static bool
-is_object(const struct blob_record *a, const struct blob_record *b)
-{
-    return sha256_equal(&a->hash, &b->hash) && uuid_equal(&a->checkpoint_id, &b->checkpoint_id) &&
-           a->generation.v == b->generation.v;
-}
-
 static int
 hear(void *argument UNUSED, const struct change *c)
 {
     size_t i = 0;
     if (c->kind != CHANGE_PUT_BLOB)
         return 0;
-    while (i < told_count && !is_object(&told[i].blob, &c->blob))
+    while (i < told_count && !blob_is_same_object(&told[i].blob, &c->blob))
         i++;
     // Who dies was born. (It may die twice: what came back between two records is not told.)
     ck_assert(c->blob.death.v == 0 || i < told_count);
@@ -162,7 +155,7 @@ count_alive(void *argument, const struct change *c)
     if (c->kind != CHANGE_PUT_BLOB)
         return 0;
     for (size_t i = 0; i < told_count; i++)
-        *(size_t *)argument += told[i].alive && is_object(&told[i].blob, &c->blob);
+        *(size_t *)argument += told[i].alive && blob_is_same_object(&told[i].blob, &c->blob);
     return 0;
 }
 

@@ -62,6 +62,22 @@ START_TEST(policies_keep_what_they_say)
 }
 END_TEST
 
+START_TEST(what_has_expired_takes_nobodys_place)
+{
+    size_t n = each(HOUR_MS / 2, 200);
+    uint64_t now = START + 100 * HOUR_MS;
+    // The newest, and each second one.
+    for (size_t i = 1; i < n; i += 2)
+        generations[i].state = GENERATION_EXPIRED;
+    ck_assert_uint_eq(kept("last=7", n, now), 7);
+    ck_assert_uint_eq(reasons[n - 1], 0);
+    ck_assert(reasons[n - 2] & RETENTION_HEAD);
+    ck_assert_uint_eq(kept("hourly=24", n, now), 24);
+    ck_assert_uint_eq(kept("within=2h", n, now), 3);
+    ck_assert_uint_eq(kept("all", n, now), n / 2);
+}
+END_TEST
+
 START_TEST(wrong_clocks_expire_nothing)
 {
     size_t n = each(60 * 1000, 61);
@@ -121,6 +137,7 @@ main(void)
     Suite *s = suite_create("retention_policy");
 #define ADD(name) unit_add(s, #name, name, 60)
     ADD(policies_keep_what_they_say);
+    ADD(what_has_expired_takes_nobodys_place);
     ADD(wrong_clocks_expire_nothing);
     ADD(policies_come_back_from_text);
     ADD(what_is_no_policy_is_refused_with_a_sentence);
