@@ -11,6 +11,7 @@
 #include "base/json_writer.h"
 #include "platform/clock.h"
 #include "platform/crash_point.h"
+#include "platform/log.h"
 #include "platform/random.h"
 
 #define SHOW_BYTES_MAX 65536u
@@ -144,6 +145,14 @@ find_retained(const struct remote_generations *g, struct generation generation,
 }
 
 static void
+take_back(const struct remote_place *place, const struct remote_pin *pin)
+{
+    if (remote_pin_delete(place, pin) < 0)
+        log_warning("retention.pin_left", "the %s %s keeps generation %" PRIu64 " for nothing",
+            pin_kind_name(pin->kind), pin->name, pin->generation.v);
+}
+
+static void
 write_json(const struct remote_place *place, const char *name, const struct remote_generations *g,
     const struct generation_record *record, struct buffer *out)
 {
@@ -204,45 +213,63 @@ judge_taken(const struct remote_place *place, const struct remote_pin *pin, stru
     return -EEXIST;
 }
 
+// `g` is the caller's to free in every case, and the pin to take back.
+static int
+pin_and_look(const struct remote_place *place, const struct remote_pin *pin,
+    struct remote_generations *g, struct generation_record *record_out, struct buffer *problem)
+{
+    *g = (struct remote_generations){0};
+    int rc = remote_pin_put(place, pin);
+    if (rc < 0)
+        return store_problem(problem, rc);
+    crash_point("snapshot.pinned");
+    rc = remote_generations_read(place, g);
+    if (rc < 0)
+        (void)store_problem(problem, rc);
+    else
+        rc = find_retained(g, pin->generation, record_out, problem);
+    return rc;
+}
+
+int
+snapshot_pin(
+    const struct remote_place *place, const struct remote_pin *pin, struct buffer *problem_out)
+{
+    struct remote_generations g;
+    struct generation_record record;
+    int rc = pin_and_look(place, pin, &g, &record, problem_out);
+    if (rc < 0)
+        take_back(place, pin);
+    remote_generations_free(&g);
+    return rc;
+}
+
 int
 snapshot_create(const struct remote_place *place, const char *name, struct generation generation,
     struct buffer *problem_out)
 {
     struct remote_pin pin = {.kind = PIN_SNAPSHOT, .generation = generation};
-    struct remote_generations g = {0};
+    struct remote_generations g;
     struct generation_record record;
     int rc = check_name(name, problem_out);
     if (rc < 0)
         return rc;
     memcpy(pin.name, name, strlen(name));
     rc = judge_taken(place, &pin, problem_out);
-    if (rc == 0 && (rc = remote_pin_put(place, &pin)) < 0)
-        (void)store_problem(problem_out, rc);
     if (rc < 0)
         return rc;
-    crash_point("snapshot.pinned");
-    rc = remote_generations_read(place, &g);
-    if (rc < 0)
-        (void)store_problem(problem_out, rc);
-    else
-        rc = find_retained(&g, generation, &record, problem_out);
-    // Nobody can tell whether the generation stays: then the pin does, until it is tried again.
-    if (rc < 0 && rc != -ENOENT && rc != -ESTALE) {
-        remote_generations_free(&g);
-        return rc;
-    }
-    if (rc == 0)
+    rc = pin_and_look(place, &pin, &g, &record, problem_out);
+    if (rc == 0) {
         rc = take_name(place, name, &g, &record);
-    if (rc == -EEXIST)
-        rc = judge_taken(place, &pin, problem_out);
-    else if (rc < 0 && problem_out->length == 0)
-        (void)store_problem(problem_out, rc);
-    remote_generations_free(&g);
-    if (rc == -ENOENT || rc == -ESTALE || rc == -EEXIST) {
-        int delete_rc = remote_pin_delete(place, &pin);
-        if (delete_rc < 0)
-            return delete_rc;
+        if (rc == -EEXIST)
+            rc = judge_taken(place, &pin, problem_out);
+        else if (rc < 0)
+            (void)store_problem(problem_out, rc);
     }
+    // When the store does not say, the pin stays: it may be that of a snapshot which is there.
+    if (rc == -ENOENT || rc == -ESTALE || rc == -EEXIST)
+        take_back(place, &pin);
+    remote_generations_free(&g);
     return rc;
 }
 

@@ -27,6 +27,12 @@ MUST_CHECK int snapshot_show(
 MUST_CHECK int snapshot_find(
     const struct remote_place *place, const char *name, struct generation *generation_out);
 
+// Writes a pin and then looks whether its generation is retained, as everybody must who wants one
+// to stay. -ENOENT, -ESTALE as above, or the store's error: the pin was taken back. For pins whose
+// name nobody else has.
+MUST_CHECK int snapshot_pin(
+    const struct remote_place *place, const struct remote_pin *pin, struct buffer *problem_out);
+
 // What `at=` says: a generation's number, the name of a snapshot, or a time (2026-01-31,
 // 2026-01-31T12:00 or 2026-01-31T12:00:00, with Z: UTC, without: local time), which is the newest
 // generation that is not younger. Looks in the bucket whether it is retained. Errors as above;

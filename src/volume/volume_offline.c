@@ -169,24 +169,10 @@ resolve(struct offline *o, const char *text, struct remote_pin *pin, struct buff
     BUFFER_AUTO problem = {0};
     int rc = snapshot_resolve(&o->place, text, &pin->generation, &problem);
     if (rc == 0)
-        rc = remote_pin_put(&o->place, pin);
-    if (rc < 0) {
+        rc = snapshot_pin(&o->place, pin, &problem);
+    if (rc < 0)
         volume_error(error, "%s: %s", o->config->source,
             problem.length > 0 ? buffer_string(&problem) : "there is no such volume");
-        return rc;
-    }
-    // First the pin, then the look that counts.
-    char number[24];
-    snprintf(number, sizeof(number), "%" PRIu64, pin->generation.v);
-    struct generation again;
-    buffer_clear(&problem);
-    rc = snapshot_resolve(&o->place, number, &again, &problem);
-    if (rc < 0) {
-        volume_error(error, "%s: %s", o->config->source, buffer_string(&problem));
-        int delete_rc = remote_pin_delete(&o->place, pin);
-        if (delete_rc < 0)
-            log_warning("retention.pin_left", "the pin of generation %s stays", number);
-    }
     return rc;
 }
 

@@ -60,29 +60,6 @@ reader_run(void *argument)
     lock_release(&r->lock);
 }
 
-// First the pin, then the look whether the generation is kept.
-static int
-pin_generation(struct volume *v, struct volume_reader *r)
-{
-    BUFFER_AUTO problem = {0};
-    struct generation again;
-    char number[24];
-    int rc = remote_pin_put(&r->place, &r->pin);
-    if (rc < 0) {
-        volume_say(v,
-            "%s: generation %" PRIu64 " cannot be pinned (%s). It can be read until it has "
-            "expired and the grace period of the retention policy is over",
-            v->config.source, r->pin.generation.v, remote_store_error());
-        return rc;
-    }
-    snprintf(number, sizeof(number), "%" PRIu64, r->pin.generation.v);
-    rc = snapshot_resolve(&r->place, number, &again, &problem);
-    if (rc < 0)
-        volume_say(v, "%s: generation %" PRIu64 " may not stay: %s", v->config.source,
-            r->pin.generation.v, buffer_string(&problem));
-    return rc;
-}
-
 void
 volume_start_reader(struct volume *v, struct generation generation)
 {
@@ -97,8 +74,14 @@ volume_start_reader(struct volume *v, struct generation generation)
     lock_init(&r->lock, "reader", LOCK_RANK_CONTROL);
     condition_init(&r->work);
     v->bucket_reader = r;
-    if (pin_generation(v, r) < 0)
+    BUFFER_AUTO problem = {0};
+    if (snapshot_pin(&r->place, &r->pin, &problem) < 0) {
+        volume_say(v,
+            "%s: generation %" PRIu64 " cannot be pinned (%s). It can be read until it has "
+            "expired and the grace period of the retention policy is over",
+            v->config.source, generation.v, buffer_string(&problem));
         return;
+    }
     r->started = thread_start(&r->thread, "pin", reader_run, r) == 0;
     if (!r->started)
         volume_say(v, "%s: there is no thread to renew the pin, which is good for an hour",
