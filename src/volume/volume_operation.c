@@ -12,9 +12,9 @@
 #include "platform/clock.h"
 #include "platform/log.h"
 #include "platform/memory.h"
-#include "retention/retention_report.h"
-#include "retention/snapshot.h"
+#include "retention/collect.h"
 #include "volume/volume_internal.h"
+#include "volume/volume_operator.h"
 
 #define OPERATIONS_MAX 16u
 #define TEXT_BYTES_MAX (16u << 20)
@@ -58,86 +58,42 @@ is_interrupted(void *argument)
     return atomic_load(&o->interrupted);
 }
 
-static struct remote_place
-place_of(struct volume_operations *o)
-{
-    struct remote_place place = o->v->place;
-    place.call_ms = CALL_MS;
-    place.call =
-        (struct remote_call){.is_canceled = is_interrupted, .argument = o, .class = REMOTE_JOB};
-    return place;
-}
+// ---- how a mount tells -----------------------------------------------------------------------
 
-// ---- CheckpointGC -------------------------------------------------------------------------------
-
-struct gc_run {
+struct operations_place {
     struct volume *v;
-    const struct remote_place *place;
-    struct report_gc report;
+    struct remote_place place;
 };
 
+static struct operations_place
+place_of(struct volume_operations *o)
+{
+    struct operations_place p = {o->v, o->v->place};
+    p.place.call_ms = CALL_MS;
+    p.place.call =
+        (struct remote_call){.is_canceled = is_interrupted, .argument = o, .class = REMOTE_JOB};
+    return p;
+}
+
+// While others may publish.
 static int
 tell(void *argument, const struct change *changes, size_t count, uint64_t lowest)
 {
-    struct gc_run *run = argument;
-    return checkpoint_tell(run->v->checkpoint, run->place, changes, count, lowest);
+    const struct operations_place *p = argument;
+    return checkpoint_tell(p->v->checkpoint, &p->place, changes, count, lowest);
 }
 
-static void
-hear_event(void *argument, const struct collect_event *event)
+static struct volume_operator
+operator_of(struct volume_operations *o, struct operations_place *p)
 {
-    struct gc_run *run = argument;
-    report_gc_event(&run->report, event);
-}
-
-static void
-log_run(const struct collect_result *s, int rc, uint64_t duration_ms)
-{
-    struct log_event e;
-    bool idle = s->expired_now + s->brought_back + s->freed + s->blobs + s->pruned.records +
-                    s->pruned.catalogs + s->pruned.leases + s->orphans.objects ==
-                0;
-    if (rc == -ECANCELED || (rc == 0 && idle))
-        return;
-    log_begin(&e, rc < 0 ? LOG_LEVEL_WARNING : LOG_LEVEL_INFO, "retention.collected");
-    log_u64(&e, "retained", s->retained);
-    log_u64(&e, "expired", s->expired);
-    log_u64(&e, "expired_now", s->expired_now);
-    log_u64(&e, "deleted_generations", s->freed);
-    log_u64(&e, "deleted_blobs", s->blobs);
-    log_u64(&e, "deleted_blob_bytes", s->blob_bytes);
-    log_u64(&e, "deleted_records", s->pruned.records);
-    log_u64(&e, "deleted_orphans", s->orphans.objects);
-    if (rc < 0)
-        log_string(&e, "error", remote_store_error()[0] ? remote_store_error() : strerror(-rc));
-    log_u64(&e, "duration_ms", duration_ms);
-    log_end(&e);
-}
-
-static int
-collect(struct volume_operations *o, unsigned flags, struct report_gc *report,
-    struct collect_result *result)
-{
-    struct remote_place place = place_of(o);
-    struct gc_run run = {.v = o->v, .place = &place, .report = *report};
-    const struct collect_options options = {
-        .place = &place,
+    return (struct volume_operator){
+        .place = &p->place,
         .manifest = o->v->manifest,
         .db = o->v->db,
-        .flags = flags,
         .tell = tell,
-        .event = hear_event,
-        .argument = &run,
-        .scanned = o->scanned,
+        .argument = p,
+        .scanned = &o->scanned,
     };
-    uint64_t began = clock_monotonic_ms();
-    int rc = collect_run(&options, result);
-    *report = run.report;
-    if (!(flags & COLLECT_DRY_RUN)) {
-        o->scanned = result->scanned;
-        log_run(result, rc, clock_monotonic_ms() - began);
-    }
-    return rc;
 }
 
 // ---- the volume's own runs ----------------------------------------------------------------------
@@ -190,9 +146,9 @@ run_own(struct volume_operations *o)
     if (now >= o->next_sweep_ms)
         flags |= COLLECT_SWEEP;
     struct collect_result result;
-    struct report_gc report = {0};
-    int rc = collect(o, flags, &report, &result);
-    buffer_free(&report.events);
+    struct operations_place p = place_of(o);
+    const struct volume_operator by = operator_of(o, &p);
+    int rc = volume_operator_collect(&by, flags, NULL, &result);
     if (rc < 0) {
         o->collected.v = 0;
         return;
@@ -201,126 +157,6 @@ run_own(struct volume_operations *o)
         o->next_prune_ms = now + PRUNE_INTERVAL_MS;
     if (flags & COLLECT_SWEEP)
         o->next_sweep_ms = now + SWEEP_INTERVAL_MS;
-}
-
-// ---- what operators ask -------------------------------------------------------------------------
-
-static int
-run_gc(struct volume_operations *o, const struct operation_entry *e, struct buffer *out)
-{
-    struct collect_result result;
-    struct report_gc report = {
-        .json = e->flags & VOLUME_OPERATION_JSON,
-        .dry_run = e->flags & VOLUME_OPERATION_DRY_RUN,
-    };
-    unsigned flags = COLLECT_PRUNE;
-    flags |= e->flags & VOLUME_OPERATION_DRY_RUN ? COLLECT_DRY_RUN : 0;
-    flags |= e->flags & VOLUME_OPERATION_SWEEP ? COLLECT_SWEEP : 0;
-    int rc = collect(o, flags, &report, &result);
-    if (rc == 0) {
-        report_gc_end(&report, &result, out);
-        return 0;
-    }
-    buffer_free(&report.events);
-    if (rc == -ESTALE)
-        buffer_printf(out, "another host has taken the volume, or it is not claimed yet");
-    else
-        report_failure(rc, out);
-    return rc;
-}
-
-static int
-run_retention(struct volume_operations *o, const struct retention_scope *scope,
-    const struct operation_entry *e, struct buffer *out)
-{
-    struct change c = {.kind = CHANGE_PUT_RETENTION};
-    if (e->argument[0] == 0)
-        return report_policy(scope, e->flags & VOLUME_OPERATION_JSON, out);
-    int rc = retention_parse(e->argument, &c.retention, out);
-    if (rc < 0)
-        return rc;
-    // Before the volume has a policy, it is known by that to be of a program before.
-    rc = remote_manifest_learn_history(scope->place, scope->manifest, scope->db);
-    if (rc == 0)
-        rc = checkpoint_tell(o->v->checkpoint, scope->place, &c, 1, 0);
-    if (rc == -ESTALE || rc == -EAGAIN)
-        buffer_printf(out, "another host has taken the volume, or it is not claimed yet");
-    else if (rc < 0)
-        report_failure(rc, out);
-    return rc < 0 ? rc : report_policy(scope, e->flags & VOLUME_OPERATION_JSON, out);
-}
-
-// "NAME GENERATION"
-static int
-run_snapshot_create(
-    const struct retention_scope *scope, const struct operation_entry *e, struct buffer *out)
-{
-    BUFFER_AUTO problem = {0};
-    char name[sizeof(e->argument)];
-    const char *blank = strchr(e->argument, ' ');
-    char *end;
-    if (!blank)
-        return -EINVAL;
-    struct generation generation = {strtoull(blank + 1, &end, 10)};
-    if (end == blank + 1 || *end != 0)
-        return -EINVAL;
-    memcpy(name, e->argument, (size_t)(blank - e->argument));
-    name[blank - e->argument] = 0;
-    int rc = snapshot_create(scope->place, name, generation, &problem);
-    if (rc < 0)
-        buffer_append_string(out, buffer_string(&problem));
-    else if (e->flags & VOLUME_OPERATION_JSON)
-        rc = snapshot_show(scope->place, name, out);
-    else
-        buffer_printf(out, "snapshot %s is generation %" PRIu64 "\n", name, generation.v);
-    return rc;
-}
-
-static int
-run_snapshot_drop(
-    const struct retention_scope *scope, const struct operation_entry *e, struct buffer *out)
-{
-    BUFFER_AUTO problem = {0};
-    int rc = snapshot_drop(scope->place, e->argument, &problem);
-    if (rc < 0)
-        buffer_append_string(out, buffer_string(&problem));
-    return rc;
-}
-
-static int
-run_snapshot_show(
-    const struct retention_scope *scope, const struct operation_entry *e, struct buffer *out)
-{
-    int rc = snapshot_show(scope->place, e->argument, out);
-    if (rc == -ENOENT)
-        buffer_printf(out, "there is no snapshot %s", e->argument);
-    else if (rc < 0)
-        report_failure(rc, out);
-    return rc;
-}
-
-static int
-run_entry(struct volume_operations *o, const struct operation_entry *e, struct buffer *out)
-{
-    struct remote_place place = place_of(o);
-    const struct retention_scope scope = {&place, o->v->manifest, o->v->db};
-    bool json = e->flags & VOLUME_OPERATION_JSON;
-    switch (e->kind) {
-    case VOLUME_OPERATION_GC:
-        return run_gc(o, e, out);
-    case VOLUME_OPERATION_RETENTION:
-        return run_retention(o, &scope, e, out);
-    case VOLUME_OPERATION_GENERATIONS:
-        return report_generations(&scope, json, out);
-    case VOLUME_OPERATION_SNAPSHOT_CREATE:
-        return run_snapshot_create(&scope, e, out);
-    case VOLUME_OPERATION_SNAPSHOT_DROP:
-        return run_snapshot_drop(&scope, e, out);
-    case VOLUME_OPERATION_SNAPSHOTS:
-        return report_snapshots(&scope, json, out);
-    default:
-        return run_snapshot_show(&scope, e, out);
-    }
 }
 
 // ---- the thread ---------------------------------------------------------------------------------
@@ -345,7 +181,9 @@ carry_out_locked(struct volume_operations *o, struct operation_entry *e)
     atomic_store(&o->interrupted, o->stopping);
     lock_release(&o->lock);
     BUFFER_AUTO text = {0};
-    int rc = run_entry(o, &mine, &text);
+    struct operations_place p = place_of(o);
+    const struct volume_operator by = operator_of(o, &p);
+    int rc = volume_operator_run(&by, mine.kind, mine.flags, mine.argument, &text);
     if (text.length > TEXT_BYTES_MAX)
         text.length = TEXT_BYTES_MAX;
     lock_take(&o->lock);

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+// Forks: a volume that is made out of a generation of another one (doc/retention.md, Forks).
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checksum.h"
+#include "platform/crash_point.h"
+#include "platform/log.h"
+#include "platform/memory.h"
+#include "platform/random.h"
+#include "retention/history.h"
+#include "retention/retention_policy.h"
+#include "retention/snapshot.h"
+#include "volume/volume_internal.h"
+#include "volume/volume_offline.h"
+#include "volume/volume_offline_internal.h"
+
+struct fork {
+    struct offline parent, child;
+    struct db_record parent_db, child_db;
+    struct remote_pin pin;
+    struct uuid volume; // the child's
+    bool goes_on;       // the child was made, and whoever made it died before it had a generation
+    struct volume_parent made_of;
+};
+
+static int
+check_places(struct fork *f, const char *new_source, struct buffer *error)
+{
+    if (strcmp(f->parent.place_name, f->child.place_name) != 0) {
+        volume_error(error,
+            "a fork lies in the store of its parent: %s and %s are not in the same place",
+            f->parent.config->source, new_source);
+        return -EXDEV;
+    }
+    struct manifest_record_header origin;
+    struct remote_generations g = {0};
+    int rc = remote_manifest_origin(&f->child.place, &origin);
+    if (rc == -ENOENT)
+        return 0;
+    if (rc == 0 && origin.has_parent)
+        rc = remote_generations_read(&f->child.place, &g);
+    bool empty = origin.has_parent && g.head.v == 0;
+    remote_generations_free(&g);
+    if (rc < 0)
+        return offline_store_problem(&f->child, "look at", rc, error);
+    if (!empty) {
+        volume_error(error, "%s holds a volume already", new_source);
+        return -EEXIST;
+    }
+    f->goes_on = true;
+    f->volume = origin.volume;
+    f->made_of = origin.parent;
+    return 0;
+}
+
+static int
+check_same_parent(const struct fork *f, struct buffer *error)
+{
+    if (uuid_equal(&f->made_of.volume, &f->parent_db.volume) &&
+        f->made_of.generation.v == f->parent_db.published.v)
+        return 0;
+    volume_error(error,
+        "%s is a fork of generation %" PRIu64
+        " of a volume, which was broken off before it was written; say the same once more",
+        f->child.config->source, f->made_of.generation.v);
+    return -EEXIST;
+}
+
+// The child's chain: CREATE with its parent, a claim, and one generation.
+static int
+make_child(struct fork *f, struct generation *generation_out, struct buffer *error)
+{
+    const struct volume_parent parent = {
+        .volume = f->parent_db.volume,
+        .sequence = f->parent_db.remote_sequence,
+        .hash = f->parent_db.remote_hash,
+        .generation = f->parent_db.published,
+    };
+    // The names' places in directories follow from the parent's key.
+    int rc = f->goes_on ? check_same_parent(f, error)
+                        : remote_manifest_create_fork(&f->child.place, &f->volume,
+                              &f->parent_db.name_key, &retention_default, &parent);
+    if (rc == -EEXIST && f->goes_on)
+        return rc;
+    if (rc == -EEXIST) {
+        volume_error(error, "%s holds a volume already", f->child.config->source);
+        return rc;
+    }
+    if (rc < 0)
+        return offline_store_problem(&f->child, "create", rc, error);
+    crash_point("fork.created");
+    rc = offline_claim(&f->child, &f->child_db, error);
+    if (rc < 0)
+        return rc;
+    rc = history_fold_fork(f->child.manifest, f->child_db.id, f->parent_db.id, &f->parent_db);
+    if (rc == 0)
+        rc = history_publish(&f->child.place, f->child.manifest, f->child_db.id, generation_out);
+    if (rc < 0)
+        (void)offline_store_problem(&f->child, "write", rc, error);
+    offline_give_back(&f->child, &f->child_db);
+    return rc;
+}
+
+static int
+fork_steps(struct fork *f, const char *at, const char *new_source,
+    struct generation *generation_out, struct buffer *error)
+{
+    f->volume = random_uuid();
+    int rc = check_places(f, new_source, error);
+    if (rc < 0)
+        return rc;
+    f->pin.kind = PIN_FORK;
+    uuid_to_string(&f->volume, f->pin.name);
+    rc = offline_resolve(&f->parent, at, &f->pin, error);
+    if (rc < 0)
+        return rc;
+    crash_point("fork.pinned");
+    // Into the child's manifest, where the fold finds it.
+    struct offline both = f->parent;
+    both.manifest = f->child.manifest;
+    rc = offline_import(&both, "parent", f->pin.generation, &f->parent_db, error);
+    if (rc == 0)
+        rc = make_child(f, generation_out, error);
+    // A child that may have been made needs the pin; only a place that was taken does not.
+    if (rc == -EEXIST && !f->goes_on && remote_pin_delete(&f->parent.place, &f->pin) < 0)
+        log_warning("retention.pin_left", "the pin of a fork that was not made stays");
+    return rc;
+}
+
+int
+volume_fork(const struct volume_config *config, const char *at, const char *new_source,
+    struct generation *generation_out, struct buffer *error)
+{
+    struct fork *f = memory_alloc_zero(sizeof(*f));
+    struct volume_config child;
+    char newest[24];
+    volume_config_copy(&child, config);
+    free(child.source);
+    child.source = memory_string(new_source);
+    int rc = offline_open(config, &f->parent, error);
+    if (rc == 0)
+        rc = offline_open(&child, &f->child, error);
+    if (rc == 0 && !at) {
+        rc = offline_newest_text(&f->parent, newest, error);
+        at = newest;
+    }
+    if (rc == 0)
+        rc = fork_steps(f, at, new_source, generation_out, error);
+    if (f->child.config)
+        offline_close(&f->child);
+    offline_close(&f->parent);
+    volume_config_free(&child);
+    free(f);
+    return rc;
+}
