@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Locks and conditions. A lock has a name and a rank; debug builds assert that a thread takes locks
-// in rising rank only (the order stands in doc/locking.md) and releases what it holds.
+// Locks and conditions. A lock has a name and a rank. Debug builds assert that a thread takes locks
+// in rising rank only (doc/locking.md has the order) and releases only locks that it holds.
 #ifndef CKPTFS_PLATFORM_LOCK_H
 #define CKPTFS_PLATFORM_LOCK_H
 
@@ -13,7 +13,7 @@
 // The lock order: a thread that holds one of these may take only those further down. Gaps are left
 // for locks of tests.
 enum lock_rank {
-    LOCK_RANK_CONTROL = 10,     // volume_control: one operator command at a time
+    LOCK_RANK_CONTROL = 10,     // housekeeping, operators' commands, the pin of a reader
     LOCK_RANK_CHECKPOINT = 20,  // checkpoint_thread: triggers and results
     LOCK_RANK_PUBLICATION = 25, // publication: state of the attempt
     LOCK_RANK_FETCH = 30,       // chunk_reader: fetches in flight
@@ -24,9 +24,9 @@ enum lock_rank {
     LOCK_RANK_MANIFEST = 80,    // manifest_writer: queue of batches
     LOCK_RANK_STORE = 90,       // stores: connections, credentials, limits
     LOCK_RANK_FUSE = 95,        // fuse: requests answered later, tickets, seeks, the mount
-    LOCK_RANK_PLATFORM = 100,   // memory pools, flush_pace
-    LOCK_RANK_WORKERS = 110,    // workers: roles; taken by who is about to wait, whatever it holds
-    LOCK_RANK_LOG = 120,        // log: limits and the queue; taken by who logs, whatever it holds
+    LOCK_RANK_PLATFORM = 100,   // flush_pace, locks on a waiter's stack
+    LOCK_RANK_WORKERS = 110,    // workers: roles; a thread may hold anything else when it takes it
+    LOCK_RANK_LOG = 120,        // log: limits and queue; a thread may hold anything else
 };
 
 struct lock {
