@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// The open volume: what FUSE, ckptctl's offline commands and tests talk to. Knows nothing of FUSE.
-// Functions return 0 (or a byte count) or a negative errno, the one the application should see. All
-// may be called from any thread at the same time unless it says otherwise.
+// The open volume, for FUSE, ckptctl's offline commands and tests. It knows nothing of FUSE.
+// Functions return 0 (or a byte count) or a negative errno, which the application should see. Any
+// thread may call any of them at the same time, unless the comment says otherwise. Sizes and
+// offsets are bytes; results (`_out`) belong to the caller.
 #ifndef CKPTFS_VOLUME_VOLUME_H
 #define CKPTFS_VOLUME_VOLUME_H
 
@@ -19,27 +20,27 @@
 
 struct volume;
 
-// What the volume asks of whoever mounts it. All may be NULL.
+// Services of the program that mounts the volume. All may be NULL.
 struct volume_host {
     void *argument;
-    // Makes the kernel hand over what it caches, and returns when all of that has been answered.
-    // Called from a thread of the volume that holds no locks. 0 or -errno.
+    // Makes the kernel hand over its dirty pages, and returns when the daemon has answered for all
+    // of them. A thread of the volume that holds no locks calls it. 0 or -errno.
     int (*sync_kernel)(void *argument);
-    // Tells whoever mounts something that volume_open found out and that does not stop it: one
-    // sentence without a newline. Called by the thread that opens.
+    // Takes a warning of volume_open for the user: one sentence without a newline. The thread that
+    // opens calls it.
     void (*say)(void *argument, const char *text);
     // The host stamps the times of files itself (the kernel's write-back cache does): changes of
     // data and size leave them alone unless they bring times along.
     bool keeps_times;
-    // Mounted so: reading leaves access times alone, of everything or of directories.
+    // Mount options: reads leave access times alone, of all objects or of directories.
     bool no_atime;
     bool no_directory_atime;
 };
 
 // ---- life ---------------------------------------------------------------------------------------
 
-// Makes an empty volume at config->source. -EEXIST when there is one. Needs no root.
-// Failures put a text for the user into `error`: what failed, on what, why, what to do.
+// Makes an empty volume at config->source. -EEXIST when there is one. Needs no storage root. On
+// failure `error` gets a text for the user: the failure, its object, its cause, the remedy.
 MUST_CHECK int volume_create(const struct volume_config *config, struct buffer *error);
 
 // Opens: local state and WAL replay, or the state in the bucket; claims the volume for writing
@@ -48,17 +49,16 @@ MUST_CHECK int volume_create(const struct volume_config *config, struct buffer *
 MUST_CHECK int volume_open(const struct volume_config *config, const struct volume_host *host,
     struct volume **volume_out, struct buffer *error);
 
-// Last checkpoint and its publication (up to unmount_timeout), release of the lease, and all
-// memory. Nothing may be using the volume. 0, or the errno of what could not be published (it is
-// safe in the storage root).
+// Makes the last checkpoint, publishes it (for up to unmount_timeout), releases the lease, and
+// frees all memory. No other thread may use the volume. 0, or the errno of the publication (the
+// changes are safe in the storage root then).
 int volume_close(struct volume *v);
 
 bool volume_is_read_only(const struct volume *v);
 
 // ---- namespace ----------------------------------------------------------------------------------
 
-// Who asks; decides ownership of what is made. Permission checks are the kernel's
-// (default_permissions).
+// The calling user, who will own new objects. The kernel checks permissions (default_permissions).
 struct volume_caller {
     uint32_t uid;
     uint32_t gid;
@@ -98,15 +98,15 @@ struct volume_set_attributes {
     uint32_t flags; // INODE_*
 };
 
-// -EPERM where INODE_IMMUTABLE and INODE_APPEND_ONLY forbid it, as in all that follows. -EOPNOTSUPP
-// for flags that are not kept.
+// -EPERM when INODE_IMMUTABLE or INODE_APPEND_ONLY forbids it, as in all functions below.
+// -EOPNOTSUPP for flags that the volume does not keep.
 MUST_CHECK int volume_set_attributes(struct volume *v, struct object_id object,
     const struct volume_set_attributes *change, struct volume_attributes *attributes_out);
 
 // Makes a file, directory, symbolic link (`target`), fifo, socket or device node by the type in
 // `mode`. A directory's default access list decides permissions; without one the caller's umask
-// does. setgid directories hand down their group. -EEXIST when the name is taken. Without a name
-// (NULL) a file that is in no directory: it goes when nobody has it open, unless it is linked.
+// does. setgid directories hand down their group. -EEXIST when the name is taken. `name` NULL makes
+// a file in no directory: the volume deletes it at its last close, unless it is linked by then.
 MUST_CHECK int volume_make(struct volume *v, struct object_id parent, const char *name,
     uint32_t mode, uint32_t rdev, const char *target, const struct volume_caller *caller,
     struct volume_attributes *attributes_out);
@@ -123,16 +123,16 @@ MUST_CHECK int volume_rename(struct volume *v, struct object_id parent, const ch
 MUST_CHECK int volume_read_link(struct volume *v, struct object_id object, struct buffer *out);
 
 // Entries after offset `from` (0: the beginning), in order: `visit` gets each with the offset to go
-// on from, and returns nonzero to stop (that entry counts as not taken). With `with_attributes` the
-// attributes are filled in, else only object and the type bits of mode. "." and ".." are not among
-// them; offsets are above 2.
+// on from, and returns nonzero to stop (that entry counts as not taken). With `with_attributes` it
+// gets full attributes, else only object and the type bits of mode. "." and ".." are not among the
+// entries; offsets are above 2.
 typedef int volume_visit_entry(void *argument, const char *name, size_t name_length,
     uint64_t offset, const struct volume_attributes *attributes);
 MUST_CHECK int volume_read_directory(struct volume *v, struct object_id directory, uint64_t from,
     bool with_attributes, volume_visit_entry *visit, void *argument);
 
-// The kernel opened / closed / forgot the object. An object without names goes when it is neither
-// open nor known to the kernel any more.
+// The kernel opened / closed / forgot the object. The volume deletes an object without names when
+// it is neither open nor known to the kernel any more.
 MUST_CHECK int volume_object_opened(struct volume *v, struct object_id object);
 // Whether the object's flags let it be opened for writing: 0 or -EPERM.
 MUST_CHECK int volume_check_writable(
@@ -148,9 +148,9 @@ MUST_CHECK int volume_get_xattr(
     struct volume *v, struct object_id object, const char *name, struct buffer *out);
 MUST_CHECK int volume_list_xattrs(struct volume *v, struct object_id object, struct buffer *out);
 MUST_CHECK int volume_remove_xattr(struct volume *v, struct object_id object, const char *name);
-// Sets one of the two attributes of access lists (format/access_list.h), and the mode to what the
-// access list says; a list that says no more than the mode is not kept. -EINVAL when the value is
-// no list, -EACCES for a default list of what is no directory.
+// Sets one of the two attributes of access lists (format/access_list.h), and makes the mode agree
+// with the access list; does not store a list that the mode can express. -EINVAL when the value is
+// no list, -EACCES for a default list of an object that is no directory.
 MUST_CHECK int volume_set_access_list(struct volume *v, struct object_id object, const char *name,
     const void *value, size_t size, bool clear_sgid);
 
@@ -164,42 +164,45 @@ MUST_CHECK int volume_space(struct volume *v, struct volume_space *space_out);
 // ---- data ---------------------------------------------------------------------------------------
 
 struct volume_read_context {
-    struct remote_call call; // for what is only in the store
+    struct remote_call call; // for data that is only in the store
     bool keep_atime;         // O_NOATIME
 };
 
-// A directory is being read: its access time changes as with the mount option relatime. volume_read
-// and volume_read_link see to that themselves. The new time is kept in memory while the object is
-// open and becomes part of it at the last close, or with its next change.
+// Tells that a program reads a directory: its access time changes as with the mount option
+// relatime. volume_read and volume_read_link change that of their object themselves. The new time
+// stays in memory while the object is open, and becomes part of the inode at the last close or with
+// the next change.
 void volume_directory_accessed(struct volume *v, struct object_id directory);
 
-// Up to `length` bytes at `offset` into `out`; the count, 0 at the end of the file. -EIO when the
-// store does not give them, -EINTR, -EREMOTE as of the limits. `context` may be NULL.
+// Reads up to `length` bytes at `offset` into `out`; returns the count, 0 at the end of the file.
+// -EIO when the bytes are lost, damaged, or not to be had from the store in time; -EINTR and
+// -EREMOTE as context->call says. `context` may be NULL.
 MUST_CHECK int64_t volume_read(struct volume *v, struct object_id object, uint64_t offset,
     size_t length, uint8_t *out, const struct volume_read_context *context);
 
 enum volume_write_flags {
     VOLUME_WRITE_APPEND = 1 << 0,       // at the end, whatever `offset` says
     VOLUME_WRITE_KILL_SUIDGID = 1 << 1, // as VOLUME_SET_KILL_SUIDGID
-    VOLUME_WRITE_KEEP_TIMES = 1 << 2,   // from the kernel's write-back: it sets the times itself
+    VOLUME_WRITE_KEEP_TIMES = 1 << 2,   // the kernel sets the times itself (write-back cache)
 };
 
-// All of it or an error. May wait for room in the WAL.
+// Writes all bytes or fails. May wait for room in the WAL.
 MUST_CHECK int volume_write(struct volume *v, struct object_id object, uint64_t offset,
     const uint8_t *data, size_t length, unsigned flags);
 
 // `mode` as of fallocate(2): 0, KEEP_SIZE, PUNCH_HOLE|KEEP_SIZE, ZERO_RANGE[|KEEP_SIZE];
-// -EOPNOTSUPP for the rest.
+// -EOPNOTSUPP for others. Reserves nothing; -ENOSPC when the bytes that it adds to the file do not
+// fit on the disk of the storage root.
 MUST_CHECK int volume_allocate(
     struct volume *v, struct object_id object, int mode, uint64_t offset, uint64_t length);
-// SEEK_DATA or SEEK_HOLE; the offset or -ENXIO; errors of the store as of volume_read. `call` may
-// be NULL.
+// `whence` is SEEK_DATA or SEEK_HOLE. Returns the offset or -ENXIO; errors of the store as
+// volume_read. `call` may be NULL.
 MUST_CHECK int64_t volume_seek(struct volume *v, struct object_id object, uint64_t offset,
     int whence, const struct remote_call *call);
 
-// Calls `done` when everything that happened before is on stable local storage: before this
-// function returns when it already is, from the flusher thread else. `done` must not call back into
-// the volume.
+// Calls `done` once, when all earlier changes are on stable local storage (0) or the log has failed
+// (-EIO): in this call, or later from the thread that writes the log (wal_sync). `done` must not
+// call back into the volume.
 typedef void volume_synced(void *argument, int result);
 void volume_sync(struct volume *v, volume_synced *done, void *argument);
 
@@ -210,22 +213,23 @@ enum volume_checkpoint_flags {
     VOLUME_CHECKPOINT_SYNC_KERNEL = 1 << 1, // first take in what the kernel still caches
 };
 
-// Starts a checkpoint of all that has happened so far. `done` is called once, from a thread of the
-// volume, with the generation that holds it (the present one when there was nothing to do) or with
-// a negative result. Cancelling: volume_checkpoint_forget makes sure that `done` is not called any
-// more for this argument; false when it has been called already (or is being called).
+// Starts a checkpoint of all changes so far. A thread of the volume calls `done` once, with the
+// generation that holds them (the present one when there was nothing to do) or with a negative
+// result. After volume_checkpoint_forget the volume does not call `done` for this argument any
+// more; it returns false when the call has happened or is under way.
 typedef void volume_checkpointed(void *argument, int result, struct generation generation);
 MUST_CHECK int volume_checkpoint(
     struct volume *v, unsigned flags, volume_checkpointed *done, void *argument);
 bool volume_checkpoint_forget(struct volume *v, void *argument);
 
-// Has the manifest looked through, in the background. It is done when manifest_checks of the status
-// is not below the ticket; what was found stands beside it. -EROFS: a mount from the bucket alone
-// has nothing of its own.
+// Makes the check thread look through the manifest. The check has ended when manifest_checks of the
+// status is not below the ticket; the numbers beside it are its result. -EROFS: a mount from the
+// bucket alone, which has no manifest of its own to keep.
 MUST_CHECK int volume_check(struct volume *v, uint64_t *ticket_out);
 
-// What operators ask of the life of data; each gives a text. They are carried out one after the
-// other, in the background. The volume's own runs of CheckpointGC take their turn among them.
+// Operators' commands about generations and snapshots; each gives a text. The retention thread
+// carries them out one after the other; a command interrupts a CheckpointGC run of the thread's
+// own.
 enum volume_operation {
     VOLUME_OPERATION_GC = 1,          // runs CheckpointGC now
     VOLUME_OPERATION_RETENTION,       // shows the retention policy; `argument`: sets it
@@ -238,12 +242,12 @@ enum volume_operation {
 enum volume_operation_flags {
     VOLUME_OPERATION_JSON = 1 << 0,
     VOLUME_OPERATION_DRY_RUN = 1 << 1, // GC: tells what it would do
-    VOLUME_OPERATION_SWEEP = 1 << 2,   // GC: looks for what nothing knows, too
+    VOLUME_OPERATION_SWEEP = 1 << 2,   // GC: looks for orphaned objects, too
 };
 #define VOLUME_OPERATION_ARGUMENT_MAX 440u
 
-// Queues one. -EROFS: a read-only mount. -ESTALE: another host has the volume. -EAGAIN: too many
-// wait. -EINVAL: no such kind, flag or argument.
+// Queues one. -EROFS: a mount from the bucket alone. -EAGAIN: 16 wait already. -EINVAL: unknown
+// kind or flag, or an argument that is too long. Other errors are in the report.
 MUST_CHECK int volume_operation_start(
     struct volume *v, unsigned kind, unsigned flags, const char *argument, uint64_t *ticket_out);
 
@@ -254,11 +258,12 @@ enum volume_operation_state {
 };
 struct volume_operation_report {
     unsigned state;
-    int result;      // of one that is done: 0 or -errno, and then the text says why
+    int result;      // when done: 0, or -errno with the reason as its text
     uint64_t length; // of its text
     size_t copied;
 };
-// The state of an operation, and its text from `offset` on. The newest 16 are remembered: -ENOENT.
+// Tells the state of an operation, and copies up to `size` bytes of its text from `offset` on into
+// `text`. The volume remembers 16 operations; -ENOENT for others.
 MUST_CHECK int volume_operation_report(struct volume *v, uint64_t ticket, uint64_t offset,
     char *text, size_t size, struct volume_operation_report *report_out);
 
@@ -286,7 +291,7 @@ struct volume_status {
 
 void volume_status(struct volume *v, struct volume_status *status_out);
 
-// What is lost as of the local generation. 0 or -errno.
+// The lost bytes of the local generation. 0 or -errno.
 MUST_CHECK int volume_lost(struct volume *v, struct volume_lost *lost_out);
 
 #endif

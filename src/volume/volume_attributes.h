@@ -4,8 +4,8 @@
 
 #include "volume/volume.h"
 
-// Makes of an inode what the world sees: a directory's size, and the blocks, which take a look at
-// the chunks. Hold no locks.
+// Fills in the attributes that programs see: the inode, a directory's size, and the blocks, for
+// which it looks at the chunks. 0 or -errno. Hold no locks.
 MUST_CHECK int volume_fill_attributes(struct volume *v, struct object_id object,
     const struct inode_record *inode, struct volume_attributes *attributes_out);
 

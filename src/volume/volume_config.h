@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The options of a volume, from one table: name, type, range, default, help. `ckptfs --help`, the
-// man page, -o parsing and ckptctl read the same table.
+// The options of a volume, from one table: name, type, range, default, help. `ckptfs --help`, -o
+// parsing and ckptctl read the table; a lint compares the man page with it. A config belongs to one
+// thread at a time.
 #ifndef CKPTFS_VOLUME_VOLUME_CONFIG_H
 #define CKPTFS_VOLUME_VOLUME_CONFIG_H
 
@@ -46,7 +47,7 @@ struct config_entry {
     size_t offset; // in struct volume_config
     uint64_t minimum, maximum;
     const char *fallback; // the default as one would write it; NULL: unset
-    const char *argument; // what stands behind '=' in the help text; NULL for flags
+    const char *argument; // word behind '=' in the help text; NULL for flags
     const char *help;
 };
 
@@ -60,7 +61,7 @@ void volume_config_copy(struct volume_config *to, const struct volume_config *fr
 void volume_config_free(struct volume_config *c);
 
 // Takes one option "name" or "name=value". 0; -ENOENT when the table has no such name; -EINVAL with
-// a text in `error` that names the option, what was given and what would be right. Flags also take
+// a text in `error` that names the option, the given value and the valid ones. Flags also take
 // "no_name" and "name=on|off". Sizes take K, M, G, T (powers of 1024); durations take ms, s, m, h
 // (a bare number is seconds).
 MUST_CHECK int volume_config_set(struct volume_config *c, const char *option, struct buffer *error);

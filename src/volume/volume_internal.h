@@ -27,12 +27,12 @@ struct live_object {
     unsigned opens;
     bool orphan;
     bool nameless;  // was made without a name, and so may get its first one
-    bool forgotten; // by the kernel, before the last close was heard of
+    bool forgotten; // the kernel forgot it before its last close arrived
     bool accessed;  // `atime` is newer than the inode's
     struct timestamp atime;
 };
 
-// What a look through the manifest found.
+// The result of a look through the manifest.
 struct manifest_check_result {
     uint64_t entries;    // that were compared with their checksums
     uint64_t damaged;    // of them
@@ -43,8 +43,8 @@ struct manifest_check_result {
 struct volume_operations; // volume_operation.c
 struct volume_reader;     // volume_reader.c
 
-// Whether this process may change the volume, and why not. Who holds what: volume_lock.c and
-// volume_claim.c at the mount, volume_checkpoint.c and volume_watch.c after it.
+// Whether this process may change the volume, and why not. volume_lock.c and volume_claim.c set it
+// at the mount, volume_checkpoint.c and volume_watch.c change it later.
 struct volume_ownership {
     int lock_fd;    // of the lock file; -1: none
     bool claimed;   // in the bucket, when it was mounted
@@ -54,8 +54,8 @@ struct volume_ownership {
     atomic_bool root_lost; // the files of this mount have no names any more
 };
 
-// The two threads that look after a volume: one renews the lease and watches the root, the other
-// looks through the manifest when it is asked.
+// Two threads of a volume: the housekeeping thread renews the lease and watches log and root, the
+// check thread looks through the manifest on request.
 struct volume_housekeeping {
     struct lock lock; // "housekeeping": protects what follows, down to `checked`
     struct condition work;
@@ -63,7 +63,7 @@ struct volume_housekeeping {
     bool stopping;
     uint64_t checks_wanted; // of the manifest: the ticket of the newest
     uint64_t checks_done;
-    struct manifest_check_result checked; // what the last one found
+    struct manifest_check_result checked; // by the last one
     struct thread thread;
     struct thread checker;
     bool started;
@@ -94,7 +94,7 @@ struct volume {
     struct flush_pace pace;               // commits before checkpoints
     struct volume_operations *operations; // NULL when mounted from the bucket alone
     struct volume_reader *bucket_reader;  // else NULL
-    char *waiver; // what the replay skipped was waived in this file; NULL: nothing was skipped
+    char *waiver; // file that waived the changes that the replay skipped; NULL: it skipped none
     uint64_t lost_changes; // skipped by the replay
 
     // ---- the namespace: layers above the tables of the manifest
@@ -103,8 +103,8 @@ struct volume {
     struct namespace_set *names; // active
     struct namespace_set *frozen_names; // NULL between checkpoints
     struct checkpoint_cut cut;          // while frozen
-    bool fold_failed; // the frozen layer took in one whose fold had failed, and has grown by that
-    uint64_t version; // of the tables that lie below the layers
+    bool fold_failed;                   // the frozen layer has taken in one whose fold failed
+    uint64_t version;                   // of the tables that lie below the layers
     struct db_counters counters;
     struct hash_table live_objects;
     struct object_id *undeleted; // have lost their last name and user; the log had no room
@@ -135,7 +135,8 @@ uint64_t volume_count_inodes(struct volume *v, uint64_t local, struct object_id 
 
 // ---- volume_reader.c: the pin of a mount from the bucket alone ----------------------------------
 
-// Pins what is shown, and renews the pin until it is stopped. What does not succeed is said.
+// Pins the generation that the mount shows; a thread renews the pin until volume_stop_reader. Tells
+// the host of failures (volume_say).
 void volume_start_reader(struct volume *v, struct generation generation);
 void volume_stop_reader(struct volume *v);
 
@@ -148,9 +149,10 @@ void volume_check_numbers(struct volume *v, struct metrics *m);
 
 // ---- volume_view.c: the namespace, merged ------------------------------------------------------
 
-// One look at the namespace by one operation. Records from LMDB are read without the lock and kept
-// here; when an operation finds that it needs one that is not here, it says what it needs and is
-// run again. When the tables below the layers have changed meanwhile, everything is read again.
+// One look at the namespace by one operation. The view keeps records that view_load read from LMDB
+// without the lock. When an operation needs a record that is not here, it notes its key, and
+// volume_operate or volume_look runs it again. When the tables below the layers have changed
+// meanwhile, the view reads everything again.
 #define VIEW_INODES 8u
 #define VIEW_NAMES  4u
 
@@ -184,7 +186,7 @@ struct view {
     struct view_name names[VIEW_NAMES];
     unsigned name_count;
     struct view_xattr xattr;
-    // What the last run was missing.
+    // The record that the last run lacked.
     enum { NEED_NOTHING, NEED_INODE, NEED_NAME, NEED_XATTR } need;
     struct object_id need_object;
     uint64_t need_hash;
@@ -196,13 +198,13 @@ struct view {
 
 void view_init(struct view *view, const struct volume *v);
 void view_free(struct view *view);
-// Reads from LMDB what is missing. Hold no locks.
+// Reads the missing record from LMDB. 0 or -errno. Hold no locks.
 MUST_CHECK int view_load(struct view *view);
-// Whether what has been loaded still fits the layers; forgets it if not.
+// Whether the loaded records still fit the layers; forgets them if not.
 bool view_check_locked(struct view *view);
 
-// Each returns 0, -ENOENT, or -EAGAIN after noting what is missing. Pointers in results live while
-// the lock is held.
+// Each returns 0, -ENOENT, or -EAGAIN after noting the missing record. Pointers in results are good
+// while the caller holds the lock.
 MUST_CHECK int view_inode(
     struct view *view, struct object_id object, struct inode_record *inode_out);
 // As the layers and the tables have it, without the time of access that an open object keeps.
@@ -210,13 +212,13 @@ MUST_CHECK int view_recorded_inode(
     struct view *view, struct object_id object, struct inode_record *inode_out);
 MUST_CHECK int view_dirent(
     struct view *view, struct object_id parent, const char *name, struct dirent_record *dirent_out);
-// The inode that a name leads to: it must exist, or the namespace contradicts itself.
+// The inode of an entry: it must exist, or the namespace contradicts itself.
 MUST_CHECK int view_named_inode(
     struct view *view, const struct dirent_record *dirent, struct inode_record *inode_out);
-// The namespace contradicts itself about this object: returns -EIO, and notes what is wrong (a
-// literal) for the log.
+// The namespace contradicts itself about this object: returns -EIO, and notes `wrong` (a literal)
+// for the log.
 MUST_CHECK int view_contradiction(struct view *view, struct object_id object, const char *wrong);
-// After a run that failed: logs what was noted. Hold no locks.
+// After a run that failed: logs that note. Hold no locks.
 void view_log_contradiction(struct view *view);
 // A cookie for a new name (which must not exist): -ENOSPC when 256 names share a hash.
 MUST_CHECK int view_new_cookie(
@@ -227,24 +229,24 @@ MUST_CHECK int view_xattr(
 // ---- volume_change.c: changing it --------------------------------------------------------------
 
 #define OPERATION_CHANGES_MAX 16u
-// Bytes of names, link targets and extended attributes that may have changed in memory, but for
-// what operations under way add.
+// Bytes of changed names, link targets and extended attributes in memory, at most; operations under
+// way may exceed it.
 #define NAMES_BYTES_MAX (32u << 20)
 
-// What becomes of the entry of an object that is open or has no name.
+// Change of the entry of an object that is open or has no name.
 enum live_note {
     LIVE_AS_IT_IS,
     LIVE_ORPHAN,   // has lost its last name
     LIVE_NAMELESS, // was made without one
     LIVE_NAMED,    // gets its first one
-    LIVE_ATIME_SET // the time of access that is only in memory is void
+    LIVE_ATIME_SET // the access time in memory is void
 };
 
 // One operation that changes the volume. `decide` runs under the lock, looks through the view, and
 // either fails or fills in changes and a note; it may run several times and changes nothing but
-// these and the caller's argument. Then the changes are logged as one record and applied, and the
-// note is taken. Something new gets the object id `counters.next_object`: applying its inode moves
-// that on.
+// these and the caller's argument. Then volume_operate logs the changes as one record, applies
+// them, and takes the note. A new object gets the id `counters.next_object`: applying its inode
+// increments that.
 struct operation {
     int (*decide)(struct view *view, struct operation *op);
     void *argument;
@@ -252,9 +254,9 @@ struct operation {
     unsigned count;
     enum live_note note;
     struct object_id noted; // the object of the note
-    bool commit_point;      // programs take it for one: it shall outlive this process
-    bool optional;          // not worth waiting for room: -ENOSPC at once
-    uint32_t extra_bytes;   // of what the changes carry beyond names and inodes
+    bool commit_point;      // must survive this process without an fsync (wal_spill)
+    bool optional;          // does not wait for room: -ENOSPC at once
+    uint32_t extra_bytes;   // of the changes, beyond names and inodes
     // The payload of a CHANGE_WRITE.
     const uint8_t *payload;
     uint32_t payload_length;
@@ -271,12 +273,11 @@ operation_note(struct operation *op, enum live_note note, struct object_id objec
 }
 
 MUST_CHECK int volume_operate(struct volume *v, struct operation *op);
-// The same for looking only: `look` runs until it has what it needs.
+// The same for looks: runs `look` until it has all records that it needs.
 MUST_CHECK int volume_look(
     struct volume *v, int (*look)(struct view *view, void *argument), void *argument);
 // Whether a change may stand in a record of the log whose payload (of a CHANGE_WRITE) has this
-// length and begins at this offset in a page. Replay refuses what this refuses, so nothing else is
-// logged.
+// length and begins at this offset in a page. Writers and replay use the same rule.
 static inline bool
 volume_is_loggable(
     const struct change *change, uint32_t payload_length, uint32_t payload_page_offset)
@@ -290,10 +291,11 @@ volume_is_loggable(
 void volume_apply_locked(struct volume *v, const struct change *change, struct page_piece *pieces,
     size_t piece_count, struct lsn payload, uint64_t size);
 
-// By the clock that the kernel stamps files with, so that stamps of both are in order.
+// The present time of the clock with which the kernel stamps files, so that stamps of both are in
+// order.
 struct timestamp volume_now(void);
 
-// Neither may be changed, renamed, linked or unlinked.
+// Nobody may change, rename, link or unlink such an object.
 static inline bool
 is_fixed(const struct inode_record *inode)
 {
@@ -303,14 +305,14 @@ struct change change_put_inode(struct object_id object, const struct inode_recor
 
 // ---- volume_acl.c ------------------------------------------------------------------------------
 
-// The lists that something new gets from its directory; to be freed.
+// The lists that a new object gets from its directory; the caller frees them.
 struct inherited_lists {
     struct buffer access;
     struct buffer defaults;
 };
 void inherited_lists_free(struct inherited_lists *lists);
-// Changes `mode` by the directory's default list, or by the umask. Cleared first; what stays empty
-// is not kept. 0 or what view_xattr returns.
+// Changes `mode` by the directory's default list, or by the umask, and fills in `lists` (clears
+// them first; does not store an empty one). 0 or an error of view_xattr.
 MUST_CHECK int acl_inherit(struct view *view, struct object_id parent, uint32_t umask,
     uint32_t *mode, struct inherited_lists *lists);
 struct change change_put_xattr(
@@ -321,24 +323,24 @@ MUST_CHECK int acl_follow_mode(
 
 // ---- volume_access.c ---------------------------------------------------------------------------
 
-// Puts an access time that is only in memory into the inode. Under the lock.
+// Puts an access time that is only in memory into the inode. Hold the lock.
 void volume_merge_atime_locked(
     const struct volume *v, struct object_id object, struct inode_record *inode);
-// Something of the object has been read; `inode` is as the view has it.
+// A program has read data of the object; `inode` is the view's.
 void volume_accessed(struct volume *v, struct object_id object, const struct inode_record *inode);
 // After the last close: makes an access time part of the inode.
 void volume_keep_atime(struct volume *v, struct object_id object, struct timestamp atime);
 
 // ---- volume_orphan.c ---------------------------------------------------------------------------
 
-// Takes an operation's note. Under the lock.
+// Takes an operation's note. Hold the lock.
 void volume_take_note_locked(struct volume *v, enum live_note note, struct object_id object);
 // Whether an object without a name may get one: 0, or -ENOENT when it has lost its last one.
 MUST_CHECK int volume_check_nameless_locked(const struct volume *v, struct object_id object);
 struct live_object *volume_find_live_locked(struct volume *v, struct object_id object);
-// The same for those who only look.
+// The same for readers.
 const struct live_object *volume_see_live_locked(const struct volume *v, struct object_id object);
-// Deletes every object without a name (at mount: nobody can have them open).
+// Deletes every object without a name (at the mount: no program can have them open).
 MUST_CHECK int volume_purge_orphans(struct volume *v);
 void volume_free_live_objects(struct volume *v);
 // Deletes objects for whose deletion the log had no room. Does not wait for room. Hold no locks.
@@ -350,47 +352,48 @@ bool volume_is_abandoned_locked(
 // ---- volume_open.c: from nothing to a volume ----------------------------------------------------
 
 void volume_error(struct buffer *error, const char *format, ...) PRINTF_LIKE(2, 3);
-// Logs what whoever mounts should know although the mount goes on, and tells the host.
+// Logs a warning for the user who mounts, and tells it to the host; the mount goes on.
 void volume_say(struct volume *v, const char *format, ...) PRINTF_LIKE(2, 3);
-// A call to the store failed: says what could not be done to the source, and returns `rc`.
+// A call to the store failed: puts "cannot `what` SOURCE", the cause and advice into `error`.
+// Returns `rc`.
 int volume_store_failed(struct volume *v, struct buffer *error, const char *what, int rc);
 MUST_CHECK int volume_open_local(struct volume *v, struct buffer *error);
-// Once the checkpoint runs: the root directory of a new volume, and what nobody can have open any
-// more.
+// Once the checkpoint runs: makes the root directory of a new volume, and deletes objects without
+// names.
 MUST_CHECK int volume_settle(struct volume *v, struct buffer *error);
 MUST_CHECK int volume_open_from_bucket(struct volume *v, struct buffer *error);
 MUST_CHECK int volume_import(
     struct volume *v, struct db_record *db, struct generation at, struct buffer *error);
 const char *volume_store_advice(int rc);
-// Removes all that this root has of the volume, in which it is open.
+// Removes everything that this root has of the volume: log, db, hot_cache. The manifest stays open.
 MUST_CHECK int volume_drop_db(struct volume *v, struct buffer *error);
 
 // ---- volume_rebuild.c: a root that has lost its manifest ----------------------------------------
 
 // The db to be made for a volume that the manifest does not know.
 struct volume_rebuild {
-    struct db_id db;    // that whose log goes on; 0: there is no such log
-    struct lsn cut;     // from where on
-    uint64_t sequence;  // after this record
-    struct db_id above; // without a log: a db with a higher number is to be made
+    struct db_id db;    // the db of the log that goes on; 0: there is no such log
+    struct lsn cut;     // replay begins here
+    uint64_t sequence;  // of the record that the import ends with
+    struct db_id above; // without a log: the new db gets a higher number
 };
 
-// For a manifest that is damaged and not open: renames it, so that a new one can be made, when the
+// For a manifest that is damaged and not open: renames it to make room for a new one, when the
 // bucket and the log hold everything that was acknowledged, or with discard_unpublished. Else
 // refuses, changing nothing.
 MUST_CHECK int volume_set_manifest_aside(struct volume *v, struct buffer *error);
-// The identity of the root as its logs have it; zero when they do not tell.
+// The identity of the root, from its logs; zero when they do not have it.
 struct uuid volume_former_root_id(const struct volume *v);
 // Looks for a log of the volume, which the manifest does not know, and judges it: refuses when
 // acknowledged changes would be lost.
 MUST_CHECK int volume_find_rebuild(
     struct volume *v, struct volume_rebuild *rebuild_out, struct buffer *error);
-// Says durably that the db's log is being removed on purpose, or that it is not.
+// Notes durably that this program removes the db's log on purpose, or takes the note back.
 MUST_CHECK int volume_note_dropped(struct volume *v, bool dropped);
 
 // ---- volume_claim.c: ownership ------------------------------------------------------------------
 
-// A root tries so often while other hosts claim the volume, too.
+// A root tries to claim this often while other hosts claim the volume, too.
 #define CLAIM_ATTEMPTS 5
 // Catches up with the bucket and claims. 0: claimed, or the store cannot be reached (v->own.claimed
 // tells); 1: another writer went on with the volume, and the local state had to go.
@@ -398,15 +401,15 @@ MUST_CHECK int volume_claim(struct volume *v, struct db_record *db, struct buffe
 
 // ---- volume_lock.c: the hold of a process -------------------------------------------------------
 
-// volume_checkpoint.c: tells who mounts what is lost.
+// volume_checkpoint.c: tells the host which bytes are lost.
 void volume_say_lost(struct volume *v);
-// Where the lock file of a volume lies. To be freed.
+// The directory of a volume's lock file. The caller frees it.
 char *volume_tenant_directory(
     const char *root, const char *tenant, const char *place, uint32_t volume_number);
-// Makes the storage root when only its last component is missing, and makes sure that nobody else
-// works in it. `v->config.root` has no links afterwards.
+// Makes the storage root when only its last component is missing, and checks that no other user may
+// write to it. `v->config.root` has no links afterwards.
 MUST_CHECK int volume_take_root(struct volume *v, struct buffer *error);
-// Whether a directory that belongs to a volume, and may not exist yet, is the user's alone: 0, or
+// Checks that only the user may write to a directory of the volume, which may not exist yet: 0, or
 // -EPERM with a text.
 MUST_CHECK int volume_check_private(const char *path, struct buffer *error);
 // Waits for a predecessor that is on its way out. -EBUSY: another process has the volume.
@@ -418,15 +421,15 @@ void volume_mark_closing(struct volume *v, uint64_t done_bytes, uint64_t total_b
 
 // ---- volume_layers.c ----------------------------------------------------------------------------
 
-// What lies between bottom and top: local store, map, reader, pages.
+// The layers between bottom and top: local store, map, reader, pages.
 MUST_CHECK int volume_open_layers(struct volume *v, struct buffer *error);
 void volume_close_layers(struct volume *v);
-// The directory of the log. To be freed.
+// The directory of the log. The caller frees it.
 char *volume_wal_directory(const struct volume *v);
 // Opens the log and replays it into the layers.
 MUST_CHECK int volume_open_wal(struct volume *v, const struct db_record *db, struct buffer *error);
-// Removes what a process that died left behind: staging directories, and blobs whose transaction
-// never came.
+// Removes the remains of a dead process: staging directories, and blobs whose transaction never
+// came.
 void volume_sweep(struct volume *v);
 
 // ---- volume_recover.c: replay -------------------------------------------------------------------
@@ -435,16 +438,15 @@ void volume_sweep(struct volume *v);
 struct volume_replay {
     struct volume *v;
     struct buffer *error;
-    const char *waiver; // the file in which an operator waives what cannot be read
-    bool waived;        // and has done so
+    const char *waiver; // the file with which an operator waives unreadable changes
+    bool waived;        // an operator has done so
 };
 MUST_CHECK int volume_replay(void *argument, const struct wal_replayed *record);
-// Whether the file (WAIVER below the log's directory) says so. 0 or -errno.
+// Sets `waived` if the file (REPLAY_WAIVER in the log's directory) has the word. 0 or -errno.
 #define REPLAY_WAIVER      "undecodable"
 #define REPLAY_WAIVER_WORD "skip"
 MUST_CHECK int volume_read_waiver(struct volume_replay *replay);
-// A waiver holds for what one replay found: it is taken away as soon as no replay needs it any
-// more.
+// Removes the waiver as soon as no replay needs it any more: it is for one log alone.
 void volume_end_waiver(struct volume *v);
 // volume_checkpoint.c
 void volume_checkpoint_host(struct volume *v, struct checkpoint_host *host_out);
@@ -455,7 +457,7 @@ void volume_press_if_needed(struct volume *v);
 void volume_set_read_only_locked(struct volume *v, const char *reason);
 // volume_watch.c: notices that the storage root was removed. Hold no locks.
 void volume_watch_root(struct volume *v);
-// Whether the root has gone, looked at now.
+// Looks now whether the root has gone.
 bool volume_root_is_gone(struct volume *v);
 MUST_CHECK int volume_start_housekeeping(struct volume *v);
 void volume_stop_housekeeping(struct volume *v);

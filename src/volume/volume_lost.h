@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Bytes of files that are lost (format/records.h: chunk_damage), for those who are told.
+// The lost bytes of files (format/records.h: chunk_damage), for status and messages.
 #ifndef CKPTFS_VOLUME_VOLUME_LOST_H
 #define CKPTFS_VOLUME_VOLUME_LOST_H
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What can be done to a volume in the store without mounting it. Each function holds what it needs
-// in a temporary directory (TMPDIR), which it removes. Those that change the volume claim it like a
-// mount: they refuse while another host has it, unless config->takeover, and give it back
+// Operations on a volume in the store that is not mounted. Each function makes a temporary
+// directory (TMPDIR) for its manifest and removes it. A function that changes the volume claims it
+// like a mount: it fails while another host has it, unless config->takeover, and gives it back
 // afterwards. A storage root that had the volume before imports it anew at its next mount.
 //
 // Failures put a sentence into `error`.
@@ -13,14 +13,15 @@
 #include "base/types.h"
 #include "volume/volume_config.h"
 
-// Makes a new generation that equals the one that `to` names (as at=), and tells its number. The
-// generations in between stay as long as the policy keeps them. -EALREADY: they are equal.
+// Publishes a new generation that equals the one that `to` names (as at=), and tells its number.
+// The generations in between stay as long as the policy keeps them. -EALREADY: the newest one
+// equals it.
 MUST_CHECK int volume_rollback(const struct volume_config *config, const char *to,
     struct generation *generation_out, struct buffer *error);
 
 // Makes the volume `new_source`, which must not exist, out of the generation that `at` names (NULL:
-// the newest). Both lie in the same store. No data is copied: the parent keeps the generation as
-// long as the fork exists.
+// the newest). Both must lie in the same store. It copies no data: the parent keeps the generation
+// as long as the fork's pin exists.
 MUST_CHECK int volume_fork(const struct volume_config *config, const char *at,
     const char *new_source, struct generation *generation_out, struct buffer *error);
 

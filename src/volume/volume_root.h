@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A storage root seen from outside: which volumes it holds, which of them a daemon has mounted, and
-// what of them is not in the store.
+// A storage root seen from outside: its volumes, the daemons that have them mounted, and the amount
+// of data that is not in the store yet. Any thread; changes nothing.
 #ifndef CKPTFS_VOLUME_VOLUME_ROOT_H
 #define CKPTFS_VOLUME_VOLUME_ROOT_H
 
@@ -18,8 +18,8 @@ struct volume_root_entry {
     struct uuid volume;
     bool mounted; // a process holds it
     long pid;     // of that process, as it wrote it down; 0: not known
-    bool closing; // that process has been unmounted and publishes what is left:
-    uint64_t closing_done_bytes, closing_total_bytes; // so much of so much
+    bool closing; // that process has been unmounted and makes its last publication:
+    uint64_t closing_done_bytes, closing_total_bytes; // progress of that
     bool importing; // not whole: the next mount reads it from the store anew
     bool fenced;    // another writer took it over
     uint64_t epoch;
@@ -37,9 +37,9 @@ struct volume_root_entry {
 bool volume_root_is_published(const struct volume_root_entry *e);
 
 typedef int volume_root_visit(void *argument, const struct volume_root_entry *e);
-// Visits each volume of the root until `visit` returns something else than 0, which is returned.
-// Changes nothing. -ENOENT when there is no storage root, -EBADMSG when its manifest is damaged,
-// ... with a text for the user.
+// Visits each volume of the root until `visit` returns something else than 0, and returns that.
+// -ENOENT when there is no storage root, -EBADMSG when its manifest is damaged, or another -errno;
+// `error` gets a text for the user.
 MUST_CHECK int volume_root_list(
     const char *root, volume_root_visit *visit, void *argument, struct buffer *error);
 
