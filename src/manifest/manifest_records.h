@@ -64,8 +64,10 @@ enum job_kind {
     JOB_TRUNCATE_APPEND_ONLY = 5,
 };
 
-#define JOB_KEY_BYTES_MAX     32u
-#define JOB_PAYLOAD_BYTES_MAX 65536u
+#define JOB_KEY_BYTES_MAX       32u
+#define JOB_PAYLOAD_BYTES_MAX   65536u
+#define JOB_MARKER_BYTES_MAX    256u
+#define JOB_EXTENSION_BYTES_MAX 1024u
 
 enum job_state { JOB_PENDING = 1, JOB_IN_FLIGHT = 2, JOB_COMPLETED = 3, JOB_FAILED = 4 };
 
@@ -91,6 +93,17 @@ struct job_record {
     uint16_t payload_version;
     uint32_t payload_length;
     const uint8_t *payload;
+    uint32_t tries;         // runs that were begun
+    uint64_t not_before_ms; // wall clock: a failed try is repeated from then on; 0: at once
+    uint8_t priority;       // the highest goes first
+    bool cancel_wanted;     // somebody asked to cancel it: it does not run again
+    // Of the kind's own: how far it has come, for a run that goes on with it.
+    uint16_t marker_length;
+    uint8_t marker[JOB_MARKER_BYTES_MAX];
+    // What later programs know of a job (format/extension.h). `extension` of a job that was read
+    // lies in the map.
+    uint16_t extension_length;
+    const uint8_t *extension;
 };
 
 // ManifestChangeRecord: what one batch did. Blobs are named only by publication, so that whoever

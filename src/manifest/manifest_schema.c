@@ -2,6 +2,7 @@
 #include "manifest/manifest_schema.h"
 
 #include "base/bytes.h"
+#include "format/extension.h"
 #include "format/record_codec.h"
 
 const char *const manifest_table_names[TABLE_COUNT] = {
@@ -632,10 +633,20 @@ schema_decode_totals(const void *p, size_t n, struct db_totals *v)
 
 // ---- values: jobs and the change log ------------------------------------------------------------
 
+// The lowest version that holds all of the job, so that an older program can read most of them.
+static unsigned
+job_version(const struct job_record *v)
+{
+    if (v->tries > 0 || v->not_before_ms > 0 || v->priority > 0 || v->cancel_wanted ||
+        v->marker_length > 0 || v->extension_length > 0)
+        return 3;
+    return v->key_length > 0 || v->payload_version > 0 ? 2 : 1;
+}
+
 void
 schema_encode_job(const struct job_record *v, struct buffer *out)
 {
-    unsigned version = v->key_length > 0 || v->payload_version > 0 ? 2 : 1;
+    unsigned version = job_version(v);
     buffer_append_le16(out, (uint16_t)version);
     buffer_append_u8(out, (uint8_t)v->kind);
     buffer_append_u8(out, (uint8_t)v->state);
@@ -659,6 +670,16 @@ schema_encode_job(const struct job_record *v, struct buffer *out)
     buffer_append_le16(out, v->payload_version);
     buffer_append_le32(out, v->payload_length);
     buffer_append(out, v->payload, v->payload_length);
+    if (version == 2)
+        return;
+    buffer_append_le32(out, v->tries);
+    buffer_append_le64(out, v->not_before_ms);
+    buffer_append_u8(out, v->priority);
+    buffer_append_u8(out, v->cancel_wanted);
+    buffer_append_le16(out, v->marker_length);
+    buffer_append(out, v->marker, v->marker_length);
+    buffer_append_le16(out, v->extension_length);
+    buffer_append(out, v->extension, v->extension_length);
 }
 
 // What version 2 has behind version 1.
@@ -677,12 +698,32 @@ decode_job_payload(struct byte_reader *r, struct job_record *v)
     return !r->bad;
 }
 
+// What version 3 has behind version 2.
+static bool
+decode_job_course(struct byte_reader *r, struct job_record *v)
+{
+    v->tries = read_le32(r);
+    v->not_before_ms = read_le64(r);
+    v->priority = read_u8(r);
+    uint8_t cancel_wanted = read_u8(r);
+    v->cancel_wanted = cancel_wanted != 0;
+    v->marker_length = read_le16(r);
+    if (r->bad || v->marker_length > sizeof(v->marker))
+        return false;
+    read_copy(r, v->marker, v->marker_length);
+    v->extension_length = read_le16(r);
+    if (r->bad || v->extension_length > JOB_EXTENSION_BYTES_MAX)
+        return false;
+    v->extension = read_bytes(r, v->extension_length);
+    return !r->bad && cancel_wanted <= 1 && extension_check(v->extension, v->extension_length) == 0;
+}
+
 bool
 schema_decode_job(const void *p, size_t n, struct job_record *v)
 {
     struct byte_reader r = byte_reader_over(p, n);
     unsigned version = read_le16(&r);
-    if (r.bad || version < 1 || version > 2)
+    if (r.bad || version < 1 || version > 3)
         return false;
     uint8_t kind = read_u8(&r);
     uint8_t state = read_u8(&r);
@@ -704,11 +745,18 @@ schema_decode_job(const void *p, size_t n, struct job_record *v)
     v->payload_version = 0;
     v->payload_length = 0;
     v->payload = NULL;
+    v->tries = 0;
+    v->not_before_ms = 0;
+    v->priority = 0;
+    v->cancel_wanted = false;
+    v->marker_length = 0;
+    v->extension_length = 0;
+    v->extension = NULL;
     return decode_text(&r, v->stage, sizeof(v->stage)) &&
            decode_text(&r, v->cause, sizeof(v->cause)) &&
-           (version == 1 || decode_job_payload(&r, v)) && is_finished(&r) && retryable <= 1 &&
-           kind >= JOB_CREATE_CHECKPOINT && kind <= JOB_TRUNCATE_APPEND_ONLY &&
-           state >= JOB_PENDING && state <= JOB_FAILED;
+           (version == 1 || decode_job_payload(&r, v)) &&
+           (version <= 2 || decode_job_course(&r, v)) && is_finished(&r) && retryable <= 1 &&
+           kind >= JOB_CREATE_CHECKPOINT && state >= JOB_PENDING && state <= JOB_FAILED;
 }
 
 void

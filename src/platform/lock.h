@@ -14,6 +14,7 @@
 // for locks of tests.
 enum lock_rank {
     LOCK_RANK_CONTROL = 10,     // housekeeping, operators' commands, the pin of a reader
+    LOCK_RANK_JOBS = 15,        // job_queue: jobs and their records
     LOCK_RANK_CHECKPOINT = 20,  // checkpoint_thread: triggers and results
     LOCK_RANK_PUBLICATION = 25, // publication: state of the attempt
     LOCK_RANK_FETCH = 30,       // chunk_reader: fetches in flight

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "unit.h"
 
+#include "format/extension.h"
 #include "jobs/job_kinds.h"
 #include "manifest/manifest_schema.h"
 #include "manifest_fixture.h"
@@ -117,6 +118,43 @@ START_TEST(a_job_without_parameters_is_of_version_1)
 }
 END_TEST
 
+START_TEST(what_later_programs_know_of_a_job_is_kept)
+{
+    BUFFER_AUTO value = {0};
+    BUFFER_AUTO again = {0};
+    BUFFER_AUTO payload = {0};
+    BUFFER_AUTO area = {0};
+    extension_append(&area, 77, "later", 5);
+    struct job_record job = prune(7, &payload);
+    job.tries = 3;
+    job.not_before_ms = 5;
+    job.priority = 40;
+    job.cancel_wanted = true;
+    job.marker_length = 4;
+    memcpy(job.marker, "mark", 4);
+    job.extension = area.data;
+    job.extension_length = (uint16_t)area.length;
+    schema_encode_job(&job, &value);
+    ck_assert_uint_eq(get_le16(value.data), 3);
+    struct job_record back = {0};
+    ck_assert(schema_decode_job(value.data, value.length, &back));
+    ck_assert(back.tries == 3 && back.not_before_ms == 5 && back.priority == 40);
+    ck_assert(back.cancel_wanted && back.marker_length == 4);
+    schema_encode_job(&back, &again);
+    ck_assert(again.length == value.length && memcmp(again.data, value.data, value.length) == 0);
+    for (size_t n = 0; n < value.length; n++)
+        ck_assert(!schema_decode_job(value.data, n, &back));
+    // What must be known, and is not.
+    BUFFER_AUTO strict = {0};
+    extension_append(&strict, EXTENSION_INCOMPATIBLE | 77, "later", 5);
+    job.extension = strict.data;
+    job.extension_length = (uint16_t)strict.length;
+    buffer_clear(&value);
+    schema_encode_job(&job, &value);
+    ck_assert(!schema_decode_job(value.data, value.length, &back));
+}
+END_TEST
+
 int
 main(void)
 {
@@ -126,5 +164,6 @@ main(void)
     ADD(one_unfinished_job_for_each_key);
     ADD(parameters_of_later_programs_and_bad_ones_are_told_apart);
     ADD(a_job_without_parameters_is_of_version_1);
+    ADD(what_later_programs_know_of_a_job_is_kept);
     return unit_run(s);
 }

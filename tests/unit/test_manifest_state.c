@@ -359,7 +359,10 @@ START_TEST(one_unfinished_job_of_a_kind)
     ck_assert_int_eq(put_job(&f, &second), 0);
     second.state = JOB_FAILED;
     ck_assert_int_eq(put_job(&f, &second), 0);
-    struct job_record bad = sample_job((enum job_kind)9, JOB_PENDING);
+    // A kind of a later program is kept, an impossible state is not.
+    struct job_record later = sample_job((enum job_kind)9, JOB_PENDING);
+    ck_assert_int_eq(put_job(&f, &later), 0);
+    struct job_record bad = sample_job(JOB_CREATE_CHECKPOINT, (enum job_state)9);
     ck_assert_int_eq(put_job(&f, &bad), -EINVAL);
     fixture_free(&f);
 }

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+// The durable queue of a db's jobs, and the worker thread that carries them out. A job is a record
+// of the manifest (`job_queue`): it outlives the process, and the queue that is opened next goes on
+// with it.
+//
+//     Pending ----> InFlight ----> Completed
+//        ^             |---------> Failed      the handler's error, or it was cancelled
+//        '-------------'  a more urgent job came, the try failed and is to be repeated, the queue
+//                         was closed, or the process died
+//
+// One queue of a db is open at a time: whoever opens it holds the lock of the volume. So a job that
+// is InFlight when a queue is opened belongs to a process that has died, and is taken over at once.
+// The lease in the record tells others how long ago the worker was heard of.
+//
+// One job runs at a time, the one with the highest priority and then the one with the lowest id. A
+// more urgent job that comes interrupts a job of a lower priority, which goes on later from its
+// marker. Handlers must bear being run again from any of their steps.
+//
+// All functions may be called from any thread, but for job_queue_open and job_queue_close.
+#ifndef CKPTFS_JOBS_JOB_QUEUE_H
+#define CKPTFS_JOBS_JOB_QUEUE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/buffer.h"
+#include "base/compiler.h"
+#include "jobs/job_kinds.h"
+#include "manifest/manifest.h"
+
+struct job_queue;
+
+enum job_priority {
+    JOB_PRIORITY_SWEEP = 10,  // looks for what is not needed
+    JOB_PRIORITY_NORMAL = 20, // fetches or checks data
+    JOB_PRIORITY_ASKED = 30,  // somebody waits for it
+    JOB_PRIORITY_URGENT = 40, // holds up a part of the volume while it waits
+};
+
+// One run of a job, as its handler sees it. The record is the handler's to read.
+struct job_run {
+    const struct job_record *job;
+    struct job_queue *queue;
+    struct buffer
+        *text; // what the job has to say to who asks: the cause when it fails, else a report
+};
+
+// Carries a job out. 0: it is completed; else a negative errno. Runs in the worker's thread with no
+// locks held. When job_is_interrupted says so it ends as soon as it can; the result does not count
+// then, unless it is 0.
+typedef int job_handler(void *argument, struct job_run *run);
+
+struct job_handler_entry {
+    enum job_kind kind;
+    job_handler *run;
+    // Whether a try that failed with this error is to be repeated; NULL: none is.
+    bool (*is_passing)(int error);
+    uint32_t tries_max; // 0: as often as it takes
+};
+
+struct job_queue_options {
+    struct manifest *manifest;
+    struct db_id db;
+    const struct job_handler_entry *handlers; // must live as long as the queue
+    size_t handler_count;
+    void *argument;                // of the handlers
+    void (*start)(void *argument); // runs first in the worker's thread; may be NULL
+    uint64_t retry_ms; // pause after the first failed try, doubled each time up to 64 times that
+    uint32_t kept;     // so many jobs that have ended stay in the table; 0: 64
+};
+
+// Reads the table and starts the worker. 0 or -errno.
+MUST_CHECK int job_queue_open(
+    const struct job_queue_options *options, struct job_queue **queue_out);
+// Interrupts the job that runs, which stays for the next queue, and waits for the worker.
+void job_queue_close(struct job_queue *q);
+
+// Puts a job into the queue, durably. With a token that is not zero, a job that was put in with the
+// same token is found again, also when it has ended: submitting twice is submitting once. 0 and the
+// job's id; -EEXIST and the id of the unfinished job with the same kind and key; -EROFS while the
+// queue is being closed; or what the manifest returns.
+MUST_CHECK int job_queue_submit(struct job_queue *q, enum job_kind kind, const void *parameters,
+    enum job_priority priority, const struct uuid *token, uint64_t *id_out);
+
+// Asks for the end of a job. One that waits is Failed with -ECANCELED when this returns, one that
+// runs soon after. 0; -ENOENT: there is no such job; -EALREADY: it has ended; -EBUSY: its kind is
+// not carried out by this queue; or what the manifest returns.
+MUST_CHECK int job_queue_cancel(struct job_queue *q, uint64_t id);
+
+// The job with this id, or with the lowest id above it with `next`: what stands in the table, with
+// the progress of the moment for the one that runs. Payload and extension are NULL in it.
+// `text_out` (may be NULL) gets the text of its last run in this process. 0 or -ENOENT.
+MUST_CHECK int job_queue_look(struct job_queue *q, uint64_t id, bool next,
+    struct job_record *job_out, struct buffer *text_out);
+
+// Unfinished jobs.
+unsigned job_queue_depth(struct job_queue *q);
+
+// ---- for handlers -------------------------------------------------------------------------------
+
+// How far the run has come: `stage` in a word or two, units of the kind's own. Stays in memory and
+// is written to the table now and then.
+void job_progress(struct job_run *run, const char *stage, uint64_t done, uint64_t total);
+// The same with a marker, at most JOB_MARKER_BYTES_MAX, from which a later run can go on; durable
+// when this returns. 0 or -errno.
+MUST_CHECK int job_mark(struct job_run *run, const void *marker, size_t length);
+// Whether the run is to end. For struct remote_call: the argument is the run.
+bool job_is_interrupted(void *run);
+
+#endif

@@ -1,0 +1,372 @@
+// SPDX-License-Identifier: Apache-2.0
+// The queue of jobs and its worker, with handlers that tests let go on step by step.
+#include "unit.h"
+
+#include "jobs/job_queue.h"
+#include "manifest_fixture.h"
+#include "platform/clock.h"
+#include "platform/lock.h"
+#include "platform/memory.h"
+
+#define EVENTS_MAX 64
+
+struct world {
+    struct fixture f;
+    struct job_queue *queue;
+    struct lock lock;
+    struct condition changed;
+    // What has run, in order: the object or generation of each run.
+    uint64_t events[EVENTS_MAX];
+    unsigned event_count;
+    bool held;                    // runs wait until they are interrupted or let go
+    int result;                   // of runs that are let go
+    unsigned failing;             // so many runs fail first
+    uint64_t markers[EVENTS_MAX]; // the marker each run began with
+};
+
+static uint64_t
+number_of(const struct job_record *job)
+{
+    uint64_t number = 0;
+    ck_assert_int_eq(job_read_parameters(job, &number), 0);
+    return number;
+}
+
+static int
+handle(void *argument, struct job_run *run)
+{
+    struct world *w = argument;
+    uint64_t number = number_of(run->job);
+    uint64_t marker = 0;
+    lock_take(&w->lock);
+    ck_assert_uint_lt(w->event_count, EVENTS_MAX);
+    memcpy(&marker, run->job->marker, run->job->marker_length);
+    w->markers[w->event_count] = marker;
+    w->events[w->event_count++] = number;
+    condition_broadcast(&w->changed);
+    bool fails = w->failing > 0;
+    w->failing -= fails;
+    while (w->held && !job_is_interrupted(run))
+        condition_wait_until(&w->changed, &w->lock, clock_monotonic_ms() + 5);
+    int rc = fails ? -EAGAIN : w->result;
+    lock_release(&w->lock);
+    job_progress(run, "half", 1, 2);
+    marker++;
+    ck_assert_int_eq(job_mark(run, &marker, sizeof(marker)), 0);
+    if (job_is_interrupted(run))
+        return -ECANCELED;
+    buffer_printf(run->text, rc < 0 ? "it is %d\nand more" : "done %d", rc);
+    return rc;
+}
+
+static bool
+is_passing(int error)
+{
+    return error == -EAGAIN;
+}
+
+static const struct job_handler_entry handlers[] = {
+    {JOB_TRUNCATE_APPEND_ONLY, handle, is_passing, 3},
+    {JOB_PRUNE_CHECKPOINT, handle, is_passing, 0},
+};
+
+static void
+open_queue(struct world *w)
+{
+    const struct job_queue_options options = {
+        .manifest = w->f.manifest,
+        .db = w->f.db,
+        .handlers = handlers,
+        .handler_count = ARRAY_LENGTH(handlers),
+        .argument = w,
+        .retry_ms = 1,
+        .kept = 5,
+    };
+    ck_assert_int_eq(job_queue_open(&options, &w->queue), 0);
+}
+
+static struct world *
+world_new(void)
+{
+    struct world *w = memory_alloc_zero(sizeof(*w));
+    w->f = fixture_new(0);
+    lock_init(&w->lock, "world", LOCK_RANK_PLATFORM);
+    condition_init(&w->changed);
+    return w;
+}
+
+static void
+world_free(struct world *w)
+{
+    job_queue_close(w->queue);
+    fixture_free(&w->f);
+    condition_destroy(&w->changed);
+    lock_destroy(&w->lock);
+    free(w);
+}
+
+static void
+let_go(struct world *w, bool held)
+{
+    lock_take(&w->lock);
+    w->held = held;
+    condition_broadcast(&w->changed);
+    lock_release(&w->lock);
+}
+
+static void
+await_events(struct world *w, unsigned count)
+{
+    lock_take(&w->lock);
+    while (w->event_count < count)
+        ck_assert(condition_wait_until(&w->changed, &w->lock, clock_monotonic_ms() + 60000));
+    lock_release(&w->lock);
+}
+
+static uint64_t
+submit(struct world *w, enum job_kind kind, uint64_t number, enum job_priority priority)
+{
+    uint64_t id = 0;
+    ck_assert_int_eq(job_queue_submit(w->queue, kind, &number, priority, NULL, &id), 0);
+    ck_assert_uint_ne(id, 0);
+    return id;
+}
+
+static struct job_record
+await_end(struct world *w, uint64_t id)
+{
+    struct job_record job;
+    do {
+        ck_assert_int_eq(job_queue_look(w->queue, id, false, &job, NULL), 0);
+        clock_sleep_ms(1);
+    } while (job.state == JOB_PENDING || job.state == JOB_IN_FLIGHT);
+    return job;
+}
+
+START_TEST(the_most_urgent_job_goes_first)
+{
+    struct world *w = world_new();
+    w->held = true;
+    open_queue(w);
+    submit(w, JOB_PRUNE_CHECKPOINT, 1, JOB_PRIORITY_ASKED);
+    await_events(w, 1);
+    submit(w, JOB_PRUNE_CHECKPOINT, 2, JOB_PRIORITY_SWEEP);
+    submit(w, JOB_PRUNE_CHECKPOINT, 3, JOB_PRIORITY_NORMAL);
+    uint64_t last = submit(w, JOB_PRUNE_CHECKPOINT, 4, JOB_PRIORITY_SWEEP);
+    submit(w, JOB_PRUNE_CHECKPOINT, 5, JOB_PRIORITY_ASKED);
+    ck_assert_uint_eq(job_queue_depth(w->queue), 5);
+    let_go(w, false);
+    await_end(w, last);
+    const uint64_t order[] = {1, 5, 3, 2, 4};
+    ck_assert_uint_eq(w->event_count, 5);
+    for (unsigned i = 0; i < 5; i++)
+        ck_assert_uint_eq(w->events[i], order[i]);
+    world_free(w);
+}
+END_TEST
+
+START_TEST(a_more_urgent_job_interrupts_and_the_other_goes_on_from_its_marker)
+{
+    struct world *w = world_new();
+    w->held = true;
+    open_queue(w);
+    uint64_t sweep = submit(w, JOB_PRUNE_CHECKPOINT, 1, JOB_PRIORITY_SWEEP);
+    await_events(w, 1);
+    uint64_t urgent = submit(w, JOB_TRUNCATE_APPEND_ONLY, 2, JOB_PRIORITY_URGENT);
+    await_events(w, 2);
+    let_go(w, false);
+    ck_assert_int_eq(await_end(w, urgent).state, JOB_COMPLETED);
+    struct job_record job = await_end(w, sweep);
+    ck_assert_int_eq(job.state, JOB_COMPLETED);
+    ck_assert_uint_eq(job.tries, 1); // an interruption is no try
+    ck_assert_uint_eq(w->event_count, 3);
+    ck_assert_uint_eq(w->events[2], 1);
+    ck_assert_uint_eq(w->markers[2], 1);
+    world_free(w);
+}
+END_TEST
+
+START_TEST(submitting_twice_is_submitting_once)
+{
+    struct world *w = world_new();
+    w->held = true;
+    open_queue(w);
+    struct uuid token = sample_uuid(9);
+    uint64_t number = 7, id, again;
+    ck_assert_int_eq(
+        job_queue_submit(w->queue, JOB_PRUNE_CHECKPOINT, &number, JOB_PRIORITY_NORMAL, &token, &id),
+        0);
+    // The same token finds it, the same key names it.
+    ck_assert_int_eq(job_queue_submit(w->queue, JOB_PRUNE_CHECKPOINT, &number, JOB_PRIORITY_NORMAL,
+                         &token, &again),
+        0);
+    ck_assert_uint_eq(again, id);
+    again = 0;
+    ck_assert_int_eq(job_queue_submit(w->queue, JOB_PRUNE_CHECKPOINT, &number, JOB_PRIORITY_NORMAL,
+                         NULL, &again),
+        -EEXIST);
+    ck_assert_uint_eq(again, id);
+    let_go(w, false);
+    await_end(w, id);
+    // Also when it has ended, and in another process.
+    job_queue_close(w->queue);
+    open_queue(w);
+    ck_assert_int_eq(job_queue_submit(w->queue, JOB_PRUNE_CHECKPOINT, &number, JOB_PRIORITY_NORMAL,
+                         &token, &again),
+        0);
+    ck_assert_uint_eq(again, id);
+    ck_assert_uint_eq(w->event_count, 1);
+    uint64_t fresh = submit(w, JOB_PRUNE_CHECKPOINT, 7, JOB_PRIORITY_NORMAL);
+    ck_assert_uint_ne(fresh, id);
+    await_end(w, fresh);
+    world_free(w);
+}
+END_TEST
+
+START_TEST(a_passing_failure_is_repeated_and_the_cause_is_kept)
+{
+    struct world *w = world_new();
+    w->failing = 2;
+    open_queue(w);
+    uint64_t id = submit(w, JOB_TRUNCATE_APPEND_ONLY, 1, JOB_PRIORITY_NORMAL);
+    struct job_record job = await_end(w, id);
+    ck_assert_int_eq(job.state, JOB_COMPLETED);
+    ck_assert_uint_eq(job.tries, 3);
+    ck_assert_str_eq(job.cause, "");
+    // Three tries are what this kind gets.
+    w->failing = 3;
+    id = submit(w, JOB_TRUNCATE_APPEND_ONLY, 2, JOB_PRIORITY_NORMAL);
+    BUFFER_AUTO text = {0};
+    job = await_end(w, id);
+    ck_assert_int_eq(job.state, JOB_FAILED);
+    ck_assert_int_eq(job.error, -EAGAIN);
+    ck_assert(job.retryable);
+    ck_assert_str_eq(job.cause, "it is -11");
+    // And what does not pass is not tried again.
+    w->result = -EIO;
+    id = submit(w, JOB_PRUNE_CHECKPOINT, 3, JOB_PRIORITY_NORMAL);
+    job = await_end(w, id);
+    ck_assert_int_eq(job.state, JOB_FAILED);
+    ck_assert_uint_eq(job.tries, 1);
+    ck_assert(!job.retryable);
+    world_free(w);
+}
+END_TEST
+
+START_TEST(jobs_are_cancelled_while_they_wait_and_while_they_run)
+{
+    struct world *w = world_new();
+    w->held = true;
+    open_queue(w);
+    uint64_t runs = submit(w, JOB_PRUNE_CHECKPOINT, 1, JOB_PRIORITY_NORMAL);
+    await_events(w, 1);
+    uint64_t waits = submit(w, JOB_PRUNE_CHECKPOINT, 2, JOB_PRIORITY_NORMAL);
+    ck_assert_int_eq(job_queue_cancel(w->queue, waits), 0);
+    ck_assert_int_eq(job_queue_cancel(w->queue, waits), -EALREADY);
+    ck_assert_int_eq(job_queue_cancel(w->queue, waits + 100), -ENOENT);
+    ck_assert_int_eq(job_queue_cancel(w->queue, runs), 0);
+    struct job_record job = await_end(w, runs);
+    ck_assert_int_eq(job.state, JOB_FAILED);
+    ck_assert_int_eq(job.error, -ECANCELED);
+    job = await_end(w, waits);
+    ck_assert_int_eq(job.error, -ECANCELED);
+    ck_assert_uint_eq(w->event_count, 1);
+    // A kind that somebody else carries out.
+    struct job_record other = {.state = JOB_PENDING};
+    job_set_kind(&other, JOB_CREATE_CHECKPOINT, NULL, NULL);
+    struct manifest_batch *b = manifest_batch_new(w->f.db);
+    manifest_batch_put_job(b, &other);
+    ck_assert_int_eq(manifest_submit(w->f.manifest, b, NULL), 0);
+    ck_assert_int_eq(job_queue_cancel(w->queue, other.id), -EBUSY);
+    world_free(w);
+}
+END_TEST
+
+START_TEST(the_next_queue_goes_on_with_what_was_left)
+{
+    struct world *w = world_new();
+    w->held = true;
+    open_queue(w);
+    uint64_t first = submit(w, JOB_PRUNE_CHECKPOINT, 1, JOB_PRIORITY_NORMAL);
+    uint64_t second = submit(w, JOB_PRUNE_CHECKPOINT, 2, JOB_PRIORITY_NORMAL);
+    await_events(w, 1);
+    job_queue_close(w->queue);
+    ck_assert_uint_eq(w->event_count, 1);
+    // As if the process had been killed in the middle of it.
+    BUFFER_AUTO payload = {0};
+    uint64_t number = 1;
+    struct job_record dead = {.id = first, .state = JOB_IN_FLIGHT, .tries = 1, .priority = 20};
+    job_set_kind(&dead, JOB_PRUNE_CHECKPOINT, &number, &payload);
+    dead.lease_expires_ms = clock_wall_ms() + 3600000;
+    struct manifest_batch *b = manifest_batch_new(w->f.db);
+    manifest_batch_put_job(b, &dead);
+    ck_assert_int_eq(manifest_submit(w->f.manifest, b, NULL), 0);
+    w->held = false;
+    open_queue(w);
+    ck_assert_int_eq(await_end(w, first).state, JOB_COMPLETED);
+    ck_assert_int_eq(await_end(w, second).state, JOB_COMPLETED);
+    ck_assert_uint_eq(w->event_count, 3);
+    world_free(w);
+}
+END_TEST
+
+START_TEST(a_cancelled_job_does_not_run_in_the_next_queue)
+{
+    struct world *w = world_new();
+    BUFFER_AUTO payload = {0};
+    uint64_t number = 1;
+    struct job_record dead = {.state = JOB_IN_FLIGHT, .tries = 1, .cancel_wanted = true};
+    job_set_kind(&dead, JOB_PRUNE_CHECKPOINT, &number, &payload);
+    struct manifest_batch *b = manifest_batch_new(w->f.db);
+    manifest_batch_put_job(b, &dead);
+    ck_assert_int_eq(manifest_submit(w->f.manifest, b, NULL), 0);
+    w->held = true;
+    open_queue(w);
+    struct job_record job = await_end(w, dead.id);
+    ck_assert_int_eq(job.state, JOB_FAILED);
+    ck_assert_int_eq(job.error, -ECANCELED);
+    ck_assert_uint_eq(w->event_count, 0);
+    world_free(w);
+}
+END_TEST
+
+START_TEST(the_newest_that_have_ended_are_kept)
+{
+    struct world *w = world_new();
+    open_queue(w);
+    uint64_t ids[12];
+    for (unsigned i = 0; i < 12; i++) {
+        ids[i] = submit(w, JOB_PRUNE_CHECKPOINT, i + 1, JOB_PRIORITY_NORMAL);
+        await_end(w, ids[i]);
+    }
+    struct job_record job;
+    unsigned count = 0;
+    for (uint64_t id = 0; job_queue_look(w->queue, id, true, &job, NULL) == 0; id = job.id)
+        count++;
+    ck_assert_uint_eq(count, 5);
+    BUFFER_AUTO text = {0};
+    ck_assert_int_eq(job_queue_look(w->queue, ids[6], false, &job, NULL), -ENOENT);
+    ck_assert_int_eq(job_queue_look(w->queue, ids[11], false, &job, &text), 0);
+    ck_assert_str_eq(buffer_string(&text), "done 0");
+    ck_assert_str_eq(job.stage, "half");
+    ck_assert_uint_eq(job.done, 1);
+    ck_assert_uint_eq(job.total, 2);
+    world_free(w);
+}
+END_TEST
+
+int
+main(void)
+{
+    Suite *s = suite_create("job queue");
+#define ADD(test) unit_add(s, #test, test, 60)
+    ADD(the_most_urgent_job_goes_first);
+    ADD(a_more_urgent_job_interrupts_and_the_other_goes_on_from_its_marker);
+    ADD(submitting_twice_is_submitting_once);
+    ADD(a_passing_failure_is_repeated_and_the_cause_is_kept);
+    ADD(jobs_are_cancelled_while_they_wait_and_while_they_run);
+    ADD(the_next_queue_goes_on_with_what_was_left);
+    ADD(a_cancelled_job_does_not_run_in_the_next_queue);
+    ADD(the_newest_that_have_ended_are_kept);
+    return unit_run(s);
+}
