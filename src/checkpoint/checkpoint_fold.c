@@ -309,6 +309,16 @@ add_chunks(struct fold *f, struct manifest_batch *b)
     return rc;
 }
 
+// The log first, so that whoever opens it can tell a log that has lost its end from one whose end
+// had never got to the disk. A log that died has nothing more to lose: the generation saves all.
+static void
+note_log_end(struct fold *f, struct manifest_batch *b)
+{
+    struct lsn end;
+    if (wal_reach(f->c->options.wal, f->cut.lsn, &end) == 0)
+        manifest_batch_log_end(b, f->cut.lsn, end);
+}
+
 static int
 record(struct fold *f)
 {
@@ -325,6 +335,7 @@ record(struct fold *f)
     assert(rc == 0);
     manifest_batch_local_generation(b, f->generation, f->cut.lsn, f->counters, f->cut.wall_ms);
     manifest_batch_checkpoint_id(b, f->generation, &f->job.checkpoint_id);
+    note_log_end(f, b);
     snprintf(f->job.stage, sizeof(f->job.stage), "recorded");
     f->job.updated_ms = clock_wall_ms();
     manifest_batch_put_job(b, &f->job);

@@ -236,6 +236,9 @@ void manifest_batch_local_generation(struct manifest_batch *b, struct generation
 // bytes.
 void manifest_batch_checkpoint_id(
     struct manifest_batch *b, struct generation local, const struct uuid *id);
+// How far the log was durable when `cut`, which becomes the db's in this batch, was recorded
+// (wal_reach).
+void manifest_batch_log_end(struct manifest_batch *b, struct lsn cut, struct lsn end);
 // BumpGeneration (published): record `sequence` with `hash` is in the store and publishes
 // `published`. Keys of unpublished_index with generation <= published go. The named blobs become
 // RESIDENCY_REMOTE too; names without a record are ignored. The ManifestChangeRecord of this batch

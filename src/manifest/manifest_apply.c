@@ -201,6 +201,17 @@ apply_checkpoint_id(struct apply *a, const struct batch_op *op)
 }
 
 static int
+apply_log_end(struct apply *a, const struct batch_op *op)
+{
+    struct schema_key key;
+    a->db.log_end = op->log.end;
+    schema_key_runtime(&key, RUNTIME_LOG_END, a->db.id);
+    buffer_clear(&a->value);
+    schema_encode_log_end(op->log.cut, op->log.end, &a->value);
+    return apply_put(a, TABLE_RUNTIME_STATE, &key);
+}
+
+static int
 apply_lowest(struct apply *a, uint64_t lowest)
 {
     a->db.lowest_sequence = larger(a->db.lowest_sequence, lowest);
@@ -302,6 +313,8 @@ apply_op(struct apply *a, enum batch_op_kind kind, const struct batch_op *op)
         return 0;
     case OP_CHECKPOINT_ID:
         return apply_checkpoint_id(a, op);
+    case OP_LOG_END:
+        return apply_log_end(a, op);
     case OP_DATE_DEATHS:
         return apply_date_deaths(a);
     case OP_LOWEST:

@@ -130,6 +130,13 @@ manifest_batch_checkpoint_id(
 }
 
 void
+manifest_batch_log_end(struct manifest_batch *b, struct lsn cut, struct lsn end)
+{
+    struct batch_op op = {.log = {cut, end}};
+    append_op(b, OP_LOG_END, &op);
+}
+
+void
 manifest_batch_date_deaths(struct manifest_batch *b)
 {
     struct batch_op op = {0};

@@ -57,6 +57,7 @@ enum batch_op_kind {
     OP_FENCED,
     OP_IDENTITY,
     OP_CHECKPOINT_ID,
+    OP_LOG_END,
     OP_DATE_DEATHS,
     OP_LOWEST,
     OP_TOLD,
@@ -115,6 +116,10 @@ struct batch_op {
             struct generation local;
             struct uuid id;
         } checkpoint;
+        struct {
+            struct lsn cut;
+            struct lsn end;
+        } log;
         struct job_record *job;
         uint64_t job_id;
     };

@@ -40,6 +40,26 @@ load_checkpoint_id(struct lmdb_txn *txn, struct db_record *db)
     return 0;
 }
 
+// As for the checkpoint id: what is told of another cut counts for nothing.
+static int
+load_log_end(struct lmdb_txn *txn, struct db_record *db)
+{
+    struct schema_key key;
+    struct lmdb_value value;
+    struct lsn cut;
+    db->log_end.v = 0;
+    schema_key_runtime(&key, RUNTIME_LOG_END, db->id);
+    int rc = load(txn, TABLE_RUNTIME_STATE, &key, &value);
+    if (rc < 0)
+        return rc == -ENOENT ? 0 : rc;
+    if (!schema_decode_log_end(value.data, value.length, &cut, &db->log_end) ||
+        db->log_end.v > cut.v)
+        return manifest_bad_entry(TABLE_RUNTIME_STATE);
+    if (cut.v != db->cut.v)
+        db->log_end.v = 0;
+    return 0;
+}
+
 static int
 load_lowest(struct lmdb_txn *txn, struct db_record *db)
 {
@@ -74,6 +94,8 @@ manifest_load_db(struct lmdb_txn *txn, struct db_id db, struct db_record *db_out
     if (rc < 0 || !schema_decode_watermarks(value.data, value.length, db_out))
         return manifest_bad_entry(TABLE_GENERATION_WATERMARKS);
     rc = load_checkpoint_id(txn, db_out);
+    if (rc == 0)
+        rc = load_log_end(txn, db_out);
     return rc < 0 ? rc : load_lowest(txn, db_out);
 }
 

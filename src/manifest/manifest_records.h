@@ -24,12 +24,13 @@ struct db_record {
     uint32_t volume_number; // {db} in the bucket: 1 is the tenant's first volume, forks count on
     struct uuid volume;
     struct uuid name_key;
-    struct db_counters counters;  // as of the local generation
-    struct generation local;      // folded out of the WAL; the tables show this state
-    struct generation published;  // in the bucket
-    struct generation next;       // the next generation number to give out
-    struct lsn cut;               // the WAL is needed from here on
-    uint64_t local_time_ms;       // wall clock of the local cut
+    struct db_counters counters; // as of the local generation
+    struct generation local;     // folded out of the WAL; the tables show this state
+    struct generation published; // in the bucket
+    struct generation next;      // the next generation number to give out
+    struct lsn cut;              // the WAL is needed from here on
+    struct lsn log_end;     // up to here it was durable when the cut was recorded; 0: not known
+    uint64_t local_time_ms; // wall clock of the local cut
     struct uuid local_checkpoint; // the id that the local generation is published under; zero when
                                   // nobody has given it one
     uint64_t published_time_ms;   // wall clock of the published generation's cut

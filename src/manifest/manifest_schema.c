@@ -603,6 +603,25 @@ schema_decode_checkpoint(const void *p, size_t n, struct generation *generation,
 }
 
 void
+schema_encode_log_end(struct lsn cut, struct lsn end, struct buffer *out)
+{
+    encode_version(out);
+    buffer_append_le64(out, cut.v);
+    buffer_append_le64(out, end.v);
+}
+
+bool
+schema_decode_log_end(const void *p, size_t n, struct lsn *cut, struct lsn *end)
+{
+    struct byte_reader r;
+    if (!decode_version(p, n, &r))
+        return false;
+    cut->v = read_le64(&r);
+    end->v = read_le64(&r);
+    return is_finished(&r);
+}
+
+void
 schema_encode_totals(const struct db_totals *v, struct buffer *out)
 {
     encode_version(out);

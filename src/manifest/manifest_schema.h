@@ -116,6 +116,7 @@ enum runtime_item {
     RUNTIME_RETENTION = 8,  // struct retention_policy
     RUNTIME_LOWEST = 10,    // u64: records of the chain below it may be missing
     RUNTIME_HISTORY = 9,    // nothing: snapshot_index knows all that the chain tells
+    RUNTIME_LOG_END = 11,   // cut u64, how far the log was durable when it was recorded u64
 };
 
 void schema_key_db(struct schema_key *k, struct db_id db);
@@ -183,6 +184,7 @@ void schema_encode_retention(const struct retention_policy *v, struct buffer *ou
 void schema_encode_u64(uint64_t v, struct buffer *out);
 void schema_encode_empty(struct buffer *out);
 void schema_encode_root(const struct uuid *root, struct buffer *out);
+void schema_encode_log_end(struct lsn cut, struct lsn end, struct buffer *out);
 void schema_encode_checkpoint(
     struct generation generation, const struct uuid *id, struct buffer *out);
 void schema_encode_totals(const struct db_totals *v, struct buffer *out);
@@ -207,6 +209,7 @@ MUST_CHECK bool schema_decode_dead(const void *p, size_t n, struct dead_blob *v)
 MUST_CHECK bool schema_decode_retention(const void *p, size_t n, struct retention_policy *v);
 MUST_CHECK bool schema_decode_u64(const void *p, size_t n, uint64_t *v);
 MUST_CHECK bool schema_decode_root(const void *p, size_t n, uint32_t *format, struct uuid *root);
+MUST_CHECK bool schema_decode_log_end(const void *p, size_t n, struct lsn *cut, struct lsn *end);
 MUST_CHECK bool schema_decode_checkpoint(
     const void *p, size_t n, struct generation *generation, struct uuid *id);
 MUST_CHECK bool schema_decode_totals(const void *p, size_t n, struct db_totals *v);

@@ -125,6 +125,7 @@ volume_open_wal(struct volume *v, const struct db_record *db, struct buffer *err
         // With one thread, nobody would take the requests that make up the next batch.
         .callers_flush = v->config.fuse_threads > 1,
         .pace = &v->pace,
+        .reached = db->log_end,
     };
     // The log has a segment from the first open on, and that comes before the first claim.
     if (rc == 0 && (db->epoch > 0 || db->cut.v > 0) && !has_segments(directory)) {

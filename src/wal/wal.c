@@ -446,6 +446,7 @@ wal_new(const struct wal_options *options)
     atomic_init(&w->writer_epoch, options->writer_epoch);
     w->callers_flush = options->callers_flush;
     w->pace = options->pace;
+    w->reached = options->reached;
     w->spares_wanted = 1;
     w->limit_bytes = options->limit_bytes;
     w->segment_bytes =

@@ -49,6 +49,8 @@ struct wal_options {
     // flusher. For callers who have other threads to go on with.
     bool callers_flush;
     struct flush_pace *pace; // is told of commits; the making of segments keeps it. Or NULL
+    // Up to here the log was durable when the cut was recorded (wal_reach). 0: not known.
+    struct lsn reached;
 };
 
 // A replayed record. `payload` holds the bytes of the CHANGE_WRITE among the changes and begins at
@@ -68,8 +70,9 @@ struct wal_replayed {
 typedef int wal_replay(void *argument, const struct wal_replayed *record);
 
 // Opens the log, replays every record from `cut` on through `replay` (one thread, before this
-// returns), and starts its threads. -EBADMSG when acknowledged records are damaged: the text is put
-// into `error`, and nothing was changed on disk. A replay's error ends the open and is returned.
+// returns), and starts its threads. -EBADMSG when acknowledged records are damaged, or when the log
+// ends below options->reached: the text is put into `error`, and nothing was changed on disk. A
+// replay's error ends the open and is returned.
 MUST_CHECK int wal_open(const struct wal_options *options, struct lsn cut, wal_replay *replay,
     void *argument, struct wal **wal_out, struct buffer *error);
 // The epoch that segments begun from now on carry. Any thread.
@@ -146,6 +149,10 @@ typedef void wal_synced(void *argument, int result);
 void wal_sync(struct wal *w, wal_synced *done, void *argument);
 // The same, waiting.
 MUST_CHECK int wal_sync_wait(struct wal *w);
+// Waits until all records below `cut`, which is not above the append position, are durable, and
+// tells where the last of them ends. Whoever records a cut after that can tell, when the log is
+// opened again, that a log which does not go so far has lost its end. -EIO: the log died before.
+MUST_CHECK int wal_reach(struct wal *w, struct lsn cut, struct lsn *end_out);
 
 // Sets the disk to work on this (filled) record without making it durable, when it has at least
 // WAL_START_BYTES and all before it is durable: then a sync is likely to follow, as it did before,

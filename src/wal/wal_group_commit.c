@@ -325,3 +325,13 @@ wal_sync_wait(struct wal *w)
     lock_destroy(&x.lock);
     return x.result;
 }
+
+int
+wal_reach(struct wal *w, struct lsn cut, struct lsn *end_out)
+{
+    lock_take(&w->lock);
+    *end_out = w->last_end.v < cut.v ? w->last_end : cut;
+    bool is_durable = w->flushed.v >= end_out->v;
+    lock_release(&w->lock);
+    return is_durable ? 0 : wal_sync_wait(w);
+}

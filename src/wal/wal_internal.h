@@ -41,6 +41,7 @@ struct wal {
     uint64_t segment_bytes;
     uint32_t segments_max;
     int mark_fd;
+    struct lsn reached;   // options->reached
     struct wal_mark mark; // as it was written last. The flusher's, while it runs
     bool callers_flush;
     struct flush_pace *pace;

@@ -10,7 +10,8 @@
 //   3. There is no next segment. If a valid record further on in this segment says that this place
 //      had been durable: damaged, refuse. Else this is the torn or clean end of the log.
 // A segment whose header is damaged, but that holds a valid record from the cut on, is damaged too.
-// And the mark must not know of a newer segment, or of a later end, than was found.
+// And the mark must not know of a newer segment, or of a later end, than was found; nor may the
+// manifest know of a later one (w->reached).
 //
 // Nothing is changed on disk before everything has been found to be in order. Then what a torn
 // write left behind the end is overwritten, so that it can never pass for a record, since the log
@@ -44,6 +45,8 @@ struct recovery {
     uint32_t newest_epoch;
     uint64_t highest_end; // one past the highest LSN of any segment
     struct lsn durable;   // all below was on stable storage, as records say
+    uint64_t seen;        // the log went so far, as valid records and headers of segments show
+    uint64_t ranges_end;  // where the newest of our segments ends; 0: there is none
     uint8_t *bytes;       // of the segment read last: the newest one, after the walk
     uint64_t bytes_room;
     uint64_t torn_end; // in it: where what was torn ends, behind the end of the log
@@ -221,6 +224,37 @@ check_end(struct recovery *r, uint64_t end)
                : 0;
 }
 
+// After the walk: the log must go as far as it did when the cut was recorded. Of segments that lie
+// below the cut nothing is read, and the newest one may be gone if it does.
+static int
+check_reached(struct recovery *r)
+{
+    const struct wal *w = r->w;
+    const struct wal_mark *m = &w->mark;
+    uint64_t seen = r->seen > r->durable.v ? r->seen : r->durable.v;
+    uint64_t ranges_end = r->ranges_end;
+    if (m->end.v > seen)
+        seen = m->end.v;
+    if (m->start.v + m->segment_bytes > ranges_end)
+        ranges_end = m->start.v + m->segment_bytes;
+    if (seen >= w->reached.v || r->mark == WAL_MARK_WAIVED)
+        return 0;
+    if (ranges_end <= r->cut.v && ranges_end >= w->reached.v)
+        return 0;
+    CLEANUP(memory_free_auto) char *mark = wal_mark_path(w);
+    buffer_clear(r->error);
+    buffer_printf(r->error,
+        "the write-ahead log in %s ends at LSN %" PRIu64
+        ", and the newest local generation was made when it had reached LSN %" PRIu64
+        ": it has lost its end or is an older copy, so acknowledged changes would be lost. Nothing "
+        "was changed. Restore the directory; or move the storage root away to go back to the last "
+        "published generation; or, to go on with that local generation, write the word accept into "
+        "%s",
+        w->directory, seen, w->reached.v, mark);
+    log_error("wal.damaged", "%s", buffer_string(r->error));
+    return -EBADMSG;
+}
+
 // ---- segments -----------------------------------------------------------------------------------
 
 // A segment whose header does not decode: free to use (one whose new header was torn, or a new one
@@ -280,6 +314,24 @@ load_header(struct recovery *r, const struct wal_segment *s, struct wal_segment_
     return 0;
 }
 
+static void
+note_seen(struct recovery *r, uint64_t lsn)
+{
+    if (lsn > r->seen)
+        r->seen = lsn;
+}
+
+// All before a segment was durable before its header was.
+static void
+note_header(struct recovery *r, const struct wal_segment_header *h)
+{
+    uint64_t end = h->start.v + h->segment_bytes;
+    if (end > r->ranges_end)
+        r->ranges_end = end;
+    note_seen(r, h->start.v);
+    note_seen(r, h->prior_end.v);
+}
+
 static int
 load_segment(struct recovery *r, uint32_t file_number)
 {
@@ -309,6 +361,8 @@ load_segment(struct recovery *r, uint32_t file_number)
     bool ours = h.segment_bytes > 0 && uuid_equal(&h.volume, &w->volume);
     if (ours && end > r->highest_end)
         r->highest_end = end;
+    if (ours)
+        note_header(r, &h);
     r->has_mark = r->has_mark || (ours && h.has_mark);
     if (ours && end > r->cut.v) {
         s->epoch = h.epoch;
@@ -374,6 +428,22 @@ replay_record(struct recovery *r, const uint8_t *p, const struct wal_record_head
     return r->replay(r->argument, &record);
 }
 
+// A record below the cut does not verify. Those behind it, up to the cut, are not needed, but show
+// how far the log went.
+static void
+note_below_cut(struct recovery *r, const struct wal_segment *s, const uint8_t *map, uint32_t epoch,
+    uint64_t at)
+{
+    struct wal_record_header h;
+    for (; at + WAL_RECORD_HEADER <= s->bytes && s->start.v + at < r->w->reached.v;
+         at += WAL_RECORD_ALIGN) {
+        struct lsn lsn = {s->start.v + at};
+        if (get_le64(map + at + 8) == lsn.v &&
+            wal_record_decode(map + at, s->bytes - at, lsn, epoch, &h) == 0)
+            note_seen(r, lsn.v + h.length);
+    }
+}
+
 // Replays the records of one segment. *end_out is where the first byte that is not a valid record
 // lies. What is damaged below the cut is not needed: the records go on at the cut.
 static int
@@ -390,9 +460,11 @@ replay_segment(struct recovery *r, struct wal_segment *s, const uint8_t *map, ui
             if (rc < 0)
                 return rc;
             at += h.length;
+            note_seen(r, s->start.v + at);
             if (h.durable.v > r->durable.v)
                 r->durable = h.durable;
         } else if (at < cut && cut < s->bytes) {
+            note_below_cut(r, s, map, epoch, at);
             at = cut;
         } else {
             break;
@@ -557,6 +629,8 @@ recover(struct recovery *r, uint64_t *end_out)
     }
     if (rc == 0)
         rc = check_end(r, *end_out);
+    if (rc == 0)
+        rc = check_reached(r);
     return rc == 0 && !r->look_only ? settle(r) : rc;
 }
 

@@ -334,6 +334,68 @@ open_only(const char *directory)
     return 1;
 }
 
+static void
+fold_what_nobody_synced(struct volume *v)
+{
+    struct object_id b = volume_world_make_file(v, "folded");
+    volume_world_fill(v, b, 0, BYTES, 6);
+    volume_world_fold(v);
+    struct manifest_reader *r;
+    struct db_record db;
+    struct wal_numbers n;
+    ck_assert_int_eq(manifest_read_begin(v->manifest, &r), 0);
+    ck_assert_int_eq(manifest_read_db(r, v->db, &db), 0);
+    manifest_read_end(r);
+    wal_numbers(v->wal, &n);
+    ck_assert_uint_gt(db.cut.v, BYTES);
+    ck_assert_uint_ge(n.flushed.v, db.cut.v);
+}
+
+static void
+move(const char *from, const char *to)
+{
+    ck_assert_int_eq(path_remove_tree(to), 0);
+    CLEANUP(memory_free_auto) char *command = memory_printf("cp -a '%s' '%s'", from, to);
+    ck_assert_int_eq(system(command), 0);
+}
+
+START_TEST(a_log_of_before_the_local_generation_is_refused_before_the_claim)
+{
+    struct volume_world w;
+    volume_world_new(&w);
+    volume_world_open(&w);
+    struct object_id a = volume_world_make_file(w.v, "published");
+    volume_world_fill(w.v, a, 0, BYTES, 1);
+    volume_world_publish(w.v);
+    volume_world_close(&w);
+    CLEANUP(memory_free_auto) char *log = memory_printf("%s/tenants/acme/1/wal", w.root);
+    CLEANUP(memory_free_auto) char *old = memory_printf("%s/old", w.directory);
+    CLEANUP(memory_free_auto) char *new = memory_printf("%s/new", w.directory);
+    CLEANUP(memory_free_auto) char *mark = memory_printf("%s/mark", log);
+    CLEANUP(memory_free_auto)
+    char *chain = memory_printf("%s/store/manifests/acme/1", w.directory);
+    move(log, old);
+    volume_world_die_after(&w, fold_what_nobody_synced);
+    move(log, new);
+    unsigned records = count_names(chain, "record-");
+    ck_assert_uint_gt(records, 1);
+    move(old, log);
+    volume_world_open_fails(&w, -EBADMSG);
+    ck_assert_uint_eq(count_names(chain, "record-"), records);
+    // The right one opens; with the old one the local generation is all there is.
+    move(new, log);
+    volume_world_open(&w);
+    volume_world_expect(w.v, volume_world_find(w.v, "folded"), 0, BYTES, 6);
+    volume_world_close(&w);
+    move(old, log);
+    volume_world_open_fails(&w, -EBADMSG);
+    ck_assert_int_eq(file_replace_whole(&file_ops_system, mark, "accept\n", 7, 0600), 0);
+    volume_world_open(&w);
+    volume_world_expect(w.v, volume_world_find(w.v, "folded"), 0, BYTES, 6);
+    volume_world_free(&w);
+}
+END_TEST
+
 int
 main(int argc, char **argv)
 {
@@ -349,6 +411,7 @@ main(int argc, char **argv)
     ADD(a_volume_that_went_on_elsewhere_is_not_mixed_with_an_old_log);
     ADD(without_the_store_a_damaged_manifest_stays_where_it_is);
     ADD(a_place_of_digits_is_no_number_of_a_db);
+    ADD(a_log_of_before_the_local_generation_is_refused_before_the_claim);
     ADD(a_rebuild_that_dies_at_any_step_is_repeated);
 #undef ADD
     return unit_run(s);

@@ -387,6 +387,113 @@ START_TEST(what_is_released_is_not_missed)
 }
 END_TEST
 
+// ---- a cut that was recorded --------------------------------------------------------------------
+
+// What a fold does: all that is below the cut is made durable, the cut is recorded, and the log
+// released.
+static void
+record_cut(struct fixture *f, struct wal *w)
+{
+    struct wal_numbers n;
+    struct lsn end;
+    wal_numbers(w, &n);
+    if (wal_reach(w, n.append, &end) < 0)
+        return;
+    wal_numbers(w, &n);
+    ck_assert_uint_ge(n.flushed.v, end.v);
+    f->journal.acknowledged = f->journal.count;
+    f->options.reached = end;
+    journal_release(&f->journal, w, f->journal.count);
+}
+
+START_TEST(a_log_that_ends_below_a_cut_that_was_recorded_is_refused)
+{
+    struct fixture f;
+    fixture_init(&f, 6000);
+    struct wal *w = journal_open(&f.journal, &f.options);
+    fixture_append(&f, w, 100000);
+    CLEANUP(memory_free_auto) char *path = newest_path(&f);
+    BUFFER_AUTO old = {0};
+    BUFFER_AUTO whole = {0};
+    ck_assert_int_eq(file_read_whole(path, SEGMENT, &old), 0);
+    journal_append_many(&f.journal, w, 20); // not synced
+    record_cut(&f, w);
+    die(&f, w);
+    ck_assert_int_eq(file_read_whole(path, SEGMENT, &whole), 0);
+    write_at(path, 0, old.data, old.length);
+    check_refused(&f, f.directory, "older copy");
+    check_refused(&f, f.mark, "accept");
+    // What lies before the last record below the cut is not needed.
+    write_at(path, 0, whole.data, whole.length);
+    uint8_t zeros[32] = {0};
+    const struct journal_entry *e = &f.journal.entries[f.journal.acknowledged - 1];
+    write_at(path, f.journal.entries[10].lsn.v, zeros, sizeof(zeros));
+    open_and_close(&f);
+    ck_assert_uint_eq(f.options.reached.v, e->end.v);
+    fixture_end(&f);
+}
+END_TEST
+
+START_TEST(an_operator_may_go_on_with_a_log_that_lost_its_end)
+{
+    struct fixture f;
+    fixture_init(&f, 6000);
+    struct wal *w = journal_open(&f.journal, &f.options);
+    fixture_append(&f, w, 100000);
+    CLEANUP(memory_free_auto) char *path = newest_path(&f);
+    BUFFER_AUTO old = {0};
+    ck_assert_int_eq(file_read_whole(path, SEGMENT, &old), 0);
+    fixture_append(&f, w, 200000);
+    record_cut(&f, w);
+    fixture_append(&f, w, 300000);
+    die(&f, w);
+    write_at(path, 0, old.data, old.length);
+    check_refused(&f, f.mark, "accept");
+    ck_assert_int_eq(file_replace_whole(&file_ops_system, f.mark, "accept\n", 7, 0600), 0);
+    f.journal.acknowledged = f.journal.first;
+    w = journal_open(&f.journal, &f.options);
+    fixture_append(&f, w, 0);
+    ck_assert_int_eq(wal_close(w), 0);
+    open_and_close(&f);
+    fixture_end(&f);
+}
+END_TEST
+
+// Whatever segments were released, removed or begun when the machine died.
+START_TEST(a_healthy_log_is_never_refused_for_a_cut_that_was_recorded)
+{
+    for (uint64_t seed = 0; seed < 40; seed++) {
+        struct fixture f;
+        fixture_init(&f, seed % 2 ? 60000 : 6000);
+        file_faults.track = true;
+        file_faults.error = -EIO;
+        file_faults.seed = 500 * seed;
+        for (int round = 0; round < 4; round++) {
+            f.options.segment_bytes = SEGMENT << faults_random(2);
+            struct wal *w = journal_open(&f.journal, &f.options);
+            struct wal_numbers n;
+            wal_numbers(w, &n);
+            if (faults_random(3) == 0)
+                record_cut(&f, w);
+            fixture_append(&f, w, n.append.v + faults_random(SEGMENT / 2));
+            journal_append_many(&f.journal, w, faults_random(20));
+            if (faults_random(2) == 0)
+                faults_die_after(1 + faults_random(3));
+            record_cut(&f, w);
+            size_t index;
+            for (uint64_t i = faults_random(50); i > 0; i--)
+                (void)!journal_append(&f.journal, w, f.journal.next_id++, 5000, &index);
+            if (faults_random(3) > 0)
+                faults_die_after(0);
+            (void)!wal_close(w);
+            faults_lose_power(f.directory);
+        }
+        open_and_close(&f);
+        fixture_end(&f);
+    }
+}
+END_TEST
+
 static void
 replace_mark(struct fixture *f, const void *p, size_t n)
 {
@@ -619,6 +726,9 @@ main(void)
     ADD(a_full_disk_does_not_keep_a_log_from_being_opened);
     ADD(the_mark_costs_one_write_a_segment);
     ADD(opening_without_getting_anywhere_uses_up_nothing);
+    ADD(a_log_that_ends_below_a_cut_that_was_recorded_is_refused);
+    ADD(an_operator_may_go_on_with_a_log_that_lost_its_end);
+    ADD(a_healthy_log_is_never_refused_for_a_cut_that_was_recorded);
 #undef ADD
     return unit_run(s);
 }
