@@ -1,24 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
-// Checkpoints of one db: three threads and what they do.
+// Checkpoints of one db: three threads and their work.
 //
-//     sync      make the kernel hand over what it caches, for requests that want that.
+//     sync      make the kernel hand over its dirty pages, for requests that ask for that.
 //     fold      freeze at a cut -> plan -> stage images -> verify -> one manifest transaction: the
 //               local generation -> thaw -> release the WAL. Needs no store.
-//     publish   stage the record that takes the bucket to the local generation -> upload what is
-//               not there -> create the record (the commit point) -> record it in the manifest.
+//     publish   stage the record that takes the bucket to the local generation -> upload missing
+//               blobs -> create the record (the commit point) -> record it in the manifest.
 //
-// Steps and what a crash after them leaves (each is a crash point for tests):
+// Steps, and the state after a crash behind them (each is a crash point for tests):
 //     checkpoint.planned               scratch, a job record: swept at mount; the WAL replays
 //     checkpoint.staged                the same
 //     checkpoint.recorded              the local generation holds; publication goes on at mount
-//     checkpoint.uploaded              blobs nobody names; the same keys are written again
-//     checkpoint.published_remotely    rolled forward at mount
+//     checkpoint.uploaded              blobs that no record names; uploaded again, same keys
+//     checkpoint.published_remotely    the mount records it (rolls forward)
 //     checkpoint.publication_recorded  nothing to do
 //     checkpoint.cleaned               nothing to do
 //
-// After a fold that failed, its frozen set and what has happened since are one layer again, which
-// the next attempt freezes at a newer cut; a publication that fails is tried again with the newest
-// local generation.
+// After a failed fold, the host lays later changes over the frozen layers, and the next attempt
+// freezes them at a newer cut. After a failed publication the next attempt takes the newest local
+// generation. Any thread may call these functions.
 #ifndef CKPTFS_CHECKPOINT_CHECKPOINT_H
 #define CKPTFS_CHECKPOINT_CHECKPOINT_H
 
@@ -50,24 +50,23 @@ struct checkpoint_cut {
     uint64_t wall_ms;
 };
 
-// What the owner of the layers does for the checkpoint. Called from the checkpoint's threads, which
-// hold no locks.
+// Services of the owner of the layers. The checkpoint's threads call them and hold no locks.
 struct checkpoint_host {
     void *argument;
-    // Freezes everything that has changed since the last local generation, also what was frozen for
-    // a fold that failed. 1: nothing has changed; with `always` that is frozen all the same.
+    // Freezes all changes since the last local generation, also those frozen for a failed fold. 1:
+    // nothing has changed; with `always` it still freezes. Or -errno.
     int (*freeze)(void *argument, bool always, struct checkpoint_cut *cut_out);
     // A page of the local generation, if it is in memory, with a reference, or NULL.
     struct page *(*remembered)(void *argument, struct object_id object, struct page_no page);
-    // Whether the storage root was removed or moved away: what is missing there may come back with
-    // it, so nothing is given up.
+    // Whether the storage root was removed or moved away: missing files may come back with it, so
+    // the checkpoint counts nothing as lost.
     bool (*root_is_gone)(void *argument);
     // The cut is the local generation now (committed): drop it, show the tables.
     void (*thaw)(void *argument);
     // Another writer owns the volume.
     void (*fenced)(void *argument, const char *host, uint64_t epoch);
-    // Makes the kernel hand over what it caches; may be NULL. Folds go on meanwhile. Must end when
-    // the checkpoint is to stop.
+    // Makes the kernel hand over its dirty pages; may be NULL. Folds go on meanwhile. Must return
+    // when checkpoint_stop waits for it.
     int (*sync_kernel)(void *argument);
 };
 
@@ -80,7 +79,7 @@ struct checkpoint_options {
     struct chunk_map *map;
     struct chunk_reader *reader;
     struct local_store *local;
-    struct remote_place place; // place.scratch is ROOT/checkpoint_scratch
+    struct remote_place place; // place.scratch is ROOT/checkpoint_scratch/{db}
     const struct file_ops *ops;
     struct flush_pace *pace; // flushes of the checkpoint keep it; or NULL
     uint64_t interval_ms;    // 0: no timer
@@ -92,38 +91,38 @@ struct checkpoint_options {
 
 MUST_CHECK int checkpoint_start(
     const struct checkpoint_options *options, struct checkpoint **checkpoint_out);
-// Stops the threads after the step they are in; what waits for the store is cut short. Requests
-// that wait get -ECANCELED.
+// Stops the threads after their present step, cancels their calls to the store, and frees `c`.
+// Requests that wait get -ECANCELED.
 void checkpoint_stop(struct checkpoint *c);
 
 // The log grows (or the memory fills): fold soon.
 void checkpoint_press(struct checkpoint *c);
 
-// Somebody seems to have written to the chain: find out who (and be fenced if it was another
-// writer).
+// Makes the publish thread read the chain for records of another writer (and be fenced if it finds
+// one).
 void checkpoint_check_owner(struct checkpoint *c);
 
-// What the last fold failed with; 0 when it went well.
+// The error of the last fold; 0 when it succeeded.
 int checkpoint_fold_error(struct checkpoint *c);
 
 enum checkpoint_request_flags {
     CHECKPOINT_REQUEST_PUBLISH = 1 << 0,
     CHECKPOINT_REQUEST_SYNC_KERNEL = 1 << 1,
-    // Ask the store whether the volume is still ours also when there is nothing to publish. A store
-    // that cannot be reached is no error then.
+    // Ask the store whether this root still owns the volume, also when there is nothing to publish.
+    // An unreachable store is no error then.
     CHECKPOINT_REQUEST_ASK_STORE = 1 << 2,
 };
 typedef void checkpoint_done(void *argument, int result, struct generation generation);
-// Asks for a checkpoint of all that has happened so far. `done` is called once from a thread of the
-// checkpoint: with the generation that holds it, or with the error of an attempt that was begun
-// after this call. -ESTALE: another writer has taken the volume.
+// Asks for a checkpoint of all changes so far. A thread of the checkpoint calls `done` once: with
+// the generation that holds them, or with the error of an attempt that began after this call.
+// -ESTALE: another writer has taken the volume.
 void checkpoint_request(
     struct checkpoint *c, unsigned flags, checkpoint_done *done, void *argument);
-// Makes sure that `done` is not called for this argument any more; false when it was or is being.
+// After this nobody calls `done` for this argument; false when the call was made or is under way.
 bool checkpoint_forget(struct checkpoint *c, void *argument);
 
-// Tells changes by remote_manifest_tell, between two publications; place->call can give it up
-// (-ECANCELED), also while a publication is under way. -EAGAIN: the volume has not been claimed
+// Tells changes by remote_manifest_tell, between two publications. place->call can cancel it
+// (-ECANCELED), also while it waits for a publication. -EAGAIN: the volume has not been claimed
 // yet.
 MUST_CHECK int checkpoint_tell(struct checkpoint *c, const struct remote_place *place,
     const struct change *changes, size_t count, uint64_t lowest);
@@ -146,7 +145,7 @@ struct checkpoint_numbers {
     bool store_reachable; // as of the last attempt
     bool fenced;
     bool claimed;       // the writer epoch of this root is in the chain
-    bool store_damaged; // as of the last look: it has lost or changed what was published
+    bool store_damaged; // the last look found published objects missing or changed
     char last_error[200];
 };
 void checkpoint_numbers(struct checkpoint *c, struct checkpoint_numbers *numbers_out);

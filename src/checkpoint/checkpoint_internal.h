@@ -19,20 +19,20 @@ struct checkpoint_request {
 #define CHECKPOINT_THREADS 3u
 #define KNOWN_CRCS         1024u
 
-// What folding remembers between two folds. The lock of the checkpoint protects the first four; the
-// rest is the fold thread's own.
+// State of folding between two folds. The lock of the checkpoint protects the first four; the rest
+// belongs to the fold thread.
 struct checkpoint_fold_state {
     struct condition work;
     bool pressed;
     int error;         // of the last fold
-    uint64_t pause_ms; // no fold before: the last one failed
+    uint64_t pause_ms; // no fold before this time, after a failed one
 
-    // A generation number that is durably taken and that nothing carries: the attempts to which it
-    // was given failed before anything was recorded with it. 0: none.
+    // A generation number that is durably taken, though nothing has it: the attempts that got it
+    // failed before they recorded anything with it. 0: none.
     struct generation unused;
 
     // Chunks with old images that the fold in progress could not read. It takes nothing from these
-    // chunks' images: it writes what has changed as deltas. With `avoid_images` it does so for all
+    // chunks' images: it writes their changes as deltas. With `avoid_images` it does so for all
     // chunks.
     struct unreadable_chunk {
         struct object_id object;
@@ -41,24 +41,24 @@ struct checkpoint_fold_state {
     size_t unreadable_count;
     bool avoid_images;
 
-    // Blobs that a fold let go of while they were being published.
+    // Blobs that a fold released while a publication needed them.
     struct sha256 *unlink_later;
     size_t unlink_later_count;
 };
 
-// What publishing remembers between two publications, and what others must know of the one in
-// progress. The lock of the checkpoint protects it, but for the last group.
+// State of publishing between two publications, and facts about the one in progress for other
+// threads. The lock of the checkpoint protects it, but for the last group.
 struct checkpoint_publish_state {
     struct condition work;
     bool due;          // as soon as the back-off allows
-    bool now;          // somebody waits
-    bool check_due;    // look who wrote to the chain
+    bool now;          // a request waits
+    bool check_due;    // look for records of another writer
     uint64_t retry_ms; // not before
     uint64_t backoff_ms;
     uint64_t away_since_ms; // since when the store cannot be reached; 0: it can
     bool claimed;
-    // Images with a generation up to this are being published: not to be merged into others.
-    // UINT64_MAX while it is not known yet which.
+    // A publication takes images with a generation up to this: folds do not merge them. UINT64_MAX
+    // while the publication has not chosen its generation yet.
     struct generation publishing;
     struct sha256 *uploading; // the blobs of that publication, sorted
     size_t uploading_count;
@@ -72,17 +72,17 @@ struct checkpoint_publish_state {
         bool tried;
     } * damaged;
     size_t damaged_count;
-    bool mending; // a fold that does without them is wanted: publication waits for it
+    bool mending; // publication waits for a fold that does without them
 
     // checkpoint_bucket.c: the publish thread's own.
     uint64_t next_walk_ms;
-    struct sha256 blob_cursor; // blobs are looked at from here on
+    struct sha256 blob_cursor; // the next look at blobs begins here
     bool catalog_lost;         // the newest one: another is due
 };
 
 struct checkpoint {
     struct checkpoint_options options;
-    atomic_bool canceled; // calls to the store are to be given up
+    atomic_bool canceled; // calls to the store must end
 
     struct lock lock;      // "checkpoint": protects everything below
     struct job_record job; // the CreateCheckpoint job; id 0 when there is none
@@ -115,7 +115,7 @@ struct checkpoint {
 void checkpoint_take_chain(struct checkpoint *c);
 void checkpoint_release_chain(struct checkpoint *c);
 
-// checkpoint_gather.c: what the planner wants to know about a cut.
+// checkpoint_gather.c: the planner's input for a cut.
 struct checkpoint_input {
     struct plan_chunk *chunks;
     size_t count;
@@ -163,7 +163,7 @@ lost_pages_set(struct lost_pages *lost, uint32_t page, bool is_lost)
     uint64_t bit = 1ull << (page % 64);
     lost->bits[page / 64] = is_lost ? lost->bits[page / 64] | bit : lost->bits[page / 64] & ~bit;
 }
-// As the layout has it; NULL: no chunk yet.
+// Takes the layout's; NULL: no chunk yet.
 void lost_pages_begin(struct lost_pages *lost, const struct chunk_layout *layout);
 uint32_t lost_pages_count(const struct lost_pages *lost);
 void lost_pages_cut(struct lost_pages *lost, uint32_t end); // none from there on
@@ -204,34 +204,35 @@ MUST_CHECK int checkpoint_verify_staging(
 bool checkpoint_makes_base(const struct chunk_action *action);
 void checkpoint_staging_free(struct checkpoint_staging *staging);
 
-// checkpoint_unreadable.c: an old image of the chunk cannot be read; whether a plan must do without
-// the chunk's images.
+// checkpoint_unreadable.c: notes that the fold cannot read an old image of the chunk; tells whether
+// a plan must do without the chunk's images.
 void checkpoint_note_unreadable(struct checkpoint *c, const struct chunk_action *action);
 bool checkpoint_avoids_images(
     const struct checkpoint *c, struct object_id object, struct chunk_index index);
 
-// checkpoint_damaged.c: an upload failed with `error`. If that is because the only copy is damaged,
-// it is got back from the store if that has it (0), or else a fold without it is asked for
-// (-EUCLEAN: the publication is to be tried again after that). Otherwise the error.
+// checkpoint_damaged.c: an upload failed with `error`. If the only copy is damaged, gets the blob
+// back from the store if that has it (0), else asks for a fold without it (-EUCLEAN: the caller
+// publishes again after that). Otherwise returns the error.
 MUST_CHECK int checkpoint_explain_upload(struct checkpoint *c, const struct blob_record *blob,
     const char *key, const struct remote_call *call, int error);
 bool checkpoint_is_damaged(struct checkpoint *c, const struct sha256 *hash);
-// Those that a fold that begins now can do without. To be freed.
+// The damaged blobs that the next fold can do without. The caller frees the array.
 struct sha256 *checkpoint_damaged_blobs(struct checkpoint *c, size_t *count_out);
-// A fold has ended that was to do without these.
+// A fold that did without these has ended; `recorded`: it succeeded.
 void checkpoint_damage_tried(
     struct checkpoint *c, const struct sha256 *hashes, size_t count, bool recorded);
-// Whether an error says that bytes are not there any more, and not that reading them did not work.
+// Whether an error says that bytes are gone, and not only that reading them failed this time.
 bool checkpoint_is_unreadable(int rc);
 
-// checkpoint_lost.c: makes the manifest say what is lost of the chunk, and the log what is new.
+// checkpoint_lost.c: puts the chunk's lost pages into the batch; logs newly lost ones.
 struct staged_image;
 MUST_CHECK int checkpoint_put_lost(struct checkpoint *c, struct manifest_batch *b,
     struct manifest_reader *r, struct generation generation, const struct chunk_action *action,
     const struct lost_runs *now);
 void checkpoint_log_lost(const struct staged_image *image);
 
-// checkpoint_crc.c: what was staged and verified, for its upload. Whether the CRC-32C is known.
+// checkpoint_crc.c: CRC-32Cs of blobs that were staged and verified, for their upload. recall:
+// false when it has none for the hash.
 void checkpoint_remember_crc(struct checkpoint *c, const struct staged_blob *blob);
 bool checkpoint_recall_crc(struct checkpoint *c, const struct sha256 *hash, uint32_t *crc_out);
 
@@ -243,21 +244,21 @@ MUST_CHECK int checkpoint_write_image(struct checkpoint *c, const struct checkpo
 MUST_CHECK int checkpoint_fold(struct checkpoint *c, struct generation *generation_out);
 
 // checkpoint_publish.c: one attempt. 1: published; 0: there was nothing to publish; in both cases
-// the generation that is in the store. -ESTALE when the volume was taken by another writer; with
-// `ask` the store is asked about that also when there is nothing to publish.
+// with the generation in the store. -ESTALE when another writer has taken the volume; with `ask` it
+// asks the store about that also when there is nothing to publish.
 MUST_CHECK int checkpoint_publish(
     struct checkpoint *c, bool ask, struct generation *generation_out);
 
-// checkpoint_bucket.c: looks whether the bucket holds what db says is published, and at more of it
-// when somebody has asked or when it is time. 1: somebody has followed; -EBADMSG: it does not hold
-// it; or the store's error. Notes what it finds.
+// checkpoint_bucket.c: looks whether the bucket has the published state that `db` names, and at
+// more objects when `asked` or every tenth minute. 0: it has; 1: another record follows; -EBADMSG:
+// it has not; or the store's error. Notes the result.
 MUST_CHECK int checkpoint_check_bucket(
     struct checkpoint *c, const struct remote_place *place, const struct db_record *db, bool asked);
-// Notes what reading the bucket ended with: -EBADMSG is damage, 0 and above is none.
+// Notes the result of reading the bucket: -EBADMSG is damage, 0 and above is none.
 void checkpoint_note_bucket(struct checkpoint *c, int rc);
 bool checkpoint_bucket_is_damaged(struct checkpoint *c);
 
-// Reads the chain: own records are taken in, a foreign one fences.
+// Reads the chain: records own records in the manifest; a foreign one fences the volume.
 void checkpoint_look_at_chain(struct checkpoint *c);
 
 // For calls to the store: whether checkpoint_stop has been called. `argument`: the checkpoint.
@@ -268,8 +269,7 @@ bool checkpoint_is_uploading(struct checkpoint *c, const struct sha256 *hash);
 
 void checkpoint_set_fold_phase(struct checkpoint *c, enum checkpoint_phase phase);
 void checkpoint_set_publish_phase(struct checkpoint *c, enum checkpoint_phase phase);
-// Remembers and logs a failure.
-// The store has done what was asked of it: logs that it is back when it was away.
+// A call to the store succeeded: logs that the store is back when it was away.
 void checkpoint_note_store_answers(struct checkpoint *c);
 void checkpoint_note_failure(struct checkpoint *c, const char *stage, int rc, const char *text);
 

@@ -1,25 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
-// CheckpointPlanner: a pure function from what changed, what the manifest has, and the policy, to
-// an ordered list of ChunkActions. Same input, same plan. The rules are those of the design,
-// section 7:
+// CheckpointPlanner: a pure function from changed chunks, their state in the manifest, and the
+// policy to an ordered list of ChunkActions. The same input gives the same plan. The rules are
+// those of the design, section 7:
 //
 //     append-only source   a chunk that has become full is sealed as a base; the open tail goes
 //                          as a short base first and as deltas afterwards; nothing is diffed
 //     random source        more than half of a chunk changed: a new base; else a delta
-//     both                 deltas that are not in the store yet are merged into the new one (what
-//                          was superseded is never uploaded)
+//     both                 deltas that are not in the store yet are merged into the new one (no
+//                          publication uploads superseded data)
 //
-// Beyond that a plan has a budget, a share of what changed, to keep chains short: it pays for new
+// A plan also has a budget, a share of the changed bytes, to keep chains short: it pays for new
 // bases of chunks whose deltas outweigh half of the base, and for merging deltas that are in the
-// store. Chunks that need it most come first; those that the budget does not reach wait for a later
-// checkpoint. So the work is spread, also when all chunks have aged alike. A chain that is full is
-// merged whatever the budget says. Merging takes a run of the newest deltas that are of about one
-// size, so that each page is rewritten few times. doc/merging.md has what this costs.
+// store. Chunks that need it most come first; the others wait for a later checkpoint. So the work
+// is spread, also when all chunks have aged alike. The planner merges a full chain without regard
+// to the budget. Merging takes a run of the newest deltas that are of about one size, so that each
+// page is rewritten few times. doc/merging.md has the costs.
 //
-// Live images in unpublished packs that are mostly dead are written again: a base as a new base,
-// deltas merged, with what has changed.
+// The plan writes live images in unpublished packs that are mostly dead again: a base as a new
+// base, deltas merged, with the chunk's changes.
 //
-// A base that would need pages that are not on this host is never planned: a delta needs none.
+// The planner never plans a base that would need pages from the store: a delta needs none.
 #ifndef CKPTFS_CHECKPOINT_CHECKPOINT_PLANNER_H
 #define CKPTFS_CHECKPOINT_CHECKPOINT_PLANNER_H
 
@@ -49,7 +49,7 @@ struct plan_delta {
 struct plan_chunk {
     struct object_id object;
     struct chunk_index index;
-    bool changed;     // holes behind its end are a change too; else it is here to be staged again
+    bool changed;     // holes behind its end count, too; else it is here only to be staged again
     bool append_only; // the object's source variant, detected or given
     uint32_t pages;   // of the object in this chunk, up to its end at the cut
     uint32_t dirty_pages;   // among them
@@ -59,7 +59,7 @@ struct plan_chunk {
     bool local;             // all its images have whole copies on this host
     bool restage_base;      // its base lies in a pack that should go, and so
     bool restage_deltas;    // does one of its deltas; a chunk may be here for that alone
-    uint32_t present_pages; // that are no holes as of now; an upper bound
+    uint32_t present_pages; // pages that are no holes now; an upper bound
     uint64_t base_bytes;    // of the base's image
     size_t delta_count;     // newest first
     const struct plan_delta *deltas;
