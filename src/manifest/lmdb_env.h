@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // LMDB behind a small interface: one environment with named tables, read transactions from a pool,
-// one write transaction at a time, cursors. No other files than lmdb_env* include
-// lmdb.h.
+// one write transaction at a time, cursors. Only the files lmdb_env* include lmdb.h.
 //
-// The map. LMDB maps its file into memory at a fixed size, which has to be raised before the file
-// can outgrow it, at a moment when this process has no transaction. Address space costs nothing, so
-// the size asked for at open should be far above what will be used; raising it is for the rest.
+// The map. LMDB maps its file into memory at a fixed size. The writer must raise the size before
+// the file outgrows it, at a moment when this process has no transaction. Address space costs
+// nothing, so the caller should ask at the opening for far more than it will use.
 //
 // Seals. In a sealed environment each value carries a checksum over table, key and value
-// (lmdb_seal.h), which callers do not see. Each entry that is read is compared with it, and keys
-// must come in their order. "There is no such entry" is an answer, too: the two entries between
-// which it would stand must be whole and in order, so that an entry whose key changed on the disk
-// is not taken for one that was never there. What does not hold is -EBADMSG, logged and counted.
+// (lmdb_seal.h), which callers do not see. Each read compares an entry with its seal, and keys must
+// come in their order. For "there is no such entry" the two entries around its place must be whole
+// and in order, so that nobody takes an entry whose key changed on the disk for one that was never
+// there. Damage is -EBADMSG, logged and counted.
 //
 // An environment must not be open twice in one process: closing one handle drops the file locks of
 // the other (fcntl(2)), after which other processes take the reader slots for abandoned.
@@ -40,18 +39,18 @@ struct lmdb_options {
     bool no_sync;
     const char *const *tables; // names; a table's number is its place here
     unsigned table_count;
-    // The one entry that is never sealed: programs that know no seals must be able to read it.
+    // The only entry without a seal: programs that know no seals must be able to read it.
     unsigned plain_table;
     struct lmdb_value plain_key; // lives as long as the environment
 };
 
-// What writing functions and lmdb_write_commit return when the map is too small: abort, call
+// Result of writing functions and lmdb_write_commit when the map is too small: abort, call
 // lmdb_env_grow, and do the transaction again.
 #define LMDB_MAP_FULL (-EXFULL)
 
-// Opens or creates the environment in `directory`, which exists. -EBADMSG for what is not an LMDB
-// environment or is damaged in a way that can be seen (see lmdb_file.h); -ENOMEM when there is no
-// address space for the map.
+// Opens or creates the environment in `directory`, which exists. -EBADMSG when it is not an LMDB
+// environment or has damage that lmdb_file.h can find; -ENOMEM when there is no address space for
+// the map.
 MUST_CHECK int lmdb_env_open(
     const char *directory, const struct lmdb_options *options, struct lmdb_env **env_out);
 // No transactions may be left. NULL is fine.
@@ -61,22 +60,23 @@ void lmdb_env_close(struct lmdb_env *env);
 // transaction. -ENOMEM when there is no address space.
 MUST_CHECK int lmdb_env_grow(struct lmdb_env *env);
 
-// A commit that fails leaves the environment failed when it is not known what is on the disk; then
-// nothing can be written. lmdb_env_mend opens it again, which takes back what is in doubt: 0 when
-// the environment holds what the last successful commit left, durably, and can be written again.
-// The writer calls it, and may then do the failed transaction again. Readers wait a moment
+// After a failed commit that may or may not be on the disk the environment is failed: nobody can
+// write. lmdb_env_mend, which the writer calls, opens it again, which takes the doubtful
+// transaction back: 0 when the environment durably has the state of the last successful commit and
+// is writable; the writer may then do the failed transaction again. Readers wait a moment
 // meanwhile. Errors: the disk's; -EBUSY when readers do not end; -ESTALE when the newest
 // transaction is not the expected one. Try again later, or give up with lmdb_env_give_up, for ever:
-// then nothing is written any more, and reading goes on as far as it can.
+// then nobody writes any more, and reads go on as far as they can.
 bool lmdb_env_is_failed(const struct lmdb_env *env);
 MUST_CHECK int lmdb_env_mend(struct lmdb_env *env);
 void lmdb_env_give_up(struct lmdb_env *env);
 bool lmdb_env_is_lost(const struct lmdb_env *env);
 
-// An environment is opened without seals. Both functions are for a write transaction, which reads
-// and writes sealed values from then on, and the whole environment does once it is committed.
-// lmdb_use_seals: the values have their seals already. lmdb_seal_all gives them to all values;
-// -EBUSY when another process that is alive uses the environment, because it may not know seals.
+// lmdb_env_open opens an environment without seals. Both functions are for a write transaction,
+// which reads and writes sealed values from then on, as the whole environment does after its
+// commit. lmdb_use_seals: the values have their seals already. lmdb_seal_all gives them to all
+// values; -EBUSY when another process that is alive uses the environment, because it may not know
+// seals.
 void lmdb_use_seals(struct lmdb_txn *txn);
 MUST_CHECK int lmdb_seal_all(struct lmdb_txn *txn);
 // Whether no table has an entry.
@@ -86,10 +86,9 @@ uint64_t lmdb_used_bytes(struct lmdb_txn *txn);
 // Reads every entry of all tables and counts them: 0, or -EBADMSG when one is not whole, out of
 // order or missing. It goes on behind a damaged entry, so that each is counted and told.
 MUST_CHECK int lmdb_verify(struct lmdb_txn *txn);
-// The same in steps: looks at up to `budget` entries from the place on, adds up what it finds, and
-// moves the place to where the next step goes on, maybe in another transaction. It is behind the
-// last table at the end. Only for sealed environments; the entries are not counted against what the
-// tables say.
+// The same in steps: looks at up to `budget` entries from the place in `s` on, adds to the counts,
+// and moves the place for the next step, maybe in another transaction. At the end `table` is behind
+// the last table. Only for sealed environments; does not compare counts with those of the tables.
 struct lmdb_sweep {
     unsigned table;
     size_t key_length; // 0: at the table's beginning
@@ -98,8 +97,7 @@ struct lmdb_sweep {
     uint64_t damaged;
 };
 MUST_CHECK int lmdb_sweep_step(struct lmdb_txn *txn, struct lmdb_sweep *s, unsigned budget);
-// How often something was found that was not as it had been written, since the environment was
-// opened.
+// How often readers met damage since the environment was opened.
 uint64_t lmdb_env_damage(const struct lmdb_env *env);
 
 // A read transaction; any thread, but one thread at a time. -EAGAIN when all reader slots of all
@@ -112,7 +110,7 @@ void lmdb_read_end(struct lmdb_txn *txn);
 MUST_CHECK int lmdb_write_begin(struct lmdb_env *env, struct lmdb_txn **txn_out);
 // Ends the transaction in every case. 0: committed and on stable storage. -ENOSPC, -EDQUOT, -EFBIG:
 // no room, nothing changed; -ENOMEM, LMDB_MAP_FULL likewise. After -EIO always, and after the
-// others maybe, it is in doubt whether the transaction is there: see lmdb_env_is_failed. Logged.
+// others maybe, the transaction may be there: see lmdb_env_is_failed. Logged.
 MUST_CHECK int lmdb_write_commit(struct lmdb_txn *txn);
 void lmdb_write_abort(struct lmdb_txn *txn);
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the files lmdb_env*.c share; they and this header are the only ones that include lmdb.h.
+// Shared by the files lmdb_env*.c. Only they and this header include lmdb.h.
 //
 //     lmdb_env.c         the environment, its map, transactions
-//     lmdb_env_mend.c    opening it again after a commit that failed
-//     lmdb_env_entry.c   entries and cursors, and whether they are what was written
+//     lmdb_env_mend.c    opening it again after a failed commit
+//     lmdb_env_entry.c   entries and cursors, and their seals
 //     lmdb_env_seal.c    seals for a whole environment; a look at all entries
 #ifndef CKPTFS_MANIFEST_LMDB_ENV_INTERNAL_H
 #define CKPTFS_MANIFEST_LMDB_ENV_INTERNAL_H
@@ -52,7 +52,7 @@ struct lmdb_env {
     atomic_uint looked;   // entries
 
     struct lock lock;        // protects the following; held while the map moves
-    struct condition quiet;  // readers or writing went to zero while somebody wants to move the map
+    struct condition quiet;  // readers or writing went to zero while a thread wants to move the map
     struct condition mended; // no longer failed, or lost
     size_t readers;
     bool writing;
@@ -66,16 +66,16 @@ bool lmdb_wait_until_quiet_locked(struct lmdb_env *env, uint64_t deadline_ms);
 // Opens env->mdb without its tables, and closes it with the transactions in the pool.
 MUST_CHECK int lmdb_open_mdb(struct lmdb_env *env, uint64_t map_bytes, unsigned flags);
 void lmdb_close_mdb(struct lmdb_env *env);
-// Makes durable what the file says now: both meta pages name the newest transaction (see
+// Makes the file's present state durable: both meta pages name the newest transaction (see
 // lmdb_env_mend.c). With `expected`, -ESTALE unless the newest is that one.
 MUST_CHECK int lmdb_settle(struct lmdb_env *env, const uint64_t *expected);
-// For a reader that LMDB refused: whether it is to try again. The deadline is 0 at first.
+// For a reader that LMDB refused: waits; whether the reader should try again. The deadline is 0 at
+// first.
 bool lmdb_wait_until_mended(struct lmdb_env *env, uint64_t *deadline_ms);
-// The error of an operation on entries: logs what is neither an answer nor dealt with by the
-// writer.
+// The -errno of an operation on entries; logs it unless it is an answer or the writer handles it.
 MUST_CHECK int lmdb_entry_error(struct lmdb_env *env, int rc, const char *what);
 MUST_CHECK int lmdb_log_failure(int rc, const char *what);
-// Logs and counts an entry that is not what was written; -EBADMSG.
+// Logs and counts a damaged entry; -EBADMSG.
 int lmdb_damaged_entry(
     struct lmdb_env *env, unsigned table, const void *key, size_t length, const char *problem);
 // Whether it is the one entry without a seal.
@@ -94,9 +94,9 @@ lmdb_val_of(const void *p, size_t n)
     return (MDB_val){.mv_size = n, .mv_data = (void *)(uintptr_t)p};
 }
 
-// An entry is looked at through the map. What has been read stays mapped, so walking over a large
-// manifest would make the process as large as its file: now and then the pages are let go. The
-// caller has a transaction, so the map does not move.
+// Readers look at entries through the map. The pages that they have touched stay mapped, so a walk
+// over a large manifest would make the process as large as its file: now and then this function
+// gives the pages back. The caller has a transaction, so the map does not move.
 void lmdb_note_look(struct lmdb_env *env);
 
 #endif

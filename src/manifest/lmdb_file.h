@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // A look at LMDB's data file before LMDB gets it. LMDB trusts its file: its pages have no
 // checksums, and a page that should be there but is not kills the process with SIGBUS. (The entries
-// have checksums of ours, see lmdb_env.h; this is about what holds them together.)
+// have checksums of ours, see lmdb_env.h; this is about the pages around them.)
 //
-// What is found: files that are no LMDB environments or of another version, page size or byte
-// order; meta pages that contradict themselves; a file that is cut off before the last page in use;
-// roots of tables that are not pages of the right kind. In files up to 128 MiB also: pages further
-// down that are of a wrong kind or number, entries that leave their page, and tables that have not
-// as many entries as they say.
-// What cannot be found: the same in larger files, and what changes while the file is open. LMDB
-// then may end the process.
+// It finds files that are no LMDB environments or of another version, page size or byte order; meta
+// pages that contradict themselves; a file that is cut off before the last page in use; roots of
+// tables that are not pages of the right kind. In files up to 128 MiB also: pages further down that
+// are of a wrong kind or number, entries that leave their page, and tables that have not as many
+// entries as they say. It cannot find the same in larger files, or changes while the file is open.
+// LMDB then may end the process.
 //
 // The layout is that of LMDB 0.9 on 64-bit machines (mdb.c: MDB_page, MDB_meta, MDB_db, MDB_node).
 #ifndef CKPTFS_MANIFEST_LMDB_FILE_H
@@ -23,7 +22,7 @@
 // logged. Other processes may be writing to it meanwhile.
 MUST_CHECK int lmdb_file_check(const char *path);
 // Copies the meta page of `transaction` over the other one, durably. -EBADMSG when the file does
-// not have it where LMDB looks for it. The caller holds LMDB's lock of writers.
+// not have it at LMDB's place. The caller holds LMDB's lock of writers.
 MUST_CHECK int lmdb_file_settle(int fd, uint32_t page_bytes, uint64_t transaction);
 
 #endif

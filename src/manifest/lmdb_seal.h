@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The seal of an entry: a CRC-32C over the name of the table, the length of the key, the key and
-// the value. It is stored behind the value, so that a value that changed on the disk is noticed,
-// and so is one that is found under another key or in another table. Pure.
+// the value. It lies behind the value, so that a reader notices a value that changed on the disk,
+// or that lies under another key or in another table. Pure.
 #ifndef CKPTFS_MANIFEST_LMDB_SEAL_H
 #define CKPTFS_MANIFEST_LMDB_SEAL_H
 
@@ -13,7 +13,7 @@
 
 #define LMDB_SEAL_BYTES 4u
 
-// What the seals of a table's entries begin with.
+// The start value of a table's seals.
 uint32_t lmdb_seal_seed(const char *table);
 
 // Writes `value` and its seal to `out`, which has room for LMDB_SEAL_BYTES more than the value.

@@ -5,8 +5,9 @@
 // wait together may share a commit. Several processes may have the same root open (for different
 // dbs).
 //
-// Tables, their keys and their value layouts stand in manifest/manifest_schema.h and doc/format.md.
-// lmdb.h is included by the files lmdb_env* only.
+// manifest/manifest_schema.h and doc/format.md have the tables, their keys and their values. Only
+// the files lmdb_env* include lmdb.h. Functions return 0 or -errno; any thread may call them,
+// unless the comment says otherwise.
 #ifndef CKPTFS_MANIFEST_MANIFEST_H
 #define CKPTFS_MANIFEST_MANIFEST_H
 
@@ -27,33 +28,31 @@ struct manifest_options {
     uint64_t map_bytes; // initial size of the map; 0: 64 GiB, or less where address space is short.
                         // It is address space only, and grows by itself
     bool no_sync;       // for throwaway environments (of read-only mounts) and tests
-    struct flush_pace *pace; // of commits to the db, which those of the manifest keep; or NULL
-    // The identity of a root that has no manifest yet, when its logs tell who it was. Zero: random.
+    struct flush_pace *pace; // commits of the manifest wait for their turn there; or NULL
+    // The identity of a root that has no manifest yet, when its logs have it. Zero: random.
     struct uuid root_id;
 };
 
 // Opens or creates the environment in `directory` (made if missing) and starts the writer thread.
-// -EBADMSG when it is not an LMDB file, -ENOTSUP when the root's format is newer than this program;
-// the cause is logged. -ENOSPC, -EACCES, ... as they come. What of
-// damage can be seen at this point stands in manifest/lmdb_file.h. A process must not have the same
-// directory open twice (LMDB's file locks would be dropped by the first close), nor use the
-// manifest after fork(2); the caller sees to that.
+// -EBADMSG when it is not an LMDB file or is damaged (manifest/lmdb_file.h lists the damage that it
+// finds), -ENOTSUP when the root's format is newer than this program; logs the cause. -ENOSPC,
+// -EACCES, ... as they come. The caller must not open the same directory twice in one process (the
+// first close would drop LMDB's file locks), nor use the manifest after fork(2).
 MUST_CHECK int manifest_open(
     const char *directory, const struct manifest_options *options, struct manifest **manifest_out);
-// Commits what is queued, stops the thread.
+// Commits the queued batches, stops the thread, frees `m`.
 void manifest_close(struct manifest *m);
 // This root's identity as a writer: made once, random, durable.
 struct uuid manifest_root_id(const struct manifest *m);
 
-// Whether a commit failed so that nothing can be committed any more (-EIO): the disk did not come
-// back within a second, or it is not known whether the commit is there.
+// Whether a commit failed for good, so that all later ones fail (-EIO): the disk did not recover
+// within a second, or nobody knows whether the commit is there.
 bool manifest_is_lost(const struct manifest *m);
-// How often an entry was met that is not what had been written, since the manifest was opened.
+// How many damaged entries readers have met since the manifest was opened.
 uint64_t manifest_damage(const struct manifest *m);
 
 // A look through all entries of all dbs, in steps: each has a short read transaction of its own.
-// Begin with zeros and repeat until it is finished. What is damaged is logged and counted, not an
-// error.
+// Begin with zeros and repeat until it is finished. It logs and counts damage, which is no error.
 struct manifest_sweep {
     bool finished;
     uint64_t entries;
@@ -69,18 +68,17 @@ MUST_CHECK int manifest_sweep_step(struct manifest *m, struct manifest_sweep *s)
 // -ENOENT when the root has no such db.
 MUST_CHECK int manifest_find_db(struct manifest *m, const char *place, const char *tenant,
     uint32_t volume_number, struct db_record *db_out);
-// Gives the db an id, writes it, and fills in db->id: the one that stands there, or a new one when
-// that is 0. -EEXIST when the db or the id exists.
+// Writes the db under db->id; when that is 0, gives it a new id and fills that in. -EEXIST when the
+// db or the id exists.
 MUST_CHECK int manifest_create_db(struct manifest *m, struct db_record *db);
-// Removes all a db has in all tables, in steps of bounded size. The db record goes last.
+// Removes the db's entries of all tables, in steps of bounded size. The db record goes last.
 MUST_CHECK int manifest_remove_db(struct manifest *m, struct db_id db);
 
 // ---- reading ------------------------------------------------------------------------------------
 
-// A read transaction: one thread, short. What its functions return points into the map and is valid
-// until manifest_read_end. Beginning one costs no system call. While a thread has one it must not
-// call manifest_submit, manifest_create_db or manifest_remove_db: growing the map waits for
-// readers.
+// A read transaction: one thread, short. Pointers in results point into the map and are good until
+// manifest_read_end. Beginning one costs no system call. While a thread has one it must not call
+// manifest_submit, manifest_create_db or manifest_remove_db: growing the map waits for readers.
 struct manifest_reader;
 
 MUST_CHECK int manifest_read_begin(struct manifest *m, struct manifest_reader **reader_out);
@@ -98,11 +96,11 @@ MUST_CHECK int manifest_read_chunk(struct manifest_reader *r, struct db_id db,
 MUST_CHECK int manifest_read_blob(struct manifest_reader *r, struct db_id db,
     const struct sha256 *hash, struct blob_record *blob_out);
 
-// Where blobs with this `where` lie (from BLOB_WHERE_NAMED on).
+// The place of blobs with this `where` (from BLOB_WHERE_NAMED on).
 MUST_CHECK int manifest_read_namespace(
     struct manifest_reader *r, struct db_id db, uint32_t id, struct namespace_record *space_out);
 
-// Visitors return 0 to go on; anything else ends the walk and is returned.
+// Visitors return 0 to go on; anything else ends the walk, which returns it.
 typedef int manifest_visit_db(void *argument, const struct db_record *db);
 typedef int manifest_visit_object(
     void *argument, struct object_id object, const struct inode_record *inode);
@@ -124,8 +122,8 @@ MUST_CHECK int manifest_read_xattrs(struct manifest_reader *r, struct db_id db,
 // Deltas of a chunk, newest generation first.
 MUST_CHECK int manifest_read_deltas(struct manifest_reader *r, struct db_id db,
     struct chunk_id chunk, manifest_visit_delta *visit, void *argument);
-// Which chunks an object has, from `from` on, in order (`object_chunks`): stops at the visitor's
-// wish. present_pages as in chunk_entry.
+// The chunks of an object, from `from` on, in order (`object_chunks`). present_pages as in
+// chunk_entry.
 typedef int manifest_visit_object_chunk(
     void *argument, struct chunk_index index, struct chunk_id id, uint32_t present_pages);
 MUST_CHECK int manifest_read_object_chunks(struct manifest_reader *r, struct db_id db,
@@ -156,7 +154,7 @@ typedef int manifest_visit_generation(void *argument, const struct generation_re
 typedef int manifest_visit_dead(void *argument, const struct dead_blob *dead);
 typedef int manifest_visit_told(void *argument, uint64_t sequence, uint64_t deaths);
 
-// The published generations that are known, from `from` on, in order.
+// The known published generations, from `from` on, in order.
 MUST_CHECK int manifest_read_generations(struct manifest_reader *r, struct db_id db,
     struct generation from, manifest_visit_generation *visit, void *argument);
 // Dead blobs with after < death <= to, in the order of their deaths.
@@ -165,16 +163,17 @@ MUST_CHECK int manifest_read_dead_blobs(struct manifest_reader *r, struct db_id 
 // Whether exactly this object is one of the dead: 1 or 0.
 MUST_CHECK int manifest_is_dead(
     struct manifest_reader *r, struct db_id db, const struct blob_identity *blob);
-// Records of the chain that told deaths of blobs that are dead, in order of their sequences.
+// Records of the chain that told deaths of the blobs that are still dead, in order of their
+// sequences.
 MUST_CHECK int manifest_read_told(
     struct manifest_reader *r, struct db_id db, manifest_visit_told *visit, void *argument);
-// -ENOENT: the owner has set none.
+// -ENOENT: the owner has set no policy.
 MUST_CHECK int manifest_read_retention(
     struct manifest_reader *r, struct db_id db, struct retention_policy *policy_out);
-// Whether generations and dead blobs are known as far back as the chain goes: 1 or 0.
+// Whether the manifest knows generations and dead blobs as far back as the chain goes: 1 or 0.
 MUST_CHECK int manifest_knows_history(struct manifest_reader *r, struct db_id db);
 
-// Kept up to date with every batch, not counted on demand.
+// The totals, which every batch keeps up to date.
 MUST_CHECK int manifest_read_totals(
     struct manifest_reader *r, struct db_id db, struct db_totals *totals_out);
 
@@ -188,7 +187,8 @@ MUST_CHECK int manifest_export(
 // present state: for every key touched since, its put or its delete, deletes of chunks and inodes
 // before puts; every blob with references that is not in the store, or that was dead and came back,
 // as CHANGE_PUT_BLOB, before the chunks that name it; the counters; at the end each blob in the
-// store that died, as CHANGE_PUT_BLOB with its death, and each that is not kept any more.
+// store that died, as CHANGE_PUT_BLOB with its death, and a CHANGE_FORGET_BLOB for each that nobody
+// keeps any more.
 MUST_CHECK int manifest_export_unpublished(
     struct manifest_reader *r, struct db_id db, manifest_visit_change *visit, void *argument);
 
@@ -199,40 +199,40 @@ struct manifest_batch; // a list of ManifestOps for one db
 struct manifest_batch *manifest_batch_new(struct db_id db);
 void manifest_batch_free(struct manifest_batch *b); // NULL is fine; submitting also frees
 
-// Applies one change (all kinds but WRITE and DISCARD; what it points to is copied).
+// Adds one change (all kinds but WRITE and DISCARD) with copies of its texts and bytes.
 // - PUT_CHUNK (UpsertChunk) and PUT_DELTA (UpsertChunkDelta) move the references of blobs: the new
 //   location's blob gains one, the replaced one's loses one. The blob must exist in the table or
 //   come earlier in the batch (CHANGE_PUT_BLOB), else the batch fails with -EINVAL and does
 //   nothing.
 // - PUT_CHUNK with a base_generation above the present one's removes deltas with generation <= it.
-//   delta_count and delta_bytes of the stored entry are kept by the writer from the delta
-//   operations; what the change says there is not used. A chunk that had another id at this place
-//   of the object is removed. PUT_DELTA raises the entry's generation, if it is the newest; one
-//   that is not above the base's generation is refused (-EINVAL).
-// - DELETE_CHUNK removes the chunk's deltas and what is said of its lost pages too; DELETE_INODE
-//   removes xattrs and chunks too.
+//   The writer computes delta_count and delta_bytes of the stored entry from the delta operations
+//   and ignores those of the change. A chunk that had another id at this place of the object is
+//   removed. PUT_DELTA raises the entry's generation, if it is the newest; one that is not above
+//   the base's generation is refused (-EINVAL).
+// - DELETE_CHUNK also removes the chunk's deltas and entries of lost pages; DELETE_INODE also
+//   removes xattrs and chunks.
 // - PUT_BLOB leaves an existing blob's references alone; one that is only remote becomes local too
-//   (not in imports); what its key is made of changes only when the batch's residency has REMOTE
-//   (imports), because whoever uploads a blob takes the key from its record. A place that it names
-//   must be known or come earlier in the batch (PUT_NAMESPACE), else -EINVAL.
-// - A blob whose references reach 0 is not needed on this host any more: its hash is reported by
-//   manifest_submit, so that the caller can unlink the db's copies. If it is only local its record
-//   is removed. If it is in the store the record stays, only remote, with its death, until a
-//   generation that tells of the death is published: from then on the chain is where GC finds it.
-//   A reference before that brings it back to life, and the next generation tells that, too.
-// - PUT_BLOB with a death says that the chain tells it: the record of a blob without references
-//   goes. FORGET_BLOB removes the record of this very object, if nothing refers to it; with
-//   `unpublished` it is refused (-EINVAL) while something does, and the next generation tells it.
-// `unpublished`: note the keys in `unpublished_index` under generation `generation`.
+//   (not in imports). The parts of its key change only when the batch's residency has REMOTE
+//   (imports), because an uploader takes the key from the record. A place that it names must be
+//   known or come earlier in the batch (PUT_NAMESPACE), else -EINVAL.
+// - This host does not need a blob whose references reach 0: manifest_submit reports its hash, so
+//   that the caller can unlink the db's copies. The record of a blob that is only local goes. The
+//   record of one in the store stays, only remote, with its death, until a publication tells the
+//   death: from then on GC finds it by the chain. A reference before that brings it back to life,
+//   and the next publication tells that, too.
+// - PUT_BLOB with a death comes from the chain: the record of a blob without references goes.
+//   FORGET_BLOB removes the record of this very object, if nothing refers to it; with `unpublished`
+//   the batch fails (-EINVAL) while something does, and the next publication tells it.
+// `unpublished`: notes the keys in `unpublished_index` under `generation`.
 void manifest_batch_change(struct manifest_batch *b, const struct change *change, bool unpublished,
     struct generation generation);
-// The residency given to blobs by the PUT_BLOB changes of this batch; RESIDENCY_LOCAL by default.
+// The residency of blobs in later PUT_BLOB changes of this batch; RESIDENCY_LOCAL by default.
 void manifest_batch_set_residency(struct manifest_batch *b, uint8_t residency);
 // BumpGeneration (local): the state of the tables is now generation `local`, cut at `cut`.
 void manifest_batch_local_generation(struct manifest_batch *b, struct generation local,
     struct lsn cut, struct db_counters counters, uint64_t wall_ms);
-// The id of the checkpoint that made the generation, which becomes the local one in this batch:
-// kept with it, so that publishing it, however often and by whichever process, writes the same
+// The id of the checkpoint that made the generation, which becomes the local one in this batch. The
+// manifest keeps it, so that each publication of the generation, by any process, writes the same
 // bytes.
 void manifest_batch_checkpoint_id(
     struct manifest_batch *b, struct generation local, const struct uuid *id);
@@ -250,19 +250,20 @@ void manifest_batch_blob_remote(struct manifest_batch *b, const struct sha256 *h
 void manifest_batch_remote_position(
     struct manifest_batch *b, uint64_t epoch, uint64_t sequence, const struct sha256 *hash);
 void manifest_batch_catalog(struct manifest_batch *b, uint64_t sequence, uint64_t bytes);
-// Gives a date to deaths that have none: for what programs before wrote (imports).
+// Gives a date to deaths that have none, which old programs wrote (imports).
 void manifest_batch_date_deaths(struct manifest_batch *b);
 // Records below this sequence may be missing from now on.
 void manifest_batch_lowest(struct manifest_batch *b, uint64_t lowest);
-// What follows is told by, or records, record `sequence` of the chain: deaths get this number.
+// Later changes come from record `sequence` of the chain: deaths get this number.
 void manifest_batch_told(struct manifest_batch *b, uint64_t sequence);
-// What an old record says, of before what is known: counts only for what is not known otherwise.
+// Facts from a record before the known history: the batch ignores those that newer facts
+// contradict.
 void manifest_batch_old_death(
     struct manifest_batch *b, const struct blob_record *blob, uint64_t sequence);
 void manifest_batch_note_generation(struct manifest_batch *b, const struct generation_record *g);
-// From now on all of the history is known (manifest_knows_history).
+// The manifest now knows the whole history (manifest_knows_history).
 void manifest_batch_history_known(struct manifest_batch *b);
-// The object of a dead blob is not in the store any more.
+// The store does not have the object of a dead blob any more.
 void manifest_batch_dead_gone(struct manifest_batch *b, const struct blob_identity *blob);
 void manifest_batch_next_generation(struct manifest_batch *b, struct generation next);
 void manifest_batch_db_state(struct manifest_batch *b, enum db_state state);
@@ -270,13 +271,13 @@ void manifest_batch_fenced(struct manifest_batch *b, bool fenced);
 // Volume identity and counters learned at import.
 void manifest_batch_identity(
     struct manifest_batch *b, const struct uuid *volume, const struct uuid *name_key);
-// PutJob and UpdateJobState: inserts or replaces. With id 0 a new id is given and written back when
-// the batch has been submitted; at most one unfinished job per kind and key (`job_pending_index`):
-// a second one fails the batch with -EEXIST. `job` must stay valid until manifest_submit returns.
+// PutJob and UpdateJobState: inserts or replaces. With id 0 manifest_submit gives a new id and
+// writes it back; at most one unfinished job per kind and key (`job_pending_index`): a second one
+// fails the batch with -EEXIST. `job` must stay valid until manifest_submit returns.
 void manifest_batch_put_job(struct manifest_batch *b, struct job_record *job);
 void manifest_batch_remove_job(struct manifest_batch *b, uint64_t job_id);
 
-// What a commit let go of.
+// The blobs that a commit released: nothing of the db refers to them.
 struct manifest_released {
     struct sha256 *blobs;
     size_t count;
@@ -287,9 +288,9 @@ void manifest_released_free(struct manifest_released *released);
 // batch in every case. `released_out` may be NULL. Any thread. -ENOENT: no such db.
 // -EINVAL, -EEXIST: refused, see above. -ENOSPC, -EDQUOT, -EFBIG: no room; later batches may
 // succeed. -EIO: the disk failed several times within a second; the batch may be there after the
-// next mount, and all later batches fail likewise (manifest_is_lost). A failure that passes is not
-// seen here: the commit is taken back and done again. An error fails only this batch, not others
-// that wait with it, unless it is the disk's.
+// next mount, and all later batches fail likewise (manifest_is_lost). The writer hides a failure
+// that passes: it takes the commit back and does it again. An error fails only this batch, not
+// others that wait with it, unless it is the disk's.
 MUST_CHECK int manifest_submit(
     struct manifest *m, struct manifest_batch *b, struct manifest_released *released_out);
 
@@ -301,16 +302,15 @@ MUST_CHECK int manifest_read_jobs(
 
 typedef int manifest_visit_change_record(
     void *argument, const struct manifest_change_record *record);
-// Records with sequence > `after`, in order. Without subscribers (`change_cursors`) the newest
-// 1,024 are kept.
+// Records with sequence > `after`, in order. The writer keeps the newest 1,024.
 MUST_CHECK int manifest_read_change_log(
     struct manifest_reader *r, uint64_t after, manifest_visit_change_record *visit, void *argument);
 
 // ---- checking -----------------------------------------------------------------------------------
 
-// Walks every table of a db and checks what must hold: references and live bytes of blobs match the
+// Walks every table of a db and checks its invariants: references and live bytes of blobs match the
 // chunks and deltas, delta counts, object_chunks against chunk_catalog, dirents point to inodes,
-// link and entry counts, totals. Each violation is logged; returns how many, or -errno.
+// link and entry counts, totals. Logs each violation; returns their number, or -errno.
 MUST_CHECK int manifest_check(struct manifest *m, struct db_id db);
 
 #endif

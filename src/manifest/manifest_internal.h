@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the files of this folder share.
+// Shared by the files of this folder.
 //
 //     manifest.c           opening, closing, dbs
 //     manifest_load.c      single entries and walks, in any transaction
 //     manifest_read.c      read transactions
-//     manifest_export.c    the state, or what is unpublished of it, as changes
+//     manifest_export.c    the state, or its unpublished part, as changes
 //     manifest_batch.c     making batches
 //     manifest_writer.c    the queue, the thread, the group commit
-//     manifest_apply.c     one batch inside a write transaction; what concerns the db as a whole
+//     manifest_apply.c     one batch inside a write transaction; the operations on the whole db
 //     apply_namespace.c    inodes, entries, xattrs
 //     apply_blob.c         blobs and their references
-//     apply_life.c         generations that are kept, blobs that are dead
+//     apply_life.c         kept generations, dead blobs
 //     apply_chunk.c        chunks, deltas
 //     apply_damage.c       pages whose bytes are lost
 //     apply_db.c           making and removing dbs
@@ -29,7 +29,7 @@
 struct manifest {
     struct lmdb_env *env;
     struct uuid root_id;
-    struct uuid new_root_id;    // what a root without a manifest gets; zero: random
+    struct uuid new_root_id;    // for a root without a manifest; zero: random
     struct schema_key root_key; // of the one entry without a seal
     struct thread writer;
     struct flush_pace *pace;
@@ -171,8 +171,8 @@ struct apply {
     bool totals_changed;
     bool unpublished; // note changed keys under `generation`
     struct generation generation;
-    uint64_t told;            // the record whose changes these are, or that is recorded; 0: none
-    struct generation newest; // under which something was noted in this batch; {0}: nothing was
+    uint64_t told;                     // sequence of the record that the changes come from; 0: none
+    struct generation newest;          // noted in this batch; {0}: none
     struct manifest_change_record log; // counts
     struct buffer published_blobs;     // hashes for the log
     struct buffer unreferenced;        // hashes whose references reached 0 at some moment
@@ -184,7 +184,7 @@ MUST_CHECK int manifest_apply(struct lmdb_txn *txn, struct manifest_batch *b);
 
 // Writes a->value under the key.
 MUST_CHECK int apply_put(struct apply *a, enum manifest_table table, const struct schema_key *key);
-// Notes that the key changed, if this is wanted.
+// Notes the changed key, if a->unpublished.
 MUST_CHECK int apply_note(
     struct apply *a, enum unpublished_kind kind, const struct schema_key *key);
 
@@ -202,7 +202,7 @@ MUST_CHECK int apply_delete_chunk(
 MUST_CHECK int apply_delete_object_chunks(struct apply *a, struct object_id object);
 MUST_CHECK int apply_put_damage(struct apply *a, const struct chunk_damage *damage);
 MUST_CHECK int apply_delete_damage(struct apply *a, struct object_id object, struct page_no page);
-// All that begins in the chunk.
+// All entries that begin in the chunk.
 MUST_CHECK int apply_delete_chunk_damage(
     struct apply *a, struct object_id object, struct chunk_index index);
 MUST_CHECK int apply_put_delta(struct apply *a, const struct chunk_delta *delta);
@@ -218,22 +218,22 @@ MUST_CHECK int apply_forget_blob(struct apply *a, const struct blob_identity *bl
 // Removes records of local blobs that ended without references and reports them; dates the death of
 // those in the store and notes it.
 MUST_CHECK int apply_release_blobs(struct apply *a);
-// The record with this generation told of the deaths that were noted: drops such a blob.
+// A publication told the noted death of this blob: drops its record.
 MUST_CHECK int apply_forget_told(struct apply *a, const struct schema_key *unpublished_blob);
-// Blobs of the db without references and without a date of death, as programs before knew them, die
-// with the local generation. The next record tells so.
+// Blobs of the db without references and without a date of death, which old programs left, die with
+// the local generation. The next record tells so.
 MUST_CHECK int apply_date_deaths(struct apply *a);
-// There are none, or they have dates: nothing is left to be upgraded.
+// Notes that no blob without a date of death is left.
 MUST_CHECK int apply_note_dates(struct apply *a);
 
 MUST_CHECK int apply_put_generation(struct apply *a, const struct generation_record *g);
 MUST_CHECK int apply_delete_generation(struct apply *a, struct generation generation);
-// Puts it unless something is known of it.
+// Puts it unless the table has the generation already.
 MUST_CHECK int apply_note_generation(struct apply *a, const struct generation_record *g);
 MUST_CHECK int apply_put_retention(struct apply *a, const struct retention_policy *policy);
 // The chain told in record a->told that the blob is dead.
 MUST_CHECK int apply_tell_death(struct apply *a, const struct blob_record *blob);
-// The same of a record that lies before what is known: what is known of the blob stays.
+// The same from a record before the known history: known facts about the blob stay.
 MUST_CHECK int apply_old_death(struct apply *a, const struct blob_record *blob, uint64_t told);
 // The chain told that the blob lives: it is none of the dead.
 MUST_CHECK int apply_tell_life(struct apply *a, const struct blob_record *blob);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The records that only a storage root has, as structs; those that stand in the bucket, too, are in
-// format/records.h. How they are laid out in the tables: manifest/manifest_schema.h.
+// The records that only a storage root has, as structs; format/records.h has those that are in the
+// bucket, too. manifest/manifest_schema.h has their layout in the tables.
 #ifndef CKPTFS_MANIFEST_MANIFEST_RECORDS_H
 #define CKPTFS_MANIFEST_MANIFEST_RECORDS_H
 
@@ -44,14 +44,14 @@ struct db_record {
     bool fenced;                  // another writer took the volume
 };
 
-// A blob whose death the chain has told and whose object may be in the store still. `blob` has
+// A blob whose death the chain has told, and whose object may still be in the store. `blob` has
 // neither residency nor references.
 struct dead_blob {
     struct blob_record blob;
     uint64_t told; // sequence of the record that told the death
 };
 
-// What a db has in its tables.
+// Numbers of entries of a db, and bytes of its blobs.
 struct db_totals {
     uint64_t inodes, chunks, deltas, blobs, blob_bytes, unpublished_blobs, unpublished_bytes;
 };
@@ -87,8 +87,8 @@ struct job_record {
     bool retryable;
     char stage[24];
     char cause[160];
-    // Of the kind's own (jobs/job_kinds.h): what at most one unfinished job may have, and
-    // parameters with their version. `payload` of a job that was read lies in the map.
+    // Parts of the kind (jobs/job_kinds.h): a key that at most one unfinished job may have, and
+    // parameters with their version. `payload` of a job that was read points into the map.
     uint8_t key_length;
     uint8_t key[JOB_KEY_BYTES_MAX];
     uint16_t payload_version;
@@ -107,8 +107,8 @@ struct job_record {
     const uint8_t *extension;
 };
 
-// ManifestChangeRecord: what one batch did. Blobs are named only by publication, so that whoever
-// reads the feed finds them in the store.
+// ManifestChangeRecord: a summary of one batch. Only publications name blobs, so that a reader of
+// the feed finds them in the store.
 struct manifest_change_record {
     uint64_t sequence; // ChangeSequence
     struct db_id db;

@@ -4,7 +4,7 @@
 // Keys are fixed-width and big-endian, so that LMDB's order is the order of the numbers; the one
 // exception is `xattr`, whose key ends with the attribute's name. Values are little-endian and
 // begin with record_version (u16). All keys begin with the db but those of blob_refs (a hash may be
-// in several dbs, and whoever unlinks a file asks for all of them), change_log and runtime_state.
+// in several dbs, which a thread that unlinks a file looks up), change_log and runtime_state.
 //
 //     db                    db                       state, place, identity, chain position
 //     wal_state             db                       cut
@@ -24,8 +24,8 @@
 //     job_pending_index     db, job kind, its key    job          the unfinished one
 //     change_log            sequence                 ManifestChangeRecord
 //     runtime_state         what, db                 root id, next ids, totals
-//     remote_namespace      db, id                   where blobs of another volume lie
-//     snapshot_index        db, item, key            the life of data, enum life_item
+//     remote_namespace      db, id                   place of another volume's blobs
+//     snapshot_index        db, item, key            generations, dead blobs (enum life_item)
 //
 // Reserved, without content yet: wal_catalog, change_cursors.
 #ifndef CKPTFS_MANIFEST_MANIFEST_SCHEMA_H
@@ -83,7 +83,7 @@ struct schema_key {
     uint8_t bytes[SCHEMA_KEY_MAX];
 };
 
-// What a key of unpublished_index names.
+// Kinds of keys in unpublished_index.
 enum unpublished_kind {
     UNPUBLISHED_INODE = 1,     // object
     UNPUBLISHED_DIRENT = 2,    // parent, cookie
@@ -91,17 +91,17 @@ enum unpublished_kind {
     UNPUBLISHED_CHUNK = 4,     // object, index
     UNPUBLISHED_DELTA = 5,     // chunk, generation
     UNPUBLISHED_BLOB = 6,      // hash: it died, or came back to life
-    UNPUBLISHED_FORGET = 7,    // hash, checkpoint id, generation: it is not kept any more
+    UNPUBLISHED_FORGET = 7,    // hash, checkpoint id, generation: nobody keeps it any more
     UNPUBLISHED_NAMESPACE = 8, // id
     UNPUBLISHED_DAMAGE = 9,    // object, page
 };
 
-// What an entry of snapshot_index is about.
+// Kinds of entries in snapshot_index.
 enum life_item {
     LIFE_GENERATION = 1, // generation -> struct generation_record
     LIFE_DEAD = 2,       // hash, birth -> struct dead_blob
     LIFE_DEATH = 3,      // death, hash, birth -> nothing: the dead in the order of their deaths
-    LIFE_TOLD = 4,       // sequence -> how many of those that are dead that record told, u64
+    LIFE_TOLD = 4,       // sequence -> number of the dead that this record told, u64
 };
 
 enum runtime_item {
@@ -112,7 +112,7 @@ enum runtime_item {
     RUNTIME_DATES = 7,      // nothing: deaths of blobs have dates
     RUNTIME_TOTALS = 4,     // struct db_totals
     RUNTIME_CHECKPOINT = 5, // generation u64, its checkpoint id
-    RUNTIME_SEALED = 6,     // (db 0) what RUNTIME_ROOT says, with a seal
+    RUNTIME_SEALED = 6,     // (db 0) the same as RUNTIME_ROOT, with a seal
     RUNTIME_RETENTION = 8,  // struct retention_policy
     RUNTIME_LOWEST = 10,    // u64: records of the chain below it may be missing
     RUNTIME_HISTORY = 9,    // nothing: snapshot_index knows all that the chain tells
@@ -163,8 +163,8 @@ MUST_CHECK bool schema_read_sequence(const void *p, size_t n, uint64_t *sequence
 
 // ---- values -------------------------------------------------------------------------------------
 //
-// Encoders append to `out`. Decoders return false for anything but one whole valid value; what is
-// in the key they leave alone.
+// Encoders append to `out`. Decoders return false for anything but one whole valid value, and leave
+// the fields of the key alone. Pointers in results point into the value.
 
 void schema_encode_db(const struct db_record *v, struct buffer *out);
 void schema_encode_wal_state(const struct db_record *v, struct buffer *out);
