@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The manifest: what a storage root knows about its dbs, in LMDB, one environment a root. Readers
-// use short read transactions. All writing is done by one thread that takes batches from a queue
-// and commits each as one transaction with one ManifestChangeRecord in `change_log`; batches that
-// wait together may share a commit. Several processes may have the same root open (for different
-// dbs).
+// use short read transactions. One thread writes: it takes batches from a queue and commits each as
+// one transaction with one ManifestChangeRecord in `change_log`; batches that wait together may
+// share a commit. Several processes may have the same root open (for different dbs).
 //
 // manifest/manifest_schema.h and doc/format.md have the tables, their keys and their values. Only
 // the files lmdb_env* include lmdb.h. Functions return 0 or -errno; any thread may call them,

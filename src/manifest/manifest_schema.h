@@ -115,8 +115,8 @@ enum runtime_item {
     RUNTIME_SEALED = 6,     // (db 0) the same as RUNTIME_ROOT, with a seal
     RUNTIME_RETENTION = 8,  // struct retention_policy
     RUNTIME_LOWEST = 10,    // u64: records of the chain below it may be missing
-    RUNTIME_HISTORY = 9,    // nothing: snapshot_index knows all that the chain tells
-    RUNTIME_LOG_END = 11,   // cut u64, how far the log was durable when it was recorded u64
+    RUNTIME_HISTORY = 9,    // nothing: snapshot_index has all that the chain tells
+    RUNTIME_LOG_END = 11,   // cut u64, durable end of the log when it was recorded u64
 };
 
 void schema_key_db(struct schema_key *k, struct db_id db);
