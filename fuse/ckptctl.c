@@ -33,6 +33,7 @@ struct arguments {
     const char *policy;   // retention
     bool dry_run;
     bool sweep;
+    bool yes;
     const char *at;      // a generation, snapshot or time
     const char *name;    // of a snapshot, or the first of two operands
     const char *operand; // SOURCE or MOUNTPOINT; NULL with `root`
@@ -338,6 +339,20 @@ run_fork(const struct arguments *a)
     return print_made(a, generation, &text);
 }
 
+static struct offline_request
+offline_request(const struct arguments *a)
+{
+    return (struct offline_request){
+        .config = &a->config, .json = a->json, .quiet = a->quiet, .yes = a->yes};
+}
+
+static int
+run_destroy(const struct arguments *a)
+{
+    const struct offline_request request = offline_request(a);
+    return destroy_volume(&request);
+}
+
 // ---- the command line ---------------------------------------------------------------------------
 
 enum {
@@ -351,6 +366,7 @@ enum {
     SWITCH_DRY_RUN,
     SWITCH_SWEEP,
     SWITCH_AT,
+    SWITCH_YES,
 };
 
 static const struct option create_switches[] = {
@@ -380,6 +396,9 @@ static const struct option at_switches[] = {{"help", no_argument, NULL, 'h'},
     {NULL, 0, NULL, 0}};
 static const struct option rollback_switches[] = {{"help", no_argument, NULL, 'h'},
     {"json", no_argument, NULL, SWITCH_JSON}, {"to", required_argument, NULL, SWITCH_AT},
+    {NULL, 0, NULL, 0}};
+static const struct option destroy_switches[] = {{"help", no_argument, NULL, 'h'},
+    {"json", no_argument, NULL, SWITCH_JSON}, {"yes", no_argument, NULL, SWITCH_YES},
     {NULL, 0, NULL, 0}};
 static const struct option json_switches[] = {
     {"help", no_argument, NULL, 'h'}, {"json", no_argument, NULL, SWITCH_JSON}, {NULL, 0, NULL, 0}};
@@ -477,6 +496,16 @@ static const struct command commands[] = {
         "Makes the volume NEWSOURCE out of a generation of SOURCE, in the same store, without\n"
         "copying data. Both go on by themselves; SOURCE keeps that generation.\n",
         "SOURCE NEWSOURCE", run_fork},
+    {"destroy", ":ho:", destroy_switches, "destroy [--yes] [-o OPTION,...] [--json] SOURCE",
+        "Deletes everything that the volume has in the store: all generations, snapshots and the\n"
+        "volume itself. Asks for the volume's name first. Refuses while forks, readers or a host\n"
+        "that has it mounted need it, and names them. Other volumes are not touched; the parent "
+        "of\n"
+        "a fork is let go. If it is interrupted, the same command goes on.\n"
+        "\n"
+        "    --yes   do not ask\n"
+        "    --json  as a JSON object\n",
+        "SOURCE", run_destroy},
 };
 
 static void
@@ -588,6 +617,9 @@ take_switch(const struct command *c, struct arguments *a, int letter, const char
         return EXIT_SUCCESS;
     case SWITCH_DRY_RUN:
         a->dry_run = true;
+        return EXIT_SUCCESS;
+    case SWITCH_YES:
+        a->yes = true;
         return EXIT_SUCCESS;
     case SWITCH_SWEEP:
         a->sweep = true;

@@ -53,6 +53,18 @@ int run_operation(const char *path, const struct operation_request *request);
 // Makes a checkpoint and gives it a name. The exit status.
 int create_snapshot(const char *name, const char *path, uint32_t flags);
 
+// ---- volumes in the store -----------------------------------------------------------------------
+
+struct volume_config;
+
+// What ckptctl_offline.c does, with config->source as SOURCE. The exit status.
+struct offline_request {
+    const struct volume_config *config;
+    bool json, quiet;
+    bool yes; // nobody is asked
+};
+int destroy_volume(const struct offline_request *request);
+
 // ---- unmount and storage roots ------------------------------------------------------------------
 
 struct unmount_request {

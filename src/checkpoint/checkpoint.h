@@ -102,6 +102,10 @@ void checkpoint_press(struct checkpoint *c);
 // one).
 void checkpoint_check_owner(struct checkpoint *c);
 
+// The lease in the store is good for this time, with something to spare: until then no host can
+// have destroyed the volume. After that each publication sends one more request to find out.
+void checkpoint_note_lease(struct checkpoint *c, uint64_t for_ms);
+
 // The error of the last fold; 0 when it succeeded.
 int checkpoint_fold_error(struct checkpoint *c);
 

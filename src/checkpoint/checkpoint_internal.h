@@ -57,6 +57,7 @@ struct checkpoint_publish_state {
     uint64_t backoff_ms;
     uint64_t away_since_ms; // since when the store cannot be reached; 0: it can
     bool claimed;
+    uint64_t lease_until_ms, lease_until_wall_ms; // checkpoint_note_lease, by both clocks
     // A publication takes images with a generation up to this: folds do not merge them. UINT64_MAX
     // while the publication has not chosen its generation yet.
     struct generation publishing;

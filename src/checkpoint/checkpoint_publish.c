@@ -128,9 +128,9 @@ catch_up(struct publication *p)
     struct remote_catch_up result = {0};
     int rc =
         remote_manifest_catch_up(&p->c->options.place, p->c->options.manifest, &p->db, &result);
-    if (rc < 0)
+    if (rc < 0 && rc != -EIDRM)
         checkpoint_note_bucket(p->c, rc);
-    if (rc == 0 && result.foreign)
+    if ((rc == 0 || rc == -EIDRM) && result.foreign)
         return note_fenced(p, result.foreign_host, result.foreign_epoch);
     return rc;
 }
@@ -170,6 +170,7 @@ ensure_claimed(struct publication *p)
     lock_take(&c->lock);
     c->publish.claimed = true;
     lock_release(&c->lock);
+    checkpoint_note_lease(c, c->options.lease_ttl_ms / 2);
     checkpoint_note_store_answers(c);
     return 0;
 }
@@ -278,6 +279,26 @@ upload(struct publication *p)
 
 // ---- the commit point and after -----------------------------------------------------------------
 
+// Whether the lease cannot have run out. Until it has, no host destroys the volume.
+static bool
+has_good_lease(struct checkpoint *c)
+{
+    lock_take(&c->lock);
+    bool good = clock_monotonic_ms() < c->publish.lease_until_ms &&
+                clock_wall_ms() < c->publish.lease_until_wall_ms;
+    lock_release(&c->lock);
+    return good;
+}
+
+void
+checkpoint_note_lease(struct checkpoint *c, uint64_t for_ms)
+{
+    lock_take(&c->lock);
+    c->publish.lease_until_ms = clock_monotonic_ms() + for_ms;
+    c->publish.lease_until_wall_ms = clock_wall_ms() + for_ms;
+    lock_release(&c->lock);
+}
+
 static int
 create_record(struct publication *p)
 {
@@ -288,6 +309,8 @@ create_record(struct publication *p)
         rc = catch_up(p);
         return rc == 0 ? begin_anew(p) : rc;
     }
+    if (rc == 0 && !has_good_lease(c))
+        rc = remote_manifest_check_ground(&c->options.place, p->staged.header.sequence - 1);
     if (rc < 0)
         return rc;
     crash_point("checkpoint.published_remotely");

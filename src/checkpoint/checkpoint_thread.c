@@ -495,6 +495,8 @@ checkpoint_start(const struct checkpoint_options *options, struct checkpoint **c
     list_init(&c->folded);
     list_init(&c->served);
     c->numbers.store_reachable = true;
+    if (options->claimed)
+        checkpoint_note_lease(c, options->lease_ttl_ms / 2);
     if (!options->claimed)
         note_away_locked(c);
     if (options->interval_ms > 0)

@@ -21,9 +21,10 @@ enum manifest_record_kind {
     MANIFEST_RECORD_GENERATION = 3, // a checkpoint is published
     MANIFEST_RECORD_CATALOG = 4,    // not part of the chain: the state after record `sequence`
     MANIFEST_RECORD_RETENTION = 5,  // which generations are kept, and which deaths are told anew
+    MANIFEST_RECORD_DESTROY = 6,    // the volume is being destroyed: nobody may use it any more
 };
 
-#define MANIFEST_RECORD_KIND_MAX MANIFEST_RECORD_RETENTION
+#define MANIFEST_RECORD_KIND_MAX MANIFEST_RECORD_DESTROY
 
 // Where a volume comes from, if it was made out of another.
 struct volume_parent {

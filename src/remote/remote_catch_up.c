@@ -95,6 +95,14 @@ roll_forward(struct catch_up *c, const char *key, struct remote_object *object,
     return remote_refresh_db(c->m, c->db->id, c->db);
 }
 
+static void
+note_foreign(struct catch_up *c, const struct manifest_record_header *h)
+{
+    c->result->foreign = true;
+    c->result->foreign_epoch = h->epoch;
+    remote_copy_host(h->host, c->result->foreign_host);
+}
+
 static int
 take_record(struct catch_up *c, const char *key, uint64_t bytes)
 {
@@ -106,16 +114,15 @@ take_record(struct catch_up *c, const char *key, uint64_t bytes)
     rc = remote_object_header(&object, key, &h);
     if (rc == 0)
         rc = remote_link_check(&c->link, key, &h);
+    if (rc == -EIDRM)
+        note_foreign(c, &h);
     if (rc == 0 && is_own(c, &h)) {
         rc = roll_forward(c, key, &object, &h);
     } else if (rc == 0) {
         // Also a foreign record is believed only when all of it verifies.
         rc = remote_object_read(&object, key, NULL, NULL, NULL);
-        if (rc == 0) {
-            c->result->foreign = true;
-            c->result->foreign_epoch = h.epoch;
-            remote_copy_host(h.host, c->result->foreign_host);
-        }
+        if (rc == 0)
+            note_foreign(c, &h);
     }
     remote_object_free(&object);
     return rc;
@@ -135,10 +142,12 @@ judge_gap(struct catch_up *c, uint64_t sequence, uint64_t bytes)
         return rc;
     if (h.sequence == sequence && uuid_equal(&h.volume, &c->db->volume) &&
         h.lowest_sequence > c->link.sequence + 1) {
-        c->result->foreign = true;
-        c->result->foreign_epoch = h.epoch;
-        remote_copy_host(h.host, c->result->foreign_host);
+        note_foreign(c, &h);
         return 0;
+    }
+    if (remote_judge_damage(c->place, -EBADMSG) == -EIDRM) {
+        note_foreign(c, &h);
+        return -EIDRM;
     }
     remote_key(c->place, REMOTE_RECORD, c->link.sequence + 1, &name);
     return remote_log_bad(buffer_string(&name), "the record is missing");

@@ -405,7 +405,7 @@ import_to(struct import *im, struct db_record *db, uint64_t sequence)
 {
     if (db->state != DB_STATE_IMPORTING)
         return -EINVAL;
-    int rc = import_all(im);
+    int rc = remote_judge_damage(im->place, import_all(im));
     if (rc == 0 && sequence != 0 && im->link.sequence != sequence)
         rc = -EBUSY;
     if (rc == 0)

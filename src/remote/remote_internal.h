@@ -118,6 +118,31 @@ struct remote_listed {
 MUST_CHECK int remote_list(const struct remote_place *place, const char *kind,
     struct remote_listed **listed_out, size_t *count_out);
 
+// ---- remote_delete.c: deleting in batches -------------------------------------------------------
+
+#define REMOTE_KEYS_MAX 1000u
+
+// Zero-initialise.
+struct remote_keys {
+    char *names[REMOTE_KEYS_MAX];
+    size_t count;
+};
+void remote_keys_clear(struct remote_keys *k);
+// There is room.
+void remote_keys_add(struct remote_keys *k, const struct buffer *key);
+// Deletes what is gathered, if anything is, and makes sure of the first one: a store may say yes
+// and do nothing. What is gathered stays.
+MUST_CHECK int remote_keys_delete(const struct remote_place *place, const struct remote_keys *k);
+
+// ---- remote_destroy.c ---------------------------------------------------------------------------
+
+// Says that the record with header `h` is the mark of a volume that is being destroyed; returns
+// -EIDRM.
+int remote_log_destroyed(const char *key, const struct manifest_record_header *h);
+// The result of a reader of the chain: -EIDRM in place of -EBADMSG when the volume is half
+// destroyed, else `rc`.
+int remote_judge_damage(const struct remote_place *place, int rc);
+
 // ---- remote_manifest.c: the chain ---------------------------------------------------------------
 
 // The end of a verified row of records: what the next one must fit.
@@ -135,7 +160,7 @@ struct remote_link {
 };
 
 // Whether a record with header `h` under `key` continues the chain after `link`; if not, says why
-// in the log and returns -EBADMSG.
+// in the log and returns -EBADMSG. The mark of a volume that is being destroyed is -EIDRM.
 MUST_CHECK int remote_link_check(
     const struct remote_link *link, const char *key, const struct manifest_record_header *h);
 void remote_link_advance(

@@ -35,7 +35,8 @@ link_fault(const struct remote_link *link, const struct manifest_record_header *
         return "its epoch is older than the one before it";
     if (link->has_epoch && h->epoch == link->epoch && !uuid_equal(&h->writer, &link->writer))
         return "its epoch belongs to another writer";
-    if (h->kind == MANIFEST_RECORD_OPEN && link->has_epoch && h->epoch == link->epoch)
+    bool opens = h->kind == MANIFEST_RECORD_OPEN || h->kind == MANIFEST_RECORD_DESTROY;
+    if (opens && link->has_epoch && h->epoch == link->epoch)
         return "it opens an epoch that is open";
     if (h->kind != MANIFEST_RECORD_GENERATION)
         return h->generation.v == link->generation.v ? NULL : "its generation was never published";
@@ -49,6 +50,8 @@ remote_link_check(
     const struct remote_link *link, const char *key, const struct manifest_record_header *h)
 {
     const char *fault = link_fault(link, h);
+    if (!fault && h->kind == MANIFEST_RECORD_DESTROY)
+        return remote_log_destroyed(key, h);
     return fault ? remote_log_bad(key, fault) : 0;
 }
 

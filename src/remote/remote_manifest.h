@@ -55,8 +55,8 @@ MUST_CHECK int remote_manifest_exists(const struct remote_place *place);
 // `at` ({0}: the newest) and the records after it, in batches of bounded size, streaming catalogs
 // through `scratch`; blobs become RESIDENCY_REMOTE; then sets identity, counters, generations
 // (local = published = what was found, next above it), remote position, and DB_STATE_READY.
-// Verifies every record and the chain. -ENOENT: no such volume; -ESTALE: no such generation. Also
-// refreshes *db.
+// Verifies every record and the chain. -ENOENT: no such volume; -ESTALE: no such generation;
+// -EIDRM: the volume is being destroyed. Also refreshes *db.
 MUST_CHECK int remote_manifest_import(const struct remote_place *place, struct manifest *m,
     struct db_record *db, struct generation at);
 
@@ -96,7 +96,8 @@ struct remote_catch_up {
 
 // Reads the records after db->remote_sequence. Own ones (writer and epoch of this root) are
 // recorded: their generation as published, their blobs as remote. Stops at the first foreign one
-// and says so, changing nothing for it. Refreshes *db.
+// and says so, changing nothing for it. Refreshes *db. -EIDRM: the volume is being destroyed, by
+// foreign_host.
 MUST_CHECK int remote_manifest_catch_up(const struct remote_place *place, struct manifest *m,
     struct db_record *db, struct remote_catch_up *result_out);
 
@@ -127,6 +128,11 @@ MUST_CHECK int remote_manifest_claim(const struct remote_place *place, struct ma
 // Whether somebody has written the record after `sequence` (one request): 0 nobody, 1 somebody, or
 // -errno.
 MUST_CHECK int remote_manifest_is_followed(const struct remote_place *place, uint64_t sequence);
+
+// For a writer that has just created the record after `sequence`, and whose lease may have run out
+// before: whether the record `sequence` is there. If it is not, the volume was destroyed meanwhile:
+// the function deletes the new record and returns -EIDRM.
+MUST_CHECK int remote_manifest_check_ground(const struct remote_place *place, uint64_t sequence);
 
 // ---- looking after what is there ----------------------------------------------------------------
 //

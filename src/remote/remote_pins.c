@@ -85,6 +85,8 @@ remote_pin_put(const struct remote_place *place, const struct remote_pin *pin)
     const char *key = buffer_string(&name);
     buffer_printf(&text, "ckptfs pin 1\nkind %s\ngeneration %" PRIu64 "\nname %s\nhost %s\n",
         kind_names[pin->kind], pin->generation.v, pin->name, host);
+    if (pin->holder)
+        buffer_printf(&text, "holder %s\n", pin->holder);
     struct remote_source source = {.data = text.data, .length = text.length};
     sha256_of(text.data, text.length, &source.hash);
     struct remote_call call = remote_call_of(place, 0);
@@ -101,6 +103,39 @@ remote_pin_delete(const struct remote_place *place, const struct remote_pin *pin
     struct remote_call call = remote_call_of(place, 0);
     int rc = remote_store_delete_blobs(place->store, &key, 1, &call);
     return rc < 0 ? remote_log_failure("remote.delete_failed", key, rc) : 0;
+}
+
+// The rest of the first line that begins with `word` and a blank.
+static bool
+copy_line(const char *text, const char *word, struct buffer *out)
+{
+    size_t n = strlen(word);
+    for (const char *line = text; line; line = strchr(line, '\n')) {
+        line += *line == '\n';
+        if (strncmp(line, word, n) != 0 || line[n] != ' ')
+            continue;
+        buffer_append(out, line + n + 1, strcspn(line + n + 1, "\n"));
+        return true;
+    }
+    return false;
+}
+
+int
+remote_pin_holder(
+    const struct remote_place *place, const struct remote_pin *pin, struct buffer *holder_out)
+{
+    BUFFER_AUTO name = {0};
+    BUFFER_AUTO text = {0};
+    pin_key(place, pin, &name);
+    const char *key = buffer_string(&name);
+    struct remote_call call = remote_call_of(place, 0);
+    int rc = remote_store_get_blob(place->store, key, 0, REMOTE_HEADER_BYTES, &text, &call);
+    if (rc < 0)
+        return rc == -ENOENT ? rc : remote_log_failure("remote.get_failed", key, rc);
+    const char *body = buffer_string(&text);
+    if (!copy_line(body, "holder", holder_out) && !copy_line(body, "host", holder_out))
+        buffer_append_string(holder_out, "unknown");
+    return 0;
 }
 
 int

@@ -7,37 +7,13 @@
 #include <string.h>
 
 #include "base/checksum.h"
-#include "platform/crash_point.h"
 #include "platform/log.h"
 #include "platform/memory.h"
 #include "remote/remote_internal.h"
 #include "remote/remote_retention.h"
 #include "store/blob_key.h"
 
-#define BATCH_KEYS 1000u
-
-// ---- batches of keys ----------------------------------------------------------------------------
-
-struct keys {
-    char *names[BATCH_KEYS];
-    size_t count;
-};
-
-static void
-keys_clear(struct keys *k)
-{
-    for (size_t i = 0; i < k->count; i++)
-        free(k->names[i]);
-    k->count = 0;
-}
-
-static void
-keys_add(struct keys *k, const struct buffer *key)
-{
-    k->names[k->count] = memory_alloc(key->length + 1);
-    memcpy(k->names[k->count], key->data, key->length);
-    k->names[k->count++][key->length] = 0;
-}
+// ---- ownership ----------------------------------------------------------------------------------
 
 // Whether the record after the newest that this root knows of is its own: its publication may be
 // going on beside.
@@ -74,26 +50,14 @@ check_ownership(const struct remote_place *place, struct manifest *m, struct db_
     return rc;
 }
 
-// Deletes what is gathered and makes sure of the first one: a store may say yes and do nothing.
 static int
-keys_delete(const struct remote_place *place, struct manifest *m, struct db_id db, struct keys *k)
+keys_delete(
+    const struct remote_place *place, struct manifest *m, struct db_id db, struct remote_keys *k)
 {
     if (k->count == 0)
         return 0;
     int rc = check_ownership(place, m, db);
-    if (rc < 0)
-        return rc;
-    struct remote_call call = remote_call_of(place, 0);
-    rc = remote_store_delete_blobs(place->store, (const char *const *)k->names, k->count, &call);
-    if (rc < 0)
-        return remote_log_failure("remote.delete_failed", k->names[0], rc);
-    crash_point("retention.deleted");
-    struct remote_head head;
-    call = remote_call_of(place, 0);
-    rc = remote_store_head_blob(place->store, k->names[0], &head, &call);
-    if (rc == 0)
-        return remote_log_failure("remote.delete_ignored", k->names[0], -EIO);
-    return rc == -ENOENT ? 0 : remote_log_failure("remote.head_failed", k->names[0], rc);
+    return rc < 0 ? rc : remote_keys_delete(place, k);
 }
 
 // ---- blobs --------------------------------------------------------------------------------------
@@ -102,20 +66,20 @@ int
 remote_blobs_delete(const struct remote_place *place, struct manifest *m, struct db_id db,
     const struct dead_blob *blobs, size_t count, remote_blobs_gone *gone, void *argument)
 {
-    struct keys *k = memory_alloc_zero(sizeof(*k));
+    struct remote_keys *k = memory_alloc_zero(sizeof(*k));
     BUFFER_AUTO key = {0};
     int rc = 0;
     for (size_t done = 0; rc == 0 && done < count;) {
-        size_t n = count - done < BATCH_KEYS ? count - done : BATCH_KEYS;
+        size_t n = count - done < REMOTE_KEYS_MAX ? count - done : REMOTE_KEYS_MAX;
         for (size_t i = 0; i < n; i++) {
             const struct blob_record *blob = &blobs[done + i].blob;
             if (blob->where >= BLOB_WHERE_NAMED)
                 continue;
             blob_key(place->tenant, place->volume_number, blob, &key);
-            keys_add(k, &key);
+            remote_keys_add(k, &key);
         }
         rc = keys_delete(place, m, db, k);
-        keys_clear(k);
+        remote_keys_clear(k);
         if (rc == 0)
             rc = gone(argument, &blobs[done], n);
         done += n;
@@ -200,7 +164,7 @@ struct prune {
     uint64_t tail;        // records and catalogs from here on are needed
     bool *catalog_used;   // of those below
     struct range *ranges; // of records below, in order
-    struct keys keys;
+    struct remote_keys keys;
 };
 
 static void
@@ -229,17 +193,17 @@ static int
 flush(struct prune *p)
 {
     int rc = p->use->dry_run ? 0 : keys_delete(p->place, p->m, p->db->id, &p->keys);
-    keys_clear(&p->keys);
+    remote_keys_clear(&p->keys);
     return rc;
 }
 
 static int
 let_go(struct prune *p, const struct buffer *key, uint64_t bytes, uint64_t *counter)
 {
-    keys_add(&p->keys, key);
+    remote_keys_add(&p->keys, key);
     ++*counter;
     p->out->bytes += bytes;
-    return p->keys.count == BATCH_KEYS ? flush(p) : 0;
+    return p->keys.count == REMOTE_KEYS_MAX ? flush(p) : 0;
 }
 
 // The age of an object, or 0 when it is gone.
@@ -395,7 +359,7 @@ remote_chain_prune(const struct remote_place *place, struct manifest *m, struct 
             rc = prune_leases(p);
         pruned_out->more = is_full(p);
     }
-    keys_clear(&p->keys);
+    remote_keys_clear(&p->keys);
     chain_free(&p->chain);
     free(p->ranges);
     free(p->catalog_used);
@@ -412,7 +376,7 @@ struct sweep {
     uint64_t grace_ms;
     bool dry_run;
     struct remote_orphans *out;
-    struct keys keys;
+    struct remote_keys keys;
 };
 
 // {checkpoint id}/{kind}-...-{generation}-{hash}.blob
@@ -463,7 +427,7 @@ static int
 sweep_flush(struct sweep *s)
 {
     int rc = s->dry_run ? 0 : keys_delete(s->place, s->m, s->db, &s->keys);
-    keys_clear(&s->keys);
+    remote_keys_clear(&s->keys);
     return rc;
 }
 
@@ -489,8 +453,8 @@ sweep_object(struct sweep *s, const struct remote_listing_entry *entry, const ch
     s->out->bytes += head.size;
     BUFFER_AUTO key = {0};
     buffer_append_string(&key, entry->key);
-    keys_add(&s->keys, &key);
-    return s->keys.count == BATCH_KEYS ? sweep_flush(s) : 0;
+    remote_keys_add(&s->keys, &key);
+    return s->keys.count == REMOTE_KEYS_MAX ? sweep_flush(s) : 0;
 }
 
 static int
@@ -529,7 +493,7 @@ remote_orphans_sweep(const struct remote_place *place, struct manifest *m, struc
         manifest_read_end(r);
         rc = rc == 0 ? -EAGAIN : rc < 0 ? rc : sweep_prefix(s, buffer_string(&prefix));
     }
-    keys_clear(&s->keys);
+    remote_keys_clear(&s->keys);
     free(s);
     return rc;
 }

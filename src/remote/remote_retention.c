@@ -322,7 +322,9 @@ remote_generations_read(
     remote_walk_end(&walk);
     generations_out->volume = link.volume;
     generations_out->sequence = link.sequence;
-    return rc < 0 ? rc : link.sequence == 0 ? -ENOENT : 0;
+    if (rc < 0)
+        return remote_judge_damage(place, rc);
+    return link.sequence == 0 ? -ENOENT : 0;
 }
 
 // ---- learning the history -----------------------------------------------------------------------

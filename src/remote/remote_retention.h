@@ -67,6 +67,7 @@ struct remote_pin {
     enum pin_kind kind;
     struct generation generation;
     char name[PIN_NAME_BYTES_MAX + 1];
+    const char *holder; // remote_pin_put: what the pin is for, for people; NULL: this host
 };
 
 const char *pin_kind_name(enum pin_kind kind);
@@ -77,6 +78,9 @@ MUST_CHECK int remote_pin_delete(const struct remote_place *place, const struct 
 // Milliseconds since the pin was written, by the server's clock. -ENOENT: it is gone.
 MUST_CHECK int remote_pin_age(
     const struct remote_place *place, const struct remote_pin *pin, uint64_t *age_ms_out);
+// What the pin is for, for people: a fork's name or a host. -ENOENT: it is gone.
+MUST_CHECK int remote_pin_holder(
+    const struct remote_place *place, const struct remote_pin *pin, struct buffer *holder_out);
 struct remote_pins {
     struct remote_pin *pins; // in order of generations
     size_t count;

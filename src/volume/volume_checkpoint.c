@@ -257,6 +257,9 @@ renew_lease(struct volume *v, uint64_t mark)
     struct remote_place place = v->place;
     place.call = (struct remote_call){.is_canceled = is_canceled, .argument = v};
     rc = volume_lease_renew(&v->housekeeping.lease, &place, &db, mark, clock_monotonic_ms());
+    uint64_t now_ms = clock_monotonic_ms();
+    if (v->housekeeping.lease.good_ms > now_ms)
+        checkpoint_note_lease(v->checkpoint, v->housekeeping.lease.good_ms - now_ms);
     // Our own publisher may just have written a record: let the publisher find out, it reads it.
     if (rc == 1)
         checkpoint_check_owner(v->checkpoint);

@@ -112,6 +112,9 @@ fork_steps(struct fork *f, const char *at, const char *new_source,
     int rc = check_places(f, new_source, error);
     if (rc < 0)
         return rc;
+    CLEANUP(memory_free_auto)
+    char *holder = memory_printf("%s@%" PRIu32, f->child.url.tenant, f->child.url.volume_number);
+    f->pin.holder = holder;
     f->pin.kind = PIN_FORK;
     uuid_to_string(&f->volume, f->pin.name);
     rc = offline_resolve(&f->parent, at, &f->pin, error);

@@ -41,6 +41,7 @@ volume_lease_renew(struct volume_lease *l, const struct remote_place *place,
     l->idle = false; // when this fails, a busy volume must not try it at each beat
     int rc = remote_lease_write(place, db->epoch, ttl_ms, false);
     if (rc == 0) {
+        l->good_ms = now_ms + ttl_ms / 2;
         l->idle = idle;
         l->idle_renewals += idle;
         l->next_ms = now_ms + (idle ? ttl_ms / 2 : ttl_ms / 3);

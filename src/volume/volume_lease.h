@@ -30,6 +30,8 @@ struct volume_lease {
     uint64_t activity; // as of the last renewal
     unsigned idle_renewals;
     bool idle; // the store has the long lease
+    // No host takes the lease for one that has run out before this time, with something to spare.
+    uint64_t good_ms;
 };
 
 // Begins after the claim has written the lease for `ttl_ms`. `activity` is a number that changes

@@ -13,6 +13,19 @@
 #include "base/types.h"
 #include "volume/volume_config.h"
 
+// How far an operation is: `done` of `total` (0: not known) steps of `what`. Anything but 0 ends
+// the operation, and is its result (-ECANCELED); the same call goes on later.
+struct volume_progress {
+    int (*tell)(void *argument, const char *what, uint64_t done, uint64_t total);
+    void *argument;
+};
+
+// Deletes everything that the volume has in the store, and nothing else (remote_destroy.h). Refuses
+// with -EBUSY while forks, readers or a live owner need the volume, and names them. Goes on where
+// an earlier run stopped. -ENOENT: there is no volume.
+MUST_CHECK int volume_destroy(const struct volume_config *config,
+    const struct volume_progress *progress, uint64_t *objects_out, struct buffer *error);
+
 // Publishes a new generation that equals the one that `to` names (as at=), and tells its number.
 // The generations in between stay as long as the policy keeps them. -EALREADY: the newest one
 // equals it.

@@ -65,6 +65,8 @@ volume_store_advice(int rc)
     case -EBADMSG:
         return "an object there is damaged; an older generation may still mount with -o "
                "at=GENERATION";
+    case -EIDRM:
+        return "ckptctl destroy finishes that";
     default:
         return "check endpoint=, region= and the network, then try again";
     }

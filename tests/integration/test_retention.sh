@@ -4,21 +4,7 @@
 # nothing else; also when the daemon dies between any two steps of it.
 TEST_TIMEOUT=240
 . "$(dirname "$0")/lib.sh"
-
-ctl() { "$CKPTCTL" "$@" >"$WORK/out" 2>"$WORK/error" || fail "ckptctl $* says: $(cat "$WORK/error")"; }
-
-ctl_fails() { # REGEX ARGUMENTS...
-    ! "$CKPTCTL" "${@:2}" >"$WORK/out" 2>"$WORK/error" || fail "ckptctl ${*:2} says: $(cat "$WORK/out")"
-    grep -qE "$1" "$WORK/error" || fail "ckptctl ${*:2} says: $(cat "$WORK/error")"
-}
-
-# A new content of both files, published: the generation's number.
-publish_round() { # NAME TEXT
-    local mnt=${V_MNT[$1]}
-    head -c 200000 /dev/urandom >"$mnt/bulk"
-    echo "$2" >"$mnt/text"
-    "$CKPTCTL" checkpoint --json "$mnt" | jq .generation
-}
+. "$(dirname "$0")/retention.sh"
 
 generation_count() { "$CKPTCTL" generations --json "${V_MNT[$1]}" | jq length; }
 
@@ -141,9 +127,6 @@ killed_while_deleting() {
     assert_equal 1 "$(find "${V_DIRECTORY[killed]}/checkpoints" -type f | wc -l)" "objects at the end"
     assert_equal 0 "$(find "${V_DIRECTORY[killed]}/pins" -type f | wc -l)" "pins at the end"
 }
-
-# What is in the volume: a digest of names and contents.
-digest() { (cd "${V_MNT[$1]}" && find . -type f -print0 | sort -z | xargs -0 sha256sum) | sha256sum; }
 
 rollback_and_forks() { # STORE
     local name=roll$1 options source child first third mnt

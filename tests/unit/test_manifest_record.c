@@ -485,7 +485,8 @@ make_golden(enum manifest_record_kind kind, struct sink *s)
         h.parent = (struct volume_parent){sample_uuid(9), 77, sample_hash(78), {79}};
     }
     struct manifest_record_writer *w = manifest_record_writer_new(&h, sink_write, s);
-    for (size_t i = 0; i < ARRAY_LENGTH(c) && kind != MANIFEST_RECORD_CREATE; i++)
+    bool empty = kind == MANIFEST_RECORD_CREATE || kind == MANIFEST_RECORD_DESTROY;
+    for (size_t i = 0; i < ARRAY_LENGTH(c) && !empty; i++)
         ck_assert_int_eq(manifest_record_writer_add(w, &c[i]), 0);
     ck_assert_int_eq(manifest_record_writer_finish(w, &hash, &bytes), 0);
     manifest_record_writer_free(w);
@@ -514,6 +515,7 @@ START_TEST(format_has_not_changed)
     compare_golden(MANIFEST_RECORD_GENERATION, "manifest-record-2.hex", 3);
     compare_golden(MANIFEST_RECORD_CATALOG, "manifest-catalog-2.hex", 3);
     compare_golden(MANIFEST_RECORD_CREATE, "manifest-create-2.hex", 0);
+    compare_golden(MANIFEST_RECORD_DESTROY, "manifest-destroy-2.hex", 0);
 }
 END_TEST
 

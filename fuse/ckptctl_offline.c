@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+// What ckptctl does to volumes in the store that takes longer or cannot be undone.
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/json_writer.h"
+#include "fuse/ckptctl.h"
+#include "platform/clock.h"
+#include "platform/memory.h"
+#include "store/remote_store.h"
+#include "volume/volume_offline.h"
+
+// ---- progress -----------------------------------------------------------------------------------
+
+#define SHOW_INTERVAL_MS 200u
+
+struct line {
+    bool terminal;
+    bool shown;
+    uint64_t next_ms;
+};
+
+static int
+show(void *argument, const char *what, uint64_t done, uint64_t total)
+{
+    struct line *line = argument;
+    uint64_t now_ms = clock_monotonic_ms();
+    if (!line->terminal || now_ms < line->next_ms)
+        return 0;
+    line->next_ms = now_ms + SHOW_INTERVAL_MS;
+    line->shown = true;
+    fprintf(stderr, "\r\033[K%s: %" PRIu64, what, done);
+    if (total > 0)
+        fprintf(stderr, " of %" PRIu64, total);
+    fflush(stderr);
+    return 0;
+}
+
+static struct line
+line_begin(const struct offline_request *r)
+{
+    return (struct line){.terminal = !r->quiet && !r->json && isatty(STDERR_FILENO)};
+}
+
+static void
+line_end(struct line *line)
+{
+    if (line->shown)
+        fputs("\r\033[K", stderr);
+}
+
+static int
+failed(const char *what, const struct offline_request *r, int rc, struct buffer *error)
+{
+    print_error("%s %s: %s", what, r->config->source,
+        error->length > 0 ? buffer_string(error) : strerror(-rc));
+    return EXIT_STATUS_ERROR;
+}
+
+// ---- destroy ------------------------------------------------------------------------------------
+
+// The volume's name is what nobody types by mistake.
+static bool
+is_confirmed(const struct offline_request *r)
+{
+    struct store_url url;
+    char typed[256];
+    if (r->yes)
+        return true;
+    if (store_url_parse(r->config->source, &url) < 0) {
+        print_error("%s", remote_store_error());
+        return false;
+    }
+    CLEANUP(memory_free_auto)
+    char *name = url.volume_number == 1
+                     ? memory_string(url.tenant)
+                     : memory_printf("%s@%" PRIu32, url.tenant, url.volume_number);
+    store_url_free(&url);
+    fprintf(stderr,
+        "Everything that %s holds will be deleted: all generations, all snapshots. This cannot be "
+        "undone.\nType the name of the volume, %s, to go on: ",
+        r->config->source, name);
+    fflush(stderr);
+    bool same = false;
+    if (fgets(typed, sizeof(typed), stdin)) {
+        typed[strcspn(typed, "\n")] = 0;
+        same = strcmp(typed, name) == 0;
+    } else {
+        fputc('\n', stderr);
+    }
+    if (!same)
+        print_error("%s is not destroyed: its name was not typed, and --yes was not given",
+            r->config->source);
+    return same;
+}
+
+int
+destroy_volume(const struct offline_request *r)
+{
+    BUFFER_AUTO error = {0};
+    BUFFER_AUTO out = {0};
+    uint64_t objects;
+    if (!is_confirmed(r))
+        return EXIT_STATUS_USAGE;
+    struct line line = line_begin(r);
+    const struct volume_progress progress = {show, &line};
+    int rc = volume_destroy(r->config, &progress, &objects, &error);
+    line_end(&line);
+    if (rc < 0)
+        return failed("destroy", r, rc, &error);
+    if (r->json)
+        buffer_printf(&out, "{\"objects\":%" PRIu64 "}\n", objects);
+    else
+        buffer_printf(
+            &out, "%s is destroyed: %" PRIu64 " objects are deleted\n", r->config->source, objects);
+    return print_out(&out);
+}
