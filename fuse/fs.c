@@ -57,8 +57,22 @@ timespec_of(const struct timestamp *t)
     return (struct timespec){.tv_sec = t->seconds, .tv_nsec = t->nanoseconds};
 }
 
+// Of an object that is open for writing the blocks are counted anew: see kernel_cache_begin_claim.
+static uint64_t
+blocks_of(struct fs *fs, const struct volume_attributes *a, bool is_asked)
+{
+    struct kernel_cache_claim claim;
+    struct volume_attributes now;
+    if (!S_ISREG(a->inode.mode) || !kernel_cache_begin_claim(fs->kernel_cache, a->object, &claim))
+        return a->blocks;
+    if (volume_get_attributes(fs->volume, a->object, &now) != 0)
+        now = *a;
+    return kernel_cache_end_claim(fs->kernel_cache, a->object, &claim, now.blocks,
+        pages_of_bytes(now.inode.size) * (PAGE_BYTES / 512), is_asked);
+}
+
 static void
-fill_stat(struct fs *fs, const struct volume_attributes *a, struct stat *st)
+fill_stat(struct fs *fs, const struct volume_attributes *a, bool is_asked, struct stat *st)
 {
     memset(st, 0, sizeof(*st));
     st->st_ino = a->object.v;
@@ -69,9 +83,7 @@ fill_stat(struct fs *fs, const struct volume_attributes *a, struct stat *st)
     st->st_rdev = a->inode.rdev;
     st->st_size = (off_t)a->inode.size;
     st->st_blksize = PAGE_BYTES;
-    st->st_blocks = (blkcnt_t)a->blocks;
-    if (S_ISREG(a->inode.mode))
-        st->st_blocks = (blkcnt_t)kernel_cache_claim_blocks(fs->kernel_cache, a->object, a->blocks);
+    st->st_blocks = (blkcnt_t)blocks_of(fs, a, is_asked);
     st->st_atim = timespec_of(&a->inode.atime);
     st->st_mtim = timespec_of(&a->inode.mtime);
     st->st_ctim = timespec_of(&a->inode.ctime);
@@ -86,14 +98,14 @@ fs_fill_entry(
     entry_out->generation = MOUNT_NODE_GENERATION;
     entry_out->attr_timeout = CACHE_SECONDS;
     entry_out->entry_timeout = CACHE_SECONDS;
-    fill_stat(fs, attributes, &entry_out->attr);
+    fill_stat(fs, attributes, false, &entry_out->attr);
 }
 
 void
-fs_reply_attributes(fuse_req_t req, const struct volume_attributes *attributes)
+fs_reply_attributes(fuse_req_t req, const struct volume_attributes *attributes, bool is_asked)
 {
     struct stat st;
-    fill_stat(fs_of(req), attributes, &st);
+    fill_stat(fs_of(req), attributes, is_asked, &st);
     fuse_reply_attr(req, &st, CACHE_SECONDS);
 }
 

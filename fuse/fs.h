@@ -68,7 +68,8 @@ object_of(fuse_ino_t ino)
 
 void fs_reply_result(fuse_req_t req, int result);  // 0 or -errno
 void fs_reply_seek(fuse_req_t req, int64_t found); // an offset or -errno
-void fs_reply_attributes(fuse_req_t req, const struct volume_attributes *attributes);
+// `is_asked`: as of kernel_cache_end_claim.
+void fs_reply_attributes(fuse_req_t req, const struct volume_attributes *attributes, bool is_asked);
 void fs_reply_entry(fuse_req_t req, const struct volume_attributes *attributes);
 void fs_fill_entry(
     struct fs *fs, const struct volume_attributes *attributes, struct fuse_entry_param *entry_out);

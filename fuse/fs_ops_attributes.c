@@ -16,7 +16,7 @@ fs_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi UNUSED)
     crash_point("fuse.getattr_received");
     int rc = volume_get_attributes(fs_of(req)->volume, object_of(ino), &attributes);
     if (rc == 0)
-        fs_reply_attributes(req, &attributes);
+        fs_reply_attributes(req, &attributes, true);
     else
         fs_reply_result(req, rc);
 }
@@ -96,7 +96,7 @@ fs_setattr(
     else
         rc = volume_set_attributes(fs_of(req)->volume, object_of(ino), &change, &attributes);
     if (rc == 0)
-        fs_reply_attributes(req, &attributes);
+        fs_reply_attributes(req, &attributes, false);
     else
         fs_reply_result(req, rc);
 }

@@ -206,11 +206,14 @@ fs_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t of
 {
     struct fs *fs = fs_of(req);
     bool direct = direct_writes_is_direct(fi);
-    if (!direct)
-        kernel_cache_note_pages(fs->kernel_cache, object_of(ino));
+    uint64_t ticket = 0;
+    if (!direct && offset >= 0)
+        ticket = kernel_cache_begin_write(fs->kernel_cache, object_of(ino), (uint64_t)offset, size);
     int rc = offset < 0 ? -EINVAL
                         : volume_write(fs->volume, object_of(ino), (uint64_t)offset,
                               (const uint8_t *)data, size, write_flags(req, fi));
+    if (!direct && offset >= 0 && UNLIKELY(kernel_cache_end_write(fs->kernel_cache, ticket)))
+        kernel_cache_drop_stale(fs->kernel_cache, object_of(ino));
     if (rc != 0 && fi->writepage)
         kernel_cache_note_refusal(fs->kernel_cache);
     bool sync = !fi->writepage && (fs->settings.sync_writes || (fi->flags & (O_SYNC | O_DSYNC)));

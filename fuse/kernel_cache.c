@@ -15,6 +15,15 @@
 // dropped from it, so that the writes that follow cost nothing more.
 #define DIRECT_WRITES_UNTIL_ALL 256u
 
+// What an object that is open for writing is said to have beyond what it has: this, or an eighth of
+// what it was given since it was opened. So the kernel asks again about 70 times while a GiB is
+// written.
+#define CLAIM_BYTES_MIN ((uint64_t)128 << 10)
+#define CLAIM_DIVISOR   8u
+
+#define BLOCK_BYTES 512u
+#define PAGE_BLOCKS (PAGE_BYTES / BLOCK_BYTES)
+
 struct writer {
     struct hash_node node;
     struct object_id object;
@@ -23,6 +32,9 @@ struct writer {
     bool dropping;          // all of them, just now
     uint64_t used;          // number of the last use of the kernel's cache
     bool claimed;           // blocks that it does not have
+    uint64_t full_to;       // up to here there were no holes when the kernel asked
+    uint64_t given;         // bytes by way of the kernel's cache, where there may have been holes
+    uint64_t enough;        // for what was given up to here the kernel has been told of blocks
     unsigned direct_writes; // since the kernel was last known to use its cache
 };
 
@@ -58,6 +70,14 @@ find_writer_locked(struct kernel_cache *k, struct object_id object)
     return NULL;
 }
 
+static void
+note_pages_locked(struct kernel_cache *k, struct writer *w)
+{
+    w->has_pages = true;
+    w->used = ++k->uses;
+    w->direct_writes = 0;
+}
+
 void
 kernel_cache_note_writer(struct kernel_cache *k, struct object_id object, bool is_new)
 {
@@ -67,6 +87,7 @@ kernel_cache_note_writer(struct kernel_cache *k, struct object_id object, bool i
         w = memory_alloc_zero(sizeof(*w));
         w->object = object;
         w->has_pages = !is_new;
+        w->enough = is_new ? UINT64_MAX : 0; // of what is new the kernel knows nothing yet
         w->used = ++k->uses;
         w->direct_writes = DIRECT_WRITES_UNTIL_ALL;
         hash_table_insert(&k->writers, &w->node, hash_u64(object.v));
@@ -91,15 +112,72 @@ kernel_cache_forget_writer(struct kernel_cache *k, struct object_id object)
         kernel_cache_drop_attributes(k, object);
 }
 
-uint64_t
-kernel_cache_claim_blocks(struct kernel_cache *k, struct object_id object, uint64_t blocks)
+// ---- blocks -------------------------------------------------------------------------------------
+
+bool
+kernel_cache_begin_claim(
+    struct kernel_cache *k, struct object_id object, struct kernel_cache_claim *claim_out)
 {
     lock_take(&k->lock);
     struct writer *w = find_writer_locked(k, object);
-    if (w)
-        w->claimed = blocks == 0;
+    if (w) {
+        claim_out->given = w->given;
+        atomic_fetch_add(&k->claims, 1);
+    }
     lock_release(&k->lock);
-    return w && blocks == 0 ? PAGE_BYTES / 512 : blocks;
+    return w != NULL;
+}
+
+static uint64_t
+blocks_to_claim(uint64_t given, uint64_t blocks, uint64_t size_blocks)
+{
+    uint64_t more = given / CLAIM_DIVISOR;
+    if (more < CLAIM_BYTES_MIN)
+        more = CLAIM_BYTES_MIN;
+    uint64_t claimed = blocks + more / BLOCK_BYTES;
+    if (blocks < size_blocks && claimed >= size_blocks)
+        claimed = size_blocks - PAGE_BLOCKS;
+    return claimed > 0 ? claimed : PAGE_BLOCKS;
+}
+
+uint64_t
+kernel_cache_end_claim(struct kernel_cache *k, struct object_id object,
+    const struct kernel_cache_claim *claim, uint64_t blocks, uint64_t size_blocks, bool is_asked)
+{
+    uint64_t claimed = blocks;
+    lock_take(&k->lock);
+    struct writer *w = find_writer_locked(k, object);
+    if (w) {
+        claimed = blocks_to_claim(claim->given, blocks, size_blocks);
+        uint64_t enough = claim->given + (claimed - blocks) * BLOCK_BYTES;
+        w->claimed = w->claimed || claimed > blocks;
+        uint64_t full_to = blocks < size_blocks ? 0 : size_blocks * BLOCK_BYTES;
+        if (is_asked || enough < w->enough)
+            w->enough = enough;
+        if (is_asked || full_to < w->full_to)
+            w->full_to = full_to;
+    }
+    lock_release(&k->lock);
+    return claimed;
+}
+
+uint64_t
+kernel_cache_begin_write(
+    struct kernel_cache *k, struct object_id object, uint64_t offset, uint64_t bytes)
+{
+    uint64_t end = offset + bytes;
+    lock_take(&k->lock);
+    uint64_t ticket = atomic_load_explicit(&k->claims, memory_order_relaxed);
+    struct writer *w = find_writer_locked(k, object);
+    if (w) {
+        note_pages_locked(k, w);
+        if (end > w->full_to)
+            w->given += end - (offset > w->full_to ? offset : w->full_to);
+        if (w->given > w->enough)
+            ticket--; // which is no later number of claims
+    }
+    lock_release(&k->lock);
+    return ticket;
 }
 
 // The negative offset leaves the pages alone, so this waits for nobody.
@@ -110,6 +188,20 @@ kernel_cache_drop_attributes(struct kernel_cache *k, struct object_id object)
     if (rc != 0 && rc != -ENOENT && rc != -ENODEV)
         log_warning("fuse.drop_failed", "attributes of object %llu: %s",
             (unsigned long long)object.v, strerror(-rc));
+}
+
+// When nobody counts meanwhile the kernel knows nothing and will ask; until then writes need not
+// tell it again. An answer that is on its way the kernel throws away.
+void
+kernel_cache_drop_stale(struct kernel_cache *k, struct object_id object)
+{
+    uint64_t claims = atomic_load(&k->claims);
+    kernel_cache_drop_attributes(k, object);
+    lock_take(&k->lock);
+    struct writer *w = find_writer_locked(k, object);
+    if (w && claims == atomic_load(&k->claims))
+        w->enough = UINT64_MAX;
+    lock_release(&k->lock);
 }
 
 bool
@@ -126,11 +218,8 @@ kernel_cache_note_pages(struct kernel_cache *k, struct object_id object)
 {
     lock_take(&k->lock);
     struct writer *w = find_writer_locked(k, object);
-    if (w) {
-        w->has_pages = true;
-        w->used = ++k->uses;
-        w->direct_writes = 0;
-    }
+    if (w)
+        note_pages_locked(k, w);
     lock_release(&k->lock);
 }
 

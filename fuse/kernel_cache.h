@@ -23,6 +23,7 @@ struct kernel_cache {
     struct lock lock;              // protects `writers`
     struct hash_table writers;     // the objects that are open for writing
     uint64_t uses;                 // of the kernel's cache that were noted, and objects that came
+    atomic_uint_fast64_t claims;   // that were begun
     atomic_uint_fast64_t refusals; // pages that the kernel wrote back and did not get rid of
 };
 
@@ -39,17 +40,46 @@ bool kernel_cache_has_writer(struct kernel_cache *k, struct object_id object);
 // The kernel's write-back of some pages was answered with an error. The kernel has given them up
 // and tells those who have the file open.
 void kernel_cache_note_refusal(struct kernel_cache *k);
-// Blocks of 512 bytes that an object is said to have. While it is open for writing the kernel may
-// hold data that the daemon has not heard of, and programs that copy take a file without blocks for
-// one hole. So an object that has none is said to have a page then.
-uint64_t kernel_cache_claim_blocks(
-    struct kernel_cache *k, struct object_id object, uint64_t blocks);
+
+// The blocks of 512 bytes that an object is said to have. The kernel keeps the number that it was
+// told, also while somebody who has the object open for writing makes it grow, and while the kernel
+// holds data of it that the daemon has not got. So the object is said to have some more than it has
+// then, as on XFS, and when the daemon has been given that much, the kernel is made to ask again.
+// An object with holes goes on looking like one to programs that copy: it is not said to have as
+// many blocks as its size would fill (`size_blocks`); and one without blocks looks like one that
+// has some.
+struct kernel_cache_claim {
+    uint64_t given; // bytes that the object had been given when its blocks were counted
+};
+// False: nobody has the object open for writing, so it has the blocks that it has. Else its blocks
+// are to be counted after this.
+bool kernel_cache_begin_claim(
+    struct kernel_cache *k, struct object_id object, struct kernel_cache_claim *claim_out);
+// Not every answer with attributes is taken by the kernel: it reads none from the answer when it
+// hands over times, for example. `is_asked`: it asked for attributes alone, and asks again if it
+// does not take them.
+uint64_t kernel_cache_end_claim(struct kernel_cache *k, struct object_id object,
+    const struct kernel_cache_claim *claim, uint64_t blocks, uint64_t size_blocks, bool is_asked);
 // The object has just been opened for writing and has no blocks: the kernel is to ask again.
 void kernel_cache_drop_attributes(struct kernel_cache *k, struct object_id object);
 
-// The kernel asks for data of the object, or sends some, that it keeps in its cache. Called before
-// the data is looked at.
+void kernel_cache_drop_stale(struct kernel_cache *k, struct object_id object);
+
+// The kernel asks for data of the object that it keeps in its cache. Called before the data is
+// looked at.
 void kernel_cache_note_pages(struct kernel_cache *k, struct object_id object);
+// The same for data that it sends. When the data has been written, and before that is answered,
+// kernel_cache_end_write tells whether the object may have more blocks than the kernel was told:
+// then kernel_cache_drop_stale makes the kernel ask again.
+uint64_t kernel_cache_begin_write(
+    struct kernel_cache *k, struct object_id object, uint64_t offset, uint64_t bytes);
+
+static inline bool
+kernel_cache_end_write(struct kernel_cache *k, uint64_t ticket)
+{
+    // Who counted blocks meanwhile may have counted without this write.
+    return ticket != atomic_load_explicit(&k->claims, memory_order_acquire);
+}
 // A write past the cache has been done: what has to be dropped of the object before it is answered.
 enum kernel_cache_stale {
     KERNEL_CACHE_STALE_NOTHING, // the kernel has no pages

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "format/record_codec.h"
 
+#include "format/allocation.h"
 #include "format/extension.h"
 
 #include <dirent.h>
@@ -110,8 +111,10 @@ record_read_inode(struct byte_reader *r, unsigned version, struct inode_record *
 static bool
 extension_is_valid(const struct inode_record *v)
 {
+    struct allocation allocation;
     return v->extension_length <= INODE_EXTENSION_BYTES_MAX &&
-           extension_check(v->extension, v->extension_length) == 0;
+           extension_check(v->extension, v->extension_length) == 0 &&
+           allocation_decode(v->extension, v->extension_length, &allocation) == 0;
 }
 
 bool

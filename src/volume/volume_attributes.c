@@ -2,6 +2,7 @@
 // Attributes and extended attributes.
 #include "volume/volume_attributes.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -27,10 +28,29 @@ add_present(void *argument, struct chunk_index index UNUSED, struct chunk_id id 
     return 0;
 }
 
-// An upper bound: pages that are both folded and dirty count twice, but never more than the object
-// has.
+void
+volume_see_allocation(const struct inode_record *inode, struct allocation *allocation_out)
+{
+    // What was decoded is valid.
+    if (allocation_decode(inode->extension, inode->extension_length, allocation_out) < 0)
+        allocation_out->count = 0;
+}
+
+void
+volume_put_allocation(
+    struct inode_record *inode, const struct allocation *allocation, struct buffer *area)
+{
+    allocation_replace(inode->extension, inode->extension_length, allocation, area);
+    assert(area->length <= INODE_EXTENSION_BYTES_MAX);
+    inode->extension = area->length > 0 ? area->data : NULL;
+    inode->extension_length = (uint16_t)area->length;
+}
+
+// An upper bound: pages that are folded, dirty or allocated count more than once when they are more
+// than one of these, but never more than the object has. Behind its end it has what is allocated.
 static int
-count_blocks(struct volume *v, struct object_id object, uint64_t size, uint64_t *blocks_out)
+count_blocks(struct volume *v, struct object_id object, uint64_t size,
+    const struct allocation *allocation, uint64_t *blocks_out)
 {
     uint64_t pages = 0;
     struct manifest_reader *r;
@@ -46,30 +66,39 @@ count_blocks(struct volume *v, struct object_id object, uint64_t size, uint64_t 
     pages += page_store_dirty_pages_locked(v->pages, object);
     lock_release(&v->lock);
     uint64_t most = pages_of_bytes(size);
-    *blocks_out = (pages < most ? pages : most) * (PAGE_BYTES / 512);
+    uint64_t behind = 0;
+    if (allocation) {
+        pages += allocation_pages(allocation, 0, most);
+        behind = allocation_pages(allocation, most, UINT64_MAX);
+    }
+    *blocks_out = ((pages < most ? pages : most) + behind) * (PAGE_BYTES / 512);
     return 0;
 }
 
 int
 volume_fill_attributes(struct volume *v, struct object_id object, const struct inode_record *inode,
-    struct volume_attributes *attributes_out)
+    const struct allocation *allocation, struct volume_attributes *attributes_out)
 {
     attributes_out->object = object;
     attributes_out->inode = *inode;
     attributes_out->inode.link_target = NULL;
+    attributes_out->inode.extension = NULL;
+    attributes_out->inode.extension_length = 0;
     attributes_out->blocks = 0;
     if (S_ISDIR(inode->mode)) {
         attributes_out->inode.size = DIRECTORY_BYTES;
         attributes_out->blocks = DIRECTORY_BYTES / 512;
     }
-    if (!S_ISREG(inode->mode) || inode->size == 0)
+    bool is_allocated = allocation && allocation->count > 0;
+    if (!S_ISREG(inode->mode) || (inode->size == 0 && !is_allocated))
         return 0;
-    return count_blocks(v, object, inode->size, &attributes_out->blocks);
+    return count_blocks(v, object, inode->size, allocation, &attributes_out->blocks);
 }
 
 struct get {
     struct object_id object;
     struct inode_record inode;
+    struct allocation allocation;
 };
 
 static int
@@ -77,6 +106,8 @@ get_inode(struct view *view, void *argument)
 {
     struct get *x = argument;
     int rc = view_inode(view, x->object, &x->inode);
+    if (rc == 0)
+        volume_see_allocation(&x->inode, &x->allocation);
     x->inode.link_target = NULL;
     return rc;
 }
@@ -87,7 +118,7 @@ volume_get_attributes(
 {
     struct get x = {.object = object};
     int rc = volume_look(v, get_inode, &x);
-    return rc < 0 ? rc : volume_fill_attributes(v, object, &x.inode, attributes_out);
+    return rc < 0 ? rc : volume_fill_attributes(v, object, &x.inode, &x.allocation, attributes_out);
 }
 
 // ---- setting ------------------------------------------------------------------------------------
@@ -96,7 +127,9 @@ struct set {
     struct object_id object;
     const struct volume_set_attributes *change;
     struct inode_record inode;
+    struct allocation allocation;
     struct buffer list; // access list that follows the mode
+    struct buffer area; // extension area of which allocated pages were cut off
 };
 
 // With the write-back cache the kernel hands over times when it likes, also those of before the
@@ -192,6 +225,18 @@ set_flags(struct inode_record *inode, uint32_t flags)
     inode->ctime = (struct timestamp){.seconds = now.tv_sec, .nanoseconds = (uint32_t)now.tv_nsec};
 }
 
+// As other file systems: what is allocated behind the end goes when the file is cut, even to the
+// length that it has, and stays when it grows.
+static void
+cut_allocation(struct set *x, uint64_t size)
+{
+    uint64_t end = pages_of_bytes(size);
+    if (size > x->inode.size || allocation_pages(&x->allocation, end, UINT64_MAX) == 0)
+        return;
+    allocation_remove(&x->allocation, end, UINT64_MAX);
+    volume_put_allocation(&x->inode, &x->allocation, &x->area);
+}
+
 static int
 decide_set(struct view *view, struct operation *op)
 {
@@ -204,6 +249,7 @@ decide_set(struct view *view, struct operation *op)
     struct timestamp now = volume_now();
     struct timestamp flagged = inode->ctime;
     bool late = is_fixed(inode) && are_late_times(inode, a);
+    volume_see_allocation(inode, &x->allocation);
     rc = check_flags(inode, a);
     if (rc < 0 || are_overtaken_times(inode, a))
         return rc;
@@ -225,6 +271,7 @@ decide_set(struct view *view, struct operation *op)
         if (!(a->set & (VOLUME_SET_MTIME | VOLUME_SET_MTIME_NOW)) &&
             !view->volume->host.keeps_times)
             inode->mtime = now;
+        cut_allocation(x, a->size);
         inode->size = a->size;
     }
     if (a->set & VOLUME_SET_MODE)
@@ -263,10 +310,10 @@ volume_set_attributes(struct volume *v, struct object_id object,
     };
     int rc = volume_operate(v, &op);
     buffer_free(&x.list);
+    buffer_free(&x.area);
     if (rc < 0)
         return rc;
-    x.inode.link_target = NULL;
-    return volume_fill_attributes(v, object, &x.inode, attributes_out);
+    return volume_fill_attributes(v, object, &x.inode, &x.allocation, attributes_out);
 }
 
 struct check_writable {

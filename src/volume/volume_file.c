@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "platform/memory.h"
+#include "volume/volume_attributes.h"
 #include "volume/volume_internal.h"
 
 // ---- reading ------------------------------------------------------------------------------------
@@ -155,12 +156,33 @@ struct allocate {
     int mode;
     uint64_t offset;
     uint64_t length;
+    struct buffer area; // the inode's extension area with what is allocated now
 };
+
+// Whole pages: what is allocated counts up, what is taken away counts down. True when that changes
+// the inode.
+static bool
+allocate_pages(struct allocate *x, struct inode_record *inode)
+{
+    uint64_t end = x->offset + x->length;
+    struct allocation before, after;
+    volume_see_allocation(inode, &before);
+    after = before;
+    if (!(x->mode & FALLOC_FL_PUNCH_HOLE))
+        allocation_add(&after, x->offset / PAGE_BYTES, pages_of_bytes(end));
+    else
+        allocation_remove(&after, pages_of_bytes(x->offset),
+            end < inode->size ? end / PAGE_BYTES : pages_of_bytes(end));
+    if (allocation_is_same(&before, &after))
+        return false;
+    volume_put_allocation(inode, &after, &x->area);
+    return true;
+}
 
 static int
 decide_allocate(struct view *view, struct operation *op)
 {
-    const struct allocate *x = op->argument;
+    struct allocate *x = op->argument;
     struct find_file f = {.object = x->object};
     int rc = find_file(view, &f);
     if (rc < 0)
@@ -179,7 +201,8 @@ decide_allocate(struct view *view, struct operation *op)
     bool grows = !(x->mode & FALLOC_FL_KEEP_SIZE) && end > f.inode.size;
     // The times change even when nothing else does, as on other file systems.
     bool keeps_times = view->volume->host.keeps_times;
-    if (keeps_times && !grows && op->count == 0)
+    bool allocates = allocate_pages(x, &f.inode);
+    if (keeps_times && !grows && !allocates && op->count == 0)
         return 0;
     if (grows)
         f.inode.size = end;
@@ -189,7 +212,7 @@ decide_allocate(struct view *view, struct operation *op)
     return 0;
 }
 
-// Nothing is set aside for what is allocated, but what cannot fit is refused: how far the object
+// No room is set aside for what is allocated, but what cannot fit is refused: how far the object
 // would reach beyond its end.
 static int
 check_space(struct volume *v, struct object_id object, uint64_t offset, uint64_t end)
@@ -225,9 +248,12 @@ volume_allocate(
         rc = check_space(v, object, offset, offset + length);
     if (rc < 0)
         return rc;
-    struct allocate x = {object, mode, offset, length};
-    struct operation op = {.decide = decide_allocate, .argument = &x};
-    return volume_operate(v, &op);
+    struct allocate x = {.object = object, .mode = mode, .offset = offset, .length = length};
+    struct operation op = {
+        .decide = decide_allocate, .argument = &x, .extra_bytes = ALLOCATION_BYTES_MAX};
+    rc = volume_operate(v, &op);
+    buffer_free(&x.area);
+    return rc;
 }
 
 // ---- seeking ------------------------------------------------------------------------------------

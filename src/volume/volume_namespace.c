@@ -99,6 +99,7 @@ struct lookup {
     const char *name;
     struct object_id object;
     struct inode_record inode;
+    struct allocation allocation;
 };
 
 static int
@@ -111,6 +112,8 @@ look_up(struct view *view, void *argument)
         return rc;
     x->object = d.object;
     rc = view_named_inode(view, &d, &x->inode);
+    if (rc == 0)
+        volume_see_allocation(&x->inode, &x->allocation);
     x->inode.link_target = NULL;
     return rc;
 }
@@ -125,7 +128,7 @@ volume_lookup(struct volume *v, struct object_id parent, const char *name,
     int rc = volume_look(v, look_up, &x);
     if (rc < 0)
         return rc;
-    return volume_fill_attributes(v, x.object, &x.inode, attributes_out);
+    return volume_fill_attributes(v, x.object, &x.inode, &x.allocation, attributes_out);
 }
 
 // ---- making -------------------------------------------------------------------------------------
@@ -249,8 +252,7 @@ volume_make(struct volume *v, struct object_id parent, const char *name, uint32_
     inherited_lists_free(&x.lists);
     if (rc < 0)
         return rc;
-    x.inode.link_target = NULL;
-    return volume_fill_attributes(v, x.object, &x.inode, attributes_out);
+    return volume_fill_attributes(v, x.object, &x.inode, NULL, attributes_out);
 }
 
 // ---- linking ------------------------------------------------------------------------------------
@@ -260,6 +262,7 @@ struct link {
     struct object_id parent;
     const char *name;
     struct inode_record inode;
+    struct allocation allocation;
 };
 
 static int
@@ -294,6 +297,7 @@ decide_link(struct view *view, struct operation *op)
         operation_note(op, LIVE_NAMED, x->object);
     x->inode.ctime = now;
     touch(&parent, now);
+    volume_see_allocation(&x->inode, &x->allocation);
     put_change(op, change_put_inode(x->object, &x->inode));
     put_change(
         op, change_dirent(CHANGE_PUT_DIRENT, x->parent, cookie, x->name, x->object, x->inode.mode));
@@ -312,8 +316,7 @@ volume_link(struct volume *v, struct object_id object, struct object_id parent, 
         rc = volume_operate(v, &op);
     if (rc < 0)
         return rc;
-    x.inode.link_target = NULL;
-    return volume_fill_attributes(v, object, &x.inode, attributes_out);
+    return volume_fill_attributes(v, object, &x.inode, &x.allocation, attributes_out);
 }
 
 // ---- unlinking ----------------------------------------------------------------------------------

@@ -69,6 +69,52 @@ check_seeks(void)
     close(fd);
 }
 
+// ---- blocks -------------------------------------------------------------------------------------
+
+static off_t
+bytes_shown(int fd)
+{
+    struct stat st;
+    check(fstat(fd, &st) == 0, "stat");
+    return (off_t)st.st_blocks * 512;
+}
+
+// A file that stays open while it grows shows at least what the kernel has handed over.
+static void
+check_blocks(void)
+{
+    static char data[100000];
+    off_t size = 0;
+    int fd = make("grows");
+    memset(data, 'g', sizeof(data));
+    check(bytes_shown(fd) > 0, "a file that is open for writing may have data");
+    for (size_t n = 1; size < 20 << 20; n = n < sizeof(data) ? n * 2 + 1 : sizeof(data)) {
+        check(pwrite(fd, data, n < sizeof(data) ? n : sizeof(data), size) > 0, "write");
+        size += (off_t)(n < sizeof(data) ? n : sizeof(data));
+        check(fdatasync(fd) == 0, "fdatasync");
+        if (bytes_shown(fd) < size)
+            check(false, "blocks of a file that grows");
+        check(bytes_shown(fd) <= size + size / 4 + (140 << 10), "and not many more");
+    }
+    close(fd);
+    fd = make("grows in holes");
+    check(ftruncate(fd, 64 << 20) == 0, "truncate");
+    for (off_t at = 0; at < 32 << 20; at += 1 << 20) {
+        check(pwrite(fd, data, sizeof(data), at) == sizeof(data), "write into a hole");
+        check(fdatasync(fd) == 0, "fdatasync");
+        if (bytes_shown(fd) < (at / (1 << 20) + 1) * (off_t)sizeof(data))
+            check(false, "blocks of a file with holes");
+        check(bytes_shown(fd) < 64 << 20, "it still has holes");
+    }
+    check(fallocate(fd, FALLOC_FL_KEEP_SIZE, 64 << 20, 1 << 20) == 0, "fallocate");
+    check(bytes_shown(fd) > 1 << 20, "what is allocated behind the end has blocks");
+    close(fd);
+    fd = make("allocated");
+    check(posix_fallocate(fd, 0, 3 << 20) == 0, "posix_fallocate");
+    check(bytes_shown(fd) >= 3 << 20, "what is allocated has blocks");
+    close(fd);
+}
+
 // ---- suid ---------------------------------------------------------------------------------------
 
 enum writing { WRITE, APPEND, SYNCHRONOUS, DIRECT, TRUNCATE_AT_OPEN, TRUNCATE, WRITINGS };
@@ -236,6 +282,7 @@ main(int argc, char *argv[])
         return 1;
     }
     check_seeks();
+    check_blocks();
     check_suid();
     check_appends();
     check_directory();

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the volume keeps beside names and data: access lists, flags, times of access, files without
 // names; across folds, restarts and restores.
+#define _GNU_SOURCE
 #include "volume_world.h"
 
+#include <fcntl.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -444,6 +446,101 @@ START_TEST(what_later_programs_know_of_an_inode_is_passed_on)
 }
 END_TEST
 
+// ---- blocks -------------------------------------------------------------------------------------
+
+static uint64_t
+pages_shown(struct volume *v, struct object_id object)
+{
+    uint64_t blocks = attributes_of(v, object).blocks;
+    ck_assert_uint_eq(blocks % (PAGE_BYTES / 512), 0);
+    return blocks / (PAGE_BYTES / 512);
+}
+
+#define MIB ((uint64_t)1 << 20)
+
+static void
+expect_allocated(struct volume *v)
+{
+    struct volume_attributes a;
+    ck_assert_uint_eq(pages_shown(v, volume_world_find(v, "grown")), 256);
+    ck_assert_uint_eq(pages_shown(v, volume_world_find(v, "kept")), 512);
+    ck_assert_uint_eq(pages_shown(v, volume_world_find(v, "middle")), 10 + 1);
+    ck_assert_int_eq(volume_lookup(v, OBJECT_ROOT_DIRECTORY, "kept", &a), 0);
+    ck_assert_uint_eq(a.blocks, 512 * 8);
+    ck_assert_uint_eq(a.inode.size, 2 * PAGE_BYTES);
+}
+
+START_TEST(what_is_allocated_shows_as_blocks_everywhere)
+{
+    struct volume_world w;
+    struct volume_attributes a;
+    volume_world_new(&w);
+    volume_world_open(&w);
+    struct object_id grown = volume_world_make_file(w.v, "grown");
+    struct object_id kept = volume_world_make_file(w.v, "kept");
+    struct object_id middle = volume_world_make_file(w.v, "middle");
+    ck_assert_int_eq(volume_allocate(w.v, grown, 0, 0, MIB), 0);
+    ck_assert_int_eq(volume_allocate(w.v, kept, FALLOC_FL_KEEP_SIZE, 0, 2 * MIB), 0);
+    ck_assert_uint_eq(attributes_of(w.v, kept).inode.size, 0);
+    ck_assert_uint_eq(pages_shown(w.v, kept), 512);
+    // Data where it was allocated adds nothing; data elsewhere does.
+    volume_world_fill(w.v, grown, 0, MIB / 2, 1);
+    volume_world_fill(w.v, kept, 0, 2 * PAGE_BYTES, 2);
+    volume_world_fill(w.v, middle, 100 * PAGE_BYTES, 1, 3);
+    ck_assert_int_eq(volume_allocate(w.v, middle, FALLOC_FL_KEEP_SIZE, 0, 9 * PAGE_BYTES + 1), 0);
+    expect_allocated(w.v);
+    ck_assert_int_eq(volume_link(w.v, kept, OBJECT_ROOT_DIRECTORY, "other", &a), 0);
+    ck_assert_uint_eq(a.blocks, 512 * 8);
+    ck_assert_int_eq(volume_set_attributes(w.v, kept,
+                         &(struct volume_set_attributes){.set = VOLUME_SET_MODE, .mode = 0600}, &a),
+        0);
+    ck_assert_uint_eq(a.blocks, 512 * 8);
+    // Through the log, a fold and the bucket.
+    ck_assert_int_eq(volume_world_sync(w.v), 0);
+    volume_world_close(&w);
+    volume_world_open(&w);
+    expect_allocated(w.v);
+    volume_world_publish(w.v);
+    expect_allocated(w.v);
+    volume_world_close(&w);
+    volume_world_lose_root(&w);
+    volume_world_open(&w);
+    expect_allocated(w.v);
+    volume_world_free(&w);
+}
+END_TEST
+
+START_TEST(what_is_taken_away_shows_no_blocks)
+{
+    const int punch = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+    struct volume_world w;
+    volume_world_new(&w);
+    volume_world_open(&w);
+    struct object_id f = volume_world_make_file(w.v, "f");
+    ck_assert_int_eq(volume_allocate(w.v, f, 0, 0, MIB), 0);
+    ck_assert_int_eq(volume_allocate(w.v, f, punch, PAGE_BYTES, 2 * PAGE_BYTES), 0);
+    ck_assert_uint_eq(pages_shown(w.v, f), 256 - 2);
+    ck_assert_int_eq(volume_allocate(w.v, f, FALLOC_FL_ZERO_RANGE, 0, MIB), 0);
+    ck_assert_uint_eq(pages_shown(w.v, f), 256);
+    ck_assert_int_eq(volume_allocate(w.v, f, FALLOC_FL_KEEP_SIZE, MIB, MIB), 0);
+    ck_assert_uint_eq(pages_shown(w.v, f), 512);
+    // Growing keeps what is allocated, cutting to the same length cuts it off, too.
+    ck_assert_int_eq(
+        set(w.v, f, (struct volume_set_attributes){.set = VOLUME_SET_SIZE, .size = MIB + 1}), 0);
+    ck_assert_uint_eq(pages_shown(w.v, f), 512);
+    ck_assert_int_eq(
+        set(w.v, f, (struct volume_set_attributes){.set = VOLUME_SET_SIZE, .size = MIB + 1}), 0);
+    ck_assert_uint_eq(pages_shown(w.v, f), 257);
+    ck_assert_int_eq(volume_allocate(w.v, f, punch, 0, MIB + 1), 0);
+    ck_assert_uint_eq(pages_shown(w.v, f), 0);
+    ck_assert_int_eq(volume_allocate(w.v, f, FALLOC_FL_KEEP_SIZE, MIB, MIB), 0);
+    ck_assert_int_eq(
+        set(w.v, f, (struct volume_set_attributes){.set = VOLUME_SET_SIZE, .size = 0}), 0);
+    ck_assert_uint_eq(pages_shown(w.v, f), 0);
+    volume_world_free(&w);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -457,6 +554,8 @@ main(void)
     unit_add(suite, "closing", nobody_sees_an_older_time_of_access_while_a_file_is_closed, 60);
     unit_add(suite, "nameless", a_file_without_a_name_gets_one_or_goes, 60);
     unit_add(suite, "allocation", what_cannot_fit_is_not_allocated, 60);
+    unit_add(suite, "blocks", what_is_allocated_shows_as_blocks_everywhere, 60);
+    unit_add(suite, "no_blocks", what_is_taken_away_shows_no_blocks, 60);
     unit_add(suite, "later", what_later_programs_know_of_an_inode_is_passed_on, 60);
     return unit_run(suite);
 }

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+// What fallocate has allocated, against a table of pages: the ranges may say more, never less.
+#include "unit.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "format/allocation.h"
+#include "format/extension.h"
+#include "golden.h"
+
+#define PAGES 200u
+
+static uint64_t
+next(uint64_t *state)
+{
+    *state = *state * 6364136223846793005u + 1442695040888963407u;
+    return *state >> 33;
+}
+
+static void
+expect_round_trip(const struct allocation *a)
+{
+    static const uint8_t others[] = {3, 0, 0, 0, 2, 0, 0, 0, 'a', 'b'};
+    BUFFER_AUTO area = {0};
+    BUFFER_AUTO again = {0};
+    struct allocation back;
+    allocation_replace(others, sizeof(others), a, &area);
+    ck_assert_uint_eq(
+        area.length, sizeof(others) + (a->count > 0 ? EXTENSION_HEADER_BYTES + 16u * a->count : 0));
+    ck_assert_int_eq(extension_check(area.data, area.length), 0);
+    ck_assert_int_eq(allocation_decode(area.data, area.length, &back), 0);
+    ck_assert(allocation_is_same(a, &back));
+    // What others know stays when the item goes.
+    allocation_replace(area.data, area.length, &(struct allocation){0}, &again);
+    ck_assert_uint_eq(again.length, sizeof(others));
+    ck_assert_mem_eq(again.data, others, sizeof(others));
+}
+
+START_TEST(ranges_never_say_less_than_was_allocated)
+{
+    uint64_t random = 20;
+    for (unsigned history = 0; history < 200; history++) {
+        struct allocation a = {0};
+        bool is_allocated[PAGES] = {0};
+        bool exact = true;
+        for (unsigned step = 0; step < 40; step++) {
+            uint64_t first = next(&random) % (PAGES - 1);
+            uint64_t end = first + 1 + next(&random) % (PAGES - 1 - first);
+            bool add = next(&random) % 3 != 0;
+            if (add)
+                allocation_add(&a, first, end);
+            else
+                allocation_remove(&a, first, end);
+            for (uint64_t i = first; i < end; i++)
+                is_allocated[i] = add;
+            exact = exact && a.count < ALLOCATION_RANGES_MAX;
+            for (unsigned i = 0; i < PAGES; i++) {
+                uint64_t said = allocation_pages(&a, i, i + 1);
+                ck_assert(said == 1 || !is_allocated[i]);
+                ck_assert(!exact || said == (is_allocated[i] ? 1 : 0));
+            }
+            expect_round_trip(&a);
+        }
+    }
+}
+END_TEST
+
+START_TEST(one_range_too_many_fills_the_smallest_gap)
+{
+    struct allocation a = {0};
+    for (unsigned i = 0; i < ALLOCATION_RANGES_MAX; i++)
+        allocation_add(&a, 100 * i, 100 * i + (i == 3 ? 97 : 10));
+    ck_assert_uint_eq(a.count, ALLOCATION_RANGES_MAX);
+    allocation_add(&a, 5000, 5001);
+    ck_assert_uint_eq(a.count, ALLOCATION_RANGES_MAX);
+    ck_assert_uint_eq(allocation_pages(&a, 0, UINT64_MAX), 7 * 10 + 97 + 3 + 1);
+    allocation_remove(&a, 2, 3); // one more again: 297 to 300 are filled already
+    ck_assert_uint_eq(a.count, ALLOCATION_RANGES_MAX);
+    ck_assert_uint_eq(allocation_pages(&a, 0, 10), 10);
+    allocation_remove(&a, 0, UINT64_MAX);
+    ck_assert_uint_eq(a.count, 0);
+}
+END_TEST
+
+static int
+decode(const uint64_t *words, size_t count)
+{
+    uint8_t value[16 * (ALLOCATION_RANGES_MAX + 1)];
+    BUFFER_AUTO area = {0};
+    struct allocation a;
+    for (size_t i = 0; i < count; i++)
+        put_le64(value + 8 * i, words[i]);
+    extension_append(&area, ALLOCATION_EXTENSION, value, (uint32_t)(8 * count));
+    return allocation_decode(area.data, area.length, &a);
+}
+
+START_TEST(impossible_ranges_are_refused)
+{
+    const uint64_t all = (uint64_t)1 << 51;
+    ck_assert_int_eq(decode((uint64_t[]){0, all}, 2), 0);
+    ck_assert_int_eq(decode((uint64_t[]){5, 1, 7, 1}, 4), 0);
+    ck_assert_int_eq(decode(NULL, 0), -EBADMSG);
+    ck_assert_int_eq(decode((uint64_t[]){5}, 1), -EBADMSG);
+    ck_assert_int_eq(decode((uint64_t[]){5, 0}, 2), -EBADMSG);
+    ck_assert_int_eq(decode((uint64_t[]){0, all + 1}, 2), -EBADMSG);
+    ck_assert_int_eq(decode((uint64_t[]){all, 1}, 2), -EBADMSG);
+    ck_assert_int_eq(decode((uint64_t[]){2, UINT64_MAX}, 2), -EBADMSG);
+    ck_assert_int_eq(decode((uint64_t[]){5, 1, 6, 1}, 4), -EBADMSG); // they touch
+    ck_assert_int_eq(decode((uint64_t[]){5, 1, 2, 1}, 4), -EBADMSG);
+    uint64_t many[2 * (ALLOCATION_RANGES_MAX + 1)];
+    for (unsigned i = 0; i <= ALLOCATION_RANGES_MAX; i++) {
+        many[2 * i] = 2 * i;
+        many[2 * i + 1] = 1;
+    }
+    ck_assert_int_eq(decode(many, 2 * ALLOCATION_RANGES_MAX), 0);
+    ck_assert_int_eq(decode(many, 2 * (ALLOCATION_RANGES_MAX + 1)), -EBADMSG);
+}
+END_TEST
+
+START_TEST(format_has_not_changed)
+{
+    struct allocation a = {0};
+    BUFFER_AUTO area = {0};
+    BUFFER_AUTO golden = {0};
+    allocation_add(&a, 0, 3);
+    allocation_add(&a, 256, (uint64_t)1 << 40);
+    allocation_replace(NULL, 0, &a, &area);
+    golden_load("allocation-1.hex", &area, &golden);
+    ck_assert_uint_eq(golden.length, area.length);
+    ck_assert_mem_eq(golden.data, area.data, area.length);
+}
+END_TEST
+
+int
+main(void)
+{
+    Suite *suite = suite_create("allocation");
+    unit_add(suite, "ranges", ranges_never_say_less_than_was_allocated, 20);
+    unit_add(suite, "too_many", one_range_too_many_fills_the_smallest_gap, 20);
+    unit_add(suite, "impossible", impossible_ranges_are_refused, 20);
+    unit_add(suite, "format", format_has_not_changed, 20);
+    return unit_run(suite);
+}
