@@ -30,6 +30,7 @@
 #include "cache/dirty_set.h"
 #include "cache/namespace_set.h"
 #include "checkpoint/checkpoint_planner.h"
+#include "checkpoint/lease_map.h"
 #include "chunk/chunk_reader.h"
 #include "manifest/manifest.h"
 #include "platform/flush_pace.h"
@@ -124,6 +125,25 @@ void checkpoint_request(
     struct checkpoint *c, unsigned flags, checkpoint_done *done, void *argument);
 // After this nobody calls `done` for this argument; false when the call was made or is under way.
 bool checkpoint_forget(struct checkpoint *c, void *argument);
+
+// ---- for truncations ----------------------------------------------------------------------------
+
+// Until as many calls of checkpoint_unhold no fold begins, unless the log or the memory presses for
+// it, and no publication does.
+void checkpoint_hold(struct checkpoint *c);
+void checkpoint_unhold(struct checkpoint *c);
+// Waits as lease_map_wait does until no fold works on the chunks, and no publication on a
+// generation that is at least `target`.
+MUST_CHECK int checkpoint_wait_for_leases(struct checkpoint *c, const struct chunk_range *range,
+    struct generation target, uint64_t deadline_ms, bool (*is_canceled)(void *argument),
+    void *argument);
+// CancelCheckpoint: gives up the fold and the publication in flight. Neither leaves anything but a
+// record in the change log. What they would have taken is taken by the next ones; requests that
+// wait for them wait on, but with CANCEL_USER_REQUESTED they get -ECANCELED. 0 when one of them
+// will stop (soon after this returns), -EALREADY when nothing is in flight that could.
+MUST_CHECK int checkpoint_cancel(struct checkpoint *c, enum cancel_reason reason);
+// The next fold's record in the change log carries this note.
+void checkpoint_note_truncation(struct checkpoint *c, const struct manifest_note *note);
 
 // Tells changes by remote_manifest_tell, between two publications. place->call can cancel it
 // (-ECANCELED), also while it waits for a publication. -EAGAIN: the volume has not been claimed

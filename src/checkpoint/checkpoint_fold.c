@@ -109,6 +109,7 @@ plan(struct fold *f)
     log_u64(&e, "chunk_actions", f->plan.count);
     log_u64(&e, "wal_cut", f->cut.lsn.v);
     log_end(&e);
+    checkpoint_lease_plan(f->c, f->generation, &f->plan);
     crash_point("checkpoint.planned");
     return 0;
 }
@@ -339,7 +340,15 @@ record(struct fold *f)
     snprintf(f->job.stage, sizeof(f->job.stage), "recorded");
     f->job.updated_ms = clock_wall_ms();
     manifest_batch_put_job(b, &f->job);
-    return manifest_submit(c->options.manifest, b, &f->released);
+    lock_take(&c->lock);
+    struct manifest_note note = c->fold.note;
+    lock_release(&c->lock);
+    if (note.kind != MANIFEST_NOTE_NONE)
+        manifest_batch_annotate(b, &note);
+    rc = manifest_submit(c->options.manifest, b, &f->released);
+    if (rc == 0 && note.kind != MANIFEST_NOTE_NONE)
+        checkpoint_note_truncation(c, &(const struct manifest_note){0});
+    return rc;
 }
 
 // ---- after that ---------------------------------------------------------------------------------
@@ -423,6 +432,7 @@ plan_and_stage(struct fold *f)
 static void
 drop_plan(struct fold *f)
 {
+    checkpoint_end_fold_lease(f->c);
     if (f->directory && path_remove_tree(f->directory) < 0)
         log_warning("scratch.failed", "cannot remove %s", f->directory);
     checkpoint_staging_free(&f->staging);
@@ -475,6 +485,8 @@ fold_cut(struct fold *f)
         return rc;
     checkpoint_set_fold_phase(f->c, CHECKPOINT_PHASE_RECORDING);
     rc = adopt(f);
+    if (rc == 0)
+        rc = checkpoint_fold_commits(c);
     if (rc == 0) {
         f->c->fold.unused.v = 0; // it may be recorded even if that fails
         rc = record(f);
@@ -495,6 +507,19 @@ fold_cut(struct fold *f)
     return 0;
 }
 
+// Nothing was recorded: its job ends, and the next fold begins one of its own.
+static void
+cancel(struct fold *f)
+{
+    struct checkpoint *c = f->c;
+    f->job.state = JOB_FAILED;
+    checkpoint_record_cancel(c, &f->job, (enum cancel_reason)atomic_load(&c->fold.cancel));
+    lock_take(&c->lock);
+    if (c->job.id == f->job.id)
+        c->job.id = 0;
+    lock_release(&c->lock);
+}
+
 int
 checkpoint_fold(struct checkpoint *c, struct generation *generation_out)
 {
@@ -509,7 +534,9 @@ checkpoint_fold(struct checkpoint *c, struct generation *generation_out)
     if (rc == 0)
         rc = fold_cut(&f);
     *generation_out = f.generation;
-    if (rc < 0)
+    if (rc == -ECANCELED)
+        cancel(&f);
+    else if (rc < 0)
         checkpoint_note_failure(c, "fold", rc, strerror(-rc));
     manifest_released_free(&f.released);
     drop_plan(&f);

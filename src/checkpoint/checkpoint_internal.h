@@ -41,6 +41,10 @@ struct checkpoint_fold_state {
     size_t unreadable_count;
     bool avoid_images;
 
+    bool cancelable;           // a fold is in flight that checkpoint_cancel can stop
+    atomic_int cancel;         // enum cancel_reason, 0: it goes on. Any thread may read it
+    struct manifest_note note; // for the change log
+
     // Blobs that a fold released while a publication needed them.
     struct sha256 *unlink_later;
     size_t unlink_later_count;
@@ -63,6 +67,8 @@ struct checkpoint_publish_state {
     struct generation publishing;
     struct sha256 *uploading; // the blobs of that publication, sorted
     size_t uploading_count;
+    bool cancelable; // as those of the fold
+    atomic_int cancel;
     // A thread stages and creates a record of the chain: for a publication, or to tell of deaths.
     bool chain_busy;
     struct condition chain_free;
@@ -84,6 +90,7 @@ struct checkpoint_publish_state {
 struct checkpoint {
     struct checkpoint_options options;
     atomic_bool canceled; // calls to the store must end
+    struct lease_map *leases;
 
     struct lock lock;      // "checkpoint": protects everything below
     struct job_record job; // the CreateCheckpoint job; id 0 when there is none
@@ -96,6 +103,7 @@ struct checkpoint {
     struct list_node folded;   // wait for publication
     struct list_node served;   // wait for the publication in progress, which began after them
     bool stopping;
+    unsigned holds; // checkpoint_hold
     uint64_t next_timer_ms;
     struct checkpoint_numbers numbers;
     // checkpoint_crc.c
@@ -115,6 +123,23 @@ struct checkpoint {
 // checkpoint_chain.c: from staging a record to recording it, one at a time.
 void checkpoint_take_chain(struct checkpoint *c);
 void checkpoint_release_chain(struct checkpoint *c);
+
+// checkpoint_cancel.c: leases of the fold and of the publication in flight.
+void checkpoint_lease_plan(
+    struct checkpoint *c, struct generation generation, const struct checkpoint_plan *plan);
+void checkpoint_end_fold_lease(struct checkpoint *c);
+void checkpoint_lease_publication(struct checkpoint *c, struct generation generation);
+void checkpoint_end_publication_lease(struct checkpoint *c);
+// A fold (or else publication) begins that can be cancelled, or has ended.
+void checkpoint_set_cancelable(struct checkpoint *c, bool fold, bool cancelable);
+// Asked by a fold now and then: 0, or -ECANCELED when it is to be given up.
+MUST_CHECK int checkpoint_fold_go_on(struct checkpoint *c);
+// The same for the last time, before a step that cannot be taken back.
+MUST_CHECK int checkpoint_fold_commits(struct checkpoint *c);
+MUST_CHECK int checkpoint_publication_commits(struct checkpoint *c);
+// Tells the change log, and puts the job if it is JOB_FAILED now.
+void checkpoint_record_cancel(
+    struct checkpoint *c, struct job_record *job, enum cancel_reason reason);
 
 // checkpoint_gather.c: the planner's input for a cut.
 struct checkpoint_input {

@@ -182,7 +182,8 @@ static bool
 is_stopping(void *argument)
 {
     struct publication *p = argument;
-    return atomic_load(&p->error) != 0 || checkpoint_is_canceled(p->c);
+    return atomic_load(&p->error) != 0 || checkpoint_is_canceled(p->c) ||
+           atomic_load(&p->c->publish.cancel) != 0;
 }
 
 static int
@@ -452,9 +453,12 @@ publish_steps(struct publication *p, bool ask)
         return rc == -EALREADY ? 0 : rc;
     p->job_id = job_of(c, p->staged.header.generation);
     set_uploading(c, p->staged.header.generation, p->uploads, p->upload_count);
+    checkpoint_lease_publication(c, p->staged.header.generation);
     rc = upload(p);
     if (rc == 0)
         rc = check_bucket(p, &c->options.place, ask);
+    if (rc == 0)
+        rc = checkpoint_publication_commits(c);
     if (rc == 0)
         rc = create_record(p);
     if (rc == 0)
@@ -482,6 +486,7 @@ static void
 forget_attempt(struct publication *p)
 {
     end_publishing(p->c);
+    checkpoint_end_publication_lease(p->c);
     remote_staged_free(&p->staged);
     free(p->uploads);
     p->uploads = NULL;
@@ -512,6 +517,10 @@ checkpoint_publish(struct checkpoint *c, bool ask, struct generation *generation
     end_publishing(c);
     if (published)
         clean_up(&p);
+    int reason = atomic_load(&c->publish.cancel);
+    if (rc == -ECANCELED && reason != 0)
+        checkpoint_record_cancel(
+            c, &(struct job_record){.id = p.job_id}, (enum cancel_reason)reason);
     if (rc < 0 && rc != -ECANCELED && rc != -EUCLEAN && p.error == 0)
         checkpoint_note_failure(c, "publish", rc, remote_store_error());
     if (rc == 0)

@@ -165,7 +165,9 @@ write_image(struct stage *s, const struct chunk_action *action, struct blob_file
     image->action = action;
     image->blob = s->out->blob_count;
     image->offset = f->bytes;
-    int rc = checkpoint_write_image(s->c, s->cut, action, w, image);
+    int rc = checkpoint_fold_go_on(s->c);
+    if (rc == 0)
+        rc = checkpoint_write_image(s->c, s->cut, action, w, image);
     if (rc == 0)
         rc = blob_writer_finish(w, &image->info);
     blob_writer_free(w);

@@ -177,8 +177,10 @@ sync_run(void *argument)
 static bool
 must_fold_locked(const struct checkpoint *c, uint64_t now)
 {
-    return c->fold.pressed || !list_is_empty(&c->asked) ||
-           (c->next_timer_ms != 0 && now >= c->next_timer_ms);
+    if (c->fold.pressed)
+        return true;
+    return c->holds == 0 &&
+           (!list_is_empty(&c->asked) || (c->next_timer_ms != 0 && now >= c->next_timer_ms));
 }
 
 static struct generation
@@ -221,16 +223,26 @@ fold_once(struct checkpoint *c, bool timer)
 {
     lock_take(&c->lock);
     list_move_all(&c->folding, &c->asked);
+    bool pressed = c->fold.pressed;
     c->fold.pressed = false;
     lock_release(&c->lock);
+    checkpoint_set_cancelable(c, true, true);
     struct generation generation = {0};
     int rc = checkpoint_fold(c, &generation);
+    checkpoint_set_cancelable(c, true, false);
+    int reason = rc == -ECANCELED ? atomic_load(&c->fold.cancel) : 0;
     lock_take(&c->lock);
     c->numbers.folds += rc == 0;
     if (timer)
         c->publish.due = true;
-    if (rc < 0 && rc != -ESTALE)
+    if (rc < 0 && rc != -ESTALE && reason == 0)
         c->fold.pressed = true; // what it did not take is still there: again, after a pause
+    c->fold.pressed |= reason != 0 && pressed;
+    if (reason != 0 && reason != CANCEL_USER_REQUESTED) {
+        // Whoever waits is served by the next one.
+        list_move_all(&c->asked, &c->folding);
+        rc = 0;
+    }
     c->fold.error = rc < 0 ? rc : 0;
     c->fold.pause_ms = rc < 0 ? clock_monotonic_ms() + FOLD_RETRY_MS : 0;
     lock_release(&c->lock);
@@ -248,13 +260,13 @@ fold_run(void *argument)
     while (!c->stopping) {
         uint64_t now = clock_monotonic_ms();
         if (!must_fold_locked(c, now) || now < c->fold.pause_ms) {
-            uint64_t until = c->next_timer_ms ? c->next_timer_ms : now + 3600000;
+            uint64_t until = c->next_timer_ms && c->holds == 0 ? c->next_timer_ms : now + 3600000;
             if (now < c->fold.pause_ms)
                 until = c->fold.pause_ms;
             condition_wait_until(&c->fold.work, &c->lock, until);
             continue;
         }
-        bool timer = c->next_timer_ms != 0 && now >= c->next_timer_ms;
+        bool timer = c->next_timer_ms != 0 && now >= c->next_timer_ms && c->holds == 0;
         if (timer)
             c->next_timer_ms = now + c->options.interval_ms;
         lock_release(&c->lock);
@@ -299,8 +311,11 @@ publish_once(struct checkpoint *c)
     bool ask = serve_requests_locked(c);
     lock_release(&c->lock);
     checkpoint_take_chain(c);
+    checkpoint_set_cancelable(c, false, true);
     int rc = checkpoint_publish(c, ask, &generation);
+    checkpoint_set_cancelable(c, false, false);
     checkpoint_release_chain(c);
+    int reason = rc == -ECANCELED ? atomic_load(&c->publish.cancel) : 0;
     if (rc == 1)
         checkpoint_note_store_answers(c);
     lock_take(&c->lock);
@@ -313,6 +328,13 @@ publish_once(struct checkpoint *c)
         c->publish.backoff_ms = 0;
         c->publish.retry_ms = 0;
         take_published_locked(c, generation, &ready);
+    } else if (reason != 0) {
+        // The next one takes more. Whoever waits is served by it, unless it was asked for.
+        c->publish.due = true;
+        if (reason == CANCEL_USER_REQUESTED)
+            list_move_all(&ready, &c->served);
+        else
+            list_move_all(&c->folded, &c->served);
     } else if (rc == -EUCLEAN) {
         // A fold that does without a damaged blob comes first, then they are served.
         list_move_all(&c->asked, &c->served);
@@ -353,10 +375,10 @@ publish_run(void *argument)
             lock_take(&c->lock);
             continue;
         }
-        bool due = !c->publish.mending &&
-                   (c->publish.now || (c->publish.due && now >= c->publish.retry_ms));
+        bool may = !c->publish.mending && c->holds == 0;
+        bool due = may && (c->publish.now || (c->publish.due && now >= c->publish.retry_ms));
         if (!due) {
-            bool later = c->publish.due && !c->publish.mending;
+            bool later = c->publish.due && may;
             condition_wait_until(
                 &c->publish.work, &c->lock, later ? c->publish.retry_ms : now + 3600000);
             continue;
@@ -427,6 +449,7 @@ free_checkpoint(struct checkpoint *c)
     condition_destroy(&c->fold.work);
     condition_destroy(&c->publish.work);
     condition_destroy(&c->publish.chain_free);
+    lease_map_free(c->leases);
     lock_destroy(&c->lock);
     free(c->fold.unlink_later);
     free(c->fold.unreadable);
@@ -479,6 +502,7 @@ checkpoint_start(const struct checkpoint_options *options, struct checkpoint **c
     *checkpoint_out = NULL;
     struct checkpoint *c = memory_alloc_zero(sizeof(*c));
     c->options = *options;
+    c->leases = lease_map_new();
     c->publish.claimed = options->claimed;
     c->options.place.call_ms = options->upload_deadline_ms;
     c->options.place.call =

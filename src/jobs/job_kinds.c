@@ -21,18 +21,37 @@ decode_generation(unsigned version UNUSED, struct byte_reader *r, void *paramete
     return p->generation.v != 0;
 }
 
+// ---- truncations --------------------------------------------------------------------------------
+
 static void
-encode_object(const void *parameters, struct buffer *out)
+key_truncation(const void *parameters, struct buffer *out)
 {
-    buffer_append_le64(out, ((const struct job_object *)parameters)->object.v);
+    buffer_append_le64(out, ((const struct job_truncation *)parameters)->object.v);
 }
 
-static bool
-decode_object(unsigned version UNUSED, struct byte_reader *r, void *parameters_out)
+static void
+encode_truncation(const void *parameters, struct buffer *out)
 {
-    struct job_object *p = parameters_out;
+    const struct job_truncation *p = parameters;
+    buffer_append_le64(out, p->object.v);
+    buffer_append_u8(out, p->tail);
+    buffer_append_le64(out, p->offset);
+    buffer_append_le64(out, p->size);
+    buffer_append(out, p->session.b, sizeof(p->session.b));
+}
+
+// Nobody has ever written version 1, which had the object only.
+static bool
+decode_truncation(unsigned version, struct byte_reader *r, void *parameters_out)
+{
+    struct job_truncation *p = parameters_out;
     p->object.v = read_le64(r);
-    return p->object.v != 0;
+    uint8_t tail = read_u8(r);
+    p->tail = tail != 0;
+    p->offset = read_le64(r);
+    p->size = read_le64(r);
+    read_copy(r, p->session.b, sizeof(p->session.b));
+    return version == 2 && tail <= 1 && p->object.v != 0 && p->offset <= OBJECT_MAX_BYTES;
 }
 
 // ---- the table ----------------------------------------------------------------------------------
@@ -44,8 +63,8 @@ static const struct job_kind_entry kinds[] = {
         encode_generation},
     {JOB_PRUNE_CHECKPOINT, "PruneCheckpoint", 1, encode_generation, decode_generation,
         encode_generation},
-    {JOB_TRUNCATE_APPEND_ONLY, "TruncateAppendOnly", 1, encode_object, decode_object,
-        encode_object},
+    {JOB_TRUNCATE_APPEND_ONLY, "TruncateAppendOnly", 2, encode_truncation, decode_truncation,
+        key_truncation},
 };
 
 const struct job_kind_entry *

@@ -31,8 +31,12 @@ struct job_generation {
     struct generation generation;
 };
 // Parameters of TruncateAppendOnly, of which there is one an object.
-struct job_object {
+struct job_truncation {
     struct object_id object;
+    bool tail;           // everything from `offset` on goes; else everything before it
+    uint64_t offset;     // in bytes
+    uint64_t size;       // of the file when the job was submitted
+    struct uuid session; // of the process in which it was
 };
 
 // Sets kind, key and payload of a job. `payload` holds the payload's bytes and must live as long as

@@ -270,6 +270,10 @@ void manifest_batch_fenced(struct manifest_batch *b, bool fenced);
 // Volume identity and counters learned at import.
 void manifest_batch_identity(
     struct manifest_batch *b, const struct uuid *volume, const struct uuid *name_key);
+// Tells the readers of the change log what the batch is about; the last one counts.
+void manifest_batch_annotate(struct manifest_batch *b, const struct manifest_note *note);
+// Which flags of the db are on (DB_FLAG_*).
+void manifest_batch_flags(struct manifest_batch *b, unsigned flags);
 // PutJob and UpdateJobState: inserts or replaces. With id 0 manifest_submit gives a new id and
 // writes it back; at most one unfinished job per kind and key (`job_pending_index`): a second one
 // fails the batch with -EEXIST. `job` must stay valid until manifest_submit returns.
@@ -292,6 +296,9 @@ void manifest_released_free(struct manifest_released *released);
 // others that wait with it, unless it is the disk's.
 MUST_CHECK int manifest_submit(
     struct manifest *m, struct manifest_batch *b, struct manifest_released *released_out);
+
+// The flags of the db that are on; all of them in a new one.
+MUST_CHECK int manifest_read_flags(struct manifest_reader *r, struct db_id db, unsigned *flags_out);
 
 // ---- jobs and the change log --------------------------------------------------------------------
 

@@ -322,6 +322,11 @@ apply_op(struct apply *a, enum batch_op_kind kind, const struct batch_op *op)
     case OP_TOLD:
         a->told = op->told;
         return 0;
+    case OP_ANNOTATE:
+        a->log.note = op->annotation;
+        return 0;
+    case OP_FLAGS:
+        return apply_put_runtime_number(a, RUNTIME_FLAGS, a->db.id, op->flags_off);
     case OP_DEAD_GONE:
         return apply_dead_gone(a, &op->dead);
     case OP_OLD_DEATH:

@@ -187,6 +187,20 @@ manifest_batch_history_known(struct manifest_batch *b)
 }
 
 void
+manifest_batch_annotate(struct manifest_batch *b, const struct manifest_note *note)
+{
+    struct batch_op op = {.annotation = *note};
+    append_op(b, OP_ANNOTATE, &op);
+}
+
+void
+manifest_batch_flags(struct manifest_batch *b, unsigned flags)
+{
+    struct batch_op op = {.flags_off = DB_FLAGS_ALL & ~flags};
+    append_op(b, OP_FLAGS, &op);
+}
+
+void
 manifest_batch_put_job(struct manifest_batch *b, struct job_record *job)
 {
     struct batch_op op = {.job = job};

@@ -61,6 +61,8 @@ enum batch_op_kind {
     OP_DATE_DEATHS,
     OP_LOWEST,
     OP_TOLD,
+    OP_ANNOTATE,
+    OP_FLAGS,
     OP_OLD_DEATH,
     OP_NOTE_GENERATION,
     OP_DEAD_GONE,
@@ -122,6 +124,8 @@ struct batch_op {
         } log;
         struct job_record *job;
         uint64_t job_id;
+        struct manifest_note annotation;
+        uint64_t flags_off;
     };
 };
 

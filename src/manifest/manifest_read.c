@@ -348,6 +348,20 @@ manifest_read_unpublished_blobs(
 }
 
 int
+manifest_read_flags(struct manifest_reader *r, struct db_id db, unsigned *flags_out)
+{
+    struct schema_key key;
+    struct lmdb_value value;
+    uint64_t off = 0;
+    schema_key_runtime(&key, RUNTIME_FLAGS, db);
+    int rc = lmdb_get(manifest_reader_txn(r), TABLE_RUNTIME_STATE, key.bytes, key.length, &value);
+    if (rc == 0 && !schema_decode_u64(value.data, value.length, &off))
+        rc = manifest_bad_entry(TABLE_RUNTIME_STATE);
+    *flags_out = DB_FLAGS_ALL & ~(unsigned)off;
+    return rc == -ENOENT ? 0 : rc;
+}
+
+int
 manifest_read_jobs(
     struct manifest_reader *r, struct db_id db, manifest_visit_job *visit, void *argument)
 {

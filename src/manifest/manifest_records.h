@@ -51,6 +51,12 @@ struct dead_blob {
     uint64_t told; // sequence of the record that told the death
 };
 
+// What an operator can turn off for a db while it is mounted; all is on in a new one.
+enum db_flag {
+    DB_FLAG_APPEND_ONLY_TRUNCATION = 1u << 0, // enable_append_only_truncation
+};
+#define DB_FLAGS_ALL 1u
+
 // Numbers of entries of a db, and bytes of its blobs.
 struct db_totals {
     uint64_t inodes, chunks, deltas, blobs, blob_bytes, unpublished_blobs, unpublished_bytes;
@@ -107,6 +113,27 @@ struct job_record {
     const uint8_t *extension;
 };
 
+// Why a checkpoint in flight was given up (CancelCheckpoint).
+enum cancel_reason {
+    CANCEL_TRUNCATION_CONFLICT = 1, // a truncation waited for the checkpoint's chunks
+    CANCEL_USER_REQUESTED = 2,
+    CANCEL_TIMEOUT = 3, // its leases on chunks ran out
+};
+
+// What a batch tells subscribers beyond the counts of its operations.
+enum manifest_note_kind {
+    MANIFEST_NOTE_NONE = 0,
+    MANIFEST_NOTE_CANCEL_CHECKPOINT = 1, // compensates the job's PutJob
+    MANIFEST_NOTE_TRUNCATE = 2,          // the batch removes the chunks outside the new window
+};
+struct manifest_note {
+    enum manifest_note_kind kind;
+    enum cancel_reason reason;         // CANCEL_CHECKPOINT
+    uint64_t job;                      // the job that was cancelled, or that truncated
+    struct object_id object;           // TRUNCATE
+    uint64_t window_begin, window_end; // TRUNCATE: bytes of the object that may have data
+};
+
 // ManifestChangeRecord: a summary of one batch. Only publications name blobs, so that a reader of
 // the feed finds them in the store.
 struct manifest_change_record {
@@ -117,6 +144,7 @@ struct manifest_change_record {
     uint32_t inodes, dirents, xattrs, chunks, deltas; // how many operations of each
     uint32_t blob_count;
     const uint8_t *blobs; // blob_count SHA-256s, in the map
+    struct manifest_note note;
 };
 
 #endif

@@ -781,7 +781,8 @@ schema_decode_job(const void *p, size_t n, struct job_record *v)
 void
 schema_encode_change_record(const struct manifest_change_record *v, struct buffer *out)
 {
-    encode_version(out);
+    bool noted = v->note.kind != MANIFEST_NOTE_NONE;
+    buffer_append_le16(out, noted ? 2 : 1);
     buffer_append_le32(out, v->db.v);
     buffer_append_le64(out, v->wall_ms);
     buffer_append_le64(out, v->local.v);
@@ -793,13 +794,35 @@ schema_encode_change_record(const struct manifest_change_record *v, struct buffe
     buffer_append_le32(out, v->deltas);
     buffer_append_le32(out, v->blob_count);
     buffer_append(out, v->blobs, (size_t)v->blob_count * HASH_BYTES);
+    if (!noted)
+        return;
+    buffer_append_u8(out, (uint8_t)v->note.kind);
+    buffer_append_u8(out, (uint8_t)v->note.reason);
+    buffer_append_le64(out, v->note.job);
+    buffer_append_le64(out, v->note.object.v);
+    buffer_append_le64(out, v->note.window_begin);
+    buffer_append_le64(out, v->note.window_end);
+}
+
+// What version 2 has behind version 1.
+static bool
+decode_note(struct byte_reader *r, struct manifest_note *note)
+{
+    note->kind = read_u8(r);
+    note->reason = read_u8(r);
+    note->job = read_le64(r);
+    note->object.v = read_le64(r);
+    note->window_begin = read_le64(r);
+    note->window_end = read_le64(r);
+    return !r->bad && note->kind != MANIFEST_NOTE_NONE && note->window_begin <= note->window_end;
 }
 
 bool
 schema_decode_change_record(const void *p, size_t n, struct manifest_change_record *v)
 {
-    struct byte_reader r;
-    if (!decode_version(p, n, &r))
+    struct byte_reader r = byte_reader_over(p, n);
+    unsigned version = read_le16(&r);
+    if (r.bad || version < 1 || version > 2)
         return false;
     v->db.v = read_le32(&r);
     v->wall_ms = read_le64(&r);
@@ -814,5 +837,6 @@ schema_decode_change_record(const void *p, size_t n, struct manifest_change_reco
     if (r.bad || v->blob_count > byte_reader_left(&r) / HASH_BYTES)
         return false;
     v->blobs = read_bytes(&r, (size_t)v->blob_count * HASH_BYTES);
-    return is_finished(&r);
+    v->note = (struct manifest_note){0};
+    return (version == 1 || decode_note(&r, &v->note)) && is_finished(&r);
 }

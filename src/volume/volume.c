@@ -12,6 +12,8 @@
 #include "retention/retention_policy.h"
 #include "volume/volume_internal.h"
 
+#define LEASE_WAIT_MS 30000u
+
 // A lease that is not released runs out: not worth a long wait.
 #define LEASE_RELEASE_MS 5000u
 
@@ -165,6 +167,8 @@ volume_open(const struct volume_config *config, const struct volume_host *host,
     *volume_out = NULL;
     uint64_t started = clock_monotonic_ms();
     struct volume *v = volume_new(config, host);
+    v->session = random_uuid();
+    v->lease_wait_ms = LEASE_WAIT_MS;
     int rc = open_store(v, error);
     if (rc == 0)
         rc = v->config.read_only || v->config.at ? volume_open_from_bucket(v, error)
@@ -175,8 +179,14 @@ volume_open(const struct volume_config *config, const struct volume_host *host,
             volume_error(error, "cannot start the threads: %s", strerror(-rc));
         else
             rc = volume_settle(v, error);
+        if (rc == 0) {
+            rc = volume_start_jobs(v);
+            if (rc < 0)
+                volume_error(error, "cannot go on with the jobs: %s", strerror(-rc));
+        }
     }
     if (rc < 0) {
+        volume_stop_jobs(v);
         volume_stop_operations(v);
         volume_stop_checker(v);
         volume_stop_housekeeping(v); // it talks to the checkpoint
@@ -208,68 +218,44 @@ volume_is_read_only(const struct volume *v)
 
 // ---- closing ------------------------------------------------------------------------------------
 
-struct last_checkpoint {
-    struct lock lock;
-    struct condition condition;
-    bool done;
-    int result;
-};
-
-static void
-note_last(void *argument, int result, struct generation generation UNUSED)
-{
-    struct last_checkpoint *x = argument;
-    lock_take(&x->lock);
-    x->done = true;
-    x->result = result;
-    condition_signal(&x->condition);
-    lock_release(&x->lock);
-}
-
 // How often the lock file, for those who wait, and the log tell how far the last publication is.
 #define CLOSING_PROGRESS_MS 500
 #define CLOSING_LOG_MS      5000
+
+struct last_checkpoint {
+    struct volume *v;
+    uint64_t deadline_ms;
+    uint64_t shown_ms, logged_ms;
+};
+
+// Tells how far it is; whether it takes too long.
+static bool
+watch_last(void *argument)
+{
+    struct last_checkpoint *x = argument;
+    uint64_t now = clock_monotonic_ms();
+    if (now >= x->shown_ms + CLOSING_PROGRESS_MS) {
+        struct checkpoint_numbers n;
+        checkpoint_numbers(x->v->checkpoint, &n);
+        volume_mark_closing(x->v, n.done_bytes, n.total_bytes);
+        x->shown_ms = now;
+        if (now >= x->logged_ms + CLOSING_LOG_MS) {
+            x->logged_ms = now;
+            log_info("volume.closing", "uploading: %llu of %llu bytes",
+                (unsigned long long)n.done_bytes, (unsigned long long)n.total_bytes);
+        }
+    }
+    return now >= x->deadline_ms;
+}
 
 // Folds and publishes what is left.
 static int
 publish_last(struct volume *v)
 {
-    struct last_checkpoint x = {.done = false};
-    lock_init(&x.lock, "last checkpoint", LOCK_RANK_PLATFORM);
-    condition_init(&x.condition);
-    uint64_t deadline = clock_monotonic_ms() + v->config.unmount_timeout_ms;
-    checkpoint_request(v->checkpoint, CHECKPOINT_REQUEST_PUBLISH, note_last, &x);
-    lock_take(&x.lock);
-    uint64_t logged = clock_monotonic_ms();
-    while (!x.done && clock_monotonic_ms() < deadline) {
-        if (condition_wait_until(
-                &x.condition, &x.lock, clock_monotonic_ms() + CLOSING_PROGRESS_MS) ||
-            x.done)
-            continue;
-        lock_release(&x.lock);
-        struct checkpoint_numbers n;
-        checkpoint_numbers(v->checkpoint, &n);
-        volume_mark_closing(v, n.done_bytes, n.total_bytes);
-        if (clock_monotonic_ms() >= logged + CLOSING_LOG_MS) {
-            logged = clock_monotonic_ms();
-            log_info("volume.closing", "uploading: %llu of %llu bytes",
-                (unsigned long long)n.done_bytes, (unsigned long long)n.total_bytes);
-        }
-        lock_take(&x.lock);
-    }
-    bool done = x.done;
-    lock_release(&x.lock);
-    // Forgetting fails when the answer is on its way: then it comes soon.
-    if (!done && !checkpoint_forget(v->checkpoint, &x)) {
-        lock_take(&x.lock);
-        while (!x.done)
-            condition_wait(&x.condition, &x.lock);
-        lock_release(&x.lock);
-        done = true;
-    }
-    condition_destroy(&x.condition);
-    lock_destroy(&x.lock);
-    return done ? x.result : -ETIMEDOUT;
+    uint64_t now = clock_monotonic_ms();
+    struct last_checkpoint x = {v, now + v->config.unmount_timeout_ms, now, now};
+    int rc = volume_await_checkpoint(v, CHECKPOINT_REQUEST_PUBLISH, watch_last, &x);
+    return rc == -ECANCELED ? -ETIMEDOUT : rc;
 }
 
 static void
@@ -367,6 +353,7 @@ volume_close(struct volume *v)
         lock_take(&v->lock);
         bool fenced = v->own.fenced;
         lock_release(&v->lock);
+        volume_stop_jobs(v);
         volume_stop_operations(v);
         rc = fenced ? -ESTALE : publish_last(v);
         volume_stop_checker(v);

@@ -13,6 +13,7 @@
 #include "base/compiler.h"
 #include "base/types.h"
 #include "format/records.h"
+#include "manifest/manifest_records.h"
 #include "metrics/metrics.h"
 #include "store/remote_call.h"
 #include "volume/volume_config.h"
@@ -29,6 +30,9 @@ struct volume_host {
     // Takes a warning of volume_open for the user: one sentence without a newline. The thread that
     // opens calls it.
     void (*say)(void *argument, const char *text);
+    // Cuts the file at `offset` (tail), or makes a hole of what lies before it, by way of the
+    // kernel. Called likewise. -EAGAIN: the kernel cannot be asked at the moment.
+    int (*truncate)(void *argument, struct object_id object, bool tail, uint64_t offset);
     // The host stamps the times of files itself (the kernel's write-back cache does): changes of
     // data and size leave them alone unless they bring times along.
     bool keeps_times;
@@ -88,6 +92,7 @@ enum volume_set {
     VOLUME_SET_MTIME_NOW = 1 << 8,
     VOLUME_SET_KILL_SUIDGID = 1 << 9, // clear suid, and sgid when group-executable
     VOLUME_SET_FLAGS = 1 << 10,       // stands alone
+    VOLUME_SET_VARIANT = 1 << 11,     // stands alone
 };
 
 struct volume_set_attributes {
@@ -95,7 +100,8 @@ struct volume_set_attributes {
     uint32_t mode, uid, gid;
     uint64_t size;
     struct timestamp atime, mtime, ctime;
-    uint32_t flags; // INODE_*
+    uint32_t flags;         // INODE_*
+    uint8_t source_variant; // enum source_variant: of files, and of what is made in a directory
 };
 
 // -EPERM when INODE_IMMUTABLE or INODE_APPEND_ONLY forbids it, as in all functions below.
@@ -226,6 +232,25 @@ bool volume_checkpoint_forget(struct volume *v, void *argument);
 // status is not below the ticket; the numbers beside it are its result. -EROFS: a mount from the
 // bucket alone, which has no manifest of its own to keep.
 MUST_CHECK int volume_check(struct volume *v, uint64_t *ticket_out);
+
+// Truncation of an append-only file: takes an order that a job (TruncateAppendOnly) carries out,
+// durably. `tail`: everything from `offset` on goes; else the data before it, in whole chunks,
+// becomes a hole. -EOPNOTSUPP: append-only truncation is turned off. -EMEDIUMTYPE: the file's
+// source variant is not "append-only". -EINVAL: it is no file, `offset` lies behind its end, or is
+// no multiple of CHUNK_BYTES for the head. -EBUSY: another order for the file is unfinished.
+MUST_CHECK int volume_truncate(
+    struct volume *v, struct object_id object, bool tail, uint64_t offset, uint64_t *job_out);
+
+// Flags of the volume that operators turn off and on while it is mounted: DB_FLAG_*.
+MUST_CHECK int volume_get_flags(struct volume *v, unsigned *flags_out);
+MUST_CHECK int volume_set_flags(struct volume *v, unsigned flags);
+
+// The job with this id, or with `next` the one after it, as job_queue_look; cancelling it, as
+// job_queue_cancel. Cancelling a CreateCheckpoint gives up the checkpoint in flight (-EALREADY:
+// there is none that could be). -EROFS: a read-only mount has no jobs.
+MUST_CHECK int volume_job_look(
+    struct volume *v, uint64_t id, bool next, struct job_record *job_out);
+MUST_CHECK int volume_job_cancel(struct volume *v, uint64_t id);
 
 // Operators' commands about generations and snapshots; each gives a text. The retention thread
 // carries them out one after the other; a command interrupts a CheckpointGC run of the thread's

@@ -258,6 +258,14 @@ decide_set(struct view *view, struct operation *op)
         op->changes[op->count++] = change_put_inode(x->object, inode);
         return 0;
     }
+    if (a->set == VOLUME_SET_VARIANT) {
+        if (!S_ISREG(inode->mode) && !S_ISDIR(inode->mode))
+            return -EINVAL;
+        inode->source_variant = a->source_variant;
+        inode->ctime = now;
+        op->changes[op->count++] = change_put_inode(x->object, inode);
+        return 0;
+    }
     if (a->set & VOLUME_SET_SIZE) {
         if (!S_ISREG(inode->mode))
             return S_ISDIR(inode->mode) ? -EISDIR : -EINVAL;
@@ -302,6 +310,8 @@ volume_set_attributes(struct volume *v, struct object_id object,
         return -EFBIG;
     if ((change->set & VOLUME_SET_FLAGS) && (change->flags & ~INODE_FLAGS))
         return -EOPNOTSUPP;
+    if ((change->set & VOLUME_SET_VARIANT) && change->source_variant > SOURCE_VARIANT_RANDOM)
+        return -EINVAL;
     struct set x = {.object = object, .change = change};
     struct operation op = {
         .decide = decide_set,

@@ -8,6 +8,7 @@
 #include "cache/namespace_set.h"
 #include "checkpoint/checkpoint.h"
 #include "chunk/chunk_reader.h"
+#include "jobs/job_queue.h"
 #include "manifest/manifest.h"
 #include "page/page_store.h"
 #include "platform/flush_pace.h"
@@ -91,7 +92,12 @@ struct volume {
     struct wal *wal;
     struct page_store *pages;
     struct checkpoint *checkpoint;
-    struct flush_pace pace;               // commits before checkpoints
+    struct flush_pace pace; // commits before checkpoints
+    struct uuid session;    // of this process
+    uint64_t
+        lease_wait_ms; // so long a truncation waits for checkpoints in flight, before and after
+                       // it cancels them
+    struct job_queue *jobs;               // NULL when mounted from the bucket alone
     struct volume_operations *operations; // NULL when mounted from the bucket alone
     struct volume_reader *bucket_reader;  // else NULL
     char *waiver; // file that waived the changes that the replay skipped; NULL: it skipped none
@@ -120,6 +126,19 @@ struct volume {
 // Opens the store of config->source; both results are to be freed, also after an error.
 MUST_CHECK int volume_open_store(const struct volume_config *config, struct store_url *url_out,
     struct remote_store **store_out, struct buffer *error);
+
+// ---- volume_jobs.c: the queue of jobs -----------------------------------------------------------
+
+// Once everything else of the volume runs. Read-only mounts have no jobs.
+MUST_CHECK int volume_start_jobs(struct volume *v);
+// Before anything else is stopped. The job that runs stays for the next mount.
+void volume_stop_jobs(struct volume *v);
+// Asks for a checkpoint (CHECKPOINT_REQUEST_*) and waits for it: 0, its error, or -ECANCELED by
+// `is_canceled`, which this thread polls.
+MUST_CHECK int volume_await_checkpoint(
+    struct volume *v, unsigned flags, bool (*is_canceled)(void *argument), void *argument);
+// volume_truncate.c: the handler of JOB_TRUNCATE_APPEND_ONLY; the argument is the volume.
+int volume_truncate_run(void *argument, struct job_run *run);
 
 // ---- volume_operation.c: the life of data -------------------------------------------------------
 

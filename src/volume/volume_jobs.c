@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "platform/clock.h"
+#include "volume/volume_internal.h"
+
+#define RETRY_MS 1000u
+#define POLL_MS  100u
+
+// ---- waiting for a checkpoint -------------------------------------------------------------------
+
+struct awaited {
+    struct lock lock;
+    struct condition condition;
+    bool done;
+    int result;
+};
+
+static void
+note_result(void *argument, int result, struct generation generation UNUSED)
+{
+    struct awaited *x = argument;
+    lock_take(&x->lock);
+    x->done = true;
+    x->result = result;
+    condition_signal(&x->condition);
+    lock_release(&x->lock);
+}
+
+int
+volume_await_checkpoint(
+    struct volume *v, unsigned flags, bool (*is_canceled)(void *argument), void *argument)
+{
+    struct awaited x = {.done = false};
+    lock_init(&x.lock, "awaited checkpoint", LOCK_RANK_PLATFORM);
+    condition_init(&x.condition);
+    checkpoint_request(v->checkpoint, flags, note_result, &x);
+    lock_take(&x.lock);
+    while (!x.done) {
+        condition_wait_until(&x.condition, &x.lock, clock_monotonic_ms() + POLL_MS);
+        if (x.done || !is_canceled || !is_canceled(argument))
+            continue;
+        lock_release(&x.lock);
+        // When it cannot be forgotten the answer is on its way.
+        bool forgotten = checkpoint_forget(v->checkpoint, &x);
+        lock_take(&x.lock);
+        if (forgotten) {
+            x.done = true;
+            x.result = -ECANCELED;
+        }
+    }
+    int rc = x.result;
+    lock_release(&x.lock);
+    condition_destroy(&x.condition);
+    lock_destroy(&x.lock);
+    return rc;
+}
+
+// ---- the queue ----------------------------------------------------------------------------------
+
+static bool
+is_passing(int error)
+{
+    return error == -EAGAIN || error == -EBUSY || error == -ETIMEDOUT || error == -ENOSPC ||
+           error == -EINTR;
+}
+
+static const struct job_handler_entry handlers[] = {
+    {JOB_TRUNCATE_APPEND_ONLY, volume_truncate_run, is_passing, 10},
+};
+
+static void
+begin_thread(void *argument)
+{
+    struct volume *v = argument;
+    flush_pace_bind(&v->pace);
+}
+
+int
+volume_start_jobs(struct volume *v)
+{
+    const struct job_queue_options options = {
+        .manifest = v->manifest,
+        .db = v->db,
+        .handlers = handlers,
+        .handler_count = ARRAY_LENGTH(handlers),
+        .argument = v,
+        .start = begin_thread,
+        .retry_ms = RETRY_MS,
+    };
+    return job_queue_open(&options, &v->jobs);
+}
+
+void
+volume_stop_jobs(struct volume *v)
+{
+    job_queue_close(v->jobs);
+    v->jobs = NULL;
+}
+
+// ---- flags --------------------------------------------------------------------------------------
+
+int
+volume_get_flags(struct volume *v, unsigned *flags_out)
+{
+    struct manifest_reader *r;
+    int rc = manifest_read_begin(v->manifest, &r);
+    if (rc < 0)
+        return rc;
+    rc = manifest_read_flags(r, v->db, flags_out);
+    manifest_read_end(r);
+    return rc;
+}
+
+int
+volume_set_flags(struct volume *v, unsigned flags)
+{
+    if (v->from_bucket)
+        return -EROFS;
+    if (flags & ~DB_FLAGS_ALL)
+        return -EINVAL;
+    struct manifest_batch *b = manifest_batch_new(v->db);
+    manifest_batch_flags(b, flags);
+    return manifest_submit(v->manifest, b, NULL);
+}
+
+// ---- asking -------------------------------------------------------------------------------------
+
+int
+volume_job_look(struct volume *v, uint64_t id, bool next, struct job_record *job_out)
+{
+    return v->jobs ? job_queue_look(v->jobs, id, next, job_out, NULL) : -EROFS;
+}
+
+int
+volume_job_cancel(struct volume *v, uint64_t id)
+{
+    struct job_record job;
+    if (!v->jobs)
+        return -EROFS;
+    int rc = job_queue_cancel(v->jobs, id);
+    if (rc != -EBUSY)
+        return rc;
+    rc = job_queue_look(v->jobs, id, false, &job, NULL);
+    if (rc < 0)
+        return rc;
+    return job.kind == JOB_CREATE_CHECKPOINT
+               ? checkpoint_cancel(v->checkpoint, CANCEL_USER_REQUESTED)
+               : -EBUSY;
+}
