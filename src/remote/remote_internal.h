@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the files of this folder share: names of objects, fetching them, walking over them, and the
+// Shared by the files of this folder: names of objects, fetching them, walking over them, and the
 // checks that make a row of records a chain.
 #ifndef CKPTFS_REMOTE_REMOTE_INTERNAL_H
 #define CKPTFS_REMOTE_REMOTE_INTERNAL_H
@@ -7,7 +7,7 @@
 #include "platform/clock.h"
 #include "remote/remote_manifest.h"
 
-// Slower than this a transfer has failed.
+// A transfer that is slower than this fails.
 #define REMOTE_BYTES_PER_MS_MIN 64u
 
 // A request of the place that moves about this many bytes.
@@ -20,9 +20,9 @@ remote_call_of(const struct remote_place *place, uint64_t bytes)
     return call;
 }
 
-// Of a lease that cannot be read or is missing: how long its owner is believed to be alive.
+// For a lease that is unreadable or missing: others take its owner for alive for this long.
 #define REMOTE_LEASE_DEFAULT_TTL_MS 60000u
-// A lease that claims to be good for longer than this is not believed.
+// Readers take a lease with a longer ttl for unreadable.
 #define REMOTE_LEASE_TTL_MAX_MS (7u * 24 * 3600 * 1000)
 #define REMOTE_LEASE_BYTES_MAX  1024u
 
@@ -51,15 +51,14 @@ bool remote_key_number(const char *key, const char *prefix, uint64_t *number_out
 bool remote_uuid_parse(const char *text, size_t length, struct uuid *id_out);
 // This host's name in printable ASCII without blanks; never empty.
 void remote_host_name(char host_out[64]);
-// The name that a record gives for its writer's host, in the same form: it is shown to people.
+// The host name of a record's writer, in the same form, for messages.
 void remote_copy_host(const char host[64], char host_out[64]);
 
 // ---- remote_object.c: fetching and walking ------------------------------------------------------
 
 // Logs that a call to the store failed; returns `rc`.
 int remote_log_failure(const char *event, const char *key, int rc);
-// Logs that an object is not what it must be, which remote_store_error() tells then; returns
-// -EBADMSG.
+// Logs a bad object, and sets remote_store_error() to the reason; returns -EBADMSG.
 int remote_log_bad(const char *key, const char *why);
 
 // A whole object, in memory or in an unlinked file of scratch. Zero-initialise with fd -1.
@@ -69,8 +68,8 @@ struct remote_object {
     uint64_t bytes;
 };
 void remote_object_free(struct remote_object *o);
-// Fetches an object that a listing or head said to be `bytes` long. An object that is gone or has
-// another length is -EBADMSG: what is listed is never treated as absent.
+// Fetches an object of `bytes` bytes, according to a listing or head. An object that is gone or has
+// another length is -EBADMSG: callers never take a listed object for absent.
 MUST_CHECK int remote_object_fetch(const struct remote_place *place, const char *key,
     uint64_t bytes, struct remote_object *object_out);
 // A manifest_record_source over a struct remote_object.
@@ -81,11 +80,12 @@ int remote_object_source(void *object, uint64_t offset, void *p, size_t n);
 MUST_CHECK int remote_object_is(
     const struct remote_place *place, const char *key, uint64_t bytes, const struct sha256 *hash);
 
-// The header alone. Its own checks hold; the bytes after it are not looked at.
+// Fetches the header alone and checks it; does not look at the bytes after it.
 MUST_CHECK int remote_header_fetch(const struct remote_place *place, const char *key,
     uint64_t bytes, struct manifest_record_header *header_out);
 
-// A file of its own in scratch, open for reading and writing; it is the caller's to unlink.
+// Makes a file in scratch, open for reading and writing. The caller unlinks it, closes it and frees
+// the path.
 MUST_CHECK int remote_scratch_open(const struct remote_place *place, char **path_out, int *fd_out);
 
 // Objects below a prefix, in order, a page of the listing at a time.
@@ -103,14 +103,14 @@ void remote_walk_begin(
 // Any other; for remote_walk_next_entry.
 void remote_walk_begin_prefix(
     struct remote_walk *w, const struct remote_place *place, const char *prefix);
-// 1 and the next object, 0 at the end, or -errno (logged). An entry is good until the next call,
-// and its name is what its key has behind the prefix.
+// 1 and the next object, 0 at the end, or -errno (logged). An entry is good until the next call;
+// its name is the part of its key behind the prefix.
 MUST_CHECK int remote_walk_next(struct remote_walk *w, uint64_t *number_out, uint64_t *bytes_out);
 MUST_CHECK int remote_walk_next_entry(
     struct remote_walk *w, const struct remote_listing_entry **entry_out, const char **name_out);
 void remote_walk_end(struct remote_walk *w);
 
-// All objects of a kind, in order; the array is the caller's to free, also after an error.
+// All objects of a kind, in order. The caller frees the array, also after an error.
 struct remote_listed {
     uint64_t number;
     uint64_t bytes;
@@ -145,7 +145,7 @@ int remote_judge_damage(const struct remote_place *place, int rc);
 
 // ---- remote_manifest.c: the chain ---------------------------------------------------------------
 
-// The end of a verified row of records: what the next one must fit.
+// The end of a verified row of records, which the next record must fit.
 struct remote_link {
     uint64_t sequence; // 0: before record 1
     struct sha256 hash;
@@ -166,7 +166,7 @@ MUST_CHECK int remote_link_check(
 void remote_link_advance(
     struct remote_link *link, const struct manifest_record_header *h, const struct sha256 *hash);
 
-// Reads an object wholly: -EBADMSG (logged) when it does not verify, else what the visitor says.
+// Reads the whole object: -EBADMSG (logged) when it does not verify, else the visitor's result.
 MUST_CHECK int remote_object_read(struct remote_object *o, const char *key,
     manifest_record_visitor *visitor, void *argument, struct sha256 *hash_out);
 // Reads and checks the header of a fetched object.
@@ -177,8 +177,8 @@ MUST_CHECK int remote_object_header(
 MUST_CHECK int remote_record_fetch(const struct remote_place *place, const char *key,
     uint64_t bytes, const struct sha256 *hash, struct manifest_record_header *header_out);
 
-// The header of what stands for db's position (a catalog); that of the record after it has the next
-// sequence. Kind and times are the caller's.
+// A header for db's position (a catalog's); a record after it has the next sequence. The caller
+// fills in kind and times.
 struct manifest_record_header remote_header_at(
     const struct remote_place *place, const struct db_record *db);
 
@@ -197,14 +197,14 @@ MUST_CHECK int remote_record_create(
 // Milliseconds since an object was written, by the server's clock.
 uint64_t remote_age_ms(const struct remote_head *head);
 
-// Puts into `b` that record `h` with this hash is in the store, and all that goes with it: the one
-// way in which a publication is recorded, by who made it and by who finds it later. Before it,
-// remote_note_uploaded for each blob that the record names.
+// Adds to `b` that record `h` with this hash is in the store, with all consequences. Both the
+// publisher and a later catch-up record a publication with it. Before it, call remote_note_uploaded
+// for each blob that the record names.
 void remote_note_published(struct manifest_batch *b, const struct manifest_record_header *h,
     const struct sha256 *hash, uint64_t bytes);
-// The blob is in the store under the key that follows from `blob`, whatever the manifest says of
-// its key: content that went and came again meanwhile has been given another one. A blob that
-// nothing refers to any more becomes known (again), so that GC and catalogs know of the object.
+// The blob is in the store under the key that follows from `blob`. The manifest may have another
+// key for it, because content that went and came again got a new one. A blob that nothing refers to
+// any more becomes known (again), so that GC and catalogs know of the object.
 void remote_note_uploaded(
     struct manifest_batch *b, const struct blob_record *blob, struct generation generation);
 

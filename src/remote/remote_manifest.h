@@ -6,12 +6,12 @@
 //     PREFIX/manifests/{tenant}/{number}/catalog-{sequence, 16 hex digits}
 //     PREFIX/manifests/{tenant}/{number}/lease-{epoch, 16 hex digits}
 //
-// Records are created conditionally (REMOTE_PUT_CREATE), each names the SHA-256 of its predecessor;
-// creating record n+1 is the commit point of whatever it says. Two writers that both want n+1
-// cannot both win, which is all that fencing rests on. The lease object only keeps polite writers
-// away from an owner who is alive: its body tells writer, host, epoch, ttl and whether it was
-// released, its age is told by the server's own clock. Any thread, except where a function says
-// otherwise.
+// Writers create records conditionally (REMOTE_PUT_CREATE); each names the SHA-256 of its
+// predecessor. The creation of record n+1 is the commit point of its contents. Two writers that
+// both want n+1 cannot both win; fencing rests on that alone. The lease object only keeps polite
+// writers away from a live owner: its body has writer, host, epoch, ttl and whether the owner
+// released it; the server's clock gives its age. Functions return 0 or -errno; any thread may call
+// them, unless the comment says otherwise. The protocol is in doc/remote_manifest.md.
 #ifndef CKPTFS_REMOTE_REMOTE_MANIFEST_H
 #define CKPTFS_REMOTE_REMOTE_MANIFEST_H
 
@@ -22,15 +22,15 @@
 #include "manifest/manifest.h"
 #include "store/remote_store.h"
 
-// Where a volume's manifest is, and who asks. Borrowed pointers.
+// The place of a volume's manifest, and the identity of the caller. Borrowed pointers.
 struct remote_place {
     struct remote_store *store;
     const char *tenant;
     uint32_t volume_number;
     struct uuid writer;  // manifest_root_id()
     const char *scratch; // an existing directory for temporary files
-    // How long one request may take, tries included, besides the time for its bytes (0: as long as
-    // the store likes); its other limits, a request that is given up being -ECANCELED.
+    // The time of one request, tries included, without the time for its bytes (0: the store's own
+    // limit). `call` has its other limits; a canceled request is -ECANCELED.
     uint64_t call_ms;
     struct remote_call call;
 };
@@ -39,7 +39,7 @@ struct remote_place {
 // keeps everything). -EEXIST when the volume exists.
 MUST_CHECK int remote_manifest_create(const struct remote_place *place, const struct uuid *volume,
     const struct uuid *name_key, const struct retention_policy *policy);
-// The same for a volume that is made out of another.
+// The same for a fork of `parent`.
 MUST_CHECK int remote_manifest_create_fork(const struct remote_place *place,
     const struct uuid *volume, const struct uuid *name_key, const struct retention_policy *policy,
     const struct volume_parent *parent);
@@ -54,7 +54,7 @@ MUST_CHECK int remote_manifest_exists(const struct remote_place *place);
 // Fills the empty db `db` (state DB_STATE_IMPORTING) from the newest catalog at or below generation
 // `at` ({0}: the newest) and the records after it, in batches of bounded size, streaming catalogs
 // through `scratch`; blobs become RESIDENCY_REMOTE; then sets identity, counters, generations
-// (local = published = what was found, next above it), remote position, and DB_STATE_READY.
+// (local = published = the imported one, next above it), remote position, and DB_STATE_READY.
 // Verifies every record and the chain. -ENOENT: no such volume; -ESTALE: no such generation;
 // -EIDRM: the volume is being destroyed. Also refreshes *db.
 MUST_CHECK int remote_manifest_import(const struct remote_place *place, struct manifest *m,
@@ -65,7 +65,7 @@ MUST_CHECK int remote_manifest_identity(const struct remote_place *place, struct
 
 // ---- a root that has lost its manifest ----------------------------------------------------------
 
-// The newest record, and where the log of the root `place->writer` goes on after what is published.
+// The newest record, and the LSN from which the log of the root `place->writer` goes on after it.
 struct remote_continuation {
     uint64_t sequence; // of the newest record
     struct uuid volume;
@@ -73,7 +73,7 @@ struct remote_continuation {
     uint64_t created_ms;          // of the newest record
     char host[64];                // its writer's
     bool own;                     // the root wrote it, or nobody has written since the creation
-    bool cut_is_known;            // if own: whether the records that tell the cut are there
+    bool cut_is_known;            // if own: the records that tell the cut are there
     struct lsn cut;               // all below it is in the newest generation
 };
 
@@ -86,7 +86,7 @@ MUST_CHECK int remote_manifest_find_continuation(
 MUST_CHECK int remote_manifest_import_exactly(
     const struct remote_place *place, struct manifest *m, struct db_record *db, uint64_t sequence);
 
-// What catching up with the chain found.
+// The result of catching up with the chain.
 struct remote_catch_up {
     bool foreign; // another writer has written since: this root's state is history
     uint64_t foreign_epoch;
@@ -94,10 +94,10 @@ struct remote_catch_up {
     uint64_t rolled_forward; // own generations that were published but not recorded here
 };
 
-// Reads the records after db->remote_sequence. Own ones (writer and epoch of this root) are
-// recorded: their generation as published, their blobs as remote. Stops at the first foreign one
-// and says so, changing nothing for it. Refreshes *db. -EIDRM: the volume is being destroyed, by
-// foreign_host.
+// Reads the records after db->remote_sequence. Records own ones (writer and epoch of this root) in
+// the manifest: their generation as published, their blobs as remote. Stops at the first foreign
+// one and reports it, changing nothing for it. Refreshes *db. -EIDRM: the volume is being
+// destroyed, by foreign_host.
 MUST_CHECK int remote_manifest_catch_up(const struct remote_place *place, struct manifest *m,
     struct db_record *db, struct remote_catch_up *result_out);
 
@@ -118,15 +118,14 @@ MUST_CHECK int remote_lease_read(
 MUST_CHECK int remote_lease_write(
     const struct remote_place *place, uint64_t epoch, uint64_t ttl_ms, bool released);
 
-// Takes the volume for writing: db must have caught up. Refuses with -EBUSY (lease_out tells who)
-// while another writer's lease is fresh, unless `takeover`. Then creates the OPEN record with the
-// next epoch, writes the lease, and records epoch and position in the manifest. -ESTALE when
-// somebody else wrote a record meanwhile: catch up and try again. Refreshes *db.
+// Takes the volume for writing: db must have caught up. Fails with -EBUSY (lease_out names the
+// owner) while another writer's lease is fresh, unless `takeover`. Then creates the OPEN record
+// with the next epoch, writes the lease, and records epoch and position in the manifest. -ESTALE
+// when another writer created a record meanwhile: catch up and try again. Refreshes *db.
 MUST_CHECK int remote_manifest_claim(const struct remote_place *place, struct manifest *m,
     struct db_record *db, uint64_t ttl_ms, bool takeover, struct remote_lease *lease_out);
 
-// Whether somebody has written the record after `sequence` (one request): 0 nobody, 1 somebody, or
-// -errno.
+// Whether the record after `sequence` exists (one request): 0, 1, or -errno.
 MUST_CHECK int remote_manifest_is_followed(const struct remote_place *place, uint64_t sequence);
 
 // For a writer that has just created the record after `sequence`, and whose lease may have run out
@@ -136,19 +135,20 @@ MUST_CHECK int remote_manifest_check_ground(const struct remote_place *place, ui
 
 // ---- looking after what is there ----------------------------------------------------------------
 //
-// For the owner: db is as of the manifest, and its position was written by this root in db->epoch.
-// A bucket that has lost or changed something is -EBADMSG (logged; remote_store_error() tells it).
+// For the owner: `db` is the manifest's, and this root wrote the record at its position in
+// db->epoch. -EBADMSG when the bucket has lost or changed an object (logged; remote_store_error()
+// names it).
 
 // Whether the newest record is there and is ours: one GET of at most 4 KiB.
 MUST_CHECK int remote_manifest_check_head(
     const struct remote_place *place, const struct db_record *db);
 // Whether record 1 is there and every record from the newest catalog on: one listing for each 1,000
-// of them, and two HEADs. 1 when somebody has written another one behind them. Without the catalog,
-// which *catalog_lost_out tells, readers take an older one: it is time for a new one.
+// of them, and two HEADs. 1 when another record follows them. If the catalog is missing, sets
+// *catalog_lost_out: readers take an older one, and the publisher should write a new one.
 MUST_CHECK int remote_manifest_check_chain(
     const struct remote_place *place, const struct db_record *db, bool *catalog_lost_out);
-// Whether up to `count` blobs are there, the next ones in order of their hashes from *cursor on,
-// which goes forward and round: a HEAD each.
+// Whether up to `count` blobs are there, the next ones in order of their hashes from *cursor on: a
+// HEAD each. Moves the cursor forward, and back to the beginning behind the last blob.
 MUST_CHECK int remote_manifest_check_blobs(const struct remote_place *place, struct manifest *m,
     struct db_id db, struct sha256 *cursor, unsigned count);
 
@@ -172,37 +172,37 @@ struct remote_upload {
 };
 
 // Stages the GENERATION record that takes the bucket from the published to the local generation, in
-// one read transaction, as successor of db's position in that transaction; `uploads_out` (malloced
-// array) are the blobs that must be in the store before it may be created. The generation published
-// is the local one of the transaction: staged_out->header.generation, under the checkpoint id that
-// the manifest keeps with it. -EALREADY: there is nothing to publish. -ESTALE: this root never
-// claimed the volume or was fenced. Staging again from the same state gives the same bytes, also in
-// another process.
+// one read transaction, as successor of db's position in that transaction; `uploads_out` (an array
+// that the caller frees) are the blobs that must be in the store before the caller creates the
+// record. The generation published is the local one of the transaction:
+// staged_out->header.generation, under the checkpoint id that the manifest keeps with it.
+// -EALREADY: there is nothing to publish. -ESTALE: this root never claimed the volume or was
+// fenced. Staging again from the same state gives the same bytes, also in another process.
 MUST_CHECK int remote_manifest_stage_generation(const struct remote_place *place,
     struct manifest *m, struct db_id db, struct remote_staged *staged_out,
     struct remote_upload **uploads_out, size_t *count_out);
 
-// Creates the staged record. 0: it is there and ours. -ESTALE: the place is taken by another record
-// (own older attempt or a foreign writer: catch up to find out). Else the store's error.
+// Creates the staged record. 0: it is there and ours. -ESTALE: another record has the place (own
+// older attempt or a foreign writer: catch up to find out). Else the store's error.
 MUST_CHECK int remote_manifest_publish(
     const struct remote_place *place, const struct remote_staged *staged);
 
-// Records in the manifest what was published: generation, position, and the uploads as remote; and,
-// in the same transaction, that the job with `job_id` is done (0: none is).
+// Records a publication in the manifest: generation, position, and the uploads as remote; and, in
+// the same transaction, that the job with `job_id` is done (0: no job).
 MUST_CHECK int remote_manifest_record_publication(const struct remote_place *place,
     struct manifest *m, struct db_id db, const struct remote_staged *staged,
     const struct remote_upload *uploads, size_t count, uint64_t job_id);
 
 // Whether a new catalog is worth writing: there is none, or the records after the newest one
-// outweigh it (and at least 16 records or 1 MiB have come since). A record weighs its bytes and
-// 64 KiB for the request that reading it costs. Never before the first generation.
+// outweigh it (and at least 16 records or 1 MiB have come since). A record weighs its bytes and 64
+// KiB for the request that a reader needs. Never before the first generation.
 bool remote_manifest_catalog_due(const struct db_record *db);
-// Uploads the catalog that was staged with a record, which has been recorded, and records it. One
-// that exists already is fine.
+// Uploads the catalog that was staged with a record, after the manifest has that record, and
+// records it. 0 also when the catalog exists already.
 MUST_CHECK int remote_manifest_put_catalog(const struct remote_place *place, struct manifest *m,
     struct db_id db, const struct remote_staged *catalog);
 // Stages and uploads a catalog of the published generation if local == published in the read
-// transaction (else -EAGAIN), and records it. A catalog that exists already is fine.
+// transaction (else -EAGAIN), and records it. 0 also when the catalog exists already.
 MUST_CHECK int remote_manifest_write_catalog(
     const struct remote_place *place, struct manifest *m, struct db_id db);
 

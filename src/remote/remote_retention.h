@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// The life of what is in the bucket: which generations are kept, who pins them, and deleting the
-// rest. The functions here say what is so and do what they are told; which generations go is
-// decided in retention/. The rules, and why they are safe, stand in doc/retention.md.
+// Generations, pins and deletion in the bucket. These functions read and change the bucket;
+// retention/ decides which generations go. doc/retention.md has the rules, and the reasons why they
+// are safe. Functions return 0 or -errno; any thread may call them.
 //
-// Whoever deletes is the owner of the volume: the db was claimed by this root and is not fenced,
-// which is looked at before each batch. Only remote_manifest_tell must not run beside a publication
-// of the same db; deleting may.
+// Only the owner deletes: this root claimed the db and is not fenced, which the functions check
+// before each batch. remote_manifest_tell must not run beside a publication of the same db;
+// deletions may.
 #ifndef CKPTFS_REMOTE_REMOTE_RETENTION_H
 #define CKPTFS_REMOTE_REMOTE_RETENTION_H
 
@@ -15,9 +15,9 @@
 
 // Creates the next record of the chain with these changes (generations, retention policy, deaths
 // told anew) and applies them to the manifest in the transaction that records it. `lowest` (0: as
-// before): records below this sequence may be missing from now on. -ESTALE: somebody else wrote a
-// record, or this root does not own the volume: catch up. Any other error: it is not known whether
-// the record is there; catching up finds out.
+// before): records below this sequence may be missing from now on. -ESTALE: another writer created
+// a record, or this root does not own the volume: catch up. After any other error the record may be
+// there; catching up finds out.
 MUST_CHECK int remote_manifest_tell(const struct remote_place *place, struct manifest *m,
     struct db_id db, const struct change *changes, size_t count, uint64_t lowest);
 
@@ -26,29 +26,28 @@ MUST_CHECK int remote_server_time(const struct remote_place *place, uint64_t *no
 
 // ---- asking -------------------------------------------------------------------------------------
 
-// What the bucket says of a volume's generations, without importing it.
+// The generations of a volume according to the bucket, without an import.
 struct remote_generations {
     struct generation_record *records; // in order
     size_t count;
     struct generation head; // the newest that is published; {0}: none
     bool has_policy;
     struct retention_policy policy;
-    bool complete; // all that are kept are listed; false for volumes of programs before, of which
-                   // older ones may exist, too
+    bool complete; // `records` has all kept ones; false for volumes of old programs, which
+                   // may have older generations, too
     struct uuid volume;
     uint64_t sequence; // of the newest record
 };
 void remote_generations_free(struct remote_generations *g);
-// Reads of the newest catalog what it says of generations, and the records after it. -ENOENT: no
-// such volume.
+// Reads the generations in the newest catalog, and the records after it. -ENOENT: no such volume.
 MUST_CHECK int remote_generations_read(
     const struct remote_place *place, struct remote_generations *generations_out);
 // The record of a generation, or NULL when it is not known.
 const struct generation_record *remote_generations_find(
     const struct remote_generations *g, struct generation generation);
 
-// Reads all records that lie before the newest catalog and notes in the manifest what they tell of
-// generations and deaths: for a root that imported a catalog. Does nothing when it has been done.
+// Reads all records before the newest catalog, and notes their generations and deaths in the
+// manifest: for a root that imported a catalog. Does nothing when the manifest has them already.
 MUST_CHECK int remote_manifest_learn_history(
     const struct remote_place *place, struct manifest *m, struct db_id db);
 
@@ -56,8 +55,9 @@ MUST_CHECK int remote_manifest_learn_history(
 //
 //     pins/{tenant}/{number}/{generation, 16 hex digits}-{kind}-{name}
 //
-// Who wants a generation to stay writes a pin and then looks whether the generation is retained;
-// who expires a generation tells so and then looks for pins. One of the two sees the other.
+// A program that needs a generation writes a pin and then looks whether the generation is retained;
+// the owner that expires a generation tells so and then looks for pins. One of the two sees the
+// other.
 
 enum pin_kind { PIN_SNAPSHOT = 1, PIN_FORK, PIN_READER };
 
@@ -72,7 +72,7 @@ struct remote_pin {
 
 const char *pin_kind_name(enum pin_kind kind);
 bool pin_name_is_valid(const char *name);
-// Fine when it is there already.
+// Writes the pin anew when it is there already.
 MUST_CHECK int remote_pin_put(const struct remote_place *place, const struct remote_pin *pin);
 MUST_CHECK int remote_pin_delete(const struct remote_place *place, const struct remote_pin *pin);
 // Milliseconds since the pin was written, by the server's clock. -ENOENT: it is gone.
@@ -86,28 +86,28 @@ struct remote_pins {
     size_t count;
 };
 void remote_pins_free(struct remote_pins *p);
-// -EBADMSG when something lies among the pins that is none: then nobody can say what is pinned.
+// -EBADMSG when an object among the pins is none: then the set of pinned generations is unknown.
 MUST_CHECK int remote_pins_read(const struct remote_place *place, struct remote_pins *pins_out);
 
 // ---- deleting -----------------------------------------------------------------------------------
 
-// Deletes objects of dead blobs, in batches; places that are not the volume's own are left alone.
-// Looks before each batch whether the volume is still this root's (-ESTALE when it is not).
-// `done` is called for each batch that is gone.
+// Deletes objects of dead blobs, in batches; leaves other places than the volume's own alone. Looks
+// before each batch whether this root still owns the volume (-ESTALE when not). Calls `gone` after
+// each batch; its error ends the deletion.
 typedef int remote_blobs_gone(void *argument, const struct dead_blob *blobs, size_t count);
 MUST_CHECK int remote_blobs_delete(const struct remote_place *place, struct manifest *m,
     struct db_id db, const struct dead_blob *blobs, size_t count, remote_blobs_gone *gone,
     void *argument);
 
-// What of the chain somebody may need.
+// The parts of the chain that somebody may need.
 struct remote_chain_use {
     const uint64_t *sequences; // of the generations that are kept, in order
     size_t count;
-    const uint64_t *told; // records whose deaths have not been dealt with, in order
+    const uint64_t *told; // records with deaths whose objects are not deleted yet, in order
     size_t told_count;
-    uint64_t grace_ms; // nothing younger goes
-    uint64_t fence_ms; // nor, of records that keep a stalled writer away, what is younger than this
-    size_t limit;      // objects that one call deletes at most
+    uint64_t grace_ms; // younger objects stay
+    uint64_t fence_ms; // younger records that stop a stalled writer stay
+    size_t limit;      // a call deletes at most this many objects
     bool dry_run;
 };
 
@@ -117,21 +117,22 @@ struct remote_pruned {
     bool more; // the limit ended it
 };
 
-// Finds out (one listing) from where on all records stay, which is told in a record before anything
-// below it is deleted.
+// Finds the sequence from which on all records stay (one listing). The caller tells it in a record
+// before it deletes records below it.
 MUST_CHECK int remote_chain_lowest(
     const struct remote_place *place, const struct db_record *db, uint64_t *lowest_out);
 // Deletes records, catalogs and leases that nobody needs.
 MUST_CHECK int remote_chain_prune(const struct remote_place *place, struct manifest *m,
     struct db_id db, const struct remote_chain_use *use, struct remote_pruned *pruned_out);
 
-// Objects below the volume's part of checkpoints/ that nothing knows.
+// Objects below the volume's part of checkpoints/ that are neither live nor known to be dead.
 struct remote_orphans {
     uint64_t objects, bytes; // found and old enough
     uint64_t looked_at;
 };
-// Deletes what is unknown and older than `grace_ms`, unless `dry_run`. -EAGAIN: the history has not
-// been learned. `grace_ms` is longer than any upload of this root takes.
+// Deletes those that are older than `grace_ms`, unless `dry_run`. -EAGAIN: the manifest does not
+// know the history (remote_manifest_learn_history). `grace_ms` must be longer than any upload of
+// this root.
 MUST_CHECK int remote_orphans_sweep(const struct remote_place *place, struct manifest *m,
     struct db_id db, uint64_t grace_ms, bool dry_run, struct remote_orphans *orphans_out);
 

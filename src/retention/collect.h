@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// CheckpointGC: expires generations that the policy does not keep, and deletes what only they
-// needed, in two phases (doc/retention.md). One run does what is due now; nothing is remembered
-// between runs that the manifest and the bucket do not hold. For the owner of a volume; one run at
-// a time a db, in a thread that may wait for the store.
+// CheckpointGC: expires generations that the policy does not keep, and deletes the blobs that only
+// they needed, in two phases (doc/retention.md). One run does all steps that are due now; it keeps
+// its state in the manifest and the bucket only. For the owner of a volume; one run at a time a db,
+// in a thread that may wait for the store.
 #ifndef CKPTFS_RETENTION_COLLECT_H
 #define CKPTFS_RETENTION_COLLECT_H
 
 #include "remote/remote_retention.h"
 #include "retention/retention_policy.h"
 
-// A reader that has not renewed its pin for this long has gone.
+// A run takes a reader that has not renewed its pin for this long for dead.
 #define READER_PIN_MS ((uint64_t)3600 * 1000)
 // Records that keep stalled writers away stay this long.
 #define FENCE_MS ((uint64_t)30 * 24 * 3600 * 1000)
@@ -18,15 +18,15 @@
 
 enum collect_flags {
     COLLECT_PRUNE = 1 << 0,   // also records, catalogs and leases
-    COLLECT_SWEEP = 1 << 1,   // also objects that nothing knows
+    COLLECT_SWEEP = 1 << 1,   // also orphaned objects
     COLLECT_DRY_RUN = 1 << 2, // tells and deletes nothing
 };
 
 enum collect_event_kind {
     COLLECT_EXPIRE,     // the policy does not keep the generation
     COLLECT_BRING_BACK, // it had expired, and a pin from before is there
-    COLLECT_FREE,       // the generation's grace is over: what it alone needed goes
-    COLLECT_BLOB,       // a blob goes; generation: the one that needed it last
+    COLLECT_FREE,       // the generation's grace is over: the blobs of it alone go
+    COLLECT_BLOB,       // a blob goes; generation: the last one that needed it
 };
 
 struct collect_event {
@@ -41,12 +41,12 @@ struct collect_options {
     struct db_id db;
     unsigned flags;
     uint64_t now_ms; // by the server's clock; 0: ask the server
-    // Tells changes by remote_manifest_tell when nobody publishes; NULL: nobody ever does.
+    // Calls remote_manifest_tell between publications; NULL: the process never publishes.
     int (*tell)(void *argument, const struct change *changes, size_t count, uint64_t lowest);
-    // For who wants to know; may be NULL.
+    // Gets each step of the run; may be NULL.
     void (*event)(void *argument, const struct collect_event *event);
     void *argument;
-    struct generation scanned; // up to here no blob lies that nobody ever needed; of the run before
+    struct generation scanned; // result of the run before: no dead blob up to here is unneeded
 };
 
 struct collect_result {
@@ -59,14 +59,13 @@ struct collect_result {
     struct generation scanned;
 };
 
-// The policy of a volume. One of a program before has none: its owner has not said that anything
-// may go.
+// The policy of a volume. A volume of an old program has none: then the result keeps everything.
 MUST_CHECK int collect_policy(
     struct manifest_reader *r, struct db_id db, struct retention_policy *policy_out);
 
-// 0; -ESTALE when another host has taken the volume; -ECANCELED by place->call; or what the store
-// said, the cause in remote_store_error(). A run that fails has done part of it, and the next one
-// goes on.
+// 0; -ESTALE when another host has taken the volume; -ECANCELED by place->call; or the store's
+// error, with its cause in remote_store_error(). After a failed run the next one goes on with the
+// rest.
 MUST_CHECK int collect_run(
     const struct collect_options *options, struct collect_result *result_out);
 

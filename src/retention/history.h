@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Making a generation out of another one: rolling a volume back, and forking a new volume off. No
-// data moves, only what a catalog says. For tools that hold the volume's state in a manifest of
-// their own, and have claimed the volume that gets the new generation.
+// data moves, only entries of catalogs. For tools that have imported the volume into a manifest of
+// their own, and have claimed the volume that gets the new generation. One thread a manifest.
 #ifndef CKPTFS_RETENTION_HISTORY_H
 #define CKPTFS_RETENTION_HISTORY_H
 
 #include "remote/remote_retention.h"
 
-// Folds into `to` whatever makes it equal to `from`, as its next generation, which is in no store
-// yet. Both are dbs of `m`; `to` has nothing that is unpublished. -EALREADY: they are equal.
+// Folds the difference between `to` and `from` into `to`, as its next local generation. Both are
+// dbs of `m`; `to` has no unpublished changes. -EALREADY: they are equal.
 MUST_CHECK int history_fold_equal(struct manifest *m, struct db_id to, struct db_id from);
 
 // The same for the empty db `to` of another volume, whose parent is `parent`: blobs stay where they
@@ -16,7 +16,7 @@ MUST_CHECK int history_fold_equal(struct manifest *m, struct db_id to, struct db
 MUST_CHECK int history_fold_fork(
     struct manifest *m, struct db_id to, struct db_id from, const struct db_record *parent);
 
-// Stages, creates and records the generation that was folded, and its catalog. Nothing is uploaded.
+// Stages, creates and records the folded generation, and its catalog. Uploads no blobs.
 MUST_CHECK int history_publish(const struct remote_place *place, struct manifest *m,
     struct db_id db, struct generation *generation_out);
 

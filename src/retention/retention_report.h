@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What operators see of the life of data, as lines for people or as JSON. Each function appends to
-// `out`; after an error that is a sentence instead.
+// Reports about generations, snapshots and GC, as lines for people or as JSON. Each function
+// appends to `out`; after an error that is a sentence instead. 0 or -errno; any thread.
 #ifndef CKPTFS_RETENTION_RETENTION_REPORT_H
 #define CKPTFS_RETENTION_RETENTION_REPORT_H
 
@@ -12,7 +12,7 @@ struct retention_scope {
     struct db_id db;
 };
 
-// The generations that are known, newest last: each with its time, state, and why it is kept.
+// The known generations, newest last: each with its time, its state, and the reasons why it stays.
 MUST_CHECK int report_generations(
     const struct retention_scope *scope, bool json, struct buffer *out);
 MUST_CHECK int report_snapshots(const struct retention_scope *scope, bool json, struct buffer *out);
@@ -30,7 +30,7 @@ void report_gc_event(struct report_gc *r, const struct collect_event *event);
 void report_gc_event_of(void *report, const struct collect_event *event);
 void report_gc_end(struct report_gc *r, const struct collect_result *result, struct buffer *out);
 
-// What the store said, or the errno's text.
+// Appends the store's words, or the errno's text.
 void report_failure(int rc, struct buffer *out);
 
 #endif

@@ -15,7 +15,7 @@
 // first); ends it as a C string.
 void blob_key(const char *tenant, uint32_t volume_number, const struct blob_record *blob,
     struct buffer *key_out);
-// The key of a blob that lies where `space` says, in the store of the volume itself.
+// The key of a blob in the namespace `space`, in the store of the volume itself.
 void blob_key_in(
     const struct namespace_record *space, const struct blob_record *blob, struct buffer *key_out);
 

@@ -2,7 +2,7 @@
 // The parts of the file store. An object is a regular file below the store's directory:
 //     DIR/COMPONENT/.../COMPONENT    each component of the key with every byte but A-Za-z0-9._- and
 //                                    a leading '.' written as %XX
-//     DIR/.tmp/UUID                  what is being written
+//     DIR/.tmp/UUID                  an object that a put is writing
 // So no object's name begins with '.', and a key that is a directory's name holds no object. A key
 // cannot be an object and the beginning of another object's path at the same time.
 #ifndef CKPTFS_STORE_FILE_STORE_INTERNAL_H
@@ -15,8 +15,8 @@
 
 #define FILE_STORE_KNOWN_DIRECTORIES 1024
 
-// Each listing reads the names of whole directories, so one of up to so many objects costs one
-// pass. At some 100 bytes an object, its page and the names take less than 100 MiB.
+// Each listing reads the names of whole directories, so a listing of up to this many objects costs
+// one pass. At some 100 bytes an object, its page and the names take less than 100 MiB.
 #define FILE_LIST_PAGE 262144u
 
 struct file_store {
@@ -32,13 +32,13 @@ struct file_store {
 
 // Appends the path of a key.
 void file_store_append_path(struct buffer *out, const struct file_store *fs, const char *key);
-// The place of such a path. Whoever owns the store's directory may plant links in it: they are not
-// followed.
+// Opens the place of such a path. Does not follow links, which the owner of the store's directory
+// may plant in it.
 MUST_CHECK int file_store_enter(
     const struct file_store *fs, const char *path, struct safe_place *place_out);
 // Appends one component of a key as a file's name.
 void file_store_append_component(struct buffer *out, const char *component, size_t length);
-// Appends the component that a file's name stands for; false when it stands for none.
+// Appends the component that a file's name encodes; false when it encodes none.
 bool file_store_decode_component(const char *name, struct buffer *out);
 
 // Sets the text and returns the class of `error` (negative errno of a file call).

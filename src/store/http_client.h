@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// HTTP/1.1 requests over kept connections. Certificates are verified, redirects are not followed, a
-// proxy is taken from the environment. Any thread; a call blocks its thread and is over soon (a
+// HTTP/1.1 requests over kept connections. The client verifies certificates, follows no redirects,
+// and takes a proxy from the environment. Any thread; a call blocks its thread and ends soon (a
 // tenth of a second) after its deadline or cancellation.
 #ifndef CKPTFS_STORE_HTTP_CLIENT_H
 #define CKPTFS_STORE_HTTP_CLIENT_H
@@ -14,7 +14,7 @@
 #include "store/remote_store.h"
 #include "store/s3_sign.h"
 
-// Of an answer other than 2xx so much is kept.
+// Bytes that the client keeps of an answer other than 2xx.
 #define HTTP_ERROR_BODY_BYTES (64u * 1024)
 
 struct http_client;
@@ -45,7 +45,7 @@ struct http_response {
     int status;
     struct buffer headers; // name NUL value NUL ...; names in lower case
     struct buffer body;
-    unsigned sends; // how often the request went out: a kept connection may turn out to be dead
+    unsigned sends; // of the request: a kept connection may turn out to be dead
 };
 
 struct http_client *http_client_new(const struct http_client_options *options);
@@ -54,13 +54,13 @@ void http_client_free(struct http_client *client);
 
 // 0 when an answer came, whatever its status. Else, with a text: -EAGAIN (connection), -ECANCELED,
 // -ETIMEDOUT (deadline), -EBADMSG (more bytes than `limit`; or the source could not be read), -EIO.
-// The response is to be freed in any case.
+// The caller frees the response in any case.
 MUST_CHECK int http_client_perform(struct http_client *client, const struct http_request *request,
     struct http_response *response_out);
 // The last value of the header (lower-case name), or NULL.
 const char *http_response_header(const struct http_response *response, const char *name);
-// Overwrites the secret (NULL is fine) wherever it stands in the body: a server may send back what
-// it was sent, and its words go into texts.
+// Overwrites each copy of the secret (NULL is fine) in the body: a server may send back the
+// request, and its words go into texts.
 void http_response_redact(struct http_response *response, const char *secret);
 void http_response_free(struct http_response *response);
 

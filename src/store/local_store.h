@@ -2,11 +2,11 @@
 // The LocalStore: blobs on the local disk.
 //
 //     ROOT/hot_cache/{db}/{hash}.blob    a whole, verified, durable copy
-//     ROOT/hot_cache/{db}/{hash}.part    a sparse copy of a remote blob: holds what has been read
-//     so far ROOT/checkpoint_scratch/           staging, one directory a job
+//     ROOT/hot_cache/{db}/{hash}.part    a sparse copy of a remote blob: the bytes read so far
+//     ROOT/checkpoint_scratch/{db}/      staging, one directory a job
 //
-// What a partial file holds is told by the bytes themselves: frames and indexes carry checksums,
-// and a hole does not pass them. So partial files need no map and no fsync. Any thread.
+// A partial file has no map of its valid parts: frames and indexes carry checksums, and a hole
+// fails them. So it needs no fsync either. Functions return 0 or -errno; any thread.
 #ifndef CKPTFS_STORE_LOCAL_STORE_H
 #define CKPTFS_STORE_LOCAL_STORE_H
 
@@ -19,8 +19,8 @@
 
 struct local_store;
 
-// Makes the directories below `root`. The db has a directory of its own, so that whoever holds the
-// db may sweep it.
+// Makes the directories below `root`. Each db has directories of its own, so that the process that
+// holds the db's lock may sweep them.
 MUST_CHECK int local_store_open(
     const struct file_ops *ops, const char *root, struct db_id db, struct local_store **store_out);
 // Removes copies that `is_needed` does not know. Returns how many went, or -errno.
@@ -40,15 +40,15 @@ MUST_CHECK int local_store_adopt(
 MUST_CHECK int local_store_sync(struct local_store *s);
 
 // Reads bytes of a blob from its whole or partial file: 0; -ENOENT when there is neither; -ENODATA
-// when the file ends before, or a partial one has a hole there. What a partial file gives may be
-// zeros in part: verify it. Calls thread_will_wait before it waits for the disk.
+// when the file ends before, or a partial one has a hole there. Bytes of a partial file may be
+// zeros in part: verify them. Calls thread_will_wait before it waits for the disk.
 MUST_CHECK int local_store_read(
     struct local_store *s, const struct sha256 *hash, uint64_t offset, void *p, size_t n);
 // Keeps bytes that were read from the store in the partial file.
 MUST_CHECK int local_store_keep(
     struct local_store *s, const struct sha256 *hash, uint64_t offset, const void *p, size_t n);
-// The first byte in [offset, end) that nothing has been kept for; `end` when there is none. Only
-// the bytes themselves say what a file holds (see above): parts of blocks may be zeros.
+// The first byte in [offset, end) that lies in a hole of the file; `end` when there is none. Bytes
+// before it may still be zeros that nobody kept (parts of blocks): verify them.
 uint64_t local_store_find_hole(
     struct local_store *s, const struct sha256 *hash, uint64_t offset, uint64_t end);
 // Whether there is a whole copy.

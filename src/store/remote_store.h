@@ -13,17 +13,17 @@
 //     -EACCES        credentials missing, refused or expired
 //     -ENXIO         the bucket or the directory itself does not exist
 //     -EBADMSG       a transfer did not match its length or checksum
-//     -ECANCELED     the caller's cancel function said so
+//     -ECANCELED     the caller's cancel function returned true
 //     -ETIMEDOUT     the deadline passed (set by the retrying wrapper)
 //     -ENOSPC        the store is full (file store)
 //     -EOPNOTSUPP    the store cannot do a conditional create (put with REMOTE_PUT_CREATE, probe)
-//     -EPROTO        what answers cannot be talked to as it is configured: no host of that name, a
-//                    certificate that is not accepted, another protocol. It stays so until somebody
+//     -EPROTO        the configured server cannot work: no host of that name, a certificate that
+//                    the client does not accept, another protocol. It stays so until somebody
 //                    changes something; retried, because that may happen, unless the call is
 //                    fail_fast
 //     -EIO           anything else; not worth retrying
-// The text of the last failure of the calling thread is had with remote_store_error(); it names the
-// operation, the key and the server's own words, and never holds a secret.
+// remote_store_error() gives the text of the calling thread's last failure; it names the operation,
+// the key and the server's own words, and never holds a secret.
 //
 // All functions may be called from any thread at the same time.
 #ifndef CKPTFS_STORE_REMOTE_STORE_H
@@ -39,10 +39,10 @@
 
 struct remote_store;
 
-// What is put: bytes in memory, or `length` bytes of the file `fd` from `offset` (pread, so that a
-// retry can read again). `hash` is the SHA-256 of those bytes; the transfer is verified against it.
-// `crc`, if known, is their CRC-32C as somebody computed it beside the hash: a store that has to go
-// through the bytes itself may compare that one instead.
+// The bytes of a put: in memory, or `length` bytes of the file `fd` from `offset` (pread, so that a
+// retry can read again). `hash` is the SHA-256 of those bytes, against which the store verifies the
+// transfer. `crc`, if known, is their CRC-32C, computed together with the hash: a store that reads
+// the bytes itself may compare that one instead.
 struct remote_source {
     const void *data; // NULL: the file
     int fd;
@@ -58,7 +58,7 @@ enum remote_put_mode {
     REMOTE_PUT_CREATE, // fails with -EEXIST when the object exists; atomic among all hosts
 };
 
-// What a listing yields, in ascending byte order of keys.
+// One object of a listing, which has ascending byte order of keys.
 struct remote_listing_entry {
     char *key;
     uint64_t size;
@@ -68,7 +68,7 @@ struct remote_listing {
     struct remote_listing_entry *entries;
     size_t count;
     size_t capacity;
-    bool more; // the listing was cut at `limit`; go on with after = last key
+    bool more; // the listing ended at `limit`; go on with after = last key
 };
 
 struct remote_head {
@@ -81,9 +81,9 @@ struct remote_head {
 
 #define REMOTE_GET_MAX_BYTES ((uint64_t)1 << 30)
 
-// What a store that retries has had of failures since it last got an answer.
+// Failures of a retrying store since its last answer.
 struct remote_trouble {
-    uint64_t tries;  // that failed in a row; 0: the last one went well
+    uint64_t tries;  // failed in a row; 0: the last one succeeded
     uint64_t age_ms; // of the last failure
     char text[256];  // of the last one, its cause first: "connection refused (put KEY)"
 };
@@ -121,7 +121,7 @@ struct remote_store_counters {
     uint64_t retries, throttled, errors;
 };
 
-// A store that wraps another one sees what the inner one counts: its counters are complete.
+// The counters of a store that wraps another one include those of the inner one.
 struct remote_store {
     const struct remote_store_ops *ops;
     size_t list_page; // remote_store_list_page
@@ -152,11 +152,11 @@ void remote_store_trouble(struct remote_store *s, struct remote_trouble *trouble
 void remote_store_close(struct remote_store *s); // NULL is fine
 void remote_listing_free(struct remote_listing *listing);
 
-// How many keys to ask for in one listing by whoever lists much. A file store reads a directory as
-// a whole for each listing, so it is asked for more at once.
+// The number of keys for one listing, for callers that list much. A file store reads whole
+// directories for each listing, so callers ask it for more at once.
 size_t remote_store_list_page(const struct remote_store *s);
 
-// What the calling thread's last failed call said; "" when it said nothing.
+// The text of the calling thread's last failed call; "" when there is none.
 const char *remote_store_error(void);
 // For backends: sets that text.
 void remote_store_set_error(const char *format, ...) PRINTF_LIKE(1, 2);
@@ -173,11 +173,10 @@ struct store_url {
     uint32_t volume_number; // which of the tenant's volumes: from 1 on, 1 when it is not said
 };
 
-// 0, or -EINVAL with a text in remote_store_error() that says what is wrong and shows the two
-// forms.
+// 0, or -EINVAL with a text in remote_store_error() that names the fault and shows the two forms.
 MUST_CHECK int store_url_parse(const char *source, struct store_url *url_out);
 void store_url_free(struct store_url *url);
-// The source without the tenant, canonical: equal for equal places. To be freed.
+// The source without the tenant, canonical: equal for equal places. The caller frees it.
 char *store_url_place(const struct store_url *url);
 
 struct remote_store_options {
@@ -192,9 +191,9 @@ struct remote_store_options {
     uint64_t timeout_ms;      // no progress for this long fails the try; 0: 30 s
 };
 
-// Opens the backend that the URL names, wrapped in retries. The store is not contacted: what is
-// wrong with it shows at the first call. `create_directory` makes the file
-// store's directory; a mount never does that.
+// Opens the backend that the URL names, wrapped in retries. It does not contact the store: faults
+// of the store show at the first call. `create_directory` makes the file store's directory; a mount
+// never does that.
 MUST_CHECK int remote_store_open(const struct store_url *url,
     const struct remote_store_options *options, bool create_directory,
     struct remote_store **store_out);

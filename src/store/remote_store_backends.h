@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The stores one by one, for whoever builds a stack by hand: remote_store_open() makes
+// The stores one by one, for code that builds a stack by hand: remote_store_open() makes
 // retry(backend); in a build with fault hooks (configure --enable-fault-hooks) it makes
 // retry(fault(backend)) when CKPTFS_STORE_FAULTS names a file. Closing a store that wraps another
 // one closes that one too.
@@ -16,14 +16,14 @@
 MUST_CHECK int file_store_open(const char *directory, bool create, const struct file_ops *ops,
     struct remote_store **store_out);
 
-// A bucket of an S3 server; keys go below `prefix` ("": at the top). Takes what it needs from the
-// environment now (AWS_*); contacts nobody. -EINVAL with a text when the options make no sense.
+// A bucket of an S3 server; keys go below `prefix` ("": at the top). Reads the environment (AWS_*)
+// now; contacts no server. -EINVAL with a text when the options make no sense.
 MUST_CHECK int s3_store_open(const char *bucket, const char *prefix,
     const struct remote_store_options *options, struct remote_store **store_out);
 
 // ---- retrying -----------------------------------------------------------------------------------
 
-// Where the retrying store gets time and randomness from; NULL in retry_store_wrap is the system.
+// The source of time and randomness for the retrying store; NULL in retry_store_wrap: the system.
 struct retry_environment {
     uint64_t (*now_ms)(void *context); // comparable with remote_call.deadline_ms
     void (*sleep_ms)(void *context, uint64_t ms);
@@ -44,7 +44,7 @@ struct retry_policy {
 // Retries -EAGAIN and -EBUSY, -EPROTO unless the call is fail_fast, and -EBADMSG of reads twice.
 // A series of tries fails as one: with the last error when that is not worth retrying, else with
 // -ETIMEDOUT; the text begins with the cause and tells how many tries were made. After -ETIMEDOUT a
-// put or delete may or may not have happened. remote_store_trouble tells what failed meanwhile.
+// put or delete may or may not have happened. remote_store_trouble tells the failures meanwhile.
 //
 // A REMOTE_PUT_CREATE whose outcome was lost and whose repetition finds the object there compares
 // it with the source: 0 when it holds exactly these bytes, else -EEXIST.
@@ -66,7 +66,7 @@ enum store_verb {
 enum store_fault_kind {
     STORE_FAULT_FAIL,    // returns `error` and does nothing
     STORE_FAULT_SWALLOW, // does it and then says -EAGAIN, as if the answer was lost
-    STORE_FAULT_CORRUPT, // flips one bit: of what a get returns, or of what a put stores
+    STORE_FAULT_CORRUPT, // flips one bit of the bytes that a get returns or a put stores
 };
 
 // Applies to the calls of `verb`, counted from 1 since the rule was added: from call `nth` on, for

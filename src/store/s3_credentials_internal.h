@@ -40,7 +40,7 @@ struct s3_credential_chain {
     uint64_t (*wall_ms)(void);
     struct s3_environment env;
 
-    // Protects all below. Not held while credentials are fetched.
+    // Protects all below. No thread holds it while it fetches credentials.
     struct lock lock;
     struct condition fetched;
     struct s3_credentials now;

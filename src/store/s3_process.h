@@ -18,10 +18,10 @@ struct s3_words {
 bool s3_words_split(const char *command, struct s3_words *words_out);
 void s3_words_free(struct s3_words *words);
 
-// Appends what the command writes to its standard output; what it writes to standard error goes
-// nowhere, because it may hold secrets. The command and what it started are killed after
-// `timeout_ms`, when the call is canceled, or when it writes too much. 0, or -EACCES with a text
-// that holds nothing of the output and only the first word of the command.
+// Appends the command's standard output; discards its standard error, because it may hold secrets.
+// Kills the command and its children after `timeout_ms`, when the call is canceled, or when it
+// writes too much. 0, or -EACCES with a text that has nothing of the output and only the first word
+// of the command.
 MUST_CHECK int s3_process_run(
     const char *command, uint64_t timeout_ms, const struct remote_call *call, struct buffer *out);
 

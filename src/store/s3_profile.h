@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reading what credentials come in: the AWS tools' profile files, and JSON of metadata services.
+// Parsers for credentials: the AWS tools' profile files, and JSON of metadata services.
 #ifndef CKPTFS_STORE_S3_PROFILE_H
 #define CKPTFS_STORE_S3_PROFILE_H
 
@@ -9,7 +9,7 @@
 #include "base/compiler.h"
 #include "store/s3_keys.h"
 
-// What one profile says; NULL where it says nothing.
+// The settings of one profile; NULL where it has none.
 struct s3_profile {
     char *access_key;
     char *secret_key;
@@ -24,8 +24,8 @@ struct s3_profile {
     bool found;        // there is a section of that name
 };
 
-// Adds what the section `profile` of the text says and the profile does not have yet. In the config
-// file (not the credentials file) sections other than default are called "profile NAME".
+// Adds the settings of the section `profile` that `io` does not have yet. In the config file (not
+// the credentials file) sections other than default are called "profile NAME".
 void s3_profile_parse(
     const char *text, size_t length, const char *profile, bool is_config, struct s3_profile *io);
 // Reads the two files; files that do not exist are empty. 0, or -EACCES with a text.
@@ -38,7 +38,7 @@ void s3_profile_free(struct s3_profile *p);
 MUST_CHECK int s3_credentials_from_json(
     const void *p, size_t n, const char *source, struct s3_credentials *out);
 
-// The same for what a credential_process wrote, which must be of Version 1.
+// The same for the output of a credential_process, which must be of Version 1.
 MUST_CHECK int s3_credentials_from_process(
     const void *p, size_t n, const char *source, struct s3_credentials *out);
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // One signed request to a bucket: addressing, signing, error classes, and the two repetitions that
-// need no waiting (new credentials, corrected clock). What S3 operations exist is not known here.
+// need no waiting (new credentials, corrected clock). This file knows no single operation of S3.
 #ifndef CKPTFS_STORE_S3_REQUEST_H
 #define CKPTFS_STORE_S3_REQUEST_H
 
@@ -11,7 +11,7 @@
 #include "store/s3_credentials.h"
 #include "store/s3_response.h"
 
-// A bucket and how to talk to it. Immutable but for the atomics.
+// A bucket and its addresses. Immutable but for the atomics. Any thread.
 struct s3_bucket {
     struct remote_store *counters; // of this store
     struct http_client *http;
@@ -44,10 +44,10 @@ struct s3_request {
 };
 
 // 0 with a 2xx answer; else an error of the contract's classes with a text. With an if-none-match
-// header, 412 is -EEXIST and 501 is -EOPNOTSUPP. An answer that begins with 200 and holds an Error
-// in its body is the refusal that the Error says, whatever was asked for (a body that goes to the
-// caller's sink is not looked at). The response is to be freed in any case; its status is 0 when no
-// answer came. `error_out` may be NULL.
+// header, 412 is -EEXIST and 501 is -EOPNOTSUPP. An answer with status 200 and an Error in its body
+// is that Error, for any operation (a body that goes to the caller's sink is not checked). The
+// caller frees the response in any case; its status is 0 when no answer came. `error_out` may be
+// NULL.
 MUST_CHECK int s3_perform(struct s3_bucket *bucket, const struct s3_request *request,
     struct http_response *response_out, struct s3_error *error_out);
 
@@ -55,16 +55,16 @@ MUST_CHECK int s3_perform(struct s3_bucket *bucket, const struct s3_request *req
 MUST_CHECK int s3_refused(struct s3_bucket *bucket, const struct s3_request *request, int status,
     const struct s3_error *error);
 
-// What a 2xx answer to a request that writes offers as proof beyond its status. The body must be
-// empty: -EAGAIN with a text when it is not (a proxy's page, an Error that was cut off).
+// Checks a 2xx answer to a request that writes, beyond its status. The body must be empty: -EAGAIN
+// with a text when it is not (a proxy's page, an Error that was cut off).
 MUST_CHECK int s3_check_wordless(
     const char *what, const char *key, const struct http_response *response);
-// The same for an answer to bytes that were sent: there must be an ETag (-EAGAIN), and where the
-// server tells the checksum of what it has stored, it must be that of the bytes (-EBADMSG).
+// The same for an answer to sent bytes: it must have an ETag (-EAGAIN), and if it has the checksum
+// of the stored bytes, that must be `hash` (-EBADMSG).
 MUST_CHECK int s3_check_stored(const char *what, const char *key,
     const struct http_response *response, const struct sha256 *hash);
 
-// The server's clock minus ours by the answer's Date, as far as it says.
+// The server's clock minus ours by the answer's Date; 0 without one.
 int64_t s3_response_skew_ms(const struct http_response *response);
 
 #endif

@@ -16,8 +16,8 @@
 // The longest answer that is read: a listing of 1000 keys with every byte escaped.
 #define S3_ANSWER_MAX_BYTES (16u << 20)
 
-// What may stand around an answer: a server that takes long sends blanks, so that the connection
-// lives.
+// Blanks may stand around an answer: a server that takes long sends them, so that the connection
+// stays open.
 static inline bool
 s3_is_blank(uint8_t c)
 {
@@ -48,7 +48,7 @@ MUST_CHECK int s3_parse_delete(
 
 // The UploadId of CreateMultipartUpload.
 MUST_CHECK int s3_parse_upload_id(const void *p, size_t n, struct buffer *id_out);
-// That the body says that CompleteMultipartUpload worked: its status does not.
+// Checks that the body reports success of CompleteMultipartUpload: the status does not tell.
 MUST_CHECK int s3_parse_complete(const void *p, size_t n);
 
 // Calls `each` for every upload of ListMultipartUploads.
@@ -56,7 +56,7 @@ typedef void s3_upload_function(
     void *context, const char *key, const char *upload_id, uint64_t initiated_ms);
 MUST_CHECK int s3_parse_uploads(const void *p, size_t n, s3_upload_function *each, void *context);
 
-// What AssumeRoleWithWebIdentity answers. The strings are to be freed.
+// The answer of AssumeRoleWithWebIdentity. The caller frees the strings.
 struct s3_assumed_role {
     char *access_key;
     char *secret_key;

@@ -19,7 +19,7 @@ struct s3_signing {
     const char *method;
     const char *path;              // absolute and percent-encoded
     const char *query;             // as s3_append_query makes it, or ""
-    const struct s3_pair *headers; // all that are to be signed, `host` among them
+    const struct s3_pair *headers; // all signed ones, `host` among them
     size_t header_count;
     const char *payload_hash; // hexadecimal SHA-256 of the body
     const char *timestamp;    // as time_format_amz makes it
@@ -31,7 +31,7 @@ struct s3_signing {
 
 // Appends the value of the Authorization header.
 void s3_sign(const struct s3_signing *s, struct buffer *authorization_out);
-// Appends the canonical request that is signed. For tests.
+// Appends the canonical request, which s3_sign signs. For tests.
 void s3_append_canonical_request(const struct s3_signing *s, struct buffer *out);
 
 // Appends `text` percent-encoded: all but A-Za-z0-9-_.~, and '/' when `keep_slash`.

@@ -22,7 +22,7 @@ s3_store_of(struct remote_store *s)
     return CONTAINER_OF(s, struct s3_store, base);
 }
 
-// The whole key in the bucket, to be freed; NULL with a text when S3 cannot have it.
+// The whole key in the bucket, which the caller frees; NULL with a text when S3 cannot have it.
 char *s3_full_key(const struct s3_store *ss, const char *key);
 
 // Members of the table of functions.
@@ -37,10 +37,10 @@ MUST_CHECK int s3_put_single(struct s3_store *ss, const char *key,
 // `key` here and below is the whole key in the bucket.
 MUST_CHECK int s3_put_multipart(struct s3_store *ss, const char *key,
     const struct remote_source *source, const struct remote_call *call);
-// Aborts uploads of blobs (keys below checkpoints/) that began more than a day ago, as far as that
-// can be done. Not of other keys: the bucket may serve others too.
+// Aborts uploads of blobs (keys below checkpoints/) that began more than a day ago; ignores errors.
+// Leaves other keys alone: other programs may use the bucket, too.
 void s3_sweep_uploads(struct s3_store *ss, const struct remote_call *call);
-// What a HEAD says, without looking into why when it is refused.
+// One HEAD, without a look at the reason when the server refuses it.
 MUST_CHECK int s3_head_once(struct s3_store *ss, const char *key, struct remote_head *head_out,
     int *status_out, const struct remote_call *call);
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the stores share among themselves.
+// Shared by the stores.
 #ifndef CKPTFS_STORE_STORE_INTERNAL_H
 #define CKPTFS_STORE_STORE_INTERNAL_H
 
@@ -36,8 +36,8 @@ MUST_CHECK int store_source_read(
 MUST_CHECK int store_source_hash(
     const struct remote_source *source, uint64_t at, uint64_t length, struct sha256 *hash_out);
 
-// Whether the bytes that pass are those of the source: by their CRC-32C if the source has one, else
-// by their SHA-256. All pieces in order; finish gives 0 or -EBADMSG.
+// Compares bytes with the source: by their CRC-32C if the source has one, else by their SHA-256.
+// Pass all pieces in order; finish gives 0 or -EBADMSG.
 struct store_check {
     const struct remote_source *source;
     struct sha256_stream *hash; // NULL: the CRC
