@@ -1,18 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// Two layers of dirty pages become one: what a fold could not take is joined with what was written
-// meanwhile, so that the next fold works on all of it, at a newer cut. Not locked: the caller's
-// lock protects both sets.
+// Merges two layers of dirty pages after a failed fold: the frozen one and the later one, so that
+// the next fold works on both, at a newer cut. Not locked: the caller's lock protects both sets.
 #ifndef CKPTFS_CACHE_DIRTY_MERGE_H
 #define CKPTFS_CACHE_DIRTY_MERGE_H
 
 #include "cache/dirty_set.h"
 
-// A patch in the upper set over a page of the lower one can be merged only when the bytes of both
-// are in memory.
+// A merge of a patch in the upper set with a page of the lower one needs the bytes of both in
+// memory.
 struct dirty_obstacle {
     struct object_id object;
     struct page_no page;
-    struct dirty_set *set;     // whose page is in the log only
+    struct dirty_set *set;     // the one whose page is in the log only
     struct dirty_page content; // of that page; the mask belongs to the set
 };
 bool dirty_merge_find_obstacle(

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// The dirty-page tracker: what changed in the data of objects since a cut. The volume has two: the
-// active set takes the writes, the frozen one is what the checkpoint in progress works on. Freezing
-// is exchanging two pointers. Each set is a layer over what lies below it (the frozen set, the
-// clean pages, the chunks):
+// The dirty-page tracker: changes of the data of objects since a cut. The volume has two: the
+// active set takes the writes, the checkpoint in progress folds the frozen one. Freezing exchanges
+// two pointers. Each set is a layer over the ones below it (the frozen set, the clean pages, the
+// chunks):
 //
 //     a page in the set           hides the page below, or overlays it when it has a mask
 //     no page, but in a hole      hides the page below with zeros
@@ -28,10 +28,10 @@
 
 struct dirty_set;
 
-// A page's content. With `page` it is in memory. What was written in one piece also lies in the
-// WAL: `wal_bytes` bytes at `wal_lsn`, which belong at `wal_from` in the page, zeros around them;
-// then memory may be given up. wal_bytes 0: put together from several writes, in memory only.
-// Without `page` and wal_bytes it is lost: the log does not give its bytes any more.
+// A page's content. With `page` it is in memory. A page written in one piece also lies in the WAL:
+// `wal_bytes` bytes at `wal_lsn`, which belong at `wal_from` in the page, zeros around them; then
+// its memory may go. wal_bytes 0: put together from several writes, in memory only. Without `page`
+// and wal_bytes it is lost: the log does not give its bytes any more.
 struct dirty_page {
     struct page *page;      // a counted reference, or NULL
     struct page_mask *mask; // which bytes are valid; NULL: all
@@ -60,9 +60,8 @@ void dirty_set_discard(struct dirty_set *s, struct object_id object, uint64_t fi
 // Forgets all of the object: pages and holes (it is deleted).
 void dirty_set_drop_object(struct dirty_set *s, struct object_id object);
 
-// What the set says about a page. For DIRTY_PAGE `content_out` gets the content; its page has a
-// reference of the caller's, its mask belongs to the set (valid while the caller holds the lock or
-// the set is frozen).
+// Finds a page. For DIRTY_PAGE `content_out` gets the content; the caller owns a reference to its
+// page; its mask belongs to the set (valid while the caller holds the lock or the set is frozen).
 enum dirty_state dirty_set_find(const struct dirty_set *s, struct object_id object,
     struct page_no page, struct dirty_page *content_out);
 
@@ -73,7 +72,7 @@ uint64_t dirty_set_resident_bytes(const struct dirty_set *s);
 bool dirty_set_is_empty(const struct dirty_set *s);
 
 // Lets go of the memory of pages that lie whole in the WAL below `flushed`, oldest first, until
-// about `bytes` are freed. Returns how many were.
+// about `bytes` are free. Returns the number of freed bytes.
 uint64_t dirty_set_evict(struct dirty_set *s, struct lsn flushed, uint64_t bytes);
 
 // ---- walking ------------------------------------------------------------------------------------
@@ -84,7 +83,7 @@ struct page_extent {
     uint64_t end;
 };
 
-// All objects with changes, in ascending order, as a malloc'd array.
+// All objects with changes, in ascending order; the caller frees the array.
 struct object_id *dirty_set_objects(const struct dirty_set *s, size_t *count_out);
 // The first hole of an object that ends behind `page`; false: none does. Holes are disjoint and
 // have pages between them. They may cover pages that were written afterwards: pages win. All of
@@ -92,8 +91,8 @@ struct object_id *dirty_set_objects(const struct dirty_set *s, size_t *count_out
 //     for (uint64_t at = 0; dirty_set_next_hole(s, object, at, &hole); at = hole.end)
 bool dirty_set_next_hole(const struct dirty_set *s, struct object_id object, uint64_t page,
     struct page_extent *hole_out);
-// Calls `visit` for pages of the object in [first, end), in order. Nonzero ends the walk and is
-// returned.
+// Calls `visit` for pages of the object in [first, end), in order. Nonzero ends the walk, which
+// returns it.
 typedef int dirty_set_visit(void *argument, struct page_no page, const struct dirty_page *content);
 int dirty_set_walk(const struct dirty_set *s, struct object_id object, uint64_t first, uint64_t end,
     dirty_set_visit *visit, void *argument);
@@ -110,7 +109,7 @@ bool page_is_zero(const uint8_t data[PAGE_BYTES]);
 
 // ---- checking -----------------------------------------------------------------------------------
 
-// Asserts what holds between operations. Walks all of the set.
+// Asserts the invariants of the set. Walks all of it.
 void dirty_set_check(const struct dirty_set *s);
 
 #endif

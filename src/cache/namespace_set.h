@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// What changed in the namespace since a cut: inodes, directory entries, extended attributes, each
-// either put or deleted. As with dirty_set there is an active and a frozen one, both over the
-// tables in LMDB, and freezing exchanges pointers. Not locked: the volume's lock protects it; a
-// frozen set does not change.
+// Changes of the namespace since a cut: inodes, directory entries, extended attributes, each either
+// put or deleted. As with dirty_set there is an active and a frozen one, both over the tables in
+// LMDB, and freezing exchanges pointers. Not locked: the volume's lock protects it; a frozen set
+// does not change.
 #ifndef CKPTFS_CACHE_NAMESPACE_SET_H
 #define CKPTFS_CACHE_NAMESPACE_SET_H
 
@@ -23,10 +23,10 @@ struct namespace_set *namespace_set_new(void);
 void namespace_set_free(struct namespace_set *s); // NULL is fine
 bool namespace_set_is_empty(const struct namespace_set *s);
 
-// Takes in a change (the six kinds of the namespace); what it points to is copied.
+// Applies a change (the six kinds of the namespace), with copies of its texts.
 void namespace_set_apply(struct namespace_set *s, const struct change *change);
 
-// What the set says. Pointers in the results belong to the set and live until the entry changes.
+// Look-ups. Pointers in the results belong to the set and are good until the entry changes.
 enum layer_state namespace_set_find_inode(
     const struct namespace_set *s, struct object_id object, struct inode_record *inode_out);
 enum layer_state namespace_set_find_xattr(const struct namespace_set *s, struct object_id object,
@@ -50,7 +50,7 @@ const struct namespace_xattr *namespace_set_next_xattr(
     const struct namespace_set *s, struct object_id object, const char *after, size_t after_length);
 
 // Every entry as a change: deleted dirents, deleted xattrs, deleted inodes, then inodes, dirents
-// and xattrs that were put. Nonzero from `visit` ends the walk and is returned.
+// and xattrs that were put. Nonzero from `visit` ends the walk, which returns it.
 typedef int namespace_set_visit(void *argument, const struct change *change);
 int namespace_set_walk(const struct namespace_set *s, namespace_set_visit *visit, void *argument);
 // The inodes alone.
@@ -62,7 +62,7 @@ int namespace_set_walk_orphans(
 size_t namespace_set_count(const struct namespace_set *s);
 // Bytes of names, link targets and values in it.
 uint64_t namespace_set_bytes(const struct namespace_set *s);
-// Asserts what holds between changes. Walks all of the set.
+// Asserts the invariants of the set. Walks all of it.
 void namespace_set_check(const struct namespace_set *s);
 
 #endif

@@ -24,7 +24,7 @@ void page_cache_drop(struct page_cache *c, struct object_id object, struct page_
 void page_cache_drop_range(
     struct page_cache *c, struct object_id object, uint64_t first, uint64_t end);
 
-// How much of the budget others (dirty pages) use: clean pages get what is left.
+// Sets the bytes of the budget that dirty pages use: clean pages get the rest.
 void page_cache_set_foreign_bytes(struct page_cache *c, uint64_t bytes);
 uint64_t page_cache_bytes(struct page_cache *c);
 

@@ -7,16 +7,15 @@
 #include "platform/lock.h"
 #include "platform/thread.h"
 
-// How much is fetched ahead at once: so many threads, each with one GET of at most about
-// AHEAD_PAGES.
+// The read-ahead: this many threads, each with one GET of at most about AHEAD_PAGES.
 #define AHEAD_THREADS 6u
 #define AHEAD_PAGES   512u
 #define AHEAD_JOBS    64u
 
-// Says whether the `n` bytes at `p` are what they should be.
+// Whether the `n` bytes at `p` are the right ones.
 typedef bool chunk_verify(void *argument, const uint8_t *p, size_t n);
 
-// A fetch in progress, for others who want the same bytes.
+// A fetch in progress, for which other readers of the same bytes wait.
 struct chunk_flight {
     struct list_node node;
     struct sha256 blob;
@@ -62,8 +61,8 @@ MUST_CHECK int chunk_fetch(struct chunk_reader *r, const struct blob_record *blo
     size_t n, uint8_t *p, chunk_verify *verify, void *verify_argument,
     const struct remote_call *call);
 
-// Gets what is not here of [offset, offset + n) from the store and keeps it, unverified: who reads
-// it verifies. Failures are left to those readers, too.
+// Gets the bytes of [offset, offset + n) that are not here from the store and keeps them
+// unverified: their readers verify them. Ignores failures: those readers will see them, too.
 void chunk_fetch_ahead(struct chunk_reader *r, const struct blob_record *blob, uint64_t offset,
     uint64_t n, const struct remote_call *call);
 

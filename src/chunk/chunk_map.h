@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a chunk is made of: its base and deltas as the manifest has them at the local generation,
-// with the indexes of their images. Layouts are cached within a budget and invalidated when a local
-// generation changes the chunk. Any thread.
+// Layouts of chunks: base and deltas from the manifest at the local generation, with the indexes of
+// their images. The map caches layouts within a budget; the checkpoint invalidates them when a
+// local generation changes the chunk. Any thread.
 #ifndef CKPTFS_CHUNK_CHUNK_MAP_H
 #define CKPTFS_CHUNK_CHUNK_MAP_H
 
@@ -36,11 +36,11 @@ struct chunk_layout {
     struct list_node use;
     atomic_uint references;
     bool cached;  // in the map: protected by the map's lock
-    size_t bytes; // what the map counts for it: likewise
+    size_t bytes; // of it in the map's budget: likewise
     struct object_id object;
     struct chunk_index index;
     struct chunk_entry entry;
-    struct chunk_lost *lost; // in order; whatever the images say of these pages
+    struct chunk_lost *lost; // in order; they count more than the images
     size_t lost_count;
     size_t image_count;
     struct chunk_image images[]; // deltas from the newest to the oldest, then the base
@@ -58,16 +58,15 @@ MUST_CHECK int chunk_map_get(struct chunk_map *map, struct object_id object,
 // The first chunk behind `index` that the object has; UINT64_MAX when there is none.
 MUST_CHECK int chunk_map_next(struct chunk_map *map, struct object_id object,
     struct chunk_index index, struct chunk_index *next_out);
-// Whether the page is lost. For one that is not, `end_out` is where the next lost one is (or the
-// end of the chunk), else where the lost ones end.
+// Whether the page is lost. If not, `end_out` is the next lost page (or the end of the chunk), else
+// the end of the lost ones.
 bool chunk_layout_is_lost(const struct chunk_layout *layout, uint32_t page, uint32_t *end_out);
 void chunk_layout_put(struct chunk_map *map, struct chunk_layout *layout); // NULL is fine
 
-// A blob's record as it is now: a layout's own may be from before its publication. -ENOENT:
-// released.
-// The key of a blob that lies where `remote_namespace` says. -ENOTSUP: in another store.
+// The key of a blob in a place of `remote_namespace`. -ENOTSUP: in another store.
 MUST_CHECK int chunk_map_named_key(
     struct chunk_map *map, const struct blob_record *blob, struct buffer *key_out);
+// A blob's present record: a layout's own may be from before its publication. -ENOENT: released.
 MUST_CHECK int chunk_map_read_blob(
     struct chunk_map *map, const struct sha256 *hash, struct blob_record *blob_out);
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Reads pages out of chunks: finds in which image a page is, gets the frames it needs from
 // LocalStore or by ranged reads from the RemoteStore (which are then kept), verifies and unpacks
-// them. A damaged local copy is repaired from the store where there is one. Many readers of one
+// them. It repairs a damaged local copy from the store if that has the blob. Many readers of one
 // range cause one fetch. A few threads of its own read ahead. Any thread; hold no locks.
 #ifndef CKPTFS_CHUNK_CHUNK_READER_H
 #define CKPTFS_CHUNK_CHUNK_READER_H
@@ -21,33 +21,33 @@ struct chunk_reader_options {
     struct remote_store *remote; // NULL: local only
     const char *tenant;
     uint32_t volume_number;
-    uint64_t deadline_ms; // how long a fetch may wait for the store when its call has no deadline
+    uint64_t deadline_ms; // longest wait of a fetch for the store when its call has no deadline
 };
 
 struct chunk_reader *chunk_reader_new(const struct chunk_reader_options *options);
 void chunk_reader_free(struct chunk_reader *r); // ends what is read ahead
 
-// Is given every page that was resolved on the way, those asked for among them, with its content as
-// of the local generation. May keep a reference of its own.
+// Gets every page that the reader unpacked on the way, the requested ones among them, with its
+// content as of the local generation. May keep a reference of its own.
 typedef void chunk_page_sink(void *argument, struct page_no page, struct page *content);
 
 // Fills pages_out[0 .. count) with references to the pages [first, first + count) of the object as
 // of the local generation; NULL for a hole. -EIO when data cannot be had (logged), -EINTR when
-// cancelled, -EREMOTE as above. On error no references are given. -ESTALE: an image went away while
-// it was read; the caller looks again.
+// cancelled, -EREMOTE as above. On error the caller gets no references. -ESTALE: an image went away
+// meanwhile; the caller looks again.
 MUST_CHECK int chunk_reader_read(struct chunk_reader *r, struct object_id object,
     struct page_no first, size_t count, const struct remote_call *call, struct page **pages_out,
     chunk_page_sink *sink, void *sink_argument);
 
-// The same, but the content of the pages goes to `out`, zeros for holes; what `out` holds on error
-// is undefined. Of frames that are asked for as a whole the sink is not told.
+// The same, but the content of the pages goes to `out`, zeros for holes; on error `out` is
+// undefined. The sink does not get pages of frames that are requested as a whole.
 MUST_CHECK int chunk_reader_copy(struct chunk_reader *r, struct object_id object,
     struct page_no first, size_t count, const struct remote_call *call, uint8_t *out,
     chunk_page_sink *sink, void *sink_argument);
 
-// Has pages that are likely to be read soon, [first, first + count), fetched from the store by
-// threads of the reader's own, so far as they are not here. Returns at once; what fails shows when
-// the pages are read.
+// Makes the reader's own threads fetch the pages [first, first + count), as far as they are not
+// here, for a reader that will probably need them soon. Returns at once; failures show when the
+// pages are read.
 void chunk_reader_ahead(
     struct chunk_reader *r, struct object_id object, struct page_no first, uint64_t count);
 
@@ -55,8 +55,8 @@ void chunk_reader_ahead(
 MUST_CHECK int chunk_reader_index(struct chunk_reader *r, struct chunk_layout *layout, size_t image,
     const struct remote_call *call, const struct blob_index **index_out);
 
-// Whether the page is a hole as of the local generation, and how far (to the end of the chunk at
-// most, or where there is none to the next one) the same holds for the pages that follow.
+// Whether the page is a hole as of the local generation, and the number of pages from it on that
+// are alike (to the end of the chunk at most, or without a chunk to the next one).
 MUST_CHECK int chunk_reader_run(struct chunk_reader *r, struct object_id object,
     struct page_no page, const struct remote_call *call, bool *hole_out, uint64_t *count_out);
 

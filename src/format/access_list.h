@@ -14,7 +14,7 @@
 #define XATTR_ACCESS_LIST         "system.posix_acl_access"
 #define XATTR_DEFAULT_ACCESS_LIST "system.posix_acl_default"
 
-// What fits into the page that the kernel hands over.
+// The most that fit into the page that the kernel hands over.
 #define ACCESS_ENTRIES_MAX 511u
 
 enum access_tag {
@@ -37,18 +37,18 @@ struct access_list {
     struct access_entry entries[ACCESS_ENTRIES_MAX];
 };
 
-// 0; -EINVAL for what is no list: another version, a length that is none, entries out of order,
-// missing or more than once, named ones without a mask; -E2BIG for more entries than fit.
+// 0; -EINVAL for bytes that are no list: another version, a length that is none, entries out of
+// order, missing or more than once, named ones without a mask; -E2BIG for more entries than fit.
 MUST_CHECK int access_list_decode(const void *bytes, size_t length, struct access_list *list_out);
 void access_list_encode(const struct access_list *list, struct buffer *out); // cleared first
 
-// Puts the list's permissions into the lower nine bits of the mode. Whether the list says more than
-// the mode can, and so has to be kept.
+// Puts the list's permissions into the lower nine bits of the mode. True when the mode cannot
+// express the list, so that the caller has to store it.
 bool access_list_to_mode(const struct access_list *list, uint32_t *mode);
-// chmod: the mode's permissions into the list.
+// chmod: puts the mode's permissions into the list.
 void access_list_from_mode(struct access_list *list, uint32_t mode);
-// Makes of a directory's default list the access list of something made in it with `mode`, and of
-// the mode what is left of it. Whether the list has to be kept.
+// Turns a directory's default list into the access list of a new object with `mode`, and reduces
+// the mode accordingly. True when the caller has to store the list.
 bool access_list_inherit(struct access_list *list, uint32_t *mode);
 
 #endif

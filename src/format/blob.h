@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// The blob format: how one image of a chunk's pages lies in a blob. An image is a base (the whole
-// chunk: absent pages are zeros) or a delta (changed pages only: absent pages are to be looked up
-// in older images). A chunk or delta blob is one image; a pack blob is several images, each
-// beginning at a multiple of 64 bytes. An image knows nothing of where it belongs, so equal content
-// gives equal bytes. Pure: bytes in, bytes out. Little-endian; prose and layout in doc/format.md.
+// The blob format: the bytes of one image of a chunk's pages in a blob. An image is a base (the
+// whole chunk: absent pages are zeros) or a delta (changed pages only: older images have the absent
+// pages). A chunk or delta blob is one image; a pack blob is several images, each beginning at a
+// multiple of 64 bytes. An image does not contain its place, so equal content gives equal bytes.
+// Pure: bytes in, bytes out. Little-endian; prose and layout in doc/format.md.
 //
 //     header   64 bytes: magic, version, feature bits, kind, geometry, CRC-32C
 //     frames   each a 16-byte frame header and up to FRAME_PAGES pages, lz4 or raw
@@ -60,15 +60,16 @@ typedef int blob_sink(void *argument, const void *p, size_t n);
 struct blob_writer *blob_writer_new(enum blob_kind kind, blob_sink *sink, void *argument);
 void blob_writer_free(struct blob_writer *w); // NULL is fine
 
-// Pages must come in rising order (-EINVAL). A data page of zeros is stored as zero. In a base,
-// zero pages are left out, and patches are refused (-EINVAL). A patch whose mask is full is a data
-// page; one whose mask is empty is left out. What the sink returned once is returned from then on.
+// Pages must come in rising order (-EINVAL). The writer stores a data page of zeros as zero. In a
+// base it leaves out zero pages and refuses patches (-EINVAL). It makes a patch with a full mask a
+// data page, and leaves out one with an empty mask. After an error of the sink all calls return
+// that error.
 MUST_CHECK int blob_writer_add_data(struct blob_writer *w, uint32_t page, const uint8_t *data);
 MUST_CHECK int blob_writer_add_zero(struct blob_writer *w, uint32_t page, uint32_t count);
 MUST_CHECK int blob_writer_add_patch(
     struct blob_writer *w, uint32_t page, const uint8_t *data, const struct page_mask *mask);
 
-// What a reader needs to find the image's parts, relative to its first byte.
+// The places of the image's parts, relative to its first byte.
 struct blob_image_info {
     uint64_t image_bytes;  // whole image
     uint64_t index_offset; // index and footer follow each other: one read fetches both
@@ -78,17 +79,17 @@ struct blob_image_info {
     struct sha256 hash; // of the whole image, footer included
 };
 
-// Writes index and footer. The writer can only be freed after that.
+// Writes index and footer. The caller may only free the writer after that.
 MUST_CHECK int blob_writer_finish(struct blob_writer *w, struct blob_image_info *info_out);
 
 // ---- reading ------------------------------------------------------------------------------------
 
-// The index of one image: where each page is. Immutable once made; any thread.
+// The index of one image: the place of each page. Immutable; any thread.
 struct blob_index;
 
-// Parses index and footer: `p` holds the image's bytes from index_offset to its end. Everything is
-// checked: -EBADMSG for a wrong checksum, magic, or geometry that does not hold together;
-// -ENOTSUP for incompatible feature bits or a newer version.
+// Parses index and footer: `p` holds the image's bytes from index_offset to its end. Checks
+// everything: -EBADMSG for a wrong checksum, magic, or impossible geometry; -ENOTSUP for
+// incompatible feature bits or a newer version.
 MUST_CHECK int blob_index_parse(
     const void *p, size_t n, uint64_t image_bytes, struct blob_index **index_out);
 void blob_index_free(struct blob_index *index); // NULL is fine
@@ -103,21 +104,21 @@ struct blob_page {
     uint32_t first; // the run of pages with this state that holds the page asked for
     uint32_t count;
     uint32_t slot;  // of the page asked for (data and patch); frame = slot / BLOB_FRAME_PAGES
-    uint32_t patch; // which patch (for blob_index_mask)
+    uint32_t patch; // number of the patch (for blob_index_mask)
 };
 
-// Where `page` is. For BLOB_PAGE_ABSENT the run is the gap.
+// Finds `page`. For BLOB_PAGE_ABSENT the run is the gap.
 void blob_index_find(const struct blob_index *index, uint32_t page, struct blob_page *page_out);
 void blob_index_mask(const struct blob_index *index, uint32_t patch, struct page_mask *mask_out);
 
-// Where frame number `frame` lies, relative to the image's first byte.
+// The place of frame number `frame`, relative to the image's first byte.
 void blob_index_frame(
     const struct blob_index *index, uint32_t frame, uint64_t *offset_out, uint32_t *stored_out);
 uint32_t blob_index_frames(const struct blob_index *index);
 
 // Verifies the stored frame of `n` bytes and unpacks its pages to `out` (BLOB_FRAME_BYTES of room);
-// `pages_out` is how many there are. -EBADMSG when anything is wrong, also for zeros: a hole in a
-// partial file is told from a frame that way.
+// `pages_out` is their number. -EBADMSG when anything is wrong, also for zeros, so that readers do
+// not take a hole in a partial file for a frame.
 MUST_CHECK int blob_frame_unpack(const void *p, size_t n, uint8_t *out, uint32_t *pages_out);
 
 // Checks a whole image in memory: header, frames, index, footer, SHA-256. For verification jobs,

@@ -56,8 +56,8 @@
 //         60  u32    CRC-32C of bytes 0 .. 59
 //
 // Magic, version and CRC of header and footer stay where they are in every version. Equal pages
-// give equal images: what could be written in two ways is allowed in one (bytes of a patch's slot
-// that are not valid are zero; a data page is never all zeros; a patch is never empty or full).
+// give equal images: each image has only one valid encoding (bytes of a patch's slot that are not
+// valid are zero; a data page is never all zeros; a patch is never empty or full).
 #ifndef CKPTFS_FORMAT_BLOB_INTERNAL_H
 #define CKPTFS_FORMAT_BLOB_INTERNAL_H
 
@@ -165,7 +165,7 @@ struct blob_footer {
 // Reads the footer at `p` (BLOB_FOOTER_BYTES). Errors as blob_index_parse.
 MUST_CHECK int blob_footer_parse(const uint8_t *p, struct blob_footer *footer_out);
 
-// How many pages frame number `frame` of an image with `slots` slots holds.
+// The number of pages in frame `frame` of an image with `slots` slots.
 static inline uint32_t
 blob_frame_pages(uint32_t slots, uint32_t frame)
 {

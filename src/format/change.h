@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Changes as bytes: the one vocabulary in which the WAL tells what happened and in which manifest
-// records in the bucket tell what a generation changed. Each change puts or deletes a whole state,
-// so applying one twice is applying it once. Pure. Little-endian; the layout stands in
-// doc/format.md.
+// Changes as bytes: the WAL and the manifest records in the bucket describe all changes in this one
+// form. Each change puts or deletes a whole state, so applying one twice is applying it once. Pure.
+// Little-endian; doc/format.md has the layout.
 #ifndef CKPTFS_FORMAT_CHANGE_H
 #define CKPTFS_FORMAT_CHANGE_H
 
@@ -27,10 +26,10 @@ enum change_kind {
     CHANGE_DELETE_DELTA = 12,      // delta: chunk, generation
     CHANGE_PUT_BLOB = 13,          // blob (residency and references are not encoded)
     CHANGE_PUT_COUNTERS = 14,      // counters
-    CHANGE_FORGET_BLOB = 15,       // forgotten: the object is not kept for anybody any more
+    CHANGE_FORGET_BLOB = 15,       // forgotten: nobody keeps the object any more
     CHANGE_PUT_NAMESPACE = 16,     // space
     CHANGE_PUT_GENERATION = 17,    // published: a generation is retained, or expired
-    CHANGE_DELETE_GENERATION = 18, // published (generation): all that it alone needed is gone
+    CHANGE_DELETE_GENERATION = 18, // published (generation): its own blobs are deleted
     CHANGE_PUT_RETENTION = 19,     // retention: the volume's policy
     CHANGE_PUT_DAMAGE = 20,        // damage (its chunk is put in the same record or exists)
     CHANGE_DELETE_DAMAGE = 21,     // damage: object, page
@@ -57,19 +56,18 @@ struct change {
     };
 };
 
-// Whether a change holds together. No: unknown kinds, lengths beyond the limits of records.h, names
-// that are empty, "." or "..", or contain '/' or NUL, nanoseconds out of range, sizes above
+// Whether a change is valid. Not valid: unknown kinds, lengths beyond the limits of records.h,
+// names that are empty, "." or "..", or contain '/' or NUL, nanoseconds out of range, sizes above
 // OBJECT_MAX_BYTES, offsets + lengths that overflow, chunk and blob geometry that is impossible.
-// change_decode refuses what this refuses, so nothing else may be encoded.
+// change_decode uses the same rules, so callers must not encode an invalid change.
 bool change_is_valid(const struct change *c);
 
 void change_encode(const struct change *c, struct buffer *out);
 
 // Decodes the next change; names, link targets and values point into the reader's bytes. 0;
 // -ENOTSUP for a kind or a version of a kind that is newer than this program; or -EBADMSG when
-// bytes are missing or left over, or the change is not valid. After an error `change_out` has what
-// could be read, and the reader stands behind the change unless r->bad says that nobody knows where
-// it ends.
+// bytes are missing or left over, or the change is not valid. After an error `change_out` has the
+// readable parts, and the reader stands behind the change, unless r->bad: then its end is unknown.
 MUST_CHECK int change_decode(struct byte_reader *r, struct change *change_out);
 
 // Appends the key in whose order the changes of this kind stand in a catalog; keys compare as

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Compression of one block: LZ4's block format (github.com/lz4/lz4, doc/lz4_Block_format.md). The
-// only place that knows liblz4. Any thread.
+// Compression of one block: LZ4's block format (github.com/lz4/lz4, doc/lz4_Block_format.md). Only
+// compress.c knows liblz4. Any thread.
 #ifndef CKPTFS_FORMAT_COMPRESS_H
 #define CKPTFS_FORMAT_COMPRESS_H
 

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// Extension areas: what later versions add to a format without a version of their own. An area is a
-// row of items in rising order of their types, at most one of a type:
+// Extension areas: additions of later programs to a format, without a version of their own. An area
+// is a row of items in rising order of their types, at most one of a type:
 //
-//     type      u16     EXTENSION_INCOMPATIBLE set: who does not know it must not go on
+//     type      u16     EXTENSION_INCOMPATIBLE set: a reader that does not know it must refuse
 //     reserved  u16     0
 //     length    u32     of the value
 //     value
 //
-// A reader passes over types that it does not know; whoever writes the same thing again passes them
-// on as they are. Pure.
+// A reader passes over types that it does not know; a program that writes the record again passes
+// them on unchanged. Pure.
 #ifndef CKPTFS_FORMAT_EXTENSION_H
 #define CKPTFS_FORMAT_EXTENSION_H
 
@@ -30,8 +30,8 @@ void extension_append(struct buffer *out, uint16_t type, const void *value, uint
 // The next item: 1, 0 at the end, -EBADMSG. `last_type` is 0 before the first item, and updated.
 MUST_CHECK int extension_next(
     struct byte_reader *r, uint16_t *last_type, struct extension *extension_out);
-// An area of which no type is known: 0; -EBADMSG when it does not hold together; -ENOTSUP when it
-// has an incompatible item.
+// Checks an area for a reader that knows none of its types: 0; -EBADMSG when it breaks the rules;
+// -ENOTSUP when it has an incompatible item.
 MUST_CHECK int extension_check(const void *area, size_t length);
 
 #endif

@@ -2,11 +2,11 @@
 // Manifest records: the objects under PREFIX/manifests/{tenant}/{db}/ from which a volume can be
 // mounted. A record is a header, a stream of changes (format/change.h) in lz4 sections, and a
 // footer with the SHA-256 of all before it. Records form a chain: each has a sequence number one
-// above its predecessor's and the SHA-256 of the predecessor's bytes. A catalog is the same thing
-// holding the whole state, made for a reader who does not want the records before it. Pure;
-// streaming, so that memory does not depend on how large a catalog is. In a catalog the changes of
-// each kind stand in the order of their keys, and an index tells where (manifest_index.h), so that
-// it can be read in part. Layout in doc/format.md.
+// above its predecessor's and the SHA-256 of the predecessor's bytes. A catalog has the same form
+// and holds the whole state, for readers that do not need the records before it. Pure; streaming,
+// so that memory does not depend on the size of a catalog. In a catalog the changes of each kind
+// stand in the order of their keys, and an index tells where (manifest_index.h), so that a reader
+// can read a part of it. Layout in doc/format.md.
 #ifndef CKPTFS_FORMAT_MANIFEST_RECORD_H
 #define CKPTFS_FORMAT_MANIFEST_RECORD_H
 
@@ -26,7 +26,7 @@ enum manifest_record_kind {
 
 #define MANIFEST_RECORD_KIND_MAX MANIFEST_RECORD_DESTROY
 
-// Where a volume comes from, if it was made out of another.
+// The origin of a fork.
 struct volume_parent {
     struct uuid volume;
     uint64_t sequence;  // of the parent's record
@@ -49,7 +49,7 @@ struct manifest_record_header {
     struct uuid checkpoint_id;
     uint64_t created_ms; // wall clock of the writer, for people
     char host[64];       // NUL-terminated name of the writer's host, for people
-    // Records below this sequence may be missing; 0: says nothing.
+    // Records below this sequence may be missing; 0: no statement.
     uint64_t lowest_sequence;
     uint32_t extension_bytes; // told by the reader
     bool has_parent;          // of CREATE
@@ -66,7 +66,7 @@ struct manifest_record_writer *manifest_record_writer_new(
 void manifest_record_writer_free(struct manifest_record_writer *w);
 MUST_CHECK int manifest_record_writer_add(
     struct manifest_record_writer *w, const struct change *change);
-// Ends the record; `hash_out` is the SHA-256 of all its bytes, `bytes_out` how many they are.
+// Ends the record; `hash_out` is the SHA-256 of all its bytes, `bytes_out` their number.
 MUST_CHECK int manifest_record_writer_finish(
     struct manifest_record_writer *w, struct sha256 *hash_out, uint64_t *bytes_out);
 

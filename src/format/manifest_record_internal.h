@@ -4,8 +4,8 @@
 //     version 1: header 256   sections: (section header 32, stored bytes) ...   footer 96
 //     version 2: header 256   extensions   sections ...   index   footer 192
 //
-// The header has its length and its CRC-32C at the same place in every version, so that damage can
-// be told from a newer version.
+// The header has its length and its CRC-32C at the same place in every version, so that a reader
+// can tell damage from a newer version.
 #ifndef CKPTFS_FORMAT_MANIFEST_RECORD_INTERNAL_H
 #define CKPTFS_FORMAT_MANIFEST_RECORD_INTERNAL_H
 
@@ -23,14 +23,14 @@
 #define RECORD_HEADER_ZEROS   12u // reserved, before the checksum
 #define RECORD_HEADER_ZEROS_1 24u // in version 1
 
-// The area after the header, checksum included: what is read with the header in one request.
+// The area after the header, checksum included: readers get it with the header in one request.
 #define RECORD_EXTENSION_MAX 2048u
 // Types of items there.
 #define RECORD_EXTENSION_PARENT 1u // 64 bytes: volume, sequence, hash, generation
 
 #define SECTION_MAGIC        0x54434553u // "SECT"
 #define SECTION_HEADER_BYTES 32u
-// A section is closed when it has reached the first length; one change may take it further.
+// The writer closes a section when it has reached the first length; its last change may exceed it.
 #define SECTION_TARGET_BYTES (256u << 10)
 #define SECTION_RAW_MAX      (384u << 10)
 
@@ -68,10 +68,10 @@ struct record_footer {
     size_t length; // its own
 };
 
-// The order in which changes stand in a catalog, and the index over it; the writer and the reader
-// make it alike. Zero-initialise.
+// The order of changes in a catalog, and the index over it; the writer and the reader both compute
+// it. Zero-initialise.
 struct record_order {
-    uint32_t kinds; // bits of the kinds that have been
+    uint32_t kinds; // bits of the kinds so far
     uint8_t kind;   // of the section at hand; 0: none has been begun
     struct buffer last;
     struct buffer first;
@@ -80,7 +80,7 @@ struct record_order {
 };
 
 void record_order_free(struct record_order *o);
-// Forgets what has been.
+// Begins anew.
 void record_order_reset(struct record_order *o);
 // Takes the next change; `begins`: it is the first of a section. False when it may not stand there:
 // keys must rise within a kind, all changes of a kind follow each other, and a section has one

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// The bytes of records.h without their keys: what changes (format/change.h) and values of the
-// manifest's tables (manifest/manifest_schema.h) have in common. Pure. Little-endian; fixed fields
-// in the order of the structs, then what has variable length.
+// The bytes of records.h without their keys, which changes (format/change.h) and values of the
+// manifest's tables (manifest/manifest_schema.h) share. Pure. Little-endian; fixed fields in the
+// order of the structs, then fields of variable length.
 //
 // Decoders read from `r`, set r->bad when bytes are missing, and return false when bytes are
-// missing or what they say cannot be; names, targets and values point into the reader's bytes. A
-// decoder is record_read_X, which takes in any bytes, and record_X_is_valid, which judges what they
-// say (when nothing was missing). Whoever is about to encode a record asks the same judge.
+// missing or a value is impossible; names, targets and values point into the reader's bytes. A
+// decoder is record_read_X, which takes any bytes, and record_X_is_valid, which judges the values
+// (when no bytes were missing). Encoders' callers use the same judge.
 #ifndef CKPTFS_FORMAT_RECORD_CODEC_H
 #define CKPTFS_FORMAT_RECORD_CODEC_H
 
@@ -27,7 +27,7 @@
 bool name_is_valid(const char *name, size_t length);
 bool xattr_name_is_valid(const char *name, size_t length);
 
-// Version 1 has no extension area; it is taken when there is nothing in it.
+// Version 1 has no extension area; an inode without one gets it.
 unsigned record_inode_version(const struct inode_record *v);
 void record_encode_inode(const struct inode_record *v, unsigned version, struct buffer *out);
 void record_read_inode(struct byte_reader *r, unsigned version, struct inode_record *v);
@@ -69,7 +69,7 @@ bool record_damage_is_valid(const struct chunk_damage *v);
 MUST_CHECK bool record_decode_damage(struct byte_reader *r, struct chunk_damage *v);
 
 // All but hash, residency, references and live bytes. Version 1 has neither death nor place;
-// whoever has a choice takes it where both are zero (record_blob_version).
+// record_blob_version chooses it when both are zero.
 unsigned record_blob_version(const struct blob_record *v);
 void record_encode_blob(const struct blob_record *v, unsigned version, struct buffer *out);
 void record_read_blob(struct byte_reader *r, unsigned version, struct blob_record *v);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The records that the namespace and the catalog are made of, as structs in memory. Their bytes are
-// the business of format/change.h (WAL and bucket) and manifest/manifest_schema.h (LMDB).
+// The records of the namespace and the catalog, as structs in memory. format/change.h (WAL and
+// bucket) and manifest/manifest_schema.h (LMDB) have their bytes.
 #ifndef CKPTFS_FORMAT_RECORDS_H
 #define CKPTFS_FORMAT_RECORDS_H
 
@@ -40,7 +40,7 @@ struct inode_record {
     uint32_t nlink; // 0: an orphan, kept only while the kernel still refers to it
     uint32_t rdev;
     uint32_t flags; // INODE_*
-    uint64_t size;  // bytes; of a directory: how many entries it has
+    uint64_t size;  // bytes; of a directory: its number of entries
     struct timestamp atime;
     struct timestamp mtime;
     struct timestamp ctime;
@@ -49,8 +49,8 @@ struct inode_record {
     uint16_t link_target_length;
     const char
         *link_target; // symbolic links; not NUL-terminated; who owns it is told where it is had
-    // An extension area (format/extension.h): what later programs know of the inode and this one
-    // passes on as it is. Owned like link_target.
+    // An extension area (format/extension.h): items of later programs, which this one passes on
+    // unchanged. Owned like link_target.
     uint16_t extension_length;
     const void *extension;
 };
@@ -80,7 +80,7 @@ struct xattr_record {
     const void *value;
 };
 
-// Where an image lies: `length` bytes of the blob at `offset`; index and footer are the image's
+// The place of an image: `length` bytes of the blob at `offset`; index and footer are the image's
 // bytes from `index_offset` (relative to the image) to its end.
 struct blob_location {
     struct sha256 blob;
@@ -116,8 +116,8 @@ struct chunk_delta {
 };
 
 // Pages of an object whose bytes are lost (`chunk_damage`): `pages` of them from `page` on, all in
-// one chunk. Whoever reads them is told so, whatever the chunk's images hold there. They are whole
-// again when they are written, become a hole or go with the chunk.
+// one chunk. Reads of them fail, whatever the chunk's images hold there. They are whole again when
+// they are written, become a hole or go with the chunk.
 struct chunk_damage {
     struct object_id object;
     struct page_no page;
@@ -126,11 +126,11 @@ struct chunk_damage {
 
 enum blob_object_kind { BLOB_OBJECT_CHUNK = 1, BLOB_OBJECT_DELTA = 2, BLOB_OBJECT_PACK = 3 };
 
-// Where copies of a blob are.
+// Places of a blob's copies.
 #define RESIDENCY_LOCAL  1u // whole and durable in LocalStore; no eviction unless REMOTE too
 #define RESIDENCY_REMOTE 2u // verified in the RemoteStore
 
-// One blob: what its key in the store is made of, and who needs it.
+// One blob: the parts of its key in the store, and the references to it.
 struct blob_record {
     struct sha256 hash;
     uint64_t bytes;
@@ -140,11 +140,11 @@ struct blob_record {
     uint64_t live_bytes; // sum of the lengths of those images
     struct uuid checkpoint_id;
     struct chunk_id chunk;        // CHUNK and DELTA
-    struct generation generation; // its birth: the one that referred to it first
+    struct generation generation; // its birth: the first one that referred to it
     // Its death: the first generation from which on nothing refers to it. {0}: it is alive. The
     // generations from birth to before death may need it.
     struct generation death;
-    uint32_t where; // whose blob it is, where it lies and how its key is made: BLOB_WHERE_*
+    uint32_t where; // its owner, its place and the form of its key: BLOB_WHERE_*
 };
 
 // Values of blob_record.where. From BLOB_WHERE_NAMED on they name an entry of `remote_namespace`.
@@ -152,12 +152,12 @@ struct blob_record {
 #define BLOB_WHERE_OWN     1u // the volume's own, under a key with it
 #define BLOB_WHERE_NAMED   2u
 
-// Where blobs of another volume lie (`remote_namespace`).
+// The place of another volume's blobs (`remote_namespace`).
 struct namespace_record {
     uint32_t id;            // blob_record.where; from BLOB_WHERE_NAMED on
     uint8_t form;           // of the keys: BLOB_WHERE_OWN_OLD or BLOB_WHERE_OWN
     uint32_t volume_number; // in them
-    struct uuid volume;     // whose blobs they are
+    struct uuid volume;     // the owner of the blobs
     uint8_t tenant_length;
     const char *tenant; // not NUL-terminated
     uint16_t place_length;
@@ -167,17 +167,17 @@ struct namespace_record {
 #define TENANT_BYTES_MAX 64u
 #define PLACE_BYTES_MAX  1023u
 
-// What tells the object of a blob from others with the same content.
+// Identifies one object among those with the same content.
 struct blob_identity {
     struct sha256 hash;
     struct uuid checkpoint_id;
     struct generation generation;
 };
 
-// A published generation, and whether it is kept.
+// A published generation, and its state.
 enum generation_state {
-    GENERATION_RETAINED = 1, // whoever asks for it gets it
-    GENERATION_EXPIRED = 2,  // nobody may begin to use it; it is deleted after the grace period
+    GENERATION_RETAINED = 1, // hosts may use it
+    GENERATION_EXPIRED = 2,  // nobody may begin to use it; it goes after the grace period
 };
 
 struct generation_record {
@@ -185,7 +185,7 @@ struct generation_record {
     uint64_t sequence;   // of the record that publishes it
     uint64_t created_ms; // wall clock of its cut
     uint8_t state;       // enum generation_state
-    uint64_t expired_ms; // wall clock of the one who expired it; 0 when it is retained
+    uint64_t expired_ms; // wall clock of the expiry; 0 when it is retained
 };
 
 static inline struct generation_record
@@ -199,15 +199,15 @@ generation_retained(struct generation generation, uint64_t sequence, uint64_t cr
     };
 }
 
-// Which generations a volume keeps besides the newest one and those that are pinned. For each of
-// hourly to monthly: the newest generation of each of that many periods. All zeros but the grace
-// keeps nothing else; `keep_all` keeps everything.
+// The generations that a volume keeps besides the newest one and pinned ones. For each of hourly to
+// monthly: the newest generation of each of that many periods. All zeros but the grace keeps
+// nothing else; `keep_all` keeps everything.
 struct retention_policy {
     uint8_t keep_all;
     uint32_t last;
     uint64_t within_ms;
     uint32_t hourly, daily, weekly, monthly;
-    uint64_t grace_ms; // between the expiry of a generation and the deletion of what it needs
+    uint64_t grace_ms; // between the expiry of a generation and the deletion of its blobs
 };
 
 #define RETENTION_COUNT_MAX 100000u

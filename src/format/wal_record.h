@@ -2,25 +2,25 @@
 // The bytes of the WAL: segment headers, records and the mark. Pure. Little-endian; prose in
 // doc/format.md.
 //
-// A segment is a preallocated file. Its first 4 KiB are the segment header, which says at which LSN
-// the file begins; the byte at LSN p of the segment lies at p - start_lsn in the file. Records
-// follow each other from 4 KiB on, each at a multiple of 8, and never cross into the next segment;
-// where the last one ended is told by the next segment's header (`prior_end`).
+// A segment is a preallocated file. Its first 4 KiB are the segment header, which has the LSN of
+// the file's first byte; the byte at LSN p of the segment lies at p - start_lsn in the file.
+// Records follow each other from 4 KiB on, each at a multiple of 8, and never cross into the next
+// segment; the next segment's header has the end of the last one (`prior_end`).
 //
 //     record  header (WAL_RECORD_HEADER bytes)
 //             u32 CRC-32C of each payload piece
 //             changes (format/change.h), padded with zeros to a multiple of 8
 //             payload, padded with zeros to a multiple of 8
 //
-// The payload (the bytes of a CHANGE_WRITE) is cut into pieces at the page boundaries of the
-// object, so that each page can be read back and verified by itself. The record's CRC covers
-// header, piece checksums and changes; the pieces have their own.
+// The payload (the bytes of a CHANGE_WRITE) has pieces, cut at the page boundaries of the object,
+// so that a reader can read back and verify each page by itself. The record's CRC covers header,
+// piece checksums and changes; the pieces have their own.
 //
 // A record carries its own LSN and the segment's epoch, so that bytes of a recycled segment never
 // pass for a record; and `durable`: the LSN up to which everything was on stable storage when the
-// record was written. So a damaged record can be told from a torn tail: if a valid record lies
-// behind the damage and says that the damaged place had been durable, acknowledged data is lost,
-// and the volume must not pretend otherwise.
+// record was written. So recovery can tell a damaged record from a torn tail: if a valid record
+// lies behind the damage and says that the damaged place had been durable, acknowledged data is
+// lost, and recovery must refuse the log.
 #ifndef CKPTFS_FORMAT_WAL_RECORD_H
 #define CKPTFS_FORMAT_WAL_RECORD_H
 
@@ -46,9 +46,9 @@ struct wal_segment_header {
     uint32_t epoch; // above that of all segments that were there at the open
     uint64_t segment_bytes;
     struct lsn start;
-    struct lsn prior_end; // where the records of the segment before it end
-    // Who began the segment: the storage root and the writer epoch that it held then, 0 before it
-    // held one. Not said by programs before.
+    struct lsn prior_end; // end of the records of the segment before it
+    // The storage root that began the segment, and its writer epoch then, 0 before it held one.
+    // Segments of old programs do not have them.
     bool has_writer;
     struct uuid writer;
     uint64_t writer_epoch;
@@ -60,14 +60,14 @@ void wal_segment_header_encode(
 MUST_CHECK int wal_segment_header_decode(
     const uint8_t p[WAL_SEGMENT_HEADER_BYTES], struct wal_segment_header *h_out);
 
-// The first block of a segment file that has never held a record. It is overwritten, durably,
-// before the first one is written; so whoever finds it needs not look for records behind it.
+// The first block of a segment file that has never held a record. The writer overwrites it,
+// durably, before it writes the first one; so recovery need not look for records behind it.
 void wal_spare_header_encode(uint8_t out[WAL_SEGMENT_HEADER_BYTES]);
 bool wal_is_spare_header(const uint8_t p[WAL_SEGMENT_HEADER_BYTES]);
 
-// What is known for good about how far the log goes, kept in a file beside the segments, so that a
-// newest segment that is gone and damage at the end of a closed log are noticed. Two slots, written
-// in turn; each one is a whole statement, and none becomes false later.
+// A lower bound of the log's end, in a file beside the segments, by which recovery notices that the
+// newest segment is gone, or damage at the end of a closed log. Two slots, written in turn; each
+// one is complete by itself, and none becomes false later.
 #define WAL_MARK_SLOT_BYTES 4096u
 #define WAL_MARK_SLOTS      2u
 #define WAL_MARK_BYTES      (WAL_MARK_SLOT_BYTES * WAL_MARK_SLOTS)
@@ -97,7 +97,7 @@ struct wal_record_header {
     uint16_t payload_page_offset; // where in its page the payload begins
 };
 
-// How many pieces a payload has.
+// The number of pieces of a payload.
 static inline uint32_t
 wal_payload_pieces(uint32_t page_offset, uint32_t length)
 {
@@ -135,9 +135,9 @@ wal_record_length(uint32_t page_offset, uint32_t changes_length, uint32_t payloa
 void wal_record_encode(const struct wal_record_header *h, const uint32_t *piece_crcs,
     const void *changes, uint8_t *out);
 
-// Checks the record at `p`, of which `n` bytes are there, against the LSN and epoch it must have
-// (epoch 0: any). 0; -ENODATA when it is not a whole valid record (torn, stale, damaged, zeros).
-// The payload pieces are checked too.
+// Checks the record in the `n` bytes at `p`, payload pieces included, against the expected LSN and
+// epoch (epoch 0: any). 0; -ENODATA when it is not a whole valid record (torn, stale, damaged,
+// zeros).
 MUST_CHECK int wal_record_decode(const uint8_t *p, size_t n, struct lsn expected, uint32_t epoch,
     struct wal_record_header *h_out);
 

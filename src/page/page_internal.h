@@ -13,7 +13,7 @@
 struct readahead {
     struct object_id object;
     uint64_t next_page;
-    uint64_t ahead_page; // the end of what has been asked for ahead
+    uint64_t ahead_page; // the end of the pages that were requested ahead
     uint32_t window_pages;
 };
 
@@ -26,8 +26,8 @@ struct page_store {
     uint64_t memory_bytes;
     struct dirty_set *active;
     struct dirty_set *frozen;
-    bool thawing;     // the frozen set is being read without the lock
-    uint64_t version; // goes up when layers move: what was read before must not be cached after
+    bool thawing;     // the checkpoint thread reads the frozen set without the lock
+    uint64_t version; // goes up when layers move: pages read before must not be cached after
     struct readahead readahead[READAHEAD_SLOTS];
 };
 

@@ -2,13 +2,13 @@
 // The PageStore: the data of all objects, as layers.
 //
 //     active   dirty_set, takes the writes
-//     frozen   dirty_set, what the checkpoint in progress folds; NULL between checkpoints
+//     frozen   dirty_set, which the checkpoint in progress folds; NULL between checkpoints
 //     clean    page_cache, pages as of the local generation
 //     chunks   chunk_reader, the local generation itself
 //
-// A page is looked for from the top; a layer with a mask overlays what is below. Who writes holds
-// the volume's lock (functions ending in _locked), so that layers, namespace and the order of the
-// log move together; readers take it only to look at the layers.
+// Readers look for a page from the top; a page with a mask overlays the one below. Writers hold the
+// volume's lock (functions ending in _locked), so that layers, namespace and the order of the log
+// move together; readers take it only to look at the layers.
 //
 // Life of a dirty page: written (active, in memory; its bytes also lie in the WAL) -> evicted (in
 // the WAL only) -> frozen -> folded into a chunk -> clean. A page put together from several writes
@@ -52,18 +52,19 @@ struct page_piece {
     uint32_t crc;
 };
 
-// Cuts `length` bytes at `offset` into pieces (malloc'd array). Whole pages of large writes have no
-// content: they must be put with a place in the log. Any thread, no locks.
+// Cuts `length` bytes at `offset` into pieces; page_pieces_free frees the array. Whole pages of
+// large writes have no content: the caller must put them with a place in the log. Any thread, no
+// locks.
 struct page_piece *page_pieces_new(
     uint64_t offset, const uint8_t *data, size_t length, size_t *count_out);
 // The same of bytes that are in the log already: no whole page has content, and their checksums are
 // `crcs`, which has the le32 of each piece.
 struct page_piece *page_pieces_logged(
     uint64_t offset, const uint8_t *data, size_t length, const uint8_t *crcs, size_t *count_out);
-// Frees the array and the contents that nobody took.
+// Frees the array and the contents that no layer has taken.
 void page_pieces_free(struct page_piece *pieces, size_t count);
 
-// Whether the pieces can be put without waiting for a read. When not: release the lock, call
+// Whether page_store_put_locked can put the pieces without a read. When not: release the lock, call
 // page_store_prefault, and start again.
 bool page_store_can_put_locked(
     struct page_store *ps, struct object_id object, const struct page_piece *pieces, size_t count);
@@ -75,13 +76,13 @@ MUST_CHECK int page_store_prefault(
 void page_store_put_locked(struct page_store *ps, struct object_id object,
     struct page_piece *pieces, size_t count, struct lsn payload, uint64_t size);
 // Bytes [offset, end) become zeros: whole pages become a hole (up to the end of the object if end
-// is UINT64_MAX), the edges are overwritten. page_store_can_put_locked's rule applies to the edges:
-// pages given by page_store_edges.
+// is UINT64_MAX), the edges are overwritten. page_store_can_put_locked's rule applies to the edges,
+// which page_store_edges gives.
 void page_store_discard_locked(
     struct page_store *ps, struct object_id object, uint64_t offset, uint64_t end, uint64_t size);
 // The partial pages at the edges of such a range, as pieces of zeros (0, 1 or 2).
 struct page_piece *page_store_edges(uint64_t offset, uint64_t end, size_t *count_out);
-// The object is gone.
+// Forgets a deleted object.
 void page_store_drop_object_locked(struct page_store *ps, struct object_id object);
 
 // ---- reading ------------------------------------------------------------------------------------
@@ -91,8 +92,8 @@ void page_store_drop_object_locked(struct page_store *ps, struct object_id objec
 MUST_CHECK int page_store_read(struct page_store *ps, struct object_id object, uint64_t offset,
     size_t length, uint8_t *out, const struct remote_call *call);
 
-// The first byte at or behind `offset` and before `end` that is data (or that is in a hole), to the
-// page; `end` when there is none. Hold no locks.
+// The first byte in [offset, end) that is data (`data`) or lies in a hole, with the granularity of
+// pages; `end` when there is none. Hold no locks.
 MUST_CHECK int page_store_seek(struct page_store *ps, struct object_id object, uint64_t offset,
     uint64_t end, bool data, const struct remote_call *call, uint64_t *found_out);
 
@@ -100,12 +101,12 @@ MUST_CHECK int page_store_seek(struct page_store *ps, struct object_id object, u
 
 // The active set becomes the frozen one; there must be no frozen set.
 void page_store_freeze_locked(struct page_store *ps);
-// The frozen set, or NULL. It stays valid until page_store_thaw; only the checkpoint thread asks.
+// The frozen set, or NULL. It is good until page_store_thaw. For the checkpoint thread only.
 struct dirty_set *page_store_frozen(struct page_store *ps);
-// A fold of the frozen set failed: what was written since is laid over it, and both are the active
-// set from now on. Only the checkpoint thread calls it. Pages that have to be put together and that
-// the log does not give any more are lost: the set has them without bytes. 0, or another error of
-// reading the log; then the frozen set is still there. Hold no locks.
+// After a failed fold: lays later writes over the frozen set; both are the active set from now on.
+// For the checkpoint thread only. Pages that it has to put together and cannot read from the log
+// any more are lost: the set has them without bytes. 0, or another error of reading the log; then
+// the frozen set is still there. Hold no locks.
 MUST_CHECK int page_store_unfreeze(struct page_store *ps);
 // The frozen set has become part of the local generation (the manifest is committed, the chunk map
 // invalidated): its pages become clean ones, and it goes. Hold no locks.
@@ -120,16 +121,16 @@ struct page_store_numbers {
     uint64_t limit_bytes;
 };
 void page_store_numbers_locked(struct page_store *ps, struct page_store_numbers *numbers_out);
-// Asserts what holds of the layers between operations. Walks all of them.
+// Asserts the invariants of the layers. Walks all of them.
 void page_store_check_locked(const struct page_store *ps);
-// How many bytes of pages that wait for a fold the log does not give any more. Reads all of them.
-// Nobody may write meanwhile. Hold no locks.
+// The bytes of unfolded pages that the log does not give any more. Reads all of them. No thread may
+// write meanwhile. Hold no locks.
 uint64_t page_store_unreadable_bytes(struct page_store *ps);
 // Whether nothing has been written since the last freeze.
 bool page_store_is_clean_locked(struct page_store *ps);
 // Dirty pages of one object, those that are in both sets twice.
 uint64_t page_store_dirty_pages_locked(struct page_store *ps, struct object_id object);
-// Whether they use up most of it: a fold would help.
+// Whether dirty pages that cannot be evicted use most of the memory: a fold would help.
 bool page_store_is_tight_locked(struct page_store *ps);
 // Whether dirty pages that cannot be evicted use up the memory: writers should wait for a fold.
 bool page_store_is_full_locked(struct page_store *ps);

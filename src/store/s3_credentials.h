@@ -38,7 +38,8 @@ MUST_CHECK int s3_credential_chain_get(
 void s3_credential_chain_refused(
     struct s3_credential_chain *chain, const struct s3_credentials *refused);
 
-// The region by AWS_REGION, AWS_DEFAULT_REGION, or the profile's; NULL when none has it. The caller frees it.
+// The region by AWS_REGION, AWS_DEFAULT_REGION, or the profile's; NULL when none has it. The caller
+// frees it.
 char *s3_region_from_environment(const char *profile);
 // The endpoint by AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, or the profile's endpoint_url; NULL when
 // none has it. The caller frees it.

@@ -20,7 +20,7 @@ struct wal_segment {
     struct lsn end;      // of its last record, once the next segment has begun
     struct lsn spilled;  // handed to the kernel below this, without a flush
     bool header_written; // flusher
-    unsigned readers;    // wal_read in progress: not to be recycled
+    unsigned readers;    // wal_read in progress: must not be recycled
 };
 
 struct wal_waiter {
@@ -42,7 +42,7 @@ struct wal {
     uint32_t segments_max;
     int mark_fd;
     struct lsn reached;   // options->reached
-    struct wal_mark mark; // as it was written last. The flusher's, while it runs
+    struct wal_mark mark; // as written last; belongs to the writing thread
     bool callers_flush;
     struct flush_pace *pace;
 
@@ -56,18 +56,18 @@ struct wal {
     struct lsn append;
     struct lsn flushed;
     struct lsn started; // above flushed: in its segment, on its way to the disk below this
-    bool flushing;      // a thread writes a batch; when it is done it looks who waits
+    bool flushing;      // a thread writes a batch; after it, that thread looks for waiters
     struct lsn released;
-    struct lsn last_end;        // of the newest record; what the next segment's prior_end says
+    struct lsn last_end;        // of the newest record, for the next segment's prior_end
     struct list_node slots;     // begun, not filled, in order of LSN
     struct list_node waiters;   // in order of target
     uint64_t reserved;          // bytes promised by wal_reserve
     unsigned reserving;         // threads that wait for room
     struct list_node reservers; // the same, in order of their turns
     uint64_t turns;             // given out
-    uint32_t spares_wanted;     // so many are kept ready while the limit allows
-    uint64_t prepare_at;        // the first of them is made when the log has come so far
-    int spare_error;            // why the last segment could not be made; 0: it could
+    uint32_t spares_wanted;     // the preparer keeps this many ready while the limit allows
+    uint64_t prepare_at;        // it makes the first one when the log has reached this
+    int spare_error;            // of the last new segment; 0: it was made
 
     struct list_node live;
     struct list_node spares;
@@ -101,33 +101,33 @@ enum wal_mark_state {
 char *wal_mark_path(const struct wal *w);
 // -EBADMSG when it is damaged, -ENOTSUP when it is of a newer version. Changes nothing.
 MUST_CHECK int wal_mark_load(struct wal *w, enum wal_mark_state *state_out);
-// Puts a durable mark that says nothing in place of what is there.
+// Replaces the file by a durable mark without a segment.
 MUST_CHECK int wal_mark_create(struct wal *w);
-// Says durably that segment `s`, the newest, has been begun, and that the log goes on to `end`.
+// Notes durably that segment `s`, the newest, has been begun, and that the log reaches `end`.
 MUST_CHECK int wal_mark_advance(struct wal *w, const struct wal_segment *s, struct lsn end);
 
 // wal_room.c
 // The segment that is being appended to, or NULL.
 struct wal_segment *wal_newest_locked(const struct wal *w);
 uint32_t wal_spares_locked(const struct wal *w);
-// Whether who waits for room waits for segments, and no more of them can be made.
+// Whether threads wait for room that only a release can make: no further segment is allowed.
 bool wal_is_starved_locked(const struct wal *w);
 
 // wal_check.c
 void wal_check_locked(const struct wal *w);
 
-// wal.c: turns segments that nobody needs into spares; collects those that are to be removed, which
-// is done without the lock. A segment that the flusher is not done with stays, whatever was
-// released: it goes after the flush.
+// wal.c: turns segments that nobody needs into spares; collects surplus ones, which
+// wal_remove_segments removes without the lock. A segment that the flusher still uses stays, even
+// when it is released: it goes after the flush.
 void wal_recycle_locked(struct wal *w, struct list_node *removed);
 void wal_remove_segments(struct wal *w, struct list_node *removed);
 
-// wal_recover.c: fills live and spares, replays, sets append = flushed = the place where the log
-// goes on, the epoch and the mark.
+// wal_recover.c: fills live and spares, replays, sets append and flushed to the place where the log
+// goes on, and the epoch and the mark.
 MUST_CHECK int wal_recover(
     struct wal *w, struct lsn cut, wal_replay *replay, void *argument, struct buffer *error);
 
-// wal_recover.c: looks through the log as wal_recover does, and changes nothing.
+// wal_recover.c: checks the log as wal_recover does, and changes nothing.
 MUST_CHECK int wal_look(struct wal *w, struct lsn cut, struct buffer *error);
 
 // wal_group_commit.c
