@@ -30,7 +30,8 @@ struct arguments {
     bool quiet;
     int64_t wait_seconds; // unmount; -1: without limit
     const char *root;     // status
-    const char *policy;   // retention
+    const char *policy;   // retention; quota: a size
+    bool of_root;         // quota
     bool dry_run;
     bool sweep;
     bool yes;
@@ -220,7 +221,7 @@ print_failure(const char *what, const struct arguments *a, int rc, struct buffer
     return EXIT_STATUS_ERROR;
 }
 
-_Static_assert((int)CKPTFS_OPERATION_SNAPSHOT_SHOW == (int)VOLUME_OPERATION_SNAPSHOT_SHOW &&
+_Static_assert((int)CKPTFS_OPERATION_QUOTA == (int)VOLUME_OPERATION_QUOTA &&
                    (int)CKPTFS_OPERATION_SWEEP == (int)VOLUME_OPERATION_SWEEP,
     "the ABI and the volume count alike");
 
@@ -255,6 +256,17 @@ static int
 run_retention(const struct arguments *a)
 {
     return operate(a, "retention of", CKPTFS_OPERATION_RETENTION, a->policy ? a->policy : "");
+}
+
+static int
+run_quota(const struct arguments *a)
+{
+    BUFFER_AUTO argument = {0};
+    if (a->policy)
+        buffer_printf(&argument, "%s %s", a->of_root ? "root" : "volume", a->policy);
+    const struct operation_request request = {
+        "quota of", CKPTFS_OPERATION_QUOTA, operation_flags(a), buffer_string(&argument)};
+    return run_operation(a->operand, &request);
 }
 
 static int
@@ -367,6 +379,7 @@ enum {
     SWITCH_SWEEP,
     SWITCH_AT,
     SWITCH_YES,
+    SWITCH_OF_ROOT,
 };
 
 static const struct option create_switches[] = {
@@ -391,6 +404,9 @@ static const struct option gc_switches[] = {{"help", no_argument, NULL, 'h'},
 static const struct option retention_switches[] = {{"help", no_argument, NULL, 'h'},
     {"json", no_argument, NULL, SWITCH_JSON}, {"set", required_argument, NULL, SWITCH_SET},
     {NULL, 0, NULL, 0}};
+static const struct option quota_switches[] = {{"help", no_argument, NULL, 'h'},
+    {"json", no_argument, NULL, SWITCH_JSON}, {"set", required_argument, NULL, SWITCH_SET},
+    {"root", no_argument, NULL, SWITCH_OF_ROOT}, {NULL, 0, NULL, 0}};
 static const struct option at_switches[] = {{"help", no_argument, NULL, 'h'},
     {"json", no_argument, NULL, SWITCH_JSON}, {"at", required_argument, NULL, SWITCH_AT},
     {NULL, 0, NULL, 0}};
@@ -462,6 +478,14 @@ static const struct command commands[] = {
         "                  TIME is a number with s, m, h, d or w behind it\n"
         "    --json        as a JSON object\n",
         "MOUNTPOINT", run_retention},
+    {"quota", ":h", quota_switches, "quota [--set SIZE [--root]] [--json] MOUNTPOINT",
+        "Shows how much disk space the volume and its storage root take, and may take.\n"
+        "\n"
+        "    --set SIZE  lets the volume take so much (units K, M, G, T) until it is unmounted;\n"
+        "                0: as much as there is\n"
+        "    --root      sets it for all volumes in the storage root together, for good\n"
+        "    --json      as a JSON object\n",
+        "MOUNTPOINT", run_quota},
     {"gc", ":ho:", gc_switches, "gc [--dry-run] [--sweep] [--json] MOUNTPOINT|SOURCE",
         "Expires the generations that the policy does not keep, and deletes what only expired\n"
         "generations needed whose grace period is over. The daemon does so by itself every ten\n"
@@ -611,6 +635,9 @@ take_switch(const struct command *c, struct arguments *a, int letter, const char
         return EXIT_SUCCESS;
     case SWITCH_SET:
         a->policy = optarg;
+        return EXIT_SUCCESS;
+    case SWITCH_OF_ROOT:
+        a->of_root = true;
         return EXIT_SUCCESS;
     case SWITCH_AT:
         a->at = optarg;

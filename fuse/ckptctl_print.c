@@ -166,6 +166,24 @@ print_stages(const struct ckptfs_status *s, struct buffer *out)
         line(out, "last error", s->last_error);
 }
 
+static void
+print_disk(const struct ckptfs_metrics *metrics, struct buffer *out)
+{
+    static const char *const names[][3] = {
+        {"disk", "quota_used_bytes", "quota_limit_bytes"},
+        {"disk of root", "root_quota_used_bytes", "root_quota_limit_bytes"},
+    };
+    for (size_t i = 0; i < ARRAY_LENGTH(names); i++) {
+        char used[32];
+        char limit[32];
+        uint64_t bytes = print_metric(metrics, names[i][2]);
+        print_size(print_metric(metrics, names[i][1]), used);
+        print_size(bytes, limit);
+        buffer_printf(
+            out, "%-14s %s%s%s\n", names[i][0], used, bytes ? " of " : "", bytes ? limit : "");
+    }
+}
+
 void
 print_status(const struct ckptfs_status *s, const struct ckptfs_metrics *metrics, uint64_t now_ms,
     struct buffer *out)
@@ -181,6 +199,7 @@ print_status(const struct ckptfs_status *s, const struct ckptfs_metrics *metrics
     line_of(out, "page cache", s->page_cache_bytes, s->page_cache_limit_bytes);
     print_size(s->dirty_bytes, size);
     buffer_printf(out, "%-14s %s\n", "dirty", size);
+    print_disk(metrics, out);
     print_size(s->blob_bytes, size);
     buffer_printf(out,
         "%-14s %" PRIu64 " inodes, %" PRIu64 " chunks, %" PRIu64 " deltas, %" PRIu64

@@ -151,7 +151,14 @@ repair(struct checkpoint *c, const struct blob_record *blob, const char *key,
         return -ENOENT;
     CLEANUP(memory_free_auto)
     char *path = memory_printf("%s/repair", local_store_scratch(c->options.local));
+    struct storage_quota *quota = local_store_quota(c->options.local);
+    uint64_t reserved = storage_quota_blocks_for(bytes.length);
+    rc = storage_quota_reserve(quota, QUOTA_BLOBS, QUOTA_CHECKPOINT, reserved);
+    if (rc < 0)
+        return rc;
+    reserved += storage_quota_path_bytes(path); // of an attempt that failed
     rc = file_replace_whole(c->options.ops, path, bytes.data, bytes.length, 0600);
+    storage_quota_settle(quota, QUOTA_BLOBS, reserved, storage_quota_path_bytes(path));
     if (rc == 0)
         rc = local_store_adopt(c->options.local, path, &blob->hash);
     return rc == 0 ? local_store_sync(c->options.local) : rc;

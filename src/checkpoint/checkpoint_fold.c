@@ -433,7 +433,8 @@ static void
 drop_plan(struct fold *f)
 {
     checkpoint_end_fold_lease(f->c);
-    if (f->directory && path_remove_tree(f->directory) < 0)
+    struct storage_quota *quota = local_store_quota(f->c->options.local);
+    if (f->directory && storage_quota_remove_tree(quota, QUOTA_BLOBS, f->directory) < 0)
         log_warning("scratch.failed", "cannot remove %s", f->directory);
     checkpoint_staging_free(&f->staging);
     checkpoint_plan_free(&f->plan);

@@ -29,6 +29,8 @@ struct blob_file {
     struct sha256_stream *hash; // of a pack; NULL: the blob is one image, which has its hash
     uint32_t crc;               // CRC-32C of all bytes
     struct buffer pending;      // not written yet
+    struct storage_quota *quota;
+    uint64_t reserved;
 };
 
 struct stage {
@@ -68,7 +70,12 @@ static int
 file_flush(struct blob_file *f, size_t n)
 {
     struct buffer *b = &f->pending;
-    int rc = file_write_at(f->ops, f->fd, b->data, n, f->bytes - b->length);
+    uint64_t reserved = storage_quota_blocks_for(n);
+    int rc = storage_quota_reserve(f->quota, QUOTA_BLOBS, QUOTA_CHECKPOINT, reserved);
+    if (rc < 0)
+        return rc;
+    f->reserved += reserved;
+    rc = file_write_at(f->ops, f->fd, b->data, n, f->bytes - b->length);
     b->length -= n;
     memmove(b->data, b->data + n, b->length);
     return rc < 0 ? rc : file_write_behind(f);
@@ -90,7 +97,8 @@ file_append(void *argument, const void *p, size_t n)
 static int
 file_begin(struct stage *s, struct blob_file *f, bool pack)
 {
-    *f = (struct blob_file){.ops = s->c->options.ops};
+    *f = (struct blob_file){
+        .ops = s->c->options.ops, .quota = local_store_quota(s->c->options.local)};
     f->path = memory_printf("%s/blob-%zu", s->directory, s->out->blob_count);
     f->fd = file_open(f->ops, f->path, O_RDWR | O_CREAT | O_TRUNC, 0600);
     if (f->fd < 0) {
@@ -103,9 +111,12 @@ file_begin(struct stage *s, struct blob_file *f, bool pack)
     return 0;
 }
 
+// The file stays in the directory of the job, and counts what it has.
 static void
 file_abandon(struct blob_file *f)
 {
+    if (f->fd >= 0 && f->quota)
+        storage_quota_settle(f->quota, QUOTA_BLOBS, f->reserved, storage_quota_file_bytes(f->fd));
     file_close(f->fd);
     sha256_stream_free(f->hash);
     buffer_free(&f->pending);

@@ -126,7 +126,7 @@ keep(struct chunk_reader *r, const struct fetch *x, const char *key, const struc
     if (x->call.no_keep)
         return;
     int rc = local_store_keep(r->local, &x->blob.hash, x->offset, bytes->data, bytes->length);
-    if (rc < 0)
+    if (rc < 0 && rc != -EDQUOT)
         log_warning_of("chunk.keep_failed", key, "cannot keep part of %s in hot_cache: %s", key,
             strerror(-rc));
 }

@@ -14,6 +14,7 @@
 #include "platform/file.h"
 #include "platform/log.h"
 #include "platform/memory.h"
+#include "quota/storage_quota.h"
 
 #define READERS_MAX   1024u
 #define FILE_MODE     0600
@@ -160,6 +161,14 @@ lmdb_env_grow(struct lmdb_env *env)
     if (rc == 0)
         log_debug("manifest.map_grown", "to %zu bytes", info.me_mapsize * 2);
     return rc;
+}
+
+// By its name: the descriptor changes when the environment is opened again.
+uint64_t
+lmdb_env_file_bytes(const struct lmdb_env *env)
+{
+    CLEANUP(memory_free_auto) char *path = memory_printf("%s/data.mdb", env->directory);
+    return storage_quota_path_bytes(path);
 }
 
 // ---- opening ------------------------------------------------------------------------------------

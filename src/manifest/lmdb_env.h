@@ -60,6 +60,9 @@ void lmdb_env_close(struct lmdb_env *env);
 // transaction. -ENOMEM when there is no address space.
 MUST_CHECK int lmdb_env_grow(struct lmdb_env *env);
 
+// Bytes in blocks of the environment's file.
+uint64_t lmdb_env_file_bytes(const struct lmdb_env *env);
+
 // After a failed commit that may or may not be on the disk the environment is failed: nobody can
 // write. lmdb_env_mend, which the writer calls, opens it again, which takes the doubtful
 // transaction back: 0 when the environment durably has the state of the last successful commit and

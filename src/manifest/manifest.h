@@ -20,6 +20,7 @@
 #include "format/records.h"
 #include "manifest/manifest_records.h"
 #include "platform/flush_pace.h"
+#include "quota/storage_quota.h"
 
 struct manifest;
 
@@ -41,6 +42,9 @@ MUST_CHECK int manifest_open(
     const char *directory, const struct manifest_options *options, struct manifest **manifest_out);
 // Commits the queued batches, stops the thread, frees `m`.
 void manifest_close(struct manifest *m);
+// Tells the account how large the file is, now and after each commit of this process; NULL: no
+// longer.
+void manifest_set_quota(struct manifest *m, struct storage_quota *quota);
 // This root's identity as a writer: made once, random, durable.
 struct uuid manifest_root_id(const struct manifest *m);
 

@@ -38,6 +38,7 @@ struct manifest {
     struct condition wanted;
     struct list_node queue; // of struct manifest_batch
     bool stopping;
+    struct storage_quota *quota; // or NULL
 };
 
 // ---- batches ------------------------------------------------------------------------------------

@@ -159,6 +159,22 @@ answer_locked(struct list_node *finished)
 }
 
 static void
+note_size_locked(struct manifest *m)
+{
+    if (m->quota)
+        storage_quota_note_manifest(m->quota, lmdb_env_file_bytes(m->env));
+}
+
+void
+manifest_set_quota(struct manifest *m, struct storage_quota *quota)
+{
+    lock_take(&m->lock);
+    m->quota = quota;
+    note_size_locked(m);
+    lock_release(&m->lock);
+}
+
+static void
 run_writer(void *argument)
 {
     struct manifest *m = argument;
@@ -180,6 +196,7 @@ run_writer(void *argument)
         lock_release(&m->lock);
         commit_group(m, &group, &finished);
         lock_take(&m->lock);
+        note_size_locked(m);
         answer_locked(&finished);
     }
     lock_release(&m->lock);

@@ -66,6 +66,8 @@ struct remote_object {
     struct buffer data;
     int fd;
     uint64_t bytes;
+    struct storage_quota *quota;
+    uint64_t reserved; // of it, for the file
 };
 void remote_object_free(struct remote_object *o);
 // Fetches an object of `bytes` bytes, according to a listing or head. An object that is gone or has

@@ -20,6 +20,7 @@
 #include "base/types.h"
 #include "format/manifest_record.h"
 #include "manifest/manifest.h"
+#include "quota/storage_quota.h"
 #include "store/remote_store.h"
 
 // The place of a volume's manifest, and the identity of the caller. Borrowed pointers.
@@ -27,8 +28,9 @@ struct remote_place {
     struct remote_store *store;
     const char *tenant;
     uint32_t volume_number;
-    struct uuid writer;  // manifest_root_id()
-    const char *scratch; // an existing directory for temporary files
+    struct uuid writer;          // manifest_root_id()
+    const char *scratch;         // an existing directory for temporary files
+    struct storage_quota *quota; // of these; or NULL
     // The time of one request, tries included, without the time for its bytes (0: the store's own
     // limit). `call` has its other limits; a canceled request is -ECANCELED.
     uint64_t call_ms;
@@ -158,6 +160,8 @@ MUST_CHECK int remote_manifest_check_blobs(const struct remote_place *place, str
 struct remote_staged {
     char *path; // unlinked and freed by remote_staged_free
     int fd;
+    struct storage_quota *quota;
+    uint64_t reserved; // of it
     struct sha256 hash;
     uint64_t bytes;
     struct manifest_record_header header;

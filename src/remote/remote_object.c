@@ -39,6 +39,7 @@ remote_object_free(struct remote_object *o)
 {
     buffer_free(&o->data);
     file_close_auto(&o->fd);
+    storage_quota_give_back(o->quota, QUOTA_BLOBS, o->reserved);
     *o = (struct remote_object){.fd = -1};
 }
 
@@ -85,6 +86,12 @@ fetch_to_file(const struct remote_place *place, const char *key, struct remote_o
     if (rc < 0)
         return rc;
     (void)file_ops_system.unlink(path);
+    uint64_t reserved = storage_quota_blocks_for(o->bytes);
+    rc = storage_quota_reserve(place->quota, QUOTA_BLOBS, QUOTA_LAST, reserved);
+    if (rc < 0)
+        return rc;
+    o->quota = place->quota;
+    o->reserved = reserved;
     BUFFER_AUTO part = {0};
     for (uint64_t done = 0; done < o->bytes; done += part.length) {
         uint64_t left = o->bytes - done;

@@ -34,6 +34,7 @@ remote_staged_free(struct remote_staged *s)
     if (s->path) {
         file_close(s->fd);
         (void)file_ops_system.unlink(s->path);
+        storage_quota_give_back(s->quota, QUOTA_BLOBS, s->reserved);
         free(s->path);
     }
     if (s->catalog)
@@ -45,7 +46,12 @@ remote_staged_free(struct remote_staged *s)
 static int
 flush_pending(struct stage *s)
 {
-    int rc = file_write_at(
+    uint64_t reserved = storage_quota_blocks_for(s->pending.length);
+    int rc = storage_quota_reserve(s->staged->quota, QUOTA_BLOBS, QUOTA_LAST, reserved);
+    if (rc < 0)
+        return rc;
+    s->staged->reserved += reserved;
+    rc = file_write_at(
         &file_ops_system, s->staged->fd, s->pending.data, s->pending.length, s->written);
     if (rc < 0) {
         log_error("remote.scratch_failed", "cannot write %s: %s", s->staged->path, strerror(-rc));
@@ -101,6 +107,7 @@ stage_write(const struct remote_place *place, struct stage *s, struct manifest_r
     int rc = remote_scratch_open(place, &staged->path, &staged->fd);
     if (rc < 0)
         return rc;
+    staged->quota = place->quota;
     s->writer = manifest_record_writer_new(&staged->header, sink_to_file, s);
     rc = export(r, db, stage_change, s);
     if (rc == 0)

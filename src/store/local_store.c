@@ -23,7 +23,9 @@ struct open_file {
     struct sha256 hash;
     int fd;
     bool whole;
-    bool doomed; // removed or replaced: close when the last user is done
+    bool doomed;      // removed or replaced: close when the last user is done
+    bool owed;        // its name is gone: its blocks are given back when it is closed
+    uint64_t counted; // bytes in blocks that the quota knows of; of a partial one
     unsigned users;
 };
 
@@ -34,7 +36,8 @@ struct local_store {
     struct lock lock; // "local_store": protects everything below
     struct hash_table files;
     struct list_node idle;
-    uint64_t forgotten; // how often a name got another meaning
+    uint64_t forgotten;          // how often a name got another meaning
+    struct storage_quota *quota; // constant once others use the store
 };
 
 static char *
@@ -73,9 +76,24 @@ local_store_open(
     return 0;
 }
 
+void
+local_store_set_quota(struct local_store *s, struct storage_quota *quota)
+{
+    s->quota = quota;
+}
+
+struct storage_quota *
+local_store_quota(const struct local_store *s)
+{
+    return s->quota;
+}
+
 static void
 close_file_locked(struct local_store *s, struct open_file *f)
 {
+    if (f->owed)
+        storage_quota_give_back(
+            s->quota, QUOTA_BLOBS, f->whole ? storage_quota_file_bytes(f->fd) : f->counted);
     if (!f->doomed)
         hash_table_remove(&s->files, &f->node);
     if (f->idle.next)
@@ -204,6 +222,8 @@ get_file(struct local_store *s, const struct sha256 *hash, bool make, struct ope
             return fd;
         struct open_file *made = memory_alloc_zero(sizeof(*made));
         *made = (struct open_file){.hash = *hash, .fd = fd, .whole = whole};
+        if (!whole && s->quota)
+            made->counted = storage_quota_file_bytes(fd);
         *out = enter_file(s, made, forgotten);
         if (*out)
             break;
@@ -211,20 +231,30 @@ get_file(struct local_store *s, const struct sha256 *hash, bool make, struct ope
     return 0;
 }
 
-// Lets no further user have the open file: its name means something else now.
+// Bytes in blocks of the two files of a blob that have lost their names.
+struct unlinked {
+    uint64_t partial, whole;
+};
+
+// Lets no further user have the open file: its name means something else now. Gives back what has
+// lost its name, of a file that is open when it is closed.
 static void
-forget_file(struct local_store *s, const struct sha256 *hash)
+forget_file(struct local_store *s, const struct sha256 *hash, const struct unlinked *gone)
 {
+    uint64_t bytes = gone->partial + gone->whole;
     lock_take(&s->lock);
     s->forgotten++;
     struct open_file *f = find_locked(s, hash);
     if (f) {
+        bytes -= f->whole ? gone->whole : gone->partial;
         hash_table_remove(&s->files, &f->node);
         f->doomed = true;
+        f->owed = (f->whole ? gone->whole : gone->partial) > 0 || f->counted > 0;
         if (f->users == 0)
             close_file_locked(s, f);
     }
     lock_release(&s->lock);
+    storage_quota_give_back(s->quota, QUOTA_BLOBS, bytes);
 }
 
 int
@@ -232,13 +262,18 @@ local_store_adopt(struct local_store *s, const char *path, const struct sha256 *
 {
     CLEANUP(memory_free_auto) char *to = blob_path(s, hash, true);
     CLEANUP(memory_free_auto) char *partial = blob_path(s, hash, false);
+    struct unlinked gone = {0};
+    gone.whole = s->quota ? storage_quota_path_bytes(to) : 0;
     int rc = s->ops->rename(path, to);
     if (rc < 0) {
         log_error("local_store.failed", "cannot rename %s to %s: %s", path, to, strerror(-rc));
         return rc;
     }
-    s->ops->unlink(partial);
-    forget_file(s, hash);
+    gone.partial = s->quota ? storage_quota_path_bytes(partial) : 0;
+    rc = s->ops->unlink(partial);
+    if (rc < 0)
+        gone.partial = 0;
+    forget_file(s, hash, &gone);
     return 0;
 }
 
@@ -279,17 +314,38 @@ local_store_read(
     return rc;
 }
 
+// A partial file has grown by what was reserved, or by less. Others may be writing to it, too: what
+// they have written already is counted twice until they come here.
+static void
+count_growth(struct local_store *s, struct open_file *f, uint64_t reserved)
+{
+    if (!s->quota)
+        return;
+    lock_take(&s->lock);
+    uint64_t now = storage_quota_file_bytes(f->fd);
+    storage_quota_settle(s->quota, QUOTA_BLOBS, reserved + f->counted, now);
+    f->counted = now;
+    lock_release(&s->lock);
+}
+
 int
 local_store_keep(
     struct local_store *s, const struct sha256 *hash, uint64_t offset, const void *p, size_t n)
 {
     struct open_file *f;
-    int rc = get_file(s, hash, true, &f);
+    uint64_t reserved = storage_quota_blocks_for(n);
+    int rc = storage_quota_reserve(s->quota, QUOTA_BLOBS, QUOTA_CACHE, reserved);
     if (rc < 0)
         return rc;
-    if (!f->whole)
+    rc = get_file(s, hash, true, &f);
+    if (rc < 0 || f->whole) {
+        storage_quota_give_back(s->quota, QUOTA_BLOBS, reserved);
+    } else {
         rc = file_write_at(s->ops, f->fd, p, n, offset);
-    put_file(s, f);
+        count_growth(s, f, reserved);
+    }
+    if (f)
+        put_file(s, f);
     return rc;
 }
 
@@ -324,13 +380,46 @@ local_store_open_blob(struct local_store *s, const struct sha256 *hash, int *fd_
 void
 local_store_remove(struct local_store *s, const struct sha256 *hash)
 {
+    struct unlinked gone = {0};
     for (int whole = 0; whole < 2; whole++) {
         CLEANUP(memory_free_auto) char *path = blob_path(s, hash, whole);
+        uint64_t bytes = s->quota ? storage_quota_path_bytes(path) : 0;
         int rc = s->ops->unlink(path);
         if (rc < 0 && rc != -ENOENT)
             log_warning("local_store.failed", "cannot remove %s: %s", path, strerror(-rc));
+        if (rc == 0)
+            *(whole ? &gone.whole : &gone.partial) = bytes;
     }
-    forget_file(s, hash);
+    forget_file(s, hash, &gone);
+}
+
+static bool
+parse_name(const char *name, struct sha256 *hash_out, bool *whole_out)
+{
+    if (sha256_from_hex(name, hash_out) < 0)
+        return false;
+    *whole_out = strcmp(name + 64, ".blob") == 0;
+    return *whole_out || strcmp(name + 64, ".part") == 0;
+}
+
+int64_t
+local_store_evict(struct local_store *s, local_store_may_go *may_go, void *argument, uint64_t want)
+{
+    DIR *dir = opendir(s->hot_cache);
+    uint64_t freed = 0;
+    if (!dir)
+        return -errno;
+    for (struct dirent *e; freed < want && (e = readdir(dir));) {
+        struct sha256 hash;
+        bool whole;
+        if (!parse_name(e->d_name, &hash, &whole) || !may_go(argument, &hash, whole))
+            continue;
+        CLEANUP(memory_free_auto) char *path = blob_path(s, &hash, whole);
+        freed += storage_quota_path_bytes(path);
+        local_store_remove(s, &hash);
+    }
+    closedir(dir);
+    return (int64_t)freed;
 }
 
 int
@@ -342,9 +431,8 @@ local_store_sweep(struct local_store *s, local_store_is_needed *is_needed, void 
     int removed = 0;
     for (struct dirent *e; (e = readdir(dir));) {
         struct sha256 hash;
-        if (sha256_from_hex(e->d_name, &hash) < 0 ||
-            (strcmp(e->d_name + 64, ".blob") != 0 && strcmp(e->d_name + 64, ".part") != 0) ||
-            is_needed(argument, &hash))
+        bool whole;
+        if (!parse_name(e->d_name, &hash, &whole) || is_needed(argument, &hash))
             continue;
         local_store_remove(s, &hash);
         removed++;

@@ -16,6 +16,7 @@
 #include "base/compiler.h"
 #include "base/types.h"
 #include "platform/file.h"
+#include "quota/storage_quota.h"
 
 struct local_store;
 
@@ -23,6 +24,10 @@ struct local_store;
 // holds the db's lock may sweep them.
 MUST_CHECK int local_store_open(
     const struct file_ops *ops, const char *root, struct db_id db, struct local_store **store_out);
+// From now on what is kept is reserved, and what is removed is given back. Before others use the
+// store. What adopted files hold has been reserved by who wrote them.
+void local_store_set_quota(struct local_store *s, struct storage_quota *quota);
+struct storage_quota *local_store_quota(const struct local_store *s);
 // Removes copies that `is_needed` does not know. Returns how many went, or -errno.
 typedef bool local_store_is_needed(void *argument, const struct sha256 *hash);
 MUST_CHECK int local_store_sweep(
@@ -44,7 +49,8 @@ MUST_CHECK int local_store_sync(struct local_store *s);
 // zeros in part: verify them. Calls thread_will_wait before it waits for the disk.
 MUST_CHECK int local_store_read(
     struct local_store *s, const struct sha256 *hash, uint64_t offset, void *p, size_t n);
-// Keeps bytes that were read from the store in the partial file.
+// Keeps bytes that were read from the store in the partial file. -EDQUOT: there is no room for
+// them. Hold no locks.
 MUST_CHECK int local_store_keep(
     struct local_store *s, const struct sha256 *hash, uint64_t offset, const void *p, size_t n);
 // The first byte in [offset, end) that lies in a hole of the file; `end` when there is none. Bytes
@@ -55,6 +61,11 @@ uint64_t local_store_find_hole(
 bool local_store_has(struct local_store *s, const struct sha256 *hash);
 // Opens the whole copy for reading, or returns -errno; the caller closes it.
 MUST_CHECK int local_store_open_blob(struct local_store *s, const struct sha256 *hash, int *fd_out);
+// Removes copies, whole or partial, that `may_go` lets go, until `want` bytes of blocks are free or
+// all have been looked at. Returns the bytes, or -errno.
+typedef bool local_store_may_go(void *argument, const struct sha256 *hash, bool whole);
+MUST_CHECK int64_t local_store_evict(
+    struct local_store *s, local_store_may_go *may_go, void *argument, uint64_t want);
 // Removes both files; missing ones are fine.
 void local_store_remove(struct local_store *s, const struct sha256 *hash);
 

@@ -27,6 +27,7 @@ volume_new(const struct volume_config *config, const struct volume_host *host)
     v->own.lock_fd = -1;
     lock_init(&v->lock, "volume", LOCK_RANK_VOLUME);
     condition_init(&v->folded);
+    lock_init(&v->evicting, "evicting", LOCK_RANK_CONTROL);
     flush_pace_init(&v->pace);
     lock_init(&v->housekeeping.lock, "housekeeping", LOCK_RANK_CONTROL);
     condition_init(&v->housekeeping.work);
@@ -47,6 +48,7 @@ volume_free(struct volume *v)
     volume_free_live_objects(v);
     flush_pace_destroy(&v->pace);
     condition_destroy(&v->folded);
+    lock_destroy(&v->evicting);
     condition_destroy(&v->housekeeping.check_work);
     condition_destroy(&v->housekeeping.work);
     lock_destroy(&v->housekeeping.lock);

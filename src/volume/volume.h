@@ -263,6 +263,7 @@ enum volume_operation {
     VOLUME_OPERATION_SNAPSHOT_DROP,   // NAME
     VOLUME_OPERATION_SNAPSHOTS,       // lists them
     VOLUME_OPERATION_SNAPSHOT_SHOW,   // NAME
+    VOLUME_OPERATION_QUOTA,           // shows it; `argument`: "volume SIZE" or "root SIZE" sets one
 };
 enum volume_operation_flags {
     VOLUME_OPERATION_JSON = 1 << 0,

@@ -15,6 +15,7 @@
 #define ROOM_DEADLINE_MS 60000u
 #define ROOM_HOPELESS_MS 3000u // when they fail for a reason that no waiting mends
 #define ROOM_SLICE_MS    1000u
+#define REFUSED_MS       2000u // so long after one was told, others are told at once
 // Changes of names and inodes that may gather in memory before a fold is asked for, and before
 // writers wait for it: so memory does not grow with the number of files. The same of the bytes that
 // they carry: names, link targets and extended attributes.
@@ -199,6 +200,26 @@ room_error(int error, bool *hopeless_out)
     return error == -EROFS ? -EROFS : error == -EIO || error == -EBADMSG ? -EIO : -ENOSPC;
 }
 
+static bool
+is_store_reachable(struct volume *v)
+{
+    struct checkpoint_numbers c = {0};
+    struct remote_trouble trouble = {0};
+    if (v->checkpoint)
+        checkpoint_numbers(v->checkpoint, &c);
+    remote_store_trouble(v->remote, &trouble);
+    return c.store_reachable && trouble.tries < 2;
+}
+
+// Where one writer has waited in vain others need not wait as long: the kernel hands over what it
+// caches in many pieces, one after the other.
+static bool
+has_refused(const struct volume *v, uint64_t now)
+{
+    uint64_t refused = atomic_load(&v->refused_ms);
+    return refused > 0 && now < refused + REFUSED_MS;
+}
+
 // Waits a slice at a time: a disk that is full shows by folds that fail, and then there is nothing
 // to wait for.
 static int
@@ -211,8 +232,8 @@ wait_for_room(struct volume *v, uint32_t bytes, bool optional)
         int rc = wait_for_memory(v, began);
         return rc == 0 ? wal_reserve(v->wal, bytes, began) : rc;
     }
-    for (;;) {
-        uint64_t slice = clock_monotonic_ms() + ROOM_SLICE_MS;
+    for (bool at_once = has_refused(v, began);; at_once = false) {
+        uint64_t slice = clock_monotonic_ms() + (at_once ? 0 : ROOM_SLICE_MS);
         int rc = wait_for_memory(v, slice);
         if (rc == 0)
             rc = wal_reserve_in_turn(v->wal, bytes, slice, &turn);
@@ -221,11 +242,20 @@ wait_for_room(struct volume *v, uint32_t bytes, bool optional)
         uint64_t waited = clock_monotonic_ms() - began;
         int error = v->checkpoint ? checkpoint_fold_error(v->checkpoint) : -EBUSY;
         wal_numbers(v->wal, &n);
-        bool stuck = error != 0 || n.spare_error != 0;
+        bool stuck = error != 0 || n.spare_error != 0 || n.quota_full;
         bool hopeless;
         rc = room_error(error, &hopeless);
-        if (stuck && waited >= (hopeless ? ROOM_HOPELESS_MS : ROOM_DEADLINE_MS))
+        if (n.quota_full || n.spare_error == -EDQUOT) {
+            hopeless |= !is_store_reachable(v);
+            volume_relieve(v);
+        }
+        if (stuck && (at_once || waited >= (hopeless ? ROOM_HOPELESS_MS : ROOM_DEADLINE_MS))) {
+            if (!at_once)
+                atomic_store(&v->refused_ms, clock_monotonic_ms());
+            if (n.quota_full)
+                storage_quota_note_exhausted(v->quota);
             return rc;
+        }
         volume_press(v);
     }
 }

@@ -290,6 +290,7 @@ housekeeping_run(void *argument)
         watch_disk(v);
         volume_watch_root(v);
         volume_delete_late(v);
+        volume_watch_quota(v);
         uint64_t mark = activity(v);
         if (volume_lease_is_due(&v->housekeeping.lease, mark, clock_monotonic_ms()) && is_owner(v))
             renew_lease(v, mark);
@@ -518,6 +519,7 @@ volume_status(struct volume *v, struct volume_status *status_out)
     snprintf(s->root, sizeof(s->root), "%s", v->config.root);
     fill_from_manifest(v, s);
     fill_from_store(v, m);
+    volume_quota_metrics(v, m);
     if (v->wal)
         fill_from_writer(v, s);
     else

@@ -9,6 +9,7 @@
 
 #include "base/similar.h"
 #include "platform/memory.h"
+#include "quota/storage_quota.h"
 #include "store/remote_store.h"
 
 #define KIB    (UINT64_C(1) << 10)
@@ -58,6 +59,10 @@ const struct config_entry volume_config_table[] = {
         "largest size of the write-ahead log; writers wait at the limit"),
     VALUE("page_cache", CONFIG_BYTES, page_cache_bytes, 8 * MIB, TIB, "64M", "SIZE",
         "memory for pages of files"),
+    VALUE("quota", CONFIG_BYTES, quota_bytes, 0, 1024 * TIB, "0", "SIZE",
+        "disk space that the volume may take in the storage root; 0: as much as there is"),
+    VALUE("root_quota", CONFIG_BYTES, root_quota_bytes, 0, 1024 * TIB, "0", "SIZE",
+        "disk space for all volumes in the storage root together; 0: leave it as it was set"),
     VALUE("upload_threads", CONFIG_NUMBER, upload_threads, 1, 16, "4", "N",
         "uploads to the store at the same time"),
     VALUE("lease_ttl", CONFIG_DURATION, lease_ttl_ms, 3 * SECOND, HOUR, "60s", "TIME",
@@ -313,6 +318,30 @@ volume_config_free(struct volume_config *c)
     *c = (struct volume_config){0};
 }
 
+static int
+check_quota(const char *name, uint64_t bytes, struct buffer *error)
+{
+    if (bytes == 0 || bytes >= QUOTA_LIMIT_MIN)
+        return 0;
+    buffer_printf(error,
+        "%s: a volume needs at least 64M for its log and its checkpoints; give more, or 0 for no "
+        "limit",
+        name);
+    return -EINVAL;
+}
+
+int
+volume_config_parse_quota(
+    const char *name, const char *text, uint64_t *bytes_out, struct buffer *error)
+{
+    if (!parse_number(text, byte_units, bytes_out)) {
+        buffer_printf(
+            error, "%s: '%s' is not right; give %s", name, text, what_is_right(CONFIG_BYTES));
+        return -EINVAL;
+    }
+    return check_quota(name, *bytes_out, error);
+}
+
 int
 volume_config_check(const struct volume_config *c, struct buffer *error)
 {
@@ -323,6 +352,11 @@ volume_config_check(const struct volume_config *c, struct buffer *error)
         buffer_append_string(error, remote_store_error());
         return -EINVAL;
     }
+    rc = check_quota("option quota", c->quota_bytes, error);
+    if (rc == 0)
+        rc = check_quota("option root_quota", c->root_quota_bytes, error);
+    if (rc < 0)
+        return rc;
     const char *reads = c->at ? "at=" : c->read_only ? "ro" : NULL;
     const char *writes = c->create                ? "create"
                          : c->takeover            ? "takeover"

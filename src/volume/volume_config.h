@@ -29,6 +29,8 @@ struct volume_config {
     uint64_t checkpoint_interval_ms;
     uint64_t wal_limit_bytes;
     uint64_t page_cache_bytes;
+    uint64_t quota_bytes;      // of the volume; 0: none
+    uint64_t root_quota_bytes; // of the storage root; 0: as it was
     uint64_t upload_threads;
     uint64_t lease_ttl_ms;
     uint64_t read_deadline_ms;
@@ -68,6 +70,11 @@ MUST_CHECK int volume_config_set(struct volume_config *c, const char *option, st
 
 // Whether the options go together and the source is one: 0, or -EINVAL with a text for the user.
 MUST_CHECK int volume_config_check(const struct volume_config *c, struct buffer *error);
+
+// A size as the options take it, as a quota: 0, or at least what a volume needs. -EINVAL with a
+// text.
+MUST_CHECK int volume_config_parse_quota(
+    const char *name, const char *text, uint64_t *bytes_out, struct buffer *error);
 
 // The name of the table that is most like the option's, or NULL.
 const char *volume_config_similar(const char *option);

@@ -218,17 +218,17 @@ static int
 check_space(struct volume *v, struct object_id object, uint64_t offset, uint64_t end)
 {
     struct find_file x = {.object = object};
-    struct statvfs s;
+    struct volume_space space;
     int rc = volume_look(v, find_file, &x);
     if (rc < 0)
         return rc;
     uint64_t from = offset > x.inode.size ? offset : x.inode.size;
     if (end <= from)
         return 0;
-    if (statvfs(v->root, &s) < 0)
-        return -errno;
-    uint64_t scale = s.f_frsize ? s.f_frsize : PAGE_BYTES;
-    return (end - from) / scale >= s.f_bavail ? -ENOSPC : 0;
+    rc = volume_space(v, &space);
+    if (rc < 0)
+        return rc;
+    return (end - from) / space.block_bytes >= space.blocks_free ? -ENOSPC : 0;
 }
 
 int
@@ -292,7 +292,8 @@ volume_sync(struct volume *v, volume_synced *done, void *argument)
         wal_sync(v->wal, done, argument);
 }
 
-// The space that is left is that of the disk under the storage root: everything that is written
+// The space that is left is that of the quota, or of the disk under the storage root if that is
+// less: everything that is written
 // must fit there before it can leave for the store. A read-only mount shows the same: programs that
 // watch file systems take one without free space for full.
 int
@@ -317,6 +318,8 @@ volume_space(struct volume *v, struct volume_space *space_out)
         volume_count_inodes(v, totals.inodes, (struct object_id){db.counters.next_object});
     uint64_t scale = s.f_frsize ? s.f_frsize : PAGE_BYTES;
     uint64_t free_blocks = (uint64_t)s.f_bavail * scale / PAGE_BYTES;
+    uint64_t room = volume_quota_room(v, totals.unpublished_bytes) / PAGE_BYTES;
+    free_blocks = room < free_blocks ? room : free_blocks;
     *space_out = (struct volume_space){
         .block_bytes = PAGE_BYTES,
         .blocks = totals.blob_bytes / PAGE_BYTES + free_blocks,

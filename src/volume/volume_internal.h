@@ -87,6 +87,7 @@ struct volume {
     struct remote_store *remote;
     struct remote_place place;
     struct local_store *local;
+    struct storage_quota *quota;
     struct chunk_map *map;
     struct chunk_reader *reader;
     struct wal *wal;
@@ -111,6 +112,7 @@ struct volume {
     struct checkpoint_cut cut;          // while frozen
     bool fold_failed;                   // the frozen layer has taken in one whose fold failed
     uint64_t version;                   // of the tables that lie below the layers
+    _Atomic uint64_t refused_ms;        // when a writer was last refused for want of room
     struct db_counters counters;
     struct hash_table live_objects;
     struct object_id *undeleted; // have lost their last name and user; the log had no room
@@ -118,6 +120,10 @@ struct volume {
     uint64_t oldest_change_ms; // monotonic; 0: nothing since the last cut
     uint64_t frozen_change_ms;
     uint64_t local_change_ms; // oldest change that is folded but not published; 0: none
+
+    struct lock evicting;    // "evicting": one thread at a time looks for what can go
+    uint64_t evict_again_ms; // not before: nothing was found. Under `evicting`
+    atomic_bool relieving;   // a checkpoint was asked for to make room
 
     struct volume_ownership own;
     struct volume_housekeeping housekeeping;
@@ -151,6 +157,26 @@ void volume_stop_operations(struct volume *v);
 // How many inodes the volume has: `local` in the local generation, whose counters end before object
 // `next`, and what has changed since. Takes the volume's lock.
 uint64_t volume_count_inodes(struct volume *v, uint64_t local, struct object_id next);
+
+// ---- volume_quota.c: disk space -----------------------------------------------------------------
+
+// Below this the log is not cut, whatever the quota is.
+#define VOLUME_LOG_LIMIT_MIN (UINT64_C(16) << 20)
+// Takes the volume's place in the root's account; needs local and manifest.
+void volume_open_quota(struct volume *v);
+void volume_close_quota(struct volume *v);
+// How large the log may be.
+uint64_t volume_log_limit(const struct volume *v);
+// When there is little room: makes some, or else asks for a checkpoint. Hold no locks.
+void volume_relieve(struct volume *v);
+// Each second: the same, and the log follows the quota.
+void volume_watch_quota(struct volume *v);
+void volume_quota_metrics(struct volume *v, struct metrics *m);
+// What data may still take, counting what can be evicted; UINT64_MAX: there is no quota.
+uint64_t volume_quota_room(struct volume *v, uint64_t unpublished_bytes);
+// VOLUME_OPERATION_QUOTA.
+MUST_CHECK int volume_quota_operation(
+    struct volume *v, const char *argument, bool json, struct buffer *out);
 
 // ---- volume_reader.c: the pin of a mount from the bucket alone ----------------------------------
 

@@ -27,12 +27,14 @@ volume_open_layers(struct volume *v, struct buffer *error)
         volume_error(error, "cannot open the local store in %s: %s", v->root, strerror(-rc));
         return rc;
     }
+    volume_open_quota(v);
     v->place = (struct remote_place){
         .store = v->remote,
         .tenant = v->url.tenant,
         .volume_number = v->url.volume_number,
         .writer = manifest_root_id(v->manifest),
         .scratch = local_store_scratch(v->local),
+        .quota = v->quota,
         .call_ms = v->config.read_deadline_ms,
     };
     v->map = chunk_map_new(v->manifest, v->db, v->config.page_cache_bytes / 8 + (4u << 20));
@@ -63,6 +65,7 @@ volume_close_layers(struct volume *v)
     chunk_reader_free(v->reader);
     chunk_map_free(v->map);
     local_store_close(v->local);
+    volume_close_quota(v);
     namespace_set_free(v->names);
     namespace_set_free(v->frozen_names);
     v->pages = NULL;
@@ -121,7 +124,8 @@ volume_open_wal(struct volume *v, const struct db_record *db, struct buffer *err
         .volume = db->volume,
         .writer = manifest_root_id(v->manifest),
         .writer_epoch = db->epoch,
-        .limit_bytes = v->config.wal_limit_bytes,
+        .limit_bytes = volume_log_limit(v),
+        .quota = v->quota,
         // With one thread, nobody would take the requests that make up the next batch.
         .callers_flush = v->config.fuse_threads > 1,
         .pace = &v->pace,
@@ -173,7 +177,7 @@ volume_sweep(struct volume *v)
         if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
             continue;
         CLEANUP(memory_free_auto) char *path = memory_printf("%s/%s", scratch, e->d_name);
-        if (path_remove_tree(path) < 0)
+        if (storage_quota_remove_tree(v->quota, QUOTA_BLOBS, path) < 0)
             log_warning("scratch.failed", "cannot remove %s", path);
     }
     if (dir)

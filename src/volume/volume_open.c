@@ -505,6 +505,8 @@ volume_open_from_bucket(struct volume *v, struct buffer *error)
         rc = -ENOENT;
     }
     if (rc == 0)
+        storage_quota_recount(v->quota); // with the manifest that was imported
+    if (rc == 0)
         volume_start_reader(v, db.published);
     return rc;
 }

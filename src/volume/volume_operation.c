@@ -183,7 +183,10 @@ carry_out_locked(struct volume_operations *o, struct operation_entry *e)
     BUFFER_AUTO text = {0};
     struct operations_place p = place_of(o);
     const struct volume_operator by = operator_of(o, &p);
-    int rc = volume_operator_run(&by, mine.kind, mine.flags, mine.argument, &text);
+    int rc =
+        mine.kind == VOLUME_OPERATION_QUOTA
+            ? volume_quota_operation(o->v, mine.argument, mine.flags & VOLUME_OPERATION_JSON, &text)
+            : volume_operator_run(&by, mine.kind, mine.flags, mine.argument, &text);
     if (text.length > TEXT_BYTES_MAX)
         text.length = TEXT_BYTES_MAX;
     lock_take(&o->lock);
@@ -287,7 +290,7 @@ volume_operation_start(
         VOLUME_OPERATION_JSON | VOLUME_OPERATION_DRY_RUN | VOLUME_OPERATION_SWEEP;
     if (!o)
         return -EROFS;
-    if (kind < VOLUME_OPERATION_GC || kind > VOLUME_OPERATION_SNAPSHOT_SHOW || (flags & ~known) ||
+    if (kind < VOLUME_OPERATION_GC || kind > VOLUME_OPERATION_QUOTA || (flags & ~known) ||
         strlen(argument) > VOLUME_OPERATION_ARGUMENT_MAX)
         return -EINVAL;
     int rc = -EAGAIN;

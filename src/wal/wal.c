@@ -19,6 +19,10 @@
 #define RING_MIN     (2u * SEGMENT_MIN)
 // The next segment is made when this part of the newest one has been used.
 #define PREPARE_AT 4
+// With one that is filled and one to go on with, checkpoints can always make room.
+#define LEAST_SEGMENTS 2u
+// What has been reserved can need so many spare segments (see wal_room.c).
+#define SPARES_MIN 2u
 // After a segment could not be made.
 #define PREPARE_RETRY_MS 1000u
 
@@ -45,10 +49,10 @@ preparer_run(void *argument)
             continue;
         }
         uint32_t number = w->next_file_number++;
-        w->segment_count++;
+        bool least = ++w->segment_count <= LEAST_SEGMENTS;
         lock_release(&w->lock);
         struct wal_segment *s = NULL;
-        int rc = wal_segment_create(w, number, &s);
+        int rc = wal_segment_create(w, number, least, &s);
         lock_take(&w->lock);
         w->spare_error = rc;
         if (rc == 0) {
@@ -382,12 +386,14 @@ wal_numbers(struct wal *w, struct wal_numbers *numbers_out)
         .retained_bytes = w->append.v > w->released.v ? w->append.v - w->released.v : 0,
         .limit_bytes = w->limit_bytes,
         .disk_bytes = disk_bytes_locked(w),
+        .segment_bytes = w->segment_bytes,
         .syncs = w->syncs,
         .flushes = w->flushes,
         .failed = w->failed,
         .waiting = w->reserving,
         .starved = wal_is_starved_locked(w),
         .spare_error = w->spare_error,
+        .quota_full = !storage_quota_may_fill(w->quota),
     };
     lock_release(&w->lock);
 }
@@ -398,6 +404,32 @@ static uint64_t
 clamp(uint64_t v, uint64_t low, uint64_t high)
 {
     return v < low ? low : v > high ? high : v;
+}
+
+static uint32_t
+segments_max_of(const struct wal *w, uint64_t limit_bytes)
+{
+    return (uint32_t)clamp(limit_bytes / w->segment_bytes, 3, 1u << 20);
+}
+
+void
+wal_set_limit(struct wal *w, uint64_t limit_bytes)
+{
+    struct list_node removed;
+    list_init(&removed);
+    lock_take(&w->lock);
+    if (w->limit_bytes != limit_bytes) {
+        w->limit_bytes = limit_bytes;
+        w->segments_max = segments_max_of(w, limit_bytes);
+        // One spare stays: what has been reserved may count on it.
+        while (w->segment_count > w->segments_max && wal_spares_locked(w) > SPARES_MIN) {
+            list_append(&removed, list_take_first(&w->spares));
+            w->segment_count--;
+        }
+        condition_signal(&w->prepare);
+    }
+    lock_release(&w->lock);
+    wal_remove_segments(w, &removed);
 }
 
 static void
@@ -447,13 +479,14 @@ wal_new(const struct wal_options *options)
     w->callers_flush = options->callers_flush;
     w->pace = options->pace;
     w->reached = options->reached;
+    w->quota = options->quota;
     w->spares_wanted = 1;
     w->limit_bytes = options->limit_bytes;
     w->segment_bytes =
         options->segment_bytes ? options->segment_bytes : segment_bytes_of(options->limit_bytes);
     w->segment_bytes = clamp(w->segment_bytes, SEGMENT_MIN, INT64_MAX);
     w->segment_bytes -= w->segment_bytes % WAL_SEGMENT_HEADER_BYTES;
-    w->segments_max = (uint32_t)clamp(options->limit_bytes / w->segment_bytes, 3, 1u << 20);
+    w->segments_max = segments_max_of(w, options->limit_bytes);
     w->ring_bytes = options->ring_bytes ? options->ring_bytes
                                         : clamp(options->limit_bytes / 4, RING_MIN, RING_DEFAULT);
     w->ring_bytes = clamp(w->ring_bytes, RING_MIN, 2 * w->segment_bytes);
@@ -492,7 +525,7 @@ static int
 make_first_segment(struct wal *w)
 {
     struct wal_segment *s;
-    int rc = wal_segment_create(w, w->next_file_number++, &s);
+    int rc = wal_segment_create(w, w->next_file_number++, true, &s);
     if (rc < 0)
         return rc;
     w->segment_count++;

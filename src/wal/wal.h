@@ -33,6 +33,7 @@
 #include "format/wal_record.h"
 #include "platform/file.h"
 #include "platform/flush_pace.h"
+#include "quota/storage_quota.h"
 
 struct wal;
 
@@ -51,6 +52,7 @@ struct wal_options {
     struct flush_pace *pace; // learns of commits; new segments wait for their turn there. Or NULL
     // Up to here the log was durable when the cut was recorded (wal_reach). 0: not known.
     struct lsn reached;
+    struct storage_quota *quota; // of segments; or NULL
 };
 
 // A replayed record. `payload` holds the bytes of the CHANGE_WRITE among the changes and begins at
@@ -178,6 +180,10 @@ MUST_CHECK int wal_read_verified(struct wal *w, struct lsn at, uint32_t crc, voi
 // A local generation has everything below `cut`: segments below it may be recycled.
 void wal_release(struct wal *w, struct lsn cut);
 
+// Another limit for the segments together, but not for their size; three there may always be. Those
+// that are in use stay until they are released.
+void wal_set_limit(struct wal *w, uint64_t limit_bytes);
+
 struct wal_numbers {
     struct lsn append;  // where the next record goes
     struct lsn flushed; // durable below this
@@ -185,12 +191,14 @@ struct wal_numbers {
     uint64_t retained_bytes; // append - released
     uint64_t limit_bytes;
     uint64_t disk_bytes; // of all segment files
-    uint64_t syncs;      // answered
-    uint64_t flushes;    // durable writes
-    int failed;          // 0 or the errno the log died of
-    unsigned waiting;    // threads that wait for room
-    bool starved;        // they do, and only a release can make room
-    int spare_error;     // 0, or the error of the last new segment; the preparer tries again
+    uint64_t segment_bytes;
+    uint64_t syncs;   // answered
+    uint64_t flushes; // durable writes
+    int failed;       // 0 or the errno the log died of
+    unsigned waiting; // threads that wait for room
+    bool starved;     // they do, and only a release can make room
+    int spare_error;  // 0, or the error of the last new segment; the preparer tries again
+    bool quota_full;  // what is in the log must be in a checkpoint before more segments are used
 };
 void wal_numbers(struct wal *w, struct wal_numbers *numbers_out);
 

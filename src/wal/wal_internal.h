@@ -45,6 +45,7 @@ struct wal {
     struct wal_mark mark; // as written last; belongs to the writing thread
     bool callers_flush;
     struct flush_pace *pace;
+    struct storage_quota *quota;
 
     struct lock lock;         // "wal": protects everything below
     struct condition work;    // flusher: something to write, or stop
@@ -88,8 +89,10 @@ struct wal {
 struct wal_segment *wal_segment_new(int fd, uint32_t file_number, uint64_t bytes);
 void wal_segment_free(struct wal_segment *s);
 char *wal_segment_path(const struct wal *w, uint32_t file_number);
-// Makes a zero-filled file of w->segment_bytes and makes its name durable.
-MUST_CHECK int wal_segment_create(struct wal *w, uint32_t file_number, struct wal_segment **out);
+// Makes a zero-filled file of w->segment_bytes and makes its name durable. `least`: the log cannot
+// do without it. -EDQUOT, not logged, when the quota has no room.
+MUST_CHECK int wal_segment_create(
+    struct wal *w, uint32_t file_number, bool least, struct wal_segment **out);
 void wal_segment_remove(struct wal *w, struct wal_segment *s);
 
 // wal_mark.c

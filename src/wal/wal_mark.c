@@ -112,7 +112,10 @@ wal_mark_create(struct wal *w)
     uint8_t bytes[WAL_MARK_BYTES] = {0};
     struct wal_mark m = {.volume = w->volume};
     wal_mark_encode(&m, bytes);
+    uint64_t before = w->quota ? storage_quota_path_bytes(path) : 0;
     int rc = file_replace_whole(w->ops, path, bytes, sizeof(bytes), 0600);
+    if (w->quota) // a few blocks: the reserve pays for them
+        storage_quota_settle(w->quota, QUOTA_LOG, before, storage_quota_path_bytes(path));
     if (rc == 0)
         rc = file_open(w->ops, path, O_RDWR, 0);
     if (rc < 0) {

@@ -44,6 +44,11 @@ has_segment_room_locked(const struct wal *w, uint64_t bytes)
     struct wal_segment *current = wal_newest_locked(w);
     if (current && w->append.v + WAL_RECORD_MAX < current->start.v + current->bytes)
         usable = current->start.v + current->bytes - w->append.v - WAL_RECORD_MAX;
+    if (w->reserved + bytes <= usable)
+        return true;
+    // What a segment is filled with needs room in a checkpoint.
+    if (!storage_quota_may_fill(w->quota))
+        return false;
     for (struct list_node *n = w->spares.next; n != &w->spares; n = n->next)
         usable += CONTAINER_OF(n, struct wal_segment, node)->bytes - GAP_MAX;
     return w->reserved + bytes <= usable;

@@ -56,13 +56,15 @@ fill_with_zeros(struct wal *w, int fd)
     return w->ops->fsync(fd);
 }
 
-int
-wal_segment_create(struct wal *w, uint32_t file_number, struct wal_segment **out)
+static int
+create_file(struct wal *w, uint32_t file_number, struct wal_segment **out)
 {
-    *out = NULL;
     CLEANUP(memory_free_auto) char *name = wal_segment_path(w, file_number);
     CLEANUP(memory_free_auto) char *path = memory_printf("%s/new", w->directory);
+    // One that a killed process did not finish is counted.
+    uint64_t unfinished = w->quota ? storage_quota_path_bytes(path) : 0;
     int fd = file_open(w->ops, path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+    storage_quota_give_back(w->quota, QUOTA_LOG, fd < 0 ? 0 : unfinished);
     if (fd < 0) {
         log_error("wal.segment_failed", "cannot create %s: %s", path, strerror(-fd));
         return fd;
@@ -87,12 +89,32 @@ wal_segment_create(struct wal *w, uint32_t file_number, struct wal_segment **out
     return 0;
 }
 
+int
+wal_segment_create(struct wal *w, uint32_t file_number, bool least, struct wal_segment **out)
+{
+    *out = NULL;
+    uint64_t reserved = storage_quota_blocks_for(w->segment_bytes);
+    int rc = storage_quota_reserve_segment(w->quota, reserved, least);
+    if (rc < 0)
+        return rc;
+    rc = create_file(w, file_number, out);
+    if (rc < 0)
+        storage_quota_give_back_segment(w->quota, reserved, reserved);
+    else if (w->quota)
+        storage_quota_settle(w->quota, QUOTA_LOG, reserved, storage_quota_file_bytes((*out)->fd));
+    return rc;
+}
+
 void
 wal_segment_remove(struct wal *w, struct wal_segment *s)
 {
     CLEANUP(memory_free_auto) char *path = wal_segment_path(w, s->file_number);
+    uint64_t bytes = w->quota ? storage_quota_file_bytes(s->fd) : 0;
+    uint64_t promised = storage_quota_blocks_for(s->bytes);
     int rc = w->ops->unlink(path);
+    wal_segment_free(s);
     if (rc < 0)
         log_warning("wal.segment_failed", "cannot remove %s: %s", path, strerror(-rc));
-    wal_segment_free(s);
+    else
+        storage_quota_give_back_segment(w->quota, bytes, promised);
 }

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+// StorageQuota: who writes below the storage root reserves bytes before it writes them, and gives
+// them back when it has removed them. Bytes are those of allocated blocks, so a sparse file counts
+// what it holds.
+//
+// Two limits hold at once: that of this process's place (one volume), and that of the root, over
+// all places and the manifest. Who reserves adds first and looks at the sum afterwards; a sum that
+// is too large is taken back. So of two processes that reserve at once at least one sees what both
+// have added, and the limit is never passed; it may happen that both are refused.
+//
+// What each need may use of a limit L:
+//
+//     QUOTA_CACHE       L - floor - promised    copies of what is in the store
+//     QUOTA_GROW        L - floor - promised    more log than the least
+//     QUOTA_CHECKPOINT  L - reserve             what a checkpoint writes, and the least log
+//     QUOTA_LAST        L                       records on their way to the store
+//
+// `promised` is what the checkpoints of all that the log's segments can hold will write: as much as
+// the segments have bytes. The floor (an eighth of L, at most 256 MiB) pays for what that estimate
+// misses. The reserve (a thirty-second of L, at most 64 MiB) is for the growth of the manifest,
+// which is counted when it has happened.
+//
+// All functions but open and close: any thread, and a quota that is NULL has no limits and counts
+// nothing.
+#ifndef CKPTFS_QUOTA_STORAGE_QUOTA_H
+#define CKPTFS_QUOTA_STORAGE_QUOTA_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/compiler.h"
+
+struct storage_quota;
+
+#define QUOTA_LIMIT_MIN (UINT64_C(64) << 20)
+#define QUOTA_BLOCK     4096u
+
+enum quota_kind {
+    QUOTA_LOG,
+    QUOTA_BLOBS, // hot_cache and checkpoint_scratch
+};
+enum quota_need {
+    QUOTA_CACHE,
+    QUOTA_GROW,
+    QUOTA_CHECKPOINT,
+    QUOTA_LAST,
+};
+
+// Takes the place `name` in the account of the root, and counts its files: "db/N", or "views/NAME".
+// The caller has the place to itself. Never fails: see quota_file_open.
+struct storage_quota *storage_quota_open(const char *root, const char *name);
+void storage_quota_close(struct storage_quota *q); // NULL is fine
+
+// Counts the place again, when nobody writes to it.
+void storage_quota_recount(struct storage_quota *q);
+
+// How reservations that do not fit get room: called by the thread that reserves, which holds no
+// locks; returns whether it has freed anything. Set once, before the quota is used.
+typedef bool quota_make_room(void *argument, uint64_t bytes);
+void storage_quota_set_host(struct storage_quota *q, quota_make_room *make_room, void *argument);
+
+// 0: no limit. The place's limit is this process's; the root's stays in the root.
+void storage_quota_set_limit(struct storage_quota *q, uint64_t bytes);
+void storage_quota_set_root_limit(struct storage_quota *q, uint64_t bytes);
+
+// 0 or -EDQUOT. Hold no locks: room may be made.
+MUST_CHECK int storage_quota_reserve(
+    struct storage_quota *q, enum quota_kind kind, enum quota_need need, uint64_t bytes);
+void storage_quota_give_back(struct storage_quota *q, enum quota_kind kind, uint64_t bytes);
+// What was reserved turned out to be another number.
+void storage_quota_settle(
+    struct storage_quota *q, enum quota_kind kind, uint64_t reserved, uint64_t bytes);
+
+// A segment of the log: its bytes, and the same as a promise. `least`: the log cannot do without.
+MUST_CHECK int storage_quota_reserve_segment(struct storage_quota *q, uint64_t bytes, bool least);
+// Its file had so many bytes.
+void storage_quota_give_back_segment(struct storage_quota *q, uint64_t bytes, uint64_t promised);
+// Whether a segment that was reserved may be filled now: what its checkpoint will write has room
+// beside all else. Cheap, and may be called with locks held.
+bool storage_quota_may_fill(const struct storage_quota *q);
+
+// Somebody has been refused because a segment may not be filled.
+void storage_quota_note_exhausted(struct storage_quota *q);
+
+// The manifest's file has so many bytes in blocks now.
+void storage_quota_note_manifest(struct storage_quota *q, uint64_t bytes);
+
+struct storage_quota_numbers {
+    uint64_t limit;      // of the place; 0: none
+    uint64_t root_limit; // of the root; 0: none
+    uint64_t used;       // by the place
+    uint64_t root_used;  // by all places, the manifest, and the rest
+    uint64_t log, blobs; // of the place
+    uint64_t promised;   // of the place
+    // What of the limits data may still take, cached copies that can go not considered; UINT64_MAX
+    // without limits.
+    uint64_t room;
+    uint64_t places;    // that the root has
+    uint64_t exhausted; // how often somebody was refused
+};
+void storage_quota_numbers(const struct storage_quota *q, struct storage_quota_numbers *out);
+
+// Bytes in blocks of an open file; of a path (0 when there is none).
+uint64_t storage_quota_file_bytes(int fd);
+uint64_t storage_quota_path_bytes(const char *path);
+// So many blocks at most for `bytes` written anywhere in a file.
+static inline uint64_t
+storage_quota_blocks_for(uint64_t bytes)
+{
+    return (bytes / QUOTA_BLOCK + 2) * QUOTA_BLOCK;
+}
+
+// path_remove_tree, and gives back what its files had.
+MUST_CHECK int storage_quota_remove_tree(
+    struct storage_quota *q, enum quota_kind kind, const char *path);
+
+#endif

@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: Apache-2.0
+// The volume under a StorageQuota: what it lets go of when there is no room, and what it tells.
+//
+// Under pressure, in this order: copies in hot_cache that are in the store, too, are removed; a
+// checkpoint is forced and published, which makes more of them removable; writers wait for that, a
+// minute at most, or three seconds while the store cannot be reached; then they get ENOSPC.
+#include <errno.h>
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "platform/clock.h"
+#include "platform/log.h"
+#include "volume/volume_internal.h"
+
+// Room is made before it is needed when less than this part of the limit is left, and so much more
+// than is needed, because a look at all files of hot_cache has its price.
+#define LOW_PART 16u
+// After a look that found nothing.
+#define FRUITLESS_PAUSE_MS 200u
+// The log, with what its checkpoints will write, takes half of the limit at most.
+#define LOG_PART 4u
+
+// The smaller one of the limits that there are; 0: none.
+static uint64_t
+limit_of(const struct storage_quota_numbers *n)
+{
+    if (n->limit == 0 || n->root_limit == 0)
+        return n->limit + n->root_limit;
+    return n->limit < n->root_limit ? n->limit : n->root_limit;
+}
+
+uint64_t
+volume_log_limit(const struct volume *v)
+{
+    struct storage_quota_numbers n;
+    storage_quota_numbers(v->quota, &n);
+    uint64_t limit = v->config.wal_limit_bytes;
+    uint64_t places = n.places > 0 ? n.places : 1;
+    if (n.limit > 0 && n.limit / LOG_PART < limit)
+        limit = n.limit / LOG_PART;
+    if (n.root_limit > 0 && n.root_limit / LOG_PART / places < limit)
+        limit = n.root_limit / LOG_PART / places;
+    return limit > VOLUME_LOG_LIMIT_MIN ? limit : VOLUME_LOG_LIMIT_MIN;
+}
+
+// ---- making room --------------------------------------------------------------------------------
+
+struct eviction {
+    struct volume *v;
+    struct manifest_reader *reader;
+};
+
+// What came from the store can come from there again. What was made here may be the only copy.
+static bool
+may_go(void *argument, const struct sha256 *hash, bool whole)
+{
+    struct eviction *x = argument;
+    struct blob_record blob;
+    if (!whole)
+        return true;
+    return manifest_read_blob(x->reader, x->v->db, hash, &blob) == 0 &&
+           (blob.residency & RESIDENCY_REMOTE);
+}
+
+static int64_t
+evict(struct volume *v, uint64_t want)
+{
+    struct eviction x = {.v = v};
+    int64_t freed = manifest_read_begin(v->manifest, &x.reader);
+    if (freed < 0)
+        return freed;
+    freed = local_store_evict(v->local, may_go, &x, want);
+    manifest_read_end(x.reader);
+    if (freed == 0)
+        return 0;
+    struct log_event e;
+    log_begin(&e, freed < 0 ? LOG_LEVEL_WARNING : LOG_LEVEL_INFO, "cache.evicted");
+    if (freed < 0)
+        log_string(&e, "error", strerror((int)-freed));
+    else
+        log_u64(&e, "bytes", (uint64_t)freed);
+    log_end(&e);
+    return freed;
+}
+
+static bool
+make_room(void *argument, uint64_t bytes)
+{
+    struct volume *v = argument;
+    struct storage_quota_numbers n;
+    storage_quota_numbers(v->quota, &n);
+    lock_take(&v->evicting);
+    bool look = v->local && clock_monotonic_ms() >= v->evict_again_ms;
+    int64_t freed = look ? evict(v, bytes + limit_of(&n) / LOW_PART) : 0;
+    if (look && freed <= 0)
+        v->evict_again_ms = clock_monotonic_ms() + FRUITLESS_PAUSE_MS;
+    lock_release(&v->evicting);
+    return freed > 0;
+}
+
+static void
+relieved(void *argument, int result UNUSED, struct generation generation UNUSED)
+{
+    struct volume *v = argument;
+    atomic_store(&v->relieving, false);
+}
+
+void
+volume_relieve(struct volume *v)
+{
+    struct storage_quota_numbers n;
+    storage_quota_numbers(v->quota, &n);
+    uint64_t low = limit_of(&n) / LOW_PART;
+    if (limit_of(&n) == 0 || n.room >= low || make_room(v, low - n.room))
+        return;
+    // One request at a time: its argument names it.
+    if (v->checkpoint && !atomic_exchange(&v->relieving, true))
+        checkpoint_request(v->checkpoint, CHECKPOINT_REQUEST_PUBLISH, relieved, v);
+}
+
+void
+volume_watch_quota(struct volume *v)
+{
+    volume_relieve(v);
+    if (v->wal)
+        wal_set_limit(v->wal, volume_log_limit(v));
+}
+
+// ---- life ---------------------------------------------------------------------------------------
+
+void
+volume_open_quota(struct volume *v)
+{
+    char name[64];
+    const char *base = strrchr(v->root, '/');
+    if (v->from_bucket)
+        snprintf(name, sizeof(name), "views/%s", base ? base + 1 : v->root);
+    else
+        snprintf(name, sizeof(name), "db/%" PRIu32, v->db.v);
+    v->quota = storage_quota_open(v->config.root, name);
+    storage_quota_set_limit(v->quota, v->config.quota_bytes);
+    if (v->config.root_quota_bytes > 0)
+        storage_quota_set_root_limit(v->quota, v->config.root_quota_bytes);
+    storage_quota_set_host(v->quota, make_room, v);
+    local_store_set_quota(v->local, v->quota);
+    // That of a read-only mount is below its own place.
+    if (!v->from_bucket)
+        manifest_set_quota(v->manifest, v->quota);
+}
+
+void
+volume_close_quota(struct volume *v)
+{
+    if (v->manifest && !v->from_bucket)
+        manifest_set_quota(v->manifest, NULL);
+    storage_quota_close(v->quota);
+    v->quota = NULL;
+}
+
+// ---- what is told and set -----------------------------------------------------------------------
+
+void
+volume_quota_metrics(struct volume *v, struct metrics *m)
+{
+    struct storage_quota_numbers n;
+    storage_quota_numbers(v->quota, &n);
+    m->quota_limit_bytes = n.limit;
+    m->quota_used_bytes = n.used;
+    m->root_quota_limit_bytes = n.root_limit;
+    m->root_quota_used_bytes = n.root_used;
+    m->storage_quota_exhausted_total = n.exhausted;
+}
+
+uint64_t
+volume_quota_room(struct volume *v, uint64_t unpublished_bytes)
+{
+    struct storage_quota_numbers n;
+    storage_quota_numbers(v->quota, &n);
+    if (n.room == UINT64_MAX)
+        return n.room;
+    return n.room + (n.blobs > unpublished_bytes ? n.blobs - unpublished_bytes : 0);
+}
+
+static void
+report_json(const struct storage_quota_numbers *n, struct buffer *out)
+{
+    buffer_printf(out,
+        "{\"quota_limit_bytes\":%" PRIu64 ",\"quota_used_bytes\":%" PRIu64
+        ",\"root_quota_limit_bytes\":%" PRIu64 ",\"root_quota_used_bytes\":%" PRIu64
+        ",\"log_bytes\":%" PRIu64 ",\"blob_bytes\":%" PRIu64 ",\"promised_bytes\":%" PRIu64
+        ",\"storage_quota_exhausted_total\":%" PRIu64 "}\n",
+        n->limit, n->used, n->root_limit, n->root_used, n->log, n->blobs, n->promised,
+        n->exhausted);
+}
+
+static void
+report_line(const char *what, uint64_t used, uint64_t limit, struct buffer *out)
+{
+    buffer_printf(out, "%-8s %" PRIu64 " bytes", what, used);
+    if (limit > 0)
+        buffer_printf(out, " of %" PRIu64 "\n", limit);
+    else
+        buffer_append_string(out, ", no quota\n");
+}
+
+static void
+report(struct volume *v, bool json, struct buffer *out)
+{
+    struct storage_quota_numbers n;
+    storage_quota_numbers(v->quota, &n);
+    if (json) {
+        report_json(&n, out);
+        return;
+    }
+    report_line("volume", n.used, n.limit, out);
+    report_line("root", n.root_used, n.root_limit, out);
+    buffer_printf(
+        out, "%-8s %" PRIu64 " bytes\n%-8s %" PRIu64 " bytes\n", "log", n.log, "blobs", n.blobs);
+}
+
+// A log of three segments, and their checkpoints.
+static int
+check_log(struct volume *v, uint64_t bytes, struct buffer *out)
+{
+    struct wal_numbers w;
+    wal_numbers(v->wal, &w);
+    uint64_t least = 8 * w.segment_bytes;
+    if (bytes == 0 || bytes >= least)
+        return 0;
+    buffer_printf(out,
+        "this mount's log needs a quota of at least %" PRIu64
+        " bytes; mount with a smaller quota= or wal_limit= to have smaller segments",
+        least);
+    return -EINVAL;
+}
+
+int
+volume_quota_operation(struct volume *v, const char *argument, bool json, struct buffer *out)
+{
+    bool root = strncmp(argument, "root ", 5) == 0;
+    uint64_t bytes;
+    if (argument[0] != 0) {
+        if (!root && strncmp(argument, "volume ", 7) != 0)
+            return -EINVAL;
+        int rc = volume_config_parse_quota(
+            "quota", argument + strlen(root ? "root " : "volume "), &bytes, out);
+        if (rc == 0)
+            rc = check_log(v, bytes, out);
+        if (rc < 0)
+            return rc;
+        if (root)
+            storage_quota_set_root_limit(v->quota, bytes);
+        else
+            storage_quota_set_limit(v->quota, bytes);
+        log_info("quota.set", "the quota of the %s is %" PRIu64 " bytes",
+            root ? "storage root" : "volume", bytes);
+        volume_watch_quota(v);
+    }
+    report(v, json, out);
+    return 0;
+}

@@ -1,0 +1,121 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Disk space: two daemons share the quota of their storage root, whatever they write and whether the
+# store can be reached or not; and what was acknowledged is there afterwards.
+TEST_TIMEOUT=240
+. "$(dirname "$0")/lib.sh"
+
+MIB=$((1024 * 1024))
+ROOT_QUOTA=$((128 * MIB))
+faults=$WORK/faults
+
+# Bytes in blocks of all files in the root.
+files_bytes() {
+    find "${V_ROOT[one]}" -type f -printf '%b\n' 2>/dev/null | awk '{ n += $1 } END { print n * 512 }'
+}
+
+# Notes the most that the root has held while the test writes.
+watch_disk() {
+    local most=0 now
+    while [ -e "$WORK/watching" ]; do
+        now=$(files_bytes) || now=0
+        [ "$now" -le "$most" ] || most=$now
+        echo "$most" >"$WORK/most.new"
+        mv "$WORK/most.new" "$WORK/most"
+    done
+}
+watch_begin() {
+    : >"$WORK/watching"
+    watch_disk &
+    watcher=$!
+}
+watch_end() {
+    rm "$WORK/watching"
+    wait "$watcher"
+    note "the root had at most $(($(cat "$WORK/most") / MIB)) MiB"
+    assert_at_most "$ROOT_QUOTA" "$(cat "$WORK/most")" "bytes in the root, of which the quota is $ROOT_QUOTA"
+}
+
+# The account says what the disk says, as soon as nothing is under way.
+account_is_right() {
+    local account disk
+    account=$(volume_status one .root_quota_used_bytes)
+    disk=$(files_bytes)
+    echo "account $account, disk $disk" >"$WORK/account"
+    [ "$account" = "$disk" ]
+}
+assert_account() {
+    wait_for 20 "an account that is right ($(cat "$WORK/account" 2>/dev/null))" account_is_right
+}
+
+step "a quota that is too small, or no size, is refused"
+volume_new one file
+volume_new two file
+V_ROOT[two]=${V_ROOT[one]}
+volume_mount_refused one create,quota=1M 'quota: a volume needs at least 64M'
+volume_mount_refused one create,root_quota=much "root_quota: 'much' is not right"
+
+step "two volumes in one root write more than it may hold"
+MOUNT_ENVIRONMENT=("CKPTFS_STORE_FAULTS=$faults")
+volume_mount one "create,root_quota=$ROOT_QUOTA,checkpoint_interval=1s"
+volume_mount two create,quota=80M,checkpoint_interval=1s
+watch_begin
+"$HELPERS/file_tool" write-large "${V_MNT[two]}/data" 120 &
+writer=$!
+"$HELPERS/file_tool" write-large "${V_MNT[one]}/data" 220
+wait "$writer"
+volume_checkpoint one
+volume_checkpoint two
+watch_end
+assert_account
+assert_equal $((80 * MIB)) "$(volume_status two .quota_limit_bytes)" "the limit of the second volume"
+assert_at_most $((80 * MIB)) "$(volume_status two .quota_used_bytes)" "bytes of the second volume"
+
+step "all of it is there"
+watch_begin
+drop_kernel_caches
+"$HELPERS/file_tool" check-large "${V_MNT[two]}/data" 120
+"$HELPERS/file_tool" check-large "${V_MNT[one]}/data" 220
+watch_end
+assert_account
+
+step "while the store is away, writers are told in the end, and the disk is not filled"
+echo outage >"$faults"
+watch_begin
+began=$(now_ms)
+status=0
+timeout 100 "$HELPERS/file_tool" write-large "${V_MNT[one]}/more" 260 2>"$WORK/writer" || status=$?
+cat "$WORK/writer"
+grep -q 'No space left on device' "$WORK/writer" || fail "the writer ended with $status and not with ENOSPC"
+note "after $(($(now_ms) - began)) ms"
+watch_end
+free=$(stat -f -c '%a*%S' "${V_MNT[one]}")
+assert_at_most $((64 * MIB)) $((free)) "bytes free, as statfs has it"
+assert_at_least 1 "$(volume_status one .storage_quota_exhausted_total)" "reservations refused"
+
+step "a daemon that is killed then leaves an account that is right after the next mount"
+volume_kill9 one
+rm "$faults"
+MOUNT_ENVIRONMENT=("CKPTFS_STORE_FAULTS=$faults")
+volume_mount one checkpoint_interval=1s
+assert_equal "$ROOT_QUOTA" "$(volume_status one .root_quota_limit_bytes)" "the root's limit, from before"
+volume_checkpoint one
+assert_account
+
+step "when the store is back, writing goes on"
+watch_begin
+rm -f "${V_MNT[one]}/more"
+"$HELPERS/file_tool" write-large "${V_MNT[one]}/more" 60
+volume_checkpoint one
+watch_end
+"$HELPERS/file_tool" check-large "${V_MNT[one]}/more" 60
+
+step "the quota can be changed while it is mounted"
+"$CKPTCTL" quota --set 72M "${V_MNT[two]}" >"$WORK/out"
+assert_equal $((72 * MIB)) "$("$CKPTCTL" quota --json "${V_MNT[two]}" | jq .quota_limit_bytes)" "the limit"
+"$CKPTCTL" quota --set 0 --root "${V_MNT[two]}" >"$WORK/out"
+assert_equal 0 "$("$CKPTCTL" quota --json "${V_MNT[one]}" | jq .root_quota_limit_bytes)" "the root's limit"
+if "$CKPTCTL" quota --set 2M "${V_MNT[two]}" 2>"$WORK/out"; then fail "2M was taken"; fi
+grep -q 'at least' "$WORK/out" || fail "$(cat "$WORK/out")"
+volume_unmount one
+volume_unmount two

@@ -1,0 +1,422 @@
+// SPDX-License-Identifier: Apache-2.0
+// The account of a storage root: against the limits, against other processes, and against what the
+// disk says of the files.
+#include "unit.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/checksum.h"
+#include "platform/memory.h"
+#include "quota/quota_file.h"
+#include "quota/storage_quota.h"
+#include "store/local_store.h"
+
+#define MIB (UINT64_C(1) << 20)
+
+static char *root;
+
+static void
+begin(void)
+{
+    root = unit_directory_new();
+}
+
+static void
+end(void)
+{
+    unit_directory_remove(root);
+}
+
+// A random number that a seed repeats.
+static uint64_t
+next_random(uint64_t *state)
+{
+    *state = *state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+    return *state >> 33;
+}
+
+static struct storage_quota_numbers
+numbers_of(const struct storage_quota *q)
+{
+    struct storage_quota_numbers n;
+    storage_quota_numbers(q, &n);
+    return n;
+}
+
+// ---- limits -------------------------------------------------------------------------------------
+
+START_TEST(each_need_has_its_limit)
+{
+    struct storage_quota *q = storage_quota_open(root, "db/1");
+    ck_assert_int_eq(storage_quota_reserve(q, QUOTA_BLOBS, QUOTA_CACHE, 1000 * MIB), 0);
+    storage_quota_give_back(q, QUOTA_BLOBS, 1000 * MIB);
+    storage_quota_set_limit(q, 256 * MIB);
+    // An eighth is the floor, a thirty-second the reserve; a segment promises as much as it has.
+    ck_assert_int_eq(storage_quota_reserve(q, QUOTA_BLOBS, QUOTA_CACHE, 225 * MIB), -EDQUOT);
+    ck_assert_int_eq(storage_quota_reserve(q, QUOTA_BLOBS, QUOTA_CACHE, 160 * MIB), 0);
+    ck_assert_int_eq(storage_quota_reserve_segment(q, 32 * MIB, false), 0);
+    ck_assert_int_eq(storage_quota_reserve(q, QUOTA_BLOBS, QUOTA_CACHE, 1), -EDQUOT);
+    ck_assert_int_eq(storage_quota_reserve_segment(q, 4 * MIB, false), -EDQUOT);
+    ck_assert(!storage_quota_may_fill(q));
+    ck_assert_int_eq(storage_quota_reserve_segment(q, 4 * MIB, true), 0);
+    ck_assert_int_eq(storage_quota_reserve(q, QUOTA_BLOBS, QUOTA_CHECKPOINT, 52 * MIB), 0);
+    ck_assert_int_eq(storage_quota_reserve(q, QUOTA_BLOBS, QUOTA_CHECKPOINT, 1), -EDQUOT);
+    ck_assert_int_eq(storage_quota_reserve(q, QUOTA_BLOBS, QUOTA_LAST, 8 * MIB), 0);
+    ck_assert_int_eq(storage_quota_reserve(q, QUOTA_BLOBS, QUOTA_LAST, 1), -EDQUOT);
+    ck_assert_uint_eq(numbers_of(q).used, 256 * MIB);
+    ck_assert_uint_eq(numbers_of(q).exhausted, 5);
+    storage_quota_give_back(q, QUOTA_BLOBS, 220 * MIB);
+    storage_quota_give_back_segment(q, 32 * MIB, 32 * MIB);
+    storage_quota_give_back_segment(q, 4 * MIB, 4 * MIB);
+    ck_assert_uint_eq(numbers_of(q).used, 0);
+    ck_assert_uint_eq(numbers_of(q).promised, 0);
+    storage_quota_close(q);
+}
+END_TEST
+
+START_TEST(the_limit_of_the_root_holds_for_all_places_and_stays)
+{
+    struct storage_quota *a = storage_quota_open(root, "db/1");
+    struct storage_quota *b = storage_quota_open(root, "db/2");
+    storage_quota_set_root_limit(a, 64 * MIB);
+    ck_assert_int_eq(storage_quota_reserve(a, QUOTA_BLOBS, QUOTA_CACHE, 40 * MIB), 0);
+    ck_assert_int_eq(storage_quota_reserve(b, QUOTA_BLOBS, QUOTA_CACHE, 40 * MIB), -EDQUOT);
+    storage_quota_give_back(a, QUOTA_BLOBS, 40 * MIB);
+    ck_assert_int_eq(storage_quota_reserve(b, QUOTA_BLOBS, QUOTA_CACHE, 40 * MIB), 0);
+    storage_quota_note_manifest(a, 20 * MIB);
+    ck_assert_int_eq(storage_quota_reserve(a, QUOTA_BLOBS, QUOTA_CACHE, 1), -EDQUOT);
+    ck_assert_uint_eq(numbers_of(a).places, 2);
+    storage_quota_close(a);
+    storage_quota_close(b);
+    a = storage_quota_open(root, "db/1");
+    ck_assert_uint_eq(numbers_of(a).root_limit, 64 * MIB);
+    storage_quota_close(a);
+}
+END_TEST
+
+static bool
+free_some(void *argument, uint64_t bytes)
+{
+    struct storage_quota *q = *(struct storage_quota **)argument;
+    if (numbers_of(q).used < bytes)
+        return false;
+    storage_quota_give_back(q, QUOTA_BLOBS, bytes);
+    return true;
+}
+
+START_TEST(who_reserves_makes_room)
+{
+    struct storage_quota *q = storage_quota_open(root, "db/1");
+    storage_quota_set_limit(q, 64 * MIB);
+    ck_assert_int_eq(storage_quota_reserve(q, QUOTA_BLOBS, QUOTA_CACHE, 56 * MIB), 0);
+    storage_quota_set_host(q, free_some, &q);
+    ck_assert_int_eq(storage_quota_reserve(q, QUOTA_BLOBS, QUOTA_CACHE, 30 * MIB), 0);
+    ck_assert_uint_eq(numbers_of(q).used, 56 * MIB);
+    ck_assert_int_eq(storage_quota_reserve(q, QUOTA_BLOBS, QUOTA_CACHE, 57 * MIB), -EDQUOT);
+    storage_quota_close(q);
+}
+END_TEST
+
+// ---- other processes ----------------------------------------------------------------------------
+
+// Reserves and gives back at random, and watches that the sum is within the limit whenever it has
+// been granted something. Ends by itself, holding what it has.
+static void
+reserve_at_random(const char *name, uint64_t seed)
+{
+    struct storage_quota *q = storage_quota_open(root, name);
+    uint64_t held = 0;
+    for (unsigned i = 0; i < 20000; i++) {
+        uint64_t bytes = (1 + next_random(&seed) % 12) * MIB;
+        if (held >= bytes && next_random(&seed) % 2) {
+            storage_quota_give_back(q, QUOTA_BLOBS, bytes);
+            held -= bytes;
+        } else if (storage_quota_reserve(q, QUOTA_BLOBS, QUOTA_LAST, bytes) == 0) {
+            held += bytes;
+        }
+        if (numbers_of(q).used != held)
+            _exit(2);
+    }
+    _exit(0);
+}
+
+START_TEST(processes_that_reserve_at_once_stay_below_the_limit)
+{
+    struct storage_quota *q = storage_quota_open(root, "db/9");
+    uint64_t rest = numbers_of(q).root_used;
+    // Granted bytes are whole MiB: what is refused is added for a moment, but never granted.
+    storage_quota_set_root_limit(q, 64 * MIB + rest);
+    uint64_t seed = (uint64_t)getpid();
+    pid_t pids[3];
+    for (unsigned i = 0; i < 3; i++) {
+        pids[i] = fork();
+        char name[16];
+        snprintf(name, sizeof(name), "db/%u", i + 1);
+        if (pids[i] == 0)
+            reserve_at_random(name, seed + i);
+    }
+    for (unsigned i = 0; i < 3; i++) {
+        int status;
+        ck_assert_int_eq(waitpid(pids[i], &status, 0), pids[i]);
+        ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 0, "status %d, seed %llu", status,
+            (unsigned long long)seed);
+    }
+    ck_assert_uint_le(numbers_of(q).root_used, 64 * MIB + rest);
+    storage_quota_close(q);
+}
+END_TEST
+
+START_TEST(a_place_that_is_gone_is_not_counted)
+{
+    CLEANUP(memory_free_auto) char *cache = memory_printf("%s/hot_cache/1", root);
+    ck_assert_int_eq(path_make_directories(cache, 0700), 0);
+    struct storage_quota *a = storage_quota_open(root, "db/1");
+    ck_assert_int_eq(storage_quota_reserve(a, QUOTA_BLOBS, QUOTA_CACHE, 10 * MIB), 0);
+    ck_assert_int_eq(rmdir(cache), 0);
+    // A process has it.
+    struct storage_quota *b = storage_quota_open(root, "db/2");
+    ck_assert_uint_ge(numbers_of(b).root_used, 10 * MIB);
+    storage_quota_close(b);
+    storage_quota_close(a);
+    b = storage_quota_open(root, "db/2");
+    ck_assert_uint_lt(numbers_of(b).root_used, 10 * MIB);
+    storage_quota_close(b);
+}
+END_TEST
+
+// ---- bad files ----------------------------------------------------------------------------------
+
+static void
+spoil(uint64_t offset, const void *p, size_t n)
+{
+    CLEANUP(memory_free_auto) char *path = memory_printf("%s/quota", root);
+    CLEANUP(file_close_auto) int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_eq(pwrite(fd, p, n, (off_t)offset), (ssize_t)n);
+}
+
+START_TEST(a_damaged_file_is_made_anew)
+{
+    CLEANUP(memory_free_auto) char *cache = memory_printf("%s/hot_cache/7", root);
+    CLEANUP(memory_free_auto) char *blob = memory_printf("%s/some.part", cache);
+    CLEANUP(memory_free_auto) uint8_t *bytes = memory_alloc_zero(MIB);
+    ck_assert_int_eq(path_make_directories(cache, 0700), 0);
+    ck_assert_int_eq(file_replace_whole(&file_ops_system, blob, bytes, MIB, 0600), 0);
+    static const uint8_t garbage[64] = {1, 2, 3, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255};
+    for (unsigned at = 0; at <= 40; at += 8) {
+        struct storage_quota *q = storage_quota_open(root, "db/1");
+        storage_quota_set_root_limit(q, 64 * MIB);
+        storage_quota_close(q);
+        spoil(at, garbage, sizeof(garbage));
+        q = storage_quota_open(root, "db/1");
+        // The place that nobody has is counted, too.
+        ck_assert_uint_ge(numbers_of(q).root_used, MIB);
+        ck_assert_uint_lt(numbers_of(q).root_used, 3 * MIB);
+        ck_assert_uint_eq(numbers_of(q).root_limit, 0);
+        storage_quota_close(q);
+    }
+}
+END_TEST
+
+START_TEST(after_a_crash_of_the_machine_all_places_are_counted)
+{
+    CLEANUP(memory_free_auto) char *cache = memory_printf("%s/hot_cache/7", root);
+    ck_assert_int_eq(path_make_directories(cache, 0700), 0);
+    struct storage_quota *q = storage_quota_open(root, "db/7");
+    storage_quota_set_root_limit(q, 64 * MIB);
+    ck_assert_int_eq(storage_quota_reserve(q, QUOTA_BLOBS, QUOTA_CACHE, 10 * MIB), 0);
+    storage_quota_close(q);
+    static const uint8_t other_boot[16] = {1, 2, 3};
+    spoil(offsetof(struct quota_header, boot_id), other_boot, sizeof(other_boot));
+    q = storage_quota_open(root, "db/1");
+    ck_assert_uint_lt(numbers_of(q).root_used, MIB);
+    ck_assert_uint_eq(numbers_of(q).root_limit, 64 * MIB);
+    storage_quota_close(q);
+}
+END_TEST
+
+START_TEST(without_the_file_a_mount_counts_for_itself)
+{
+    CLEANUP(memory_free_auto) char *path = memory_printf("%s/quota", root);
+    ck_assert_int_eq(mkdir(path, 0700), 0);
+    struct storage_quota *q = storage_quota_open(root, "db/1");
+    storage_quota_set_limit(q, 64 * MIB);
+    ck_assert_int_eq(storage_quota_reserve(q, QUOTA_BLOBS, QUOTA_CACHE, 60 * MIB), -EDQUOT);
+    ck_assert_int_eq(storage_quota_reserve(q, QUOTA_BLOBS, QUOTA_CACHE, 50 * MIB), 0);
+    storage_quota_close(q);
+}
+END_TEST
+
+START_TEST(what_is_removed_is_given_back_file_or_directory)
+{
+    CLEANUP(memory_free_auto) char *scratch = memory_printf("%s/checkpoint_scratch/1", root);
+    CLEANUP(memory_free_auto) char *job = memory_printf("%s/job", scratch);
+    CLEANUP(memory_free_auto) char *file = memory_printf("%s/record.tmp", scratch);
+    CLEANUP(memory_free_auto) char *blob = memory_printf("%s/blob-0", job);
+    ck_assert_int_eq(path_make_directories(job, 0700), 0);
+    ck_assert_int_eq(file_replace_whole(&file_ops_system, file, "x", 1, 0600), 0);
+    ck_assert_int_eq(file_replace_whole(&file_ops_system, blob, "x", 1, 0600), 0);
+    struct storage_quota *q = storage_quota_open(root, "db/1");
+    ck_assert_uint_eq(numbers_of(q).blobs, 2 * storage_quota_path_bytes(file));
+    ck_assert_int_eq(storage_quota_remove_tree(q, QUOTA_BLOBS, job), 0);
+    ck_assert_int_eq(storage_quota_remove_tree(q, QUOTA_BLOBS, file), 0);
+    ck_assert_int_eq(storage_quota_remove_tree(q, QUOTA_BLOBS, file), 0);
+    ck_assert_uint_eq(numbers_of(q).blobs, 0);
+    storage_quota_close(q);
+}
+END_TEST
+
+// ---- against the disk ---------------------------------------------------------------------------
+
+#define BLOBS 12u
+
+static struct sha256
+hash_of(unsigned blob)
+{
+    struct sha256 hash;
+    sha256_of(&blob, sizeof(blob), &hash);
+    return hash;
+}
+
+static void
+adopt(struct local_store *s, struct storage_quota *q, unsigned blob, uint64_t bytes)
+{
+    CLEANUP(memory_free_auto) char *path = memory_printf("%s/staged", local_store_scratch(s));
+    CLEANUP(memory_free_auto) uint8_t *content = memory_alloc(bytes);
+    struct sha256 hash = hash_of(blob);
+    memset(content, 7, bytes);
+    uint64_t reserved = storage_quota_blocks_for(bytes);
+    ck_assert_int_eq(storage_quota_reserve(q, QUOTA_BLOBS, QUOTA_CHECKPOINT, reserved), 0);
+    ck_assert_int_eq(file_replace_whole(&file_ops_system, path, content, bytes, 0600), 0);
+    storage_quota_settle(q, QUOTA_BLOBS, reserved, storage_quota_path_bytes(path));
+    ck_assert_int_eq(local_store_adopt(s, path, &hash), 0);
+}
+
+static bool
+evict_any(void *argument, const struct sha256 *hash UNUSED, bool whole UNUSED)
+{
+    uint64_t *seed = argument;
+    return next_random(seed) % 2;
+}
+
+static void
+step(struct local_store *s, struct storage_quota *q, uint64_t *seed)
+{
+    static uint8_t bytes[300000];
+    struct sha256 hash = hash_of((unsigned)(next_random(seed) % BLOBS));
+    uint64_t offset = next_random(seed) % 3000000;
+    size_t n = 1 + next_random(seed) % sizeof(bytes);
+    switch (next_random(seed) % 8) {
+    case 0:
+        adopt(s, q, (unsigned)(next_random(seed) % BLOBS), n);
+        break;
+    case 1:
+        local_store_remove(s, &hash);
+        break;
+    case 2:
+        ck_assert_int_ge(local_store_evict(s, evict_any, seed, n), 0);
+        break;
+    case 3:
+        (void)!local_store_read(s, &hash, offset, bytes, n);
+        break;
+    default:
+        memset(bytes, 1, n);
+        ck_assert_int_eq(local_store_keep(s, &hash, offset, bytes, n), 0);
+    }
+}
+
+// What the files of the place have on the disk.
+static uint64_t
+scan(void)
+{
+    uint64_t log, blobs;
+    quota_count_place(root, "db/1", &log, &blobs);
+    return blobs;
+}
+
+static struct local_store *
+open_store(struct storage_quota **quota_out)
+{
+    struct local_store *s;
+    ck_assert_int_eq(local_store_open(NULL, root, (struct db_id){1}, &s), 0);
+    *quota_out = storage_quota_open(root, "db/1");
+    local_store_set_quota(s, *quota_out);
+    return s;
+}
+
+START_TEST(the_account_is_what_the_disk_says)
+{
+    uint64_t seed = (uint64_t)getpid() * 77;
+    struct storage_quota *q;
+    struct local_store *s = open_store(&q);
+    for (unsigned i = 0; i < 1500; i++) {
+        uint64_t before = seed;
+        step(s, q, &seed);
+        ck_assert_msg(numbers_of(q).blobs == scan(), "step %u of seed %llu: %llu, disk %llu", i,
+            (unsigned long long)before, (unsigned long long)numbers_of(q).blobs,
+            (unsigned long long)scan());
+    }
+    local_store_close(s);
+    storage_quota_close(q);
+}
+END_TEST
+
+// The other process is killed at any moment. What it leaves counts at least what is there, and the
+// next mount counts exactly that.
+START_TEST(a_kill_leaves_no_drift)
+{
+    uint64_t seed = (uint64_t)getpid() * 99;
+    for (unsigned round = 0; round < 25; round++) {
+        pid_t pid = fork();
+        if (pid == 0) {
+            struct storage_quota *q;
+            struct local_store *s = open_store(&q);
+            for (;;)
+                step(s, q, &seed);
+        }
+        usleep((useconds_t)(next_random(&seed) % 30000));
+        kill(pid, SIGKILL);
+        ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+        struct quota_file file;
+        quota_file_open(root, "db/1", &file);
+        ck_assert_uint_ge(file.slot->blobs, scan());
+        quota_file_close(&file);
+        struct storage_quota *q = storage_quota_open(root, "db/1");
+        ck_assert_uint_eq(numbers_of(q).blobs, scan());
+        storage_quota_close(q);
+    }
+}
+END_TEST
+
+static void
+add(Suite *suite, const char *name, const TTest *test)
+{
+    TCase *tcase = tcase_create(name);
+    tcase_set_timeout(tcase, 120);
+    tcase_add_checked_fixture(tcase, begin, end);
+    tcase_add_test(tcase, test);
+    suite_add_tcase(suite, tcase);
+}
+
+int
+main(void)
+{
+    Suite *suite = suite_create("quota");
+    add(suite, "needs", each_need_has_its_limit);
+    add(suite, "root", the_limit_of_the_root_holds_for_all_places_and_stays);
+    add(suite, "make_room", who_reserves_makes_room);
+    add(suite, "processes", processes_that_reserve_at_once_stay_below_the_limit);
+    add(suite, "stale", a_place_that_is_gone_is_not_counted);
+    add(suite, "damaged", a_damaged_file_is_made_anew);
+    add(suite, "reboot", after_a_crash_of_the_machine_all_places_are_counted);
+    add(suite, "alone", without_the_file_a_mount_counts_for_itself);
+    add(suite, "remove", what_is_removed_is_given_back_file_or_directory);
+    add(suite, "disk", the_account_is_what_the_disk_says);
+    add(suite, "kill", a_kill_leaves_no_drift);
+    return unit_run(suite);
+}
