@@ -2,7 +2,8 @@
 // Claiming a volume for writing. In order:
 //
 //     1. The record at db's position is looked up and verified: whoever wrote it owns the volume
-//        now. (A bucket that was restored to an older state shows here.)
+//        now. (A bucket that was restored to an older state shows here.) Its volume, name key and
+//        generation must be those of the manifest, before anything is written.
 //     2. Unless that is this root, or `takeover`, his lease must be released, too old, or missing
 //        with a record that is too old.
 //     3. The next epoch is noted in the manifest, position unchanged. Should this process die, the
@@ -17,6 +18,50 @@
 #include "platform/crash_point.h"
 #include "platform/random.h"
 #include "remote/remote_internal.h"
+
+// What db and the record at its position disagree about, or NULL.
+static const char *
+disagreement(const struct db_record *db, const struct manifest_record_header *h)
+{
+    return !uuid_equal(&h->volume, &db->volume)       ? "the volume"
+           : !uuid_equal(&h->name_key, &db->name_key) ? "the key of the names"
+           : h->generation.v != db->published.v       ? "the published generation"
+                                                      : NULL;
+}
+
+// Fetches the record at db's position. `verified_out`: it has the hash that db keeps.
+static int
+fetch_at_position(const struct remote_place *place, const struct db_record *db, const char *key,
+    uint64_t bytes, struct manifest_record_header *h_out, bool *verified_out)
+{
+    // A large one was verified when it was imported or written; its header will do.
+    *verified_out = bytes <= REMOTE_MEMORY_BYTES;
+    return *verified_out ? remote_record_fetch(place, key, bytes, &db->remote_hash, h_out)
+                         : remote_header_fetch(place, key, bytes, h_out);
+}
+
+int
+remote_manifest_is_contradicted(
+    const struct remote_place *place, const struct db_record *db, const char **what_out)
+{
+    BUFFER_AUTO name = {0};
+    struct remote_head head;
+    struct manifest_record_header h;
+    bool verified = false;
+    *what_out = NULL;
+    remote_key(place, REMOTE_RECORD, db->remote_sequence, &name);
+    const char *key = buffer_string(&name);
+    struct remote_call call = remote_call_of(place, 0);
+    int rc = remote_store_head_blob(place->store, key, &head, &call);
+    if (rc == 0)
+        rc = fetch_at_position(place, db, key, head.size, &h, &verified);
+    if (rc < 0)
+        return rc;
+    // A large record that is of this volume is the one that was there, or the bucket is damaged.
+    if (verified || (h.sequence == db->remote_sequence && uuid_equal(&h.volume, &db->volume)))
+        *what_out = disagreement(db, &h);
+    return *what_out ? 1 : 0;
+}
 
 // Step 1: the header of the newest record, which must be the one at db's position. -ESTALE when
 // there are newer ones.
@@ -41,14 +86,11 @@ find_owner(const struct remote_place *place, const struct db_record *db,
         return remote_log_bad(key, "the record is missing");
     if (rc > 0)
         return -ESTALE;
-    // A large one was verified when it was imported or written; its header will do.
-    if (bytes <= REMOTE_MEMORY_BYTES)
-        rc = remote_record_fetch(place, key, bytes, &db->remote_hash, owner_out);
-    else
-        rc = remote_header_fetch(place, key, bytes, owner_out);
-    if (rc == 0 && (owner_out->sequence != db->remote_sequence ||
-                       !uuid_equal(&owner_out->volume, &db->volume)))
-        rc = remote_log_bad(key, "it is not the record that was there before");
+    bool verified = false;
+    rc = fetch_at_position(place, db, key, bytes, owner_out, &verified);
+    if (rc == 0 && (owner_out->sequence != db->remote_sequence || disagreement(db, owner_out)))
+        rc = remote_log_bad(key, verified ? "the manifest of this storage root contradicts it"
+                                          : "it is not the record that was there before");
     return rc;
 }
 

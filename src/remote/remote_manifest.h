@@ -127,6 +127,12 @@ MUST_CHECK int remote_lease_write(
 MUST_CHECK int remote_manifest_claim(const struct remote_place *place, struct manifest *m,
     struct db_record *db, uint64_t ttl_ms, bool takeover, struct remote_lease *lease_out);
 
+// After -EBADMSG of catching up or claiming: whether the record at db's position is the one that
+// was there, and says something else than the manifest, which is damaged then: 1 and what they
+// disagree about (a constant). 0: no, or -errno.
+MUST_CHECK int remote_manifest_is_contradicted(
+    const struct remote_place *place, const struct db_record *db, const char **what_out);
+
 // Whether the record after `sequence` exists (one request): 0, 1, or -errno.
 MUST_CHECK int remote_manifest_is_followed(const struct remote_place *place, uint64_t sequence);
 

@@ -81,6 +81,25 @@ refuse_other_volume(struct volume *v, const struct remote_place *place, const st
     return -EBUSY;
 }
 
+// What the store has is in order, and the manifest says something else: it is damaged, though each
+// of its entries verifies.
+static int
+refuse_contradiction(struct volume *v, const struct remote_place *place, const struct db_record *db,
+    struct buffer *error)
+{
+    const char *what;
+    if (remote_manifest_is_contradicted(place, db, &what) <= 0)
+        return 0;
+    volume_error(error,
+        "the manifest in %s is damaged: it and record %llu in %s, the last one that this root has "
+        "seen, disagree about %s. Nothing was changed. Move %s/manifest away and mount again: it "
+        "is then made anew from the store and the write-ahead log, if nothing is lost by that",
+        v->config.root, (unsigned long long)db->remote_sequence, v->config.source, what,
+        v->config.root);
+    log_error("manifest.damaged", "%s", buffer_string(error));
+    return -EBADMSG;
+}
+
 int
 volume_claim(struct volume *v, struct db_record *db, struct buffer *error)
 {
@@ -111,6 +130,8 @@ volume_claim(struct volume *v, struct db_record *db, struct buffer *error)
                 v->config.source, remote_store_error(), v->config.root);
             return 0;
         }
+        if (rc == -EBADMSG && refuse_contradiction(v, &place, db, error) < 0)
+            return -EBADMSG;
         if (rc == -EBADMSG && refuse_other_volume(v, &place, db, error) < 0)
             return -EBUSY;
         // What this root holds may be all that is left.

@@ -8,6 +8,7 @@
 
 #include "platform/log.h"
 #include "platform/memory.h"
+#include "platform/random.h"
 #include "volume/volume_internal.h"
 
 int
@@ -106,6 +107,28 @@ settle_waiver(struct volume *v, const char *waiver)
             (unsigned long long)v->lost_changes);
 }
 
+// A log of another volume would be taken for one that holds nothing.
+static int
+refuse_foreign_log(
+    const char *root, const char *directory, const struct db_record *db, struct buffer *error)
+{
+    struct wal_survey survey;
+    char log_text[37], own_text[37];
+    int rc = wal_survey(directory, &survey);
+    if (rc < 0 || !survey.has_volume || uuid_equal(&survey.volume, &db->volume))
+        return rc;
+    uuid_to_string(&survey.volume, log_text);
+    uuid_to_string(&db->volume, own_text);
+    volume_error(error,
+        "the write-ahead log in %s is of volume %s, and the manifest says that it is of volume %s: "
+        "one of them is damaged or was put in the other's place. Nothing was changed. Restore "
+        "them; "
+        "or, if it is the manifest, move %s/manifest away: it is then made anew from the store and "
+        "the log, if nothing is lost by that",
+        directory, log_text, own_text, root);
+    return -EBADMSG;
+}
+
 int
 volume_open_wal(struct volume *v, const struct db_record *db, struct buffer *error)
 {
@@ -140,6 +163,8 @@ volume_open_wal(struct volume *v, const struct db_record *db, struct buffer *err
             directory, v->root);
         return -EBADMSG;
     }
+    if (rc == 0)
+        rc = refuse_foreign_log(v->config.root, directory, db, error);
     CLEANUP(memory_free_auto) char *waiver = memory_printf("%s/" REPLAY_WAIVER, directory);
     struct volume_replay replay = {.v = v, .error = error, .waiver = waiver};
     v->lost_changes = 0;

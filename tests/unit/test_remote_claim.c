@@ -76,6 +76,40 @@ START_TEST(claim_opens_an_epoch)
 }
 END_TEST
 
+static void
+set_identity(struct root *r, const struct uuid *volume, const struct uuid *name_key)
+{
+    struct manifest_batch *b = manifest_batch_new(r->db.id);
+    manifest_batch_identity(b, volume, name_key);
+    ck_assert_int_eq(manifest_submit(r->m, b, NULL), 0);
+}
+
+START_TEST(a_manifest_that_contradicts_the_chain_claims_nothing)
+{
+    struct uuid other = random_uuid();
+    const char *what;
+    root_begin(&one);
+    root_fold(&one, 0);
+    ck_assert_int_eq(root_publish(&one), 0);
+    ck_assert_int_eq(remote_manifest_is_contradicted(&one.place, &one.db, &what), 0);
+    struct uuid volume = one.db.volume, name_key = one.db.name_key;
+    size_t records = world_count(&world, "record-"), leases = world_count(&world, "lease-");
+    for (int i = 0; i < 2; i++) {
+        set_identity(&one, i ? &other : &volume, i ? &name_key : &other);
+        ck_assert_int_eq(root_claim(&one, true, NULL), -EBADMSG);
+        ck_assert_int_eq(remote_manifest_is_contradicted(&one.place, &one.db, &what), 1);
+        ck_assert_str_eq(what, i ? "the volume" : "the key of the names");
+    }
+    ck_assert_uint_eq(world_count(&world, "record-"), records);
+    ck_assert_uint_eq(world_count(&world, "lease-"), leases);
+    // A bucket that has another record there is no fault of the manifest.
+    set_identity(&one, &volume, &name_key);
+    ck_assert_int_eq(root_claim(&one, true, NULL), 0);
+    one.db.remote_hash.b[0] ^= 1;
+    ck_assert_int_eq(remote_manifest_is_contradicted(&one.place, &one.db, &what), -EBADMSG);
+}
+END_TEST
+
 START_TEST(lease_text_can_be_read_by_people)
 {
     BUFFER_AUTO text = {0};
@@ -823,6 +857,7 @@ main(void)
     ADD(what_a_listing_lacks_is_gone_only_when_it_cannot_be_had);
     ADD(looking_tells_damage_from_another_writer_and_from_an_outage);
     ADD(claim_opens_an_epoch);
+    ADD(a_manifest_that_contradicts_the_chain_claims_nothing);
     ADD(lease_text_can_be_read_by_people);
     ADD(fresh_lease_keeps_others_away);
     ADD(released_lease_lets_others_in);

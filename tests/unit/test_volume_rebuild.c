@@ -13,6 +13,7 @@
 
 #include "platform/file.h"
 #include "platform/memory.h"
+#include "platform/random.h"
 #include "volume/volume_internal.h"
 
 #define BYTES 300000u
@@ -352,7 +353,7 @@ fold_what_nobody_synced(struct volume *v)
 }
 
 static void
-move(const char *from, const char *to)
+replace_directory(const char *from, const char *to)
 {
     ck_assert_int_eq(path_remove_tree(to), 0);
     CLEANUP(memory_free_auto) char *command = memory_printf("cp -a '%s' '%s'", from, to);
@@ -374,25 +375,69 @@ START_TEST(a_log_of_before_the_local_generation_is_refused_before_the_claim)
     CLEANUP(memory_free_auto) char *mark = memory_printf("%s/mark", log);
     CLEANUP(memory_free_auto)
     char *chain = memory_printf("%s/store/manifests/acme/1", w.directory);
-    move(log, old);
+    replace_directory(log, old);
     volume_world_die_after(&w, fold_what_nobody_synced);
-    move(log, new);
+    replace_directory(log, new);
     unsigned records = count_names(chain, "record-");
     ck_assert_uint_gt(records, 1);
-    move(old, log);
+    replace_directory(old, log);
     volume_world_open_fails(&w, -EBADMSG);
     ck_assert_uint_eq(count_names(chain, "record-"), records);
     // The right one opens; with the old one the local generation is all there is.
-    move(new, log);
+    replace_directory(new, log);
     volume_world_open(&w);
     volume_world_expect(w.v, volume_world_find(w.v, "folded"), 0, BYTES, 6);
     volume_world_close(&w);
-    move(old, log);
+    replace_directory(old, log);
     volume_world_open_fails(&w, -EBADMSG);
     ck_assert_int_eq(file_replace_whole(&file_ops_system, mark, "accept\n", 7, 0600), 0);
     volume_world_open(&w);
     volume_world_expect(w.v, volume_world_find(w.v, "folded"), 0, BYTES, 6);
     volume_world_free(&w);
+}
+END_TEST
+
+// Of the volume's only db; NULL: as it is.
+static void
+set_identity(const struct volume_world *w, const struct uuid *volume, const struct uuid *name_key)
+{
+    CLEANUP(memory_free_auto) char *path = memory_printf("%s/manifest", w->root);
+    struct manifest_options options = {0};
+    struct manifest *m;
+    struct manifest_reader *r;
+    struct db_record db;
+    ck_assert_int_eq(manifest_open(path, &options, &m), 0);
+    ck_assert_int_eq(manifest_read_begin(m, &r), 0);
+    ck_assert_int_eq(manifest_read_db(r, (struct db_id){1}, &db), 0);
+    manifest_read_end(r);
+    struct manifest_batch *b = manifest_batch_new(db.id);
+    manifest_batch_identity(b, volume ? volume : &db.volume, name_key ? name_key : &db.name_key);
+    ck_assert_int_eq(manifest_submit(m, b, NULL), 0);
+    manifest_close(m);
+}
+
+START_TEST(a_manifest_of_another_identity_is_refused_before_the_claim)
+{
+    for (int i = 0; i < 2; i++) {
+        struct volume_world w;
+        set_up(&w);
+        volume_world_die_after(&w, publish_and_go_on);
+        CLEANUP(memory_free_auto) char *manifest = memory_printf("%s/manifest", w.root);
+        CLEANUP(memory_free_auto) char *moved = memory_printf("%s/moved", w.root);
+        CLEANUP(memory_free_auto)
+        char *chain = memory_printf("%s/store/manifests/acme/1", w.directory);
+        unsigned records = count_names(chain, "record-"), leases = count_names(chain, "lease-");
+        struct uuid other = random_uuid();
+        set_identity(&w, i ? &other : NULL, i ? NULL : &other);
+        volume_world_open_fails(&w, -EBADMSG);
+        ck_assert_uint_eq(count_names(chain, "record-"), records);
+        ck_assert_uint_eq(count_names(chain, "lease-"), leases);
+        // What the message advises.
+        ck_assert_int_eq(rename(manifest, moved), 0);
+        volume_world_open(&w);
+        expect_all(w.v);
+        volume_world_free(&w);
+    }
 }
 END_TEST
 
@@ -412,6 +457,7 @@ main(int argc, char **argv)
     ADD(without_the_store_a_damaged_manifest_stays_where_it_is);
     ADD(a_place_of_digits_is_no_number_of_a_db);
     ADD(a_log_of_before_the_local_generation_is_refused_before_the_claim);
+    ADD(a_manifest_of_another_identity_is_refused_before_the_claim);
     ADD(a_rebuild_that_dies_at_any_step_is_repeated);
 #undef ADD
     return unit_run(s);
