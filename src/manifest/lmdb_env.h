@@ -100,6 +100,13 @@ struct lmdb_sweep {
     uint64_t damaged;
 };
 MUST_CHECK int lmdb_sweep_step(struct lmdb_txn *txn, struct lmdb_sweep *s, unsigned budget);
+
+// Looks at all pages of the file, as of now, before a cursor trusts them: 0, -EBADMSG, logged, or
+// -ECANCELED when `go_on` said no. Not `always`: only those of a file of which the opening left
+// pages out.
+typedef bool lmdb_go_on(void *argument);
+MUST_CHECK int lmdb_check_pages(
+    struct lmdb_env *env, bool always, lmdb_go_on *go_on, void *argument);
 // How often readers met damage since the environment was opened.
 uint64_t lmdb_env_damage(const struct lmdb_env *env);
 

@@ -6,11 +6,13 @@
 #include <unistd.h>
 
 #include "manifest/lmdb_env_internal.h"
+#include "manifest/lmdb_file.h"
 #include "platform/log.h"
 #include "platform/memory.h"
 
 // Entries that are sealed between two looks at the table.
-#define SEAL_STEP 256u
+#define SEAL_STEP      256u
+#define PAGE_WALKS_MAX 10u
 
 void
 lmdb_use_seals(struct lmdb_txn *txn)
@@ -270,4 +272,26 @@ lmdb_sweep_step(struct lmdb_txn *txn, struct lmdb_sweep *s, unsigned budget)
         }
     }
     return 0;
+}
+
+int
+lmdb_check_pages(struct lmdb_env *env, bool always, lmdb_go_on *go_on, void *argument)
+{
+    mdb_filehandle_t fd;
+    int rc = mdb_env_get_fd(env->mdb, &fd);
+    if (rc != 0)
+        return lmdb_log_failure(rc, "asking for the file");
+    if (!always && lmdb_file_is_walked(fd))
+        return 0;
+    rc = -EAGAIN;
+    // Two commits between the beginning of the transaction and the look at the meta pages are rare.
+    for (unsigned i = 0; rc == -EAGAIN && i < PAGE_WALKS_MAX; i++) {
+        struct lmdb_txn *txn;
+        rc = lmdb_read_begin(env, &txn);
+        if (rc < 0)
+            return rc;
+        rc = lmdb_file_check_state(fd, mdb_txn_id(txn->mdb), go_on, argument);
+        lmdb_read_end(txn);
+    }
+    return rc;
 }

@@ -24,8 +24,11 @@
 #define TREE_DEPTH_MAX  32u
 #define META_PAGES      2u
 #define CHECK_TRIES_MAX 100
-// Files up to this size are walked through whenever they are opened.
+// Files up to this size are walked through whenever they are opened; of larger ones the inner pages
+// are, about one in a hundred.
 #define WALKED_BYTES_MAX (128ull << 20)
+// Pages between two questions whether a walk is to go on.
+#define WALK_STEP 256u
 
 // MDB_db: a tree.
 struct tree_head {
@@ -60,7 +63,9 @@ struct file_check {
     uint64_t last_page;
     const char *problem; // what is wrong, once something is
     uint64_t problem_page;
-    bool whole;       // go down to the leaves
+    bool whole;             // go down to the leaves
+    lmdb_file_go_on *go_on; // or NULL
+    void *argument;
     uint64_t visited; // pages; damaged trees may have circles
     uint64_t entries; // of the tree that is being walked
 };
@@ -96,6 +101,8 @@ read_page(struct file_check *c, uint64_t page, uint8_t *out)
         return damaged(c, "a page lies beyond the end", page);
     if (c->visited++ > c->last_page)
         return damaged(c, "a page is in two places", page);
+    if (c->go_on && c->visited % WALK_STEP == 0 && !c->go_on(c->argument))
+        return -ECANCELED;
     int rc = file_read_exact_at(&file_ops_system, c->fd, out, c->page_bytes, page * c->page_bytes);
     if (rc < 0)
         return rc == -ENODATA ? damaged(c, "a page lies beyond the end", page) : rc;
@@ -139,8 +146,13 @@ check_node(struct file_check *c, const uint8_t *node, size_t room, uint16_t page
     size_t key_bytes = native16(node + 6);
     if (key_bytes > room - NODE_HEADER)
         return damaged(c, "a node leaves its page", 0);
-    if (page_flags & PAGE_BRANCH)
-        return check_page(c, low | (uint64_t)flags << 32, depth - 1, nesting);
+    if (page_flags & PAGE_BRANCH) {
+        uint64_t child = low | (uint64_t)flags << 32;
+        // Tables are found in the tree at nesting 0; of theirs the leaves need only be there.
+        if (!c->whole && nesting > 0 && depth == 2)
+            return pages_exist(c, child, 1) ? 0 : damaged(c, "a page lies beyond the end", child);
+        return check_page(c, child, depth - 1, nesting);
+    }
     const uint8_t *data = node + NODE_HEADER + key_bytes;
     size_t stored = room - NODE_HEADER - key_bytes;
     if (flags & NODE_BIG_DATA)
@@ -172,8 +184,7 @@ check_page(struct file_check *c, uint64_t page, unsigned depth, unsigned nesting
     unsigned lower = native16(bytes + 12);
     if (lower < PAGE_HEADER || lower > c->page_bytes)
         return damaged(c, "a page's fill is impossible", page);
-    // Tables are found in the tree at nesting 0; of theirs the root has to do.
-    if (!c->whole && nesting > 0)
+    if (!c->whole && nesting > 0 && depth == 1)
         return 0;
     if (flags & PAGE_LEAF)
         c->entries += (lower - PAGE_HEADER) / 2;
@@ -231,35 +242,55 @@ read_meta(struct file_check *c, uint64_t offset, struct meta *meta_out)
     return 0;
 }
 
+static int
+read_metas(struct file_check *c, struct meta metas[META_PAGES])
+{
+    int rc = read_meta(c, 0, &metas[0]);
+    if (rc == 0)
+        rc = read_meta(c, metas[0].trees[0].pad, &metas[1]);
+    if (rc == 0 && metas[0].trees[0].pad != metas[1].trees[0].pad)
+        rc = damaged(c, "its meta pages disagree about the page size", 0);
+    return rc;
+}
+
+// The pages of the state that a meta page tells of.
+static int
+begin_state(struct file_check *c, const struct meta *meta)
+{
+    c->page_bytes = meta->trees[0].pad;
+    c->last_page = meta->last_page;
+    c->visited = 0;
+    if (c->last_page < META_PAGES - 1 || meta->map_bytes > INT64_MAX ||
+        c->last_page >= meta->map_bytes / c->page_bytes)
+        return damaged(c, "the last page's number is impossible", c->last_page);
+    return file_size(c->fd, &c->file_bytes);
+}
+
+static int
+check_trees(struct file_check *c, const struct meta *meta)
+{
+    int rc = check_tree(c, &meta->trees[0], 1);
+    return rc < 0 ? rc : check_tree(c, &meta->trees[1], 0);
+}
+
 // One look at the newest state; `transaction_out` tells which that was.
 static int
 check_newest(struct file_check *c, uint64_t *transaction_out)
 {
     struct meta metas[META_PAGES];
-    int rc = read_meta(c, 0, &metas[0]);
-    if (rc == 0)
-        rc = read_meta(c, metas[0].trees[0].pad, &metas[1]);
+    int rc = read_metas(c, metas);
     if (rc < 0)
         return rc;
-    if (metas[0].trees[0].pad != metas[1].trees[0].pad)
-        return damaged(c, "its meta pages disagree about the page size", 0);
     const struct meta *newest = &metas[metas[1].transaction > metas[0].transaction];
     *transaction_out = newest->transaction;
-    c->page_bytes = newest->trees[0].pad;
-    c->last_page = newest->last_page;
-    c->visited = 0;
-    if (c->last_page < META_PAGES - 1 || newest->map_bytes > INT64_MAX ||
-        c->last_page >= newest->map_bytes / c->page_bytes)
-        return damaged(c, "the last page's number is impossible", c->last_page);
-    rc = file_size(c->fd, &c->file_bytes);
+    rc = begin_state(c, newest);
     if (rc < 0)
         return rc;
     // LMDB leaves pages unwritten that were taken and let go in one transaction, so a file may end
     // before its last page; whether it may end here is known when no tree reaches further.
     c->whole =
         c->file_bytes <= WALKED_BYTES_MAX || (c->last_page + 1) * c->page_bytes > c->file_bytes;
-    rc = check_tree(c, &newest->trees[0], 1);
-    return rc < 0 ? rc : check_tree(c, &newest->trees[1], 0);
+    return check_trees(c, newest);
 }
 
 static int
@@ -298,6 +329,39 @@ lmdb_file_check(const char *path)
     if (rc < 0 && rc != -EBADMSG)
         log_error("manifest.open_failed", "%s: %s", path, strerror(-rc));
     return rc;
+}
+
+static int
+log_damaged_page(const struct file_check *c)
+{
+    log_error("manifest.damaged",
+        "the pages of the manifest: %s (page %" PRIu64 "); unmount, then mount again: the mount "
+        "makes a new one if nothing is lost by that",
+        c->problem, c->problem_page);
+    return -EBADMSG;
+}
+
+int
+lmdb_file_check_state(int fd, uint64_t transaction, lmdb_file_go_on *go_on, void *argument)
+{
+    struct file_check c = {.fd = fd, .whole = true, .go_on = go_on, .argument = argument};
+    struct meta metas[META_PAGES];
+    int rc = read_metas(&c, metas);
+    const struct meta *meta = &metas[rc == 0 && metas[1].transaction == transaction];
+    if (rc == 0 && meta->transaction != transaction)
+        return -EAGAIN;
+    if (rc == 0)
+        rc = begin_state(&c, meta);
+    if (rc == 0)
+        rc = check_trees(&c, meta);
+    return rc == -EBADMSG ? log_damaged_page(&c) : rc;
+}
+
+bool
+lmdb_file_is_walked(int fd)
+{
+    uint64_t bytes;
+    return file_size(fd, &bytes) == 0 && bytes <= WALKED_BYTES_MAX;
 }
 
 int

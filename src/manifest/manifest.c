@@ -380,6 +380,12 @@ manifest_sweep_step(struct manifest *m, struct manifest_sweep *s)
     return rc;
 }
 
+int
+manifest_check_pages(struct manifest *m, bool always, manifest_go_on *go_on, void *argument)
+{
+    return lmdb_check_pages(m->env, always, go_on, argument);
+}
+
 // ---- dbs ----------------------------------------------------------------------------------------
 
 static int

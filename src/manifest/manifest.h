@@ -66,6 +66,15 @@ struct manifest_sweep {
 };
 MUST_CHECK int manifest_sweep_step(struct manifest *m, struct manifest_sweep *s);
 
+// A look at the pages that hold the entries together, to be made before a sweep, which trusts them.
+// One read transaction: what commits meanwhile let go of stays in the file until it ends. Not
+// `always`: only in a manifest that was too large to be looked through when it was opened. `go_on`
+// (or NULL) is asked each 256 pages; it may pause, or end the look with false: -ECANCELED. -EBADMSG
+// when a page is damaged: logged.
+typedef bool manifest_go_on(void *argument);
+MUST_CHECK int manifest_check_pages(
+    struct manifest *m, bool always, manifest_go_on *go_on, void *argument);
+
 // ---- dbs ----------------------------------------------------------------------------------------
 
 // -ENOENT when the root has no such db.

@@ -43,11 +43,28 @@ is_small(struct volume *v)
     return rc == 0 && totals.inodes + totals.chunks + totals.blobs <= UNASKED_RECORDS_MAX;
 }
 
+static bool
+go_on_slowly(void *argument)
+{
+    return may_go_on(argument, STEP_PAUSE_MS);
+}
+
+static bool
+go_on_fast(void *argument)
+{
+    return may_go_on(argument, 0);
+}
+
 // 0, or -ECANCELED when the volume is being closed.
 static int
 check_once(struct volume *v, bool asked, struct manifest_check_result *result)
 {
     struct manifest_sweep sweep = {0};
+    int pages = manifest_check_pages(v->manifest, asked, asked ? go_on_fast : go_on_slowly, v);
+    if (pages == -EBADMSG)
+        result->damaged = 1; // and LMDB is not led over that page for the sake of a look
+    if (pages < 0)
+        return pages == -EBADMSG ? 0 : pages;
     while (!sweep.finished) {
         if (!may_go_on(v, asked ? 0 : STEP_PAUSE_MS))
             return -ECANCELED;

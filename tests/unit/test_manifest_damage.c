@@ -13,6 +13,10 @@
 #define FILES 40u // enough for inner pages in some tables
 #define FLIPS 800u
 
+#define DISK_PAGE_BYTES 4096u
+#define INNER_PAGE      1u
+#define LEAF_PAGE       2u
+
 // ---- a manifest and all it says -----------------------------------------------------------------
 
 static struct fixture
@@ -392,6 +396,119 @@ START_TEST(a_sweep_finds_what_changed_while_the_manifest_is_open)
 }
 END_TEST
 
+// ---- pages of a large file ----------------------------------------------------------------------
+
+// The file of a manifest with inner pages below the roots of its tables, made as long as one of
+// which only a part is looked through.
+static struct fixture
+large_fixture(char path_out[200])
+{
+    struct fixture f = full_fixture();
+    for (uint64_t i = 0; i < 20000; i += 500) {
+        struct change c[500];
+        for (uint64_t k = 0; k < ARRAY_LENGTH(c); k++)
+            c[k] = sample_inode(1000 + i + k, S_IFREG | 0600, 0, i);
+        ck_assert_int_eq(
+            submit_changes(f.manifest, f.db, c, ARRAY_LENGTH(c), 0, RESIDENCY_LOCAL, NULL), 0);
+    }
+    snprintf(path_out, 200, "%s/data.mdb", f.directory);
+    return f;
+}
+
+static void
+make_long(const char *path)
+{
+    ck_assert_int_eq(truncate(path, 130 << 20), 0);
+}
+
+static uint16_t
+kind_of(const uint8_t *file, uint64_t bytes, uint64_t page)
+{
+    uint16_t flags = 0;
+    if ((page + 1) * DISK_PAGE_BYTES <= bytes)
+        memcpy(&flags, file + page * DISK_PAGE_BYTES + 10, sizeof(flags));
+    return flags;
+}
+
+// The page that the first node of an inner page points to.
+static uint64_t
+first_child(const uint8_t *page)
+{
+    uint16_t at, part[3];
+    memcpy(&at, page + 16, sizeof(at));
+    memcpy(part, page + at, sizeof(part));
+    return part[0] | (uint64_t)part[1] << 16 | (uint64_t)part[2] << 32;
+}
+
+// Changes the numbers in the headers of all leaves, or of the first page below each inner page that
+// has inner pages below it; some of them are free. How many there are.
+static unsigned
+spoil_pages(const char *path, bool leaves)
+{
+    uint64_t bytes;
+    unsigned spoiled = 0;
+    uint8_t *file = read_file(path, &bytes);
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    for (uint64_t page = 2; (page + 1) * DISK_PAGE_BYTES <= bytes; page++) {
+        uint16_t kind = kind_of(file, bytes, page);
+        uint64_t target = page;
+        if (!leaves && kind == INNER_PAGE)
+            target = first_child(file + page * DISK_PAGE_BYTES);
+        if (leaves ? kind != LEAF_PAGE
+                   : target == page || kind_of(file, bytes, target) != INNER_PAGE)
+            continue;
+        uint64_t number = target ^ 1u << 20;
+        ck_assert_int_eq(
+            pwrite(fd, &number, sizeof(number), (off_t)(target * DISK_PAGE_BYTES)), sizeof(number));
+        spoiled++;
+    }
+    close(fd);
+    free(file);
+    return spoiled;
+}
+
+START_TEST(inner_pages_of_a_large_file_are_looked_at_when_it_is_opened)
+{
+    char path[200];
+    struct fixture f = large_fixture(path);
+    struct manifest_options options = {.no_sync = true};
+    manifest_close(f.manifest);
+    make_long(path);
+    ck_assert_int_eq(manifest_open(f.directory, &options, &f.manifest), 0);
+    ck_assert_int_eq(manifest_check_pages(f.manifest, false, NULL, NULL), 0);
+    manifest_close(f.manifest);
+    ck_assert_uint_gt(spoil_pages(path, false), 0);
+    ck_assert_int_eq(manifest_open(f.directory, &options, &f.manifest), -EBADMSG);
+    unit_directory_remove(f.directory);
+}
+END_TEST
+
+static bool
+say_no(void *argument)
+{
+    ++*(unsigned *)argument;
+    return false;
+}
+
+START_TEST(all_pages_are_looked_at_while_the_manifest_is_open)
+{
+    char path[200];
+    struct fixture f = large_fixture(path);
+    unsigned asked = 0;
+    ck_assert_int_eq(manifest_check_pages(f.manifest, true, NULL, NULL), 0);
+    ck_assert_int_eq(manifest_check_pages(f.manifest, true, say_no, &asked), -ECANCELED);
+    ck_assert_uint_eq(asked, 1);
+    ck_assert_uint_gt(spoil_pages(path, true), 0);
+    // A small one was looked through when it was opened.
+    ck_assert_int_eq(manifest_check_pages(f.manifest, false, NULL, NULL), 0);
+    ck_assert_int_eq(manifest_check_pages(f.manifest, true, NULL, NULL), -EBADMSG);
+    make_long(path);
+    ck_assert_int_eq(manifest_check_pages(f.manifest, false, NULL, NULL), -EBADMSG);
+    manifest_close(f.manifest);
+    unit_directory_remove(f.directory);
+}
+END_TEST
+
 // ---- roots of before ----------------------------------------------------------------------------
 
 // Makes of the directory what a program without seals would have left.
@@ -500,6 +617,8 @@ main(void)
     ADD(entries_that_were_not_written_are_refused);
     ADD(missing_entries_are_counted);
     ADD(a_sweep_finds_what_changed_while_the_manifest_is_open);
+    ADD(inner_pages_of_a_large_file_are_looked_at_when_it_is_opened);
+    ADD(all_pages_are_looked_at_while_the_manifest_is_open);
     ADD(roots_without_seals_get_them);
     ADD(roots_in_use_are_not_sealed);
     return unit_run(s);
