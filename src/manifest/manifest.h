@@ -331,5 +331,11 @@ MUST_CHECK int manifest_read_change_log(
 // chunks and deltas, delta counts, object_chunks against chunk_catalog, dirents point to inodes,
 // link and entry counts, totals. Logs each violation; returns their number, or -errno.
 MUST_CHECK int manifest_check(struct manifest *m, struct db_id db);
+// The same of inodes, names, attributes, chunks and totals, in one pass without memory for each of
+// them: 0, -EBADMSG with the first contradiction in `problem` when it is one, or -errno.
+MUST_CHECK int manifest_count(struct manifest_reader *r, struct db_id db, struct buffer *problem);
+// The sum, over all chunks, of what a chunk says about its deltas.
+MUST_CHECK int manifest_sum_chunks(struct manifest_reader *r, struct db_id db, uint64_t *sum_out);
+uint64_t manifest_chunk_sum(const struct chunk_entry *chunk);
 
 #endif

@@ -6,7 +6,10 @@
 //        older one: the records since then hold the same changes.
 //     2. The records after it are read in order. None may be missing, none may fail to verify: a
 //        record is the only copy of what it says to those before the next catalog.
-//     3. The last batch makes the db ready. Until then its state is DB_STATE_IMPORTING, and an
+//     3. What was imported is counted: directories, links, chunks and totals must be what the
+//        inodes, chunks and the catalog say. An import that is only read from (place->forgiving)
+//        tells a contradiction and goes on, so that files can be copied away.
+//     4. The last batch makes the db ready. Until then its state is DB_STATE_IMPORTING, and an
 //        import that was interrupted is worth nothing.
 #include <errno.h>
 #include <inttypes.h>
@@ -27,6 +30,7 @@ struct import {
     struct db_counters counters; // as records say, and above what was met
     struct remote_listed used;   // number 0: none
     uint64_t bytes_since_catalog;
+    uint64_t chunk_sum; // of what the catalog says about the deltas of chunks
     // Changes that wait to be submitted.
     struct manifest_batch *batch;
     uint64_t batch_changes, batch_bytes;
@@ -117,6 +121,8 @@ apply_change(void *argument, const struct change *change)
 {
     struct import *im = argument;
     count_change(&im->counters, change);
+    if (change->kind == CHANGE_PUT_CHUNK)
+        im->chunk_sum += manifest_chunk_sum(&change->chunk);
     if (!im->batch) {
         ensure_batch(im);
         manifest_batch_told(im->batch, im->told);
@@ -247,6 +253,55 @@ verify_catalog(struct import *im, const char *key, const struct remote_listed *c
     return check_against_chain(im, link_out);
 }
 
+// What was imported contradicts what the bucket says about it.
+static int
+note_contradiction(const struct import *im, const char *key, const char *problem)
+{
+    if (!im->place->forgiving)
+        return remote_log_bad(key, problem);
+    log_warning("remote.contradiction", "%s: %s", key, problem);
+    return 0;
+}
+
+// Deltas are counted while they are applied; the catalog says how many there are.
+static int
+check_chunks(const struct import *im)
+{
+    struct manifest_reader *r;
+    uint64_t sum;
+    int rc = manifest_read_begin(im->m, &r);
+    if (rc < 0)
+        return rc;
+    rc = manifest_sum_chunks(r, im->db, &sum);
+    manifest_read_end(r);
+    if (rc == 0 && sum != im->chunk_sum)
+        rc = note_contradiction(im, im->key,
+            "chunks do not have the deltas that it says (a mount with -o ro shows them all the "
+            "same)");
+    return rc;
+}
+
+static int
+check_counts(const struct import *im)
+{
+    struct manifest_reader *r;
+    BUFFER_AUTO problem = {0};
+    BUFFER_AUTO key = {0};
+    int rc = manifest_read_begin(im->m, &r);
+    if (rc < 0)
+        return rc;
+    rc = manifest_count(r, im->db, &problem);
+    manifest_read_end(r);
+    if (rc != -EBADMSG || problem.length == 0)
+        return rc;
+    BUFFER_AUTO text = {0};
+    remote_key(im->place, REMOTE_RECORD, im->link.sequence, &key);
+    buffer_printf(&text,
+        "the state after it contradicts itself (a mount with -o ro shows it all the same): %s",
+        buffer_string(&problem));
+    return note_contradiction(im, buffer_string(&key), buffer_string(&text));
+}
+
 static int
 import_catalog(struct import *im, const struct remote_listed *c)
 {
@@ -271,6 +326,8 @@ import_catalog(struct import *im, const struct remote_listed *c)
             note_generation(im);
         if (rc == 0)
             rc = submit_pending(im);
+        if (rc == 0)
+            rc = check_chunks(im);
     }
     im->key = NULL;
     remote_object_free(&object);
@@ -408,6 +465,8 @@ import_to(struct import *im, struct db_record *db, uint64_t sequence)
     int rc = remote_judge_damage(im->place, import_all(im));
     if (rc == 0 && sequence != 0 && im->link.sequence != sequence)
         rc = -EBUSY;
+    if (rc == 0)
+        rc = check_counts(im);
     if (rc == 0)
         rc = finish_import(im, db);
     else

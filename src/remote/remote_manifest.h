@@ -35,6 +35,7 @@ struct remote_place {
     // limit). `call` has its other limits; a canceled request is -ECANCELED.
     uint64_t call_ms;
     struct remote_call call;
+    bool forgiving; // imports log counts that contradict each other, and go on: for reading alone
 };
 
 // Makes record 1, with the retention policy that the volume begins with (NULL: it has none, and
@@ -57,8 +58,9 @@ MUST_CHECK int remote_manifest_exists(const struct remote_place *place);
 // `at` ({0}: the newest) and the records after it, in batches of bounded size, streaming catalogs
 // through `scratch`; blobs become RESIDENCY_REMOTE; then sets identity, counters, generations
 // (local = published = the imported one, next above it), remote position, and DB_STATE_READY.
-// Verifies every record and the chain. -ENOENT: no such volume; -ESTALE: no such generation;
-// -EIDRM: the volume is being destroyed. Also refreshes *db.
+// Verifies every record and the chain, and that the imported directories, links and chunks have the
+// counts that their records tell: else -EBADMSG, unless place->forgiving. -ENOENT: no such volume;
+// -ESTALE: no such generation; -EIDRM: the volume is being destroyed. Also refreshes *db.
 MUST_CHECK int remote_manifest_import(const struct remote_place *place, struct manifest *m,
     struct db_record *db, struct generation at);
 

@@ -147,6 +147,7 @@ volume_import(struct volume *v, struct db_record *db, struct generation at, stru
     uint64_t started = clock_monotonic_ms();
     struct remote_place place = v->place;
     place.call.fail_fast = true;
+    place.forgiving = v->from_bucket;
     int rc = remote_manifest_import(&place, v->manifest, db, at);
     if (rc == -ENOENT) {
         volume_error(error,

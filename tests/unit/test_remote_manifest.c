@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Publication and import. Ownership is in test_remote_claim.c.
 #include "remote_world.h"
+
 #include "store/blob_key.h"
 
 #include <inttypes.h>
@@ -113,38 +114,6 @@ START_TEST(blob_keys_are_those_of_the_design)
     blob_key_in(&space, &blob, &key);
     ck_assert_ptr_nonnull(strstr(
         buffer_string(&key), "checkpoints/parent/3/77777777-7777-7777-7777-777777777777/pack-"));
-}
-END_TEST
-
-// A record whose counters are lower than what it holds: ids would be given away twice.
-START_TEST(counters_are_never_below_what_is_there)
-{
-    root_begin(&source);
-    const struct db_record *db = &source.db;
-    struct manifest_record_header h = {
-        .kind = MANIFEST_RECORD_GENERATION,
-        .sequence = db->remote_sequence + 1,
-        .epoch = db->epoch,
-        .volume = db->volume,
-        .writer = source.place.writer,
-        .name_key = db->name_key,
-        .previous = db->remote_hash,
-        .generation = {db->published.v + 1},
-        .previous_generation = db->published,
-        .checkpoint_id = random_uuid(),
-        .host = "host",
-    };
-    struct change changes[] = {
-        {.kind = CHANGE_PUT_INODE, .object = {500}, .inode = {.mode = 0100644, .nlink = 1}},
-        {.kind = CHANGE_PUT_COUNTERS, .counters = {.next_object = 7, .next_chunk = 9}},
-    };
-    struct remote_small_record record;
-    ck_assert_int_eq(remote_small_record_make(&h, changes, ARRAY_LENGTH(changes), &record), 0);
-    world_write(&world, REMOTE_RECORD, h.sequence, record.data.data, record.data.length);
-    buffer_free(&record.data);
-    root_import(&copy);
-    ck_assert_uint_eq(copy.db.counters.next_object, 501);
-    ck_assert_uint_eq(copy.db.counters.next_chunk, 9);
 }
 END_TEST
 
@@ -851,7 +820,6 @@ main(void)
     } while (0)
     ADD(volume_is_created_once);
     ADD(blob_keys_are_those_of_the_design);
-    ADD(counters_are_never_below_what_is_there);
     ADD(imported_db_equals_the_published_one);
     ADD(every_published_generation_can_be_imported);
     ADD(catalog_saves_reading_the_records_before_it);
