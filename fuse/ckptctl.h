@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the files of ckptctl share.
+// Shared by the files of ckptctl. One thread, but for the progress line.
 #ifndef CKPTFS_FUSE_CKPTCTL_H
 #define CKPTFS_FUSE_CKPTCTL_H
 
@@ -22,14 +22,14 @@ MUST_CHECK int control_open(const char *path);
 MUST_CHECK int control_status(int fd, struct ckptfs_status *status_out);
 // As control_status.
 MUST_CHECK int control_metrics(int fd, struct ckptfs_metrics *metrics_out);
-// As control_status. A daemon that does not know the request has lost nothing that it knows of.
+// As control_status. With an old daemon that does not know the request: 0 and no lost bytes.
 MUST_CHECK int control_lost(int fd, struct ckptfs_lost *lost_out);
 MUST_CHECK int control_fuse_requests(int fd, struct ckptfs_fuse_requests *requests_out);
 // Fills in generation and ticket.
 MUST_CHECK int control_checkpoint(int fd, uint32_t flags, struct ckptfs_checkpoint *checkpoint_out);
 // Fills in the ticket.
 MUST_CHECK int control_check(int fd, struct ckptfs_check *check_out);
-// Says on stderr why `what` failed on `path`; the exit status.
+// Prints on stderr why `what` failed on `path`; returns the exit status.
 int control_failed(const char *what, const char *path, int rc);
 
 // The same for a checkpoint that the daemon began and could not do.
@@ -37,8 +37,8 @@ int control_checkpoint_failed(const char *path, int fd, int rc);
 
 // ---- check --------------------------------------------------------------------------------------
 
-// Has the manifest of the mount looked through, waits for it and prints what was found. The exit
-// status.
+// Makes the daemon look through the manifest, waits for that and prints the result. Returns the
+// exit status.
 int check_volume(const char *path, bool json, bool quiet);
 
 // ---- the life of data ---------------------------------------------------------------------------
@@ -48,9 +48,9 @@ struct operation_request {
     uint32_t kind, flags; // CKPTFS_OPERATION_*
     const char *argument;
 };
-// Has the daemon do it, waits, and prints what it says. The exit status.
+// Sends it to the daemon, waits, and prints the daemon's text. Returns the exit status.
 int run_operation(const char *path, const struct operation_request *request);
-// Makes a checkpoint and gives it a name. The exit status.
+// Makes a checkpoint and gives it a name. Returns the exit status.
 int create_snapshot(const char *name, const char *path, uint32_t flags);
 
 // ---- volumes in the store -----------------------------------------------------------------------
@@ -73,20 +73,20 @@ struct unmount_request {
     bool quiet;
     bool json;
 };
-// Unmounts, waits for the end of the daemon, and tells whether everything is in the store. The exit
-// status.
+// Unmounts, waits for the end of the daemon, and tells whether everything is in the store. Returns
+// the exit status.
 int unmount_volume(const struct unmount_request *request);
-// Prints what the storage root holds, mounted or not. The exit status.
+// Prints the volumes of the storage root, mounted or not. Returns the exit status.
 int print_root(const char *root, bool json);
 
 // ---- progress: a line on the terminal -----------------------------------------------------------
 
 struct progress;
 
-// Shows what the mount of `fd` does until it is stopped. NULL when there is no terminal, or no
-// memory for it: it does not matter.
+// Shows the progress of the mount of `fd` until progress_stop. NULL when there is no terminal or no
+// thread for it: callers ignore that.
 struct progress *progress_start(int fd);
-// Takes the line away; takes NULL.
+// Removes the line; NULL is fine.
 void progress_stop(struct progress *p);
 
 // ---- print --------------------------------------------------------------------------------------
@@ -101,7 +101,7 @@ void print_generation(
     struct buffer *out, const char *name, uint64_t generation, uint64_t time_ms, uint64_t now_ms);
 // A message on stderr, after "ckptctl: ".
 void print_error(const char *format, ...) PRINTF_LIKE(1, 2);
-// Writes to standard output; the exit status. Both show control characters of others as \xNN.
+// Writes to standard output; returns the exit status. Both show control characters as \xNN.
 int print_out(struct buffer *text);
 // 0 for one that the daemon does not have.
 uint64_t print_metric(const struct ckptfs_metrics *metrics, const char *name);

@@ -20,8 +20,8 @@
 struct ckptfs_checkpoint {
     __u32 version;
     __u32 flags;
-    __u64 generation; /* out, with WAIT: the published (local) generation that holds everything
-                         that happened before the call */
+    __u64 generation; /* out, with WAIT: the published (local) generation that holds all
+                         changes before the call */
     __u64 ticket;     /* out: compare with completed_ticket of the status to follow it */
     __u64 reserved[5];
 };
@@ -83,11 +83,11 @@ struct ckptfs_status {
     char last_error[200];
 };
 
-/* Has the daemon look through the manifest of its storage root in the background: every entry is
-   compared with its checksum, then the counts and references of this volume with each other. It has
-   ended when the metric manifest_checks is not below the ticket; what was found stands in
-   manifest_check_failed, manifest_entries, manifest_damaged and manifest_violations. EROFS on
-   read-only mounts, which have no manifest of their own. */
+/* Makes the daemon look through the manifest of its storage root in the background: it compares
+   every entry with its checksum, then the counts and references of this volume with each other. It
+   has ended when the metric manifest_checks is not below the ticket; the metrics
+   manifest_check_failed, manifest_entries, manifest_damaged, manifest_violations have the result.
+   EROFS on read-only mounts, whose manifest is a temporary copy. */
 struct ckptfs_check {
     __u32 version;
     __u32 flags;  /* none yet */
@@ -95,9 +95,9 @@ struct ckptfs_check {
     __u64 reserved[6];
 };
 
-/* The life of data: what is kept, and deleting the rest. The daemon carries these out one after
-   the other, in the background; CKPTFS_IOC_REPORT tells how one is getting on and what it says.
-   EROFS on read-only mounts, EAGAIN when too many wait. The newest 16 are remembered. */
+/* Retention, GC and snapshots. The daemon carries these out one after the other, in the
+   background; CKPTFS_IOC_REPORT tells the state and the text of one. EROFS on read-only mounts,
+   EAGAIN when too many wait. The daemon remembers the newest 16. */
 #define CKPTFS_OPERATION_GC              1 /* delete what is not kept */
 #define CKPTFS_OPERATION_RETENTION       2 /* show the policy, or set it to the argument */
 #define CKPTFS_OPERATION_GENERATIONS     3 /* which are kept, and why */
@@ -128,17 +128,18 @@ struct ckptfs_operation {
 struct ckptfs_report {
     __u32 version;
     __u32 state;  /* out: CKPTFS_OPERATION_WAITS, RUNS, DONE */
-    __u64 ticket; /* ENOENT: none that is remembered */
-    __u64 offset; /* in: where in the text to begin */
-    __u64 total;  /* out: length of the text of one that is done */
-    __s32 result; /* out: 0, or a negative errno, and the text says why */
+    __u64 ticket; /* ENOENT: unknown or forgotten */
+    __u64 offset; /* in: first byte of the text */
+    __u64 total;  /* out: length of the text, when done */
+    __s32 result; /* out: 0, or a negative errno; the text has the reason */
     __u32 length; /* out: bytes in `text` */
     __u64 reserved[3];
     char text[8128]; /* out; not NUL-terminated */
 };
 
-/* Bytes of files that are lost: the daemon could read them neither from its log nor from an image,
-   and reading them is EIO until they are written anew. The first ranges of the local generation. */
+/* Lost bytes of files: the daemon could read them neither from its log nor from an image, and
+   reading them is EIO until a program writes them anew. The first ranges of the local
+   generation. */
 #define CKPTFS_LOST_MAX 16
 
 struct ckptfs_lost_range {
@@ -151,14 +152,14 @@ struct ckptfs_lost_range {
 struct ckptfs_lost {
     __u32 version;
     __u32 count;  /* out: of `first` */
-    __u64 ranges; /* out: how many there are */
+    __u64 ranges; /* out: number of all ranges */
     __u64 bytes;  /* out: in all of them */
     __u64 reserved[5];
     struct ckptfs_lost_range first[CKPTFS_LOST_MAX];
 };
 
-/* Every number that the daemon has about the volume, each with its name: newer daemons add some, so
-   look them up by name. All fields but `version` must be zero in the call. */
+/* All numbers of the volume, each with its name: newer daemons add some, so look them up by name.
+   All fields but `version` must be zero in the call. */
 #define CKPTFS_METRICS_MAX 200
 
 #define CKPTFS_METRIC_GAUGE   1 /* as of now */
@@ -187,15 +188,15 @@ struct ckptfs_metrics {
     struct ckptfs_metric metrics[CKPTFS_METRICS_MAX];
 };
 
-/* The FUSE requests that the kernel has sent since the mount, for who looks into what a program
-   costs. Opcodes are those of <linux/fuse.h>. */
+/* Counts of the kernel's FUSE requests since the mount, to measure the cost of a program. Opcodes
+   are those of <linux/fuse.h>. */
 #define CKPTFS_FUSE_OPCODES 64
 
 struct ckptfs_fuse_requests {
     __u32 version;
     __u32 reserved0;
     __u64 reserved[7];
-    __u64 requests[CKPTFS_FUSE_OPCODES]; /* out: by opcode; those that are too high at index 0 */
+    __u64 requests[CKPTFS_FUSE_OPCODES]; /* out: by opcode; too high ones at index 0 */
 };
 
 #define CKPTFS_IOC_CHECKPOINT _IOWR('K', 0x01, struct ckptfs_checkpoint)

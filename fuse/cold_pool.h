@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// Jobs that wait for the store, and the threads that do them. Few threads wait at a time; what is
-// beyond them waits in a queue without a thread, with a deadline, and can be taken out of it at any
-// moment. So an outage of the store costs its readers some bytes each, and nobody else anything.
+// Jobs that wait for the store, and the threads that do them. Few threads wait at a time; further
+// jobs wait in a queue without a thread, with a deadline, and can leave it at any moment. So an
+// outage of the store costs its readers some bytes each, and other requests nothing.
 //
 // States of a job: new -> queued -> running -> ended. The pool ends a queued job itself when it is
 // interrupted, when its time has passed, or when the pool stops (give_up), and else hands it to a
-// thread (run). Exactly one of the two is called, once; the job is the callee's from then on.
+// thread (run). The pool calls exactly one of the two, once; the callee owns the job from then on.
 //
-// A job's time is `patience_ms` from when it was put. As long as other jobs get what they want, the
-// store answers and the job only waits for its turn: its time then counts from the last success.
+// A job has `patience_ms` from when it was put. As long as other jobs succeed, the store answers
+// and the job only waits for its turn: its time then counts from the last success.
 #ifndef CKPTFS_FUSE_COLD_POOL_H
 #define CKPTFS_FUSE_COLD_POOL_H
 
@@ -29,7 +29,7 @@ struct cold_pool;
 
 enum cold_state { COLD_NEW, COLD_QUEUED, COLD_RUNNING, COLD_ENDED };
 
-// Part of what the user of the pool wants done. Zero-initialise.
+// Embedded in the pool user's description of the work. Zero-initialise.
 struct cold_job {
     struct list_node node;
     struct cold_pool *pool;
@@ -39,11 +39,11 @@ struct cold_job {
 };
 
 struct cold_pool_ops {
-    // From a thread of the pool; waits until `deadline_ms` at most, and ends early once
-    // cold_job_is_canceled. Whether the store answered.
+    // Runs in a thread of the pool; waits until `deadline_ms` at most, and ends early once
+    // cold_job_is_canceled. Returns whether the store answered.
     bool (*run)(struct cold_job *job);
-    // From any thread, with no locks held. -EINTR, -ETIMEDOUT, -ENOTCONN (the pool has stopped),
-    // -EAGAIN (too many jobs, or no thread can be had).
+    // Runs in any thread, with no locks held. -EINTR, -ETIMEDOUT, -ENOTCONN (the pool has stopped),
+    // -EAGAIN (too many jobs, or the system has no thread).
     void (*give_up)(struct cold_job *job, int result);
 };
 
@@ -65,7 +65,7 @@ struct cold_pool {
     bool reaping;         // it has been started
 };
 
-// Threads are started when they are needed, `threads_max` at most.
+// The pool starts threads when it needs them, `threads_max` at most.
 void cold_pool_init(struct cold_pool *p, const struct cold_pool_ops *ops, unsigned threads_max,
     uint64_t patience_ms);
 void cold_pool_destroy(struct cold_pool *p); // must have been stopped
@@ -75,9 +75,9 @@ void cold_pool_stop(struct cold_pool *p);
 
 // Any thread. The job may have ended before this returns.
 void cold_pool_put(struct cold_pool *p, struct cold_job *job);
-// Nobody wants the job's result any more: ends it if it is queued, cancels it if it runs, and if it
-// has not been put yet, ends it then. The job must be there still: who ends it has to keep it until
-// no call of this is under way.
+// Nobody needs the job's result any more: ends it if it is queued, cancels it if it runs, and if it
+// has not been put yet, makes cold_pool_put end it. The job must still exist: the callee that ends
+// it has to keep it until no call of this is under way.
 void cold_pool_interrupt(struct cold_pool *p, struct cold_job *job);
 // For the job's remote_call: takes no lock.
 bool cold_job_is_canceled(void *job);

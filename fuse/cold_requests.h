@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Requests of the kernel that need data from the store. Whoever serves requests tries them with
-// what is here first (remote_call.local_only), and parks those that are answered -EREMOTE. A parked
-// request holds no thread that anything else needs: it is done again, and answered, by a thread of
-// the pool, or fails with EINTR when its process is killed, with EIO when the store does not answer
-// in time, and with ENOTCONN when the mount ends.
+// Requests of the kernel that need data from the store. A worker tries them first with local data
+// (remote_call.local_only), and parks them on -EREMOTE. A parked request holds no thread that other
+// work needs: a thread of the pool does it again and answers it. It fails with EINTR when its
+// process is killed, with EIO when the store does not answer in time, and with ENOTCONN when the
+// mount ends. Any thread.
 #ifndef CKPTFS_FUSE_COLD_REQUESTS_H
 #define CKPTFS_FUSE_COLD_REQUESTS_H
 

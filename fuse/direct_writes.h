@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// Writes past the kernel's page cache (O_DIRECT). Before such a write the kernel drops what it
-// caches of the range, and after a synchronous one it does so again, because somebody may have read
-// old bytes into the cache in between. After an asynchronous one (io_submit, io_uring) a FUSE file
-// system gets no second time: old pages stay, are read for ever, and one of them that is written to
-// a byte later takes old bytes back into the file. So the daemon drops the range itself, between
-// the change and the answer. A read that was on its way is waited for: its pages are locked until
-// the daemon has answered, and whoever reads after that gets the new bytes.
+// Writes past the kernel's page cache (O_DIRECT). Before such a write the kernel drops its cached
+// pages of the range, and after a synchronous one it does so again, because a reader may have
+// brought old bytes into the cache in between. After an asynchronous one (io_submit, io_uring) a
+// FUSE file system gets no second time: old pages stay, are read for ever, and one of them that is
+// written to a byte later takes old bytes back into the file. So the daemon drops the range itself,
+// between the change and the answer. The drop waits for reads on their way: their pages are locked
+// until the daemon has answered, and later readers get the new bytes.
 //
-// The dropping waits for requests of the kernel, so no worker may do it. Threads of their own do,
-// one at first, more while those there are wait. Pure users of O_DIRECT do not come here: a file
-// that is new, and of which nothing was read or written through the cache, has nothing to drop.
+// The dropping waits for requests of the kernel, so no worker may do it. Threads of this module do,
+// one at first, more while all of them wait. Pure users of O_DIRECT do not come here: a new file
+// that nobody has read or written through the cache has no pages to drop.
 #ifndef CKPTFS_FUSE_DIRECT_WRITES_H
 #define CKPTFS_FUSE_DIRECT_WRITES_H
 
@@ -43,14 +43,15 @@ void direct_writes_init(struct direct_writes *d, struct kernel_cache *kernel_cac
 void direct_writes_destroy(struct direct_writes *d);
 // Starts the first thread. 0 or -errno.
 MUST_CHECK int direct_writes_start(struct direct_writes *d);
-// Answers what waits and ends the threads. Workers must still serve, or the connection be closed.
+// Answers waiting writes and ends the threads. Workers must still serve, or the connection be
+// closed.
 void direct_writes_stop(struct direct_writes *d);
 
 // Whether a WRITE request came past the page cache.
 bool direct_writes_is_direct(const struct fuse_file_info *fi);
 
-// Takes a WRITE of `size` bytes that has been done and drops what the kernel may cache of it, then
-// answers; for `sync`, once it is on stable storage. Any thread.
+// Takes a WRITE of `size` bytes that the volume has done, drops the kernel's pages of the range,
+// then answers; for `sync`, once it is on stable storage. Any thread.
 void direct_writes_answer(struct direct_writes *d, struct fuse_req *req, struct object_id object,
     uint64_t offset, uint64_t size, bool sync);
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What everything that serves requests shares: the mounted file system, and how requests are
-// answered. fs_ops.h puts it together.
+// The mounted file system, and functions that answer requests: shared by all code that serves
+// requests. fs_ops.h builds it.
 #ifndef CKPTFS_FUSE_FS_H
 #define CKPTFS_FUSE_FS_H
 
@@ -27,18 +27,18 @@ struct seeker;
 struct fs_settings {
     bool writeback;               // the kernel's write-back cache
     bool sync_writes;             // mounted with -o sync: every write is one with O_SYNC
-    uint64_t max_read;            // bytes; 0: what the kernel likes
-    uint64_t max_readahead;       // bytes; 0: what the kernel likes
+    uint64_t max_read;            // bytes; 0: the kernel's default
+    uint64_t max_readahead;       // bytes; 0: the kernel's default
     uint64_t max_background;      // requests; 0: 1024
     uint64_t time_granularity_ms; // 0: nanoseconds
-    uint64_t read_deadline_ms;    // how long a request waits for the store
+    uint64_t read_deadline_ms;    // longest wait of a request for the store
 };
 
 struct fs {
     struct fs_settings settings;
     struct volume *volume;
     bool kernel_opens_directories; // it does not need OPENDIR and RELEASEDIR
-    bool told_to_kill_suid;        // the kernel says when suid bits are to be cleared; see device.h
+    bool told_to_kill_suid;        // the kernel says when to clear suid bits; see device.h
     bool long_setxattr;            // SETXATTR requests come in their extended form
     bool has_access_lists;         // the kernel checks permissions by POSIX access lists
     struct tickets tickets;
@@ -49,7 +49,7 @@ struct fs {
     struct lock lock;      // protects `deferred`
     struct condition idle; // `deferred` has become 0
     uint64_t deferred;     // requests that are answered after their handler has returned
-    // What the kernel has sent, by opcode (index 0: unknown ones); for ckptctl status --fuse.
+    // Requests of the kernel by opcode (index 0: unknown ones); for ckptctl status --fuse.
     _Atomic uint64_t requests[CKPTFS_FUSE_OPCODES];
 };
 
@@ -75,7 +75,7 @@ void fs_fill_entry(
     struct fs *fs, const struct volume_attributes *attributes, struct fuse_entry_param *entry_out);
 // Memory of the calling thread, good until its next call; at least `n` bytes.
 uint8_t *fs_scratch(size_t n);
-// Around a reply that comes after the handler has returned: begin before anybody else can see the
+// Around a reply that comes after the handler has returned: begin before another thread can see the
 // request, end when the reply is out.
 void fs_begin_deferred(struct fs *fs);
 void fs_end_deferred(struct fs *fs);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The file system as the kernel sees it: libfuse's low-level operations on an open volume. Object
-// ids are node ids and inode numbers. The daemon is the only one who changes anything, so entries,
-// attributes and data are given to the kernel without expiry; only the kernel's own requests
-// invalidate them.
+// ids are node ids and inode numbers. Only the daemon changes the volume, so it gives entries,
+// attributes and data to the kernel without expiry; only the kernel's own requests invalidate them.
+// Handlers run in any worker.
 #ifndef CKPTFS_FUSE_FS_OPS_H
 #define CKPTFS_FUSE_FS_OPS_H
 
@@ -13,8 +13,8 @@ extern const struct fuse_lowlevel_ops fs_operations;
 void fs_init(struct fs *fs, const struct fs_settings *settings, struct volume *volume,
     struct kernel_cache *kernel_cache);
 void fs_destroy(struct fs *fs);
-// Answers every request that is still open, or waits for its answer. Called when no worker runs any
-// more and before the session goes.
+// Answers every request that is still open, or waits for its answer. Call it when no worker runs
+// any more and before the session goes.
 void fs_drain(struct fs *fs);
 
 // ---- for the files fs_ops_*.c and ioctl_ops.c ---------------------------------------------------

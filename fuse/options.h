@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The command line of ckptfs: the options of the volume (volume_config_table), those of every FUSE
-// mount, and what mount(8) and /etc/fstab add.
+// mount, and the options that mount(8) and /etc/fstab add. One thread.
 #ifndef CKPTFS_FUSE_OPTIONS_H
 #define CKPTFS_FUSE_OPTIONS_H
 
@@ -29,7 +29,7 @@ struct options {
     uint64_t max_readahead;
     uint64_t max_background;
     uint64_t time_granularity_ms;
-    struct buffer kernel; // "name,name=value,...": passed on to mount(2) by libfuse
+    struct buffer kernel; // "name,name=value,...": libfuse passes them to mount(2)
 };
 
 // 0, or -EINVAL with a text in `error`. Relative paths of options become absolute, because the

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the daemon's process may use, and what of it may be written into a core dump.
+// Limits of the daemon's process: open files, and the memory in core dumps.
 #ifndef CKPTFS_FUSE_PROCESS_LIMITS_H
 #define CKPTFS_FUSE_PROCESS_LIMITS_H
 
@@ -7,9 +7,9 @@
 #include "base/compiler.h"
 #include "fuse/options.h"
 
-// Lets the process open as many files as it may at most, and makes sure that the configuration
-// needs no more. Keeps its memory, with the credentials for the store, out of core dumps, unless
-// core_dumps is set. 0, or -EMFILE with a text for the user.
+// Raises the limit of open files as far as possible, and checks that the configuration needs no
+// more. Keeps its memory, with the credentials for the store, out of core dumps, unless core_dumps
+// is set. 0, or -EMFILE with a text for the user.
 MUST_CHECK int process_limits_set(const struct options *options, struct buffer *error);
 
 #endif

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// SEEK_DATA and SEEK_HOLE. The kernel asks the daemon where data is without having handed over what
-// it caches, so data just written would look like a hole, and a copy of the file would lose it. So
-// the kernel is made to hand over what it has of the file first (kernel_cache.h); by a thread of
-// its own, because the kernel needs the workers for that. That thread never waits for the store:
-// what needs it goes to the cold requests.
+// SEEK_DATA and SEEK_HOLE. The kernel asks the daemon for data without having handed over its dirty
+// pages, so data just written would look like a hole, and a copy of the file would lose it. So the
+// seek thread first makes the kernel hand over its pages of the file (kernel_cache.h). No worker
+// may do that, because the kernel needs the workers for it. The thread never waits for the store: a
+// seek that needs it goes to the cold requests.
 #ifndef CKPTFS_FUSE_SEEK_H
 #define CKPTFS_FUSE_SEEK_H
 
@@ -33,7 +33,7 @@ struct seeker {
 void seeker_init(struct seeker *s, struct volume *volume, struct kernel_cache *kernel_cache);
 void seeker_destroy(struct seeker *s);
 MUST_CHECK int seeker_start(struct seeker *s);
-// Answers what is queued and ends the thread. Requests that come later get ENOTCONN. As long as the
+// Answers queued requests and ends the thread. Later requests get ENOTCONN. As long as the
 // connection is good, the workers must be running. May be called again, by the same thread or
 // later.
 void seeker_stop(struct seeker *s);

@@ -7,7 +7,7 @@
 #include "fuse/startup.h"
 
 // Opens the volume, mounts it, serves until it is unmounted or a signal comes, and closes the
-// volume. Reports through `startup`. The exit status of the process.
+// volume. Reports through `startup`. Returns the exit status of the process.
 MUST_CHECK int session_run(const struct options *options, struct startup *startup);
 
 #endif

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Checkpoint requests that came by ioctl. Each has a ticket, counted from 1. A request that waits
-// is answered exactly once: by whoever takes it first of the volume's callback, the interrupt of
-// the caller, and the end of the session.
+// Checkpoint requests by ioctl. Each has a ticket, counted from 1. Exactly one of the volume's
+// callback, the interrupt of the caller, and the end of the session answers a waiting request: the
+// one that takes it first. Any thread.
 //
 //     state      to be answered  the volume calls back
 //     FREE       -               no
@@ -27,7 +27,7 @@ struct ticket_slot {
     struct tickets *owner;
     enum ticket_state state;
     bool interrupted; // RUNNING: the caller will not wait
-    bool pinned;      // somebody still uses the slot's address
+    bool pinned;      // a thread still uses the slot's address
     uint32_t flags;   // of the request, for its answer
     uint64_t ticket;
     int result;           // ENDED
@@ -35,7 +35,7 @@ struct ticket_slot {
 };
 
 struct tickets {
-    struct lock lock; // protects all that follows; nothing is called while it is held
+    struct lock lock; // "tickets": protects all that follows
     uint64_t last;    // handed out
     uint64_t completed;
     int completed_result;
@@ -49,12 +49,12 @@ struct ticket_slot *ticket_begin(struct tickets *t, uint32_t flags, uint64_t *ti
 // Makes the request wait for the ticket. False when it was interrupted before: the caller answers.
 // After true the request may be answered, and gone, at any time.
 MUST_CHECK bool ticket_wait(struct ticket_slot *slot, struct fuse_req *req);
-// The caller of the ticket's request was interrupted. Returns the request, now to be answered by
-// the caller of this function, and its slot, pinned; NULL when there is nothing to answer.
+// The caller of the ticket's request was interrupted. Returns the request, which the caller of this
+// function must answer, and its slot, pinned; NULL when there is nothing to answer.
 struct fuse_req *ticket_interrupt(
     struct tickets *t, uint64_t ticket, struct ticket_slot **slot_out);
 void ticket_unpin(struct ticket_slot *slot);
-// Takes any request that waits, to be answered by the caller.
+// Takes any request that waits; the caller must answer it. NULL: there is none.
 struct fuse_req *ticket_take_any_request(struct tickets *t);
 // The checkpoint has ended, or its callback was cancelled. Returns the request to answer, or NULL.
 // The slot may be in use for another ticket afterwards unless it is pinned.

@@ -6,8 +6,8 @@
 
 #include "base/compiler.h"
 
-// Unmounts what is on top at `path`, as root by itself and for others through fusermount3; lazily:
-// also while it is in use. 0 or -errno.
+// Unmounts the topmost mount at `path`, as root by itself and for others through fusermount3;
+// lazily: also while it is in use. 0 or -errno.
 MUST_CHECK int unmount_path(const char *path, bool lazily);
 
 #endif

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Explicit byte order: how integers of disk and wire formats are read and written, and a bounded
-// reader for bytes that come from outside.
+// Explicit byte order: accessors for integers of disk and wire formats, and a bounded reader for
+// bytes from outside.
 #ifndef CKPTFS_BASE_BYTES_H
 #define CKPTFS_BASE_BYTES_H
 

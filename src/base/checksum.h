@@ -23,7 +23,7 @@ struct sha256_stream;
 struct sha256_stream *sha256_stream_new(void);
 void sha256_stream_free(struct sha256_stream *s);
 void sha256_stream_update(struct sha256_stream *s, const void *p, size_t n);
-// Writes the hash of what came so far; the message goes on.
+// Writes the hash of the bytes so far; the message goes on.
 void sha256_stream_peek(const struct sha256_stream *s, struct sha256 *hash_out);
 // Writes the hash and makes the stream ready for a new message.
 void sha256_stream_finish(struct sha256_stream *s, struct sha256 *hash_out);
@@ -32,7 +32,7 @@ void sha256_stream_finish(struct sha256_stream *s, struct sha256 *hash_out);
 void hmac_sha256(
     const void *key, size_t key_length, const void *p, size_t n, struct sha256 *mac_out);
 
-// MD5 (RFC 1321), for protocols that ask for it; not for anything that must resist an attacker.
+// MD5 (RFC 1321), for protocols that need it; not for anything that must resist an attacker.
 void md5_of(const void *p, size_t n, uint8_t digest_out[16]);
 
 // SipHash-2-4 (Aumasson and Bernstein, 2012) of `n` bytes under a 16-byte key.

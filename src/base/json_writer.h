@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Writes JSON (RFC 8259) into a buffer. Strings are escaped; bytes that are not UTF-8 become
-// U+FFFD, so that the output always parses. Commas are the writer's business.
+// Writes JSON (RFC 8259) into a buffer. The writer escapes strings, turns bytes that are not UTF-8
+// into U+FFFD, so that the output always parses, and adds the commas. Not for concurrent use.
 #ifndef CKPTFS_BASE_JSON_WRITER_H
 #define CKPTFS_BASE_JSON_WRITER_H
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Text that others wrote (the store, other hosts, whoever named a file) for terminals and messages.
+// Text of others (of the store, of other hosts, names of files) for terminals and messages.
 #ifndef CKPTFS_BASE_PRINTABLE_H
 #define CKPTFS_BASE_PRINTABLE_H
 
@@ -11,14 +11,14 @@
 
 // The length of the valid UTF-8 sequence at `s`, or 0.
 size_t printable_utf8_length(const uint8_t *s);
-// Whether that sequence means something to a terminal other than a character: control characters,
-// and what changes the direction or the lines of the text around it.
+// Whether a terminal would take that sequence for a command: control characters, and characters
+// that change the direction or the lines of the text around them.
 bool printable_is_control(const uint8_t *s, size_t length);
 
-// Appends the text; of controls and of what is not UTF-8 each byte as \xNN, so that it does nothing
-// and stays in its line.
+// Appends the text; each byte of controls and of invalid UTF-8 as \xNN, so that it does nothing and
+// stays in its line.
 void buffer_append_printable(struct buffer *out, const char *text);
-// The same of several lines: they stay lines.
+// The same, but keeps newlines.
 void buffer_append_printable_lines(struct buffer *out, const char *text);
 
 #endif

@@ -35,8 +35,8 @@ struct tree_node *tree_lower_bound(const struct tree *t, const void *key);
 struct tree_node *tree_first(const struct tree *t);
 // The node after this one in key order, or NULL.
 struct tree_node *tree_next(const struct tree_node *node);
-// For tests of what operations cost: how many nodes' keys this thread has compared. A build that is
-// not a developer's does not count.
+// For tests of the cost of operations: the number of keys that this thread has compared. Only a
+// developer's build counts.
 uint64_t tree_comparisons(void);
 
 #endif

@@ -31,7 +31,7 @@ struct page_no {
     uint64_t v;
 };
 
-// Which chunk of an object: page_no / CHUNK_PAGES.
+// A chunk of an object: page_no / CHUNK_PAGES.
 struct chunk_index {
     uint64_t v;
 };

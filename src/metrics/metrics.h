@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The numbers of a volume, as metrics.def lists them: a struct with one uint64_t each, and the
-// table that describes them. Pure; whoever fills a struct metrics sees to its own locks.
+// table that describes them. Pure; the code that fills a struct metrics takes its own locks.
 #ifndef CKPTFS_METRICS_METRICS_H
 #define CKPTFS_METRICS_METRICS_H
 

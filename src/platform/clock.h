@@ -11,7 +11,7 @@ uint64_t clock_monotonic_ns(void);
 uint64_t clock_monotonic_ms(void);
 // Seconds and nanoseconds since 1970; may jump.
 struct timespec clock_wall(void);
-// The same as of the last tick: what the kernel stamps files with.
+// The same as of the last tick, with which the kernel stamps files.
 struct timespec clock_wall_coarse(void);
 uint64_t clock_wall_ms(void);
 void clock_sleep_ms(uint64_t ms);

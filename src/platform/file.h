@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Files: every system call on them that decides about durability goes through `struct file_ops`, so
 // that a test can put its own table there and fail or tear any step. All functions return 0 or a
-// byte count, or a negative errno; short transfers and EINTR are dealt with here. Any thread.
+// byte count, or a negative errno; they handle short transfers and EINTR. Any thread.
 #ifndef CKPTFS_PLATFORM_FILE_H
 #define CKPTFS_PLATFORM_FILE_H
 
@@ -20,7 +20,7 @@
 struct file_ops {
     int (*open)(const char *path, int flags, mode_t mode);
     ssize_t (*pread)(int fd, void *p, size_t n, off_t offset);
-    // preadv2(RWF_NOWAIT): what needs no wait for the disk; -EAGAIN: nothing. NULL: not tried.
+    // preadv2(RWF_NOWAIT): bytes that need no wait for the disk; -EAGAIN: none. NULL: not tried.
     ssize_t (*pread_cached)(int fd, void *p, size_t n, off_t offset);
     ssize_t (*pwritev)(int fd, const struct iovec *iov, int count, off_t offset, bool durable);
     int (*fdatasync)(int fd);
@@ -44,7 +44,7 @@ void file_close_auto(int *fd);
 // Reads until `n` bytes or the end of the file; returns the bytes read.
 MUST_CHECK ssize_t file_read_at(
     const struct file_ops *ops, int fd, void *p, size_t n, uint64_t offset);
-// Reads what can be had without waiting for the disk, from the beginning on; how many bytes.
+// Reads the first bytes as far as they need no wait for the disk; returns their number.
 size_t file_read_cached_at(const struct file_ops *ops, int fd, void *p, size_t n, uint64_t offset);
 // Reads exactly `n` bytes; -ENODATA when the file ends before.
 MUST_CHECK int file_read_exact_at(
@@ -57,31 +57,32 @@ MUST_CHECK int file_write_durable_at(
 // Of several pieces of memory, durably or not. Changes `iov`.
 MUST_CHECK int file_writev_at(const struct file_ops *ops, int fd, struct iovec *iov, int count,
     uint64_t offset, bool durable);
-// Writes of an open file go past the kernel's cache (O_DIRECT), or no longer do. Then memory,
-// offset and length must be multiples of FILE_DIRECT_ALIGNMENT. Not every file system can:
-// negative, and some say so (-EINVAL) only when written to. Durability still takes an fsync.
+// Makes writes to an open file bypass the kernel's cache (O_DIRECT), or use it again. Memory,
+// offset and length of direct writes must be multiples of FILE_DIRECT_ALIGNMENT. -errno from file
+// systems that cannot; some fail (-EINVAL) only at a write. Durability still takes an fsync.
 #define FILE_DIRECT_ALIGNMENT 4096u
 MUST_CHECK int file_set_direct(int fd, bool direct);
-// Writes, past the cache if `*direct` says that the file is so. It stops being so with the first
-// piece that is not whole blocks, and when the file system refuses; then the disk is only set to
-// work. `p` and `offset` are aligned while it is.
+// Writes, bypassing the cache while `*direct`. Clears `*direct` at the first piece that is not
+// whole blocks, or when the file system refuses; from then on it only starts the write-back. `p`
+// and `offset` must be aligned while `*direct`.
 MUST_CHECK int file_write_direct_at(
     const struct file_ops *ops, int fd, const void *p, size_t n, uint64_t offset, bool *direct);
 MUST_CHECK int file_size(int fd, uint64_t *size_out);
-// Begins writing dirty pages of the range to the disk; waits until those begun are there. Neither
-// makes anything durable. The wait takes a write-back error away from a later fsync of this
-// descriptor: what it returns must not be lost.
+// file_start_writing begins the write-back of dirty pages of the range; file_wait_written waits
+// until pages under write-back are on the disk. Neither makes anything durable. The wait takes a
+// write-back error away from a later fsync of this descriptor, so its caller must not ignore its
+// result.
 MUST_CHECK int file_start_writing(const struct file_ops *ops, int fd, uint64_t offset, uint64_t n);
 MUST_CHECK int file_wait_written(const struct file_ops *ops, int fd, uint64_t offset, uint64_t n);
 // Makes the names in the directory `path` durable.
 MUST_CHECK int file_sync_directory(const struct file_ops *ops, const char *path);
 // The directory part of `path` ("." when there is none), in `out`.
 void path_directory(const char *path, struct buffer *out);
-// One directory: 1 when it was made, its name not durable yet; 0 when it exists. A symbolic link is
-// -ENOTDIR, wherever it leads.
+// Makes one directory: 1 when it is new, its name not durable yet; 0 when it exists. A symbolic
+// link is -ENOTDIR, wherever it leads.
 MUST_CHECK int path_make_directory(const char *path, mode_t mode);
-// mkdir -p; existing directories are fine, symbolic links are not (-ENOTDIR). New directories are
-// made durable in their parents.
+// mkdir -p; existing directories are fine, symbolic links are not (-ENOTDIR). Makes the names of
+// new directories durable.
 MUST_CHECK int path_make_directories(const char *path, mode_t mode);
 // rm -rf; a missing path is fine. Does not follow symbolic links.
 MUST_CHECK int path_remove_tree(const char *path);

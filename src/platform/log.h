@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // The log: one line an event, as JSON objects {"time", "level", "event", "tenant", ...}, to stderr
 // or to the system log. The events' names and fields are listed in doc/checkpointing_design.md,
-// section 14. Whoever meets a failure logs it once, with the object and the cause. Any thread, with
-// any locks held. Secrets never go in here.
+// section 14. The code that meets a failure logs it once, with the object and the cause. Any
+// thread, with any locks held. Never log a secret.
 //
-// Once log_start has been called nobody who logs waits for the line to be written: a thread writes
-// what is in a queue (log_sink.c). Warnings and errors that repeat are suppressed and counted
-// (log_limit.h); a line "log.suppressed" says how many when the window has ended.
+// After log_start no caller waits until its line is written: a thread writes the lines from a queue
+// (log_sink.c). Repeated warnings and errors are suppressed and counted (log_limit.h); a line
+// "log.suppressed" has their number when the window has ended.
 #ifndef CKPTFS_PLATFORM_LOG_H
 #define CKPTFS_PLATFORM_LOG_H
 
@@ -19,7 +19,7 @@
 
 enum log_level { LOG_LEVEL_DEBUG, LOG_LEVEL_INFO, LOG_LEVEL_WARNING, LOG_LEVEL_ERROR };
 
-// Process-wide, set once at start: where lines go and from which level on.
+// Process-wide, set once at start: the level from which on lines are logged, and their destination.
 void log_set_level(enum log_level level);
 void log_set_syslog(bool to_syslog, const char *identity);
 // Appends lines to this file too; 0 or -errno.
@@ -27,15 +27,14 @@ MUST_CHECK int log_set_file(const char *path);
 // The field "tenant" of every line from now on.
 void log_set_tenant(const char *tenant);
 
-// Starts the thread that writes, and ends it when all lines are written, or cannot be written. Not
-// to be called before the process has forked for the last time.
+// log_start starts the thread that writes; call it after the last fork(2). log_stop ends it when
+// all lines are written, or cannot be written.
 void log_start(void);
 void log_stop(void);
-// Writes a line, with its newline, to stderr and the file at once, past the queue and whatever
-// holds it up; not to the system log. Only for the end of the process. May be called by signal
-// handlers.
+// Writes a line, with its newline, to stderr and the file at once, past the queue; not to the
+// system log. Only for the end of the process. Signal handlers may call it.
 void log_write_now(const char *line, size_t n);
-// Opens the file anew before the next line: it has been renamed. May be called by signal handlers.
+// Opens the file anew before the next line, after a rename. Signal handlers may call it.
 void log_reopen_soon(void);
 
 // An event with fields:
@@ -48,11 +47,11 @@ struct log_event {
     struct json_writer json;
     enum log_level level;
     bool wanted;
-    bool always; // is neither suppressed nor dropped as others are
+    bool always; // exempt from suppression; has room of its own in the queue
 };
 
 void log_begin(struct log_event *e, enum log_level level, const char *event);
-// The same of something that has a name, which becomes the field "key": lines are limited by event
+// The same about a named object; the name becomes the field "key". The limit of lines is by event
 // and key.
 void log_begin_of(struct log_event *e, enum log_level level, const char *event, const char *key);
 void log_string(struct log_event *e, const char *key, const char *value);

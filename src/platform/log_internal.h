@@ -6,18 +6,19 @@
 
 #include "platform/log.h"
 
-// What the queue holds: what is more is dropped, and counted.
+// Size of the queue: log_sink_put drops and counts further lines.
 #define LOG_QUEUE_BYTES (1u << 20)
 
 // A line, with its newline. `always`: a line that has a second LOG_QUEUE_BYTES for itself. Without
-// the thread it is written before this returns, else never waited for.
+// the thread this function writes it; else it never waits.
 void log_sink_put(enum log_level level, bool always, const void *text, size_t n);
 
-// log_report_suppressed is to be asked anew when it wants to be called.
+// Makes the thread ask log_report_suppressed anew for its next call.
 void log_sink_wake(void);
 
-// log.c: logs how many lines were suppressed in windows that have ended, or in `all`. When it is to
-// be called next, on clock_monotonic_ms(); UINT64_MAX: not before another line is suppressed.
+// log.c: logs how many lines were suppressed in windows that have ended, or in `all`. Returns the
+// time of the next call, on clock_monotonic_ms(); UINT64_MAX: not before another line is
+// suppressed.
 uint64_t log_report_suppressed(bool all);
 
 #endif

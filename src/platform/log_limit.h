@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// How many lines the log takes of one kind. A line has an event (which is what happened) and may
-// have a key (to what: an object of the store, a file). Within a window that begins with the first
-// line, LOG_LIMIT_KEY_LINES of one event and key pass, and LOG_LIMIT_EVENT_LINES of one event; what
-// comes beyond that is counted, and the count is had when the window has ended. So the first line
-// of any event always passes, whatever others are repeated.
+// Limits the lines of one kind. A line has an event and may have a key (an object of the store, a
+// file). Within a window that begins with the first line, LOG_LIMIT_KEY_LINES of one event and key
+// pass, and LOG_LIMIT_EVENT_LINES of one event; the limit counts further lines, and reports the
+// count when the window has ended. So the first line of any event always passes.
 //
-// Pure: the clock is an argument, memory is what the struct has. No lock.
+// Pure: the clock is an argument, and all memory is in the struct. No lock.
 #ifndef CKPTFS_PLATFORM_LOG_LIMIT_H
 #define CKPTFS_PLATFORM_LOG_LIMIT_H
 
@@ -17,7 +16,7 @@
 #define LOG_LIMIT_EVENT_LINES 30u
 #define LOG_LIMIT_EVENTS      128u
 #define LOG_LIMIT_KEYS        256u
-// What of longer names is told apart, with the NUL.
+// Bytes that count of a longer name, with the NUL.
 #define LOG_LIMIT_EVENT_BYTES 40u
 #define LOG_LIMIT_KEY_BYTES   160u
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// How much of a file that somebody else mapped stays in this process.
+// Limits the resident pages of a file that a library has mapped.
 #ifndef CKPTFS_PLATFORM_MAPPED_FILE_H
 #define CKPTFS_PLATFORM_MAPPED_FILE_H
 

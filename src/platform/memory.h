@@ -9,10 +9,10 @@
 
 #include "base/compiler.h"
 
-// Few pools for many threads: memory that one thread frees serves the others. Up to 16 MiB at the
-// end of each are kept until memory_trim. At start, once.
+// Few pools for many threads, so that memory that one thread frees serves the others. Each keeps up
+// to 16 MiB at its end until memory_trim. Call it at the start, once.
 void memory_limit_arenas(void);
-// Gives what has been freed back to the system, after something large has gone.
+// Gives freed memory back to the system; for use after large frees.
 void memory_trim(void);
 
 void *memory_alloc(size_t n);
@@ -21,7 +21,7 @@ void *memory_alloc_aligned(size_t alignment, size_t n);
 void *memory_alloc_zero(size_t n);
 void *memory_realloc(void *p, size_t n);
 char *memory_string(const char *s);
-// printf into a new string, to be freed.
+// printf into a new string, which the caller frees.
 char *memory_printf(const char *format, ...) PRINTF_LIKE(1, 2);
 // For CLEANUP(memory_free_auto) char *p = NULL;
 void memory_free_auto(void *p);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Paths that somebody else might bend: a daemon that runs as root must not follow links that
-// another user planted where it works.
+// Paths that another user might redirect: a daemon that runs as root must not follow links that
+// another user planted in its directories.
 #ifndef CKPTFS_PLATFORM_SAFE_PATH_H
 #define CKPTFS_PLATFORM_SAFE_PATH_H
 
@@ -10,11 +10,11 @@
 #include "base/buffer.h"
 #include "base/compiler.h"
 
-// Makes sure that nobody but this user and root changes what lies in the directory `path`
-// (absolute): it is no symbolic link, belongs to one of the two, nobody else may write to it, and
-// no directory above it lets everybody put another one in its place. (The owners of those above are
-// trusted.) Returns the path without links, to be freed; or NULL and appends to `why` which
-// directory is wrong, and how.
+// Checks that only this user and root can change the contents of the directory `path` (absolute):
+// it is no symbolic link, belongs to one of the two, nobody else may write to it, and no directory
+// above it lets everybody put another one in its place. (It trusts the owners of those above.)
+// Returns the path without links, which the caller frees; or NULL, and appends the wrong directory
+// and the reason to `why`.
 char *safe_path_resolve(const char *path, struct buffer *why);
 // The same for one directory by itself; true when there is nothing at `path`.
 bool safe_path_is_private(const char *path, struct buffer *why);
@@ -25,7 +25,7 @@ struct safe_place {
     char path[NAME_MAX + 40]; // leads there through the descriptor: for calls that take a path
 };
 // `relative` is "a/b/name", without "." and "..". 0, or -errno: -ENOTDIR when a component on the
-// way is a link or no directory. The last component is not looked at.
+// way is a link or no directory. Does not look at the last component.
 MUST_CHECK int safe_place_enter(
     const char *top, const char *relative, struct safe_place *place_out);
 void safe_place_leave(struct safe_place *place);

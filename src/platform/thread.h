@@ -17,9 +17,9 @@ MUST_CHECK int thread_start(
 // Waits for the end of the thread.
 void thread_join(struct thread *t);
 
-// Pools whose threads must not all wait at once are told when one of them is about to: `hook` runs
-// in the calling thread, with any locks held, each time before that thread waits for a condition or
-// for data from a file or the network. NULL: nobody wants to know.
+// For pools whose threads must not all wait at once: `hook` runs in the calling thread, with any
+// locks held, each time before that thread waits for a condition or for data from a file or the
+// network. NULL: no hook.
 typedef void thread_wait_hook(void *argument);
 void thread_set_wait_hook(thread_wait_hook *hook, void *argument);
 void thread_will_wait(void);
