@@ -35,6 +35,7 @@ struct arguments {
     bool dry_run;
     bool sweep;
     bool yes;
+    bool detach;
     const char *at;      // a generation, snapshot or time
     const char *name;    // of a snapshot, or the first of two operands
     const char *operand; // SOURCE or MOUNTPOINT; NULL with `root`
@@ -333,9 +334,28 @@ run_rollback(const struct arguments *a)
     return print_made(a, generation, &text);
 }
 
+static struct offline_request
+offline_request(const struct arguments *a)
+{
+    return (struct offline_request){
+        .config = &a->config, .json = a->json, .quiet = a->quiet, .yes = a->yes};
+}
+
+static int
+run_detach(const struct arguments *a)
+{
+    const struct offline_request request = offline_request(a);
+    if (!a->at)
+        return detach_fork(&request);
+    print_error("--at is for making a fork, not for detaching one");
+    return EXIT_STATUS_USAGE;
+}
+
 static int
 run_fork(const struct arguments *a)
 {
+    if (a->detach)
+        return run_detach(a);
     BUFFER_AUTO error = {0};
     BUFFER_AUTO text = {0};
     struct generation generation;
@@ -349,13 +369,6 @@ run_fork(const struct arguments *a)
         return print_failure("fork to", a, rc, &error);
     buffer_printf(&text, "%s is a fork of %s", a->operand, a->name);
     return print_made(a, generation, &text);
-}
-
-static struct offline_request
-offline_request(const struct arguments *a)
-{
-    return (struct offline_request){
-        .config = &a->config, .json = a->json, .quiet = a->quiet, .yes = a->yes};
 }
 
 static int
@@ -380,6 +393,7 @@ enum {
     SWITCH_AT,
     SWITCH_YES,
     SWITCH_OF_ROOT,
+    SWITCH_DETACH,
 };
 
 static const struct option create_switches[] = {
@@ -413,6 +427,9 @@ static const struct option at_switches[] = {{"help", no_argument, NULL, 'h'},
 static const struct option rollback_switches[] = {{"help", no_argument, NULL, 'h'},
     {"json", no_argument, NULL, SWITCH_JSON}, {"to", required_argument, NULL, SWITCH_AT},
     {NULL, 0, NULL, 0}};
+static const struct option fork_switches[] = {{"help", no_argument, NULL, 'h'},
+    {"json", no_argument, NULL, SWITCH_JSON}, {"at", required_argument, NULL, SWITCH_AT},
+    {"detach", no_argument, NULL, SWITCH_DETACH}, {NULL, 0, NULL, 0}};
 static const struct option destroy_switches[] = {{"help", no_argument, NULL, 'h'},
     {"json", no_argument, NULL, SWITCH_JSON}, {"yes", no_argument, NULL, SWITCH_YES},
     {NULL, 0, NULL, 0}};
@@ -515,10 +532,14 @@ static const struct command commands[] = {
         "came in between stays as long as the retention policy keeps it, so that this can be\n"
         "undone in the same way.\n",
         "SOURCE", run_rollback},
-    {"fork", ":ho:", at_switches,
-        "fork [--at GENERATION|SNAPSHOT|TIME] [-o OPTION,...] [--json] SOURCE NEWSOURCE",
+    {"fork", ":ho:", fork_switches,
+        "fork [--at GENERATION|SNAPSHOT|TIME] [-o OPTION,...] [--json] SOURCE NEWSOURCE\n"
+        "       ckptctl fork --detach [-o OPTION,...] [--json] SOURCE",
         "Makes the volume NEWSOURCE out of a generation of SOURCE, in the same store, without\n"
-        "copying data. Both go on by themselves; SOURCE keeps that generation.\n",
+        "copying data. Both go on by themselves; SOURCE keeps that generation.\n"
+        "\n"
+        "    --detach  copy what the fork SOURCE still has in its parent's part of the store into\n"
+        "              its own, so that the parent need not keep anything for it\n",
         "SOURCE NEWSOURCE", run_fork},
     {"destroy", ":ho:", destroy_switches, "destroy [--yes] [-o OPTION,...] [--json] SOURCE",
         "Deletes everything that the volume has in the store: all generations, snapshots and the\n"
@@ -645,6 +666,9 @@ take_switch(const struct command *c, struct arguments *a, int letter, const char
     case SWITCH_DRY_RUN:
         a->dry_run = true;
         return EXIT_SUCCESS;
+    case SWITCH_DETACH:
+        a->detach = true;
+        return EXIT_SUCCESS;
     case SWITCH_YES:
         a->yes = true;
         return EXIT_SUCCESS;
@@ -687,12 +711,13 @@ parse_and_run(const struct command *c, struct arguments *a, int argc, char *cons
     }
     if (a->root && optind == argc)
         return c->run(a);
-    int operands = strchr(c->operand, ' ') ? 2 : 1;
+    int operands = strchr(c->operand, ' ') && !a->detach ? 2 : 1;
     if (operands == 2 && argc - optind == 2)
         a->name = argv[optind++];
     if (a->root || argc - optind != 1 || argv[optind][0] == '\0' || (operands == 2 && !a->name)) {
         BUFFER_AUTO text = {0};
-        buffer_printf(&text, "give one %s%s", c->operand, a->root ? ", or --root ROOT" : "");
+        buffer_printf(&text, "give one %s%s", a->detach ? "SOURCE" : c->operand,
+            a->root ? ", or --root ROOT" : "");
         return usage_error(c, buffer_string(&text));
     }
     a->operand = argv[optind];

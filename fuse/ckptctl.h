@@ -64,6 +64,7 @@ struct offline_request {
     bool yes; // nobody is asked
 };
 int destroy_volume(const struct offline_request *request);
+int detach_fork(const struct offline_request *request);
 
 // ---- unmount and storage roots ------------------------------------------------------------------
 

@@ -119,3 +119,49 @@ destroy_volume(const struct offline_request *r)
             &out, "%s is destroyed: %" PRIu64 " objects are deleted\n", r->config->source, objects);
     return print_out(&out);
 }
+
+// ---- fork --detach ------------------------------------------------------------------------------
+
+static void
+print_detached(const struct offline_request *r, const struct volume_detached *d, struct buffer *out)
+{
+    struct json_writer w = {.out = out};
+    if (r->json) {
+        write_json_begin_object(&w, NULL);
+        write_json_u64(&w, "generation", d->generation.v);
+        write_json_u64(&w, "copied_blobs", d->copied);
+        write_json_u64(&w, "copied_bytes", d->copied_bytes);
+        write_json_bool(&w, "detached", d->needed_by.v == 0);
+        write_json_u64(&w, "needed_by_generation", d->needed_by.v);
+        write_json_end_object(&w);
+        buffer_append_string(out, "\n");
+        return;
+    }
+    char bytes[32];
+    print_size(d->copied_bytes, bytes);
+    buffer_printf(out, "%s: %" PRIu64 " blobs (%s) are copied; generation %" PRIu64,
+        r->config->source, d->copied, bytes, d->generation.v);
+    if (d->needed_by.v == 0)
+        buffer_printf(out, " and all others that are kept do without the parent, which is free\n");
+    else
+        buffer_printf(out,
+            " does without the parent. Generation %" PRIu64
+            " needs it still: say the same again when it has been deleted\n",
+            d->needed_by.v);
+}
+
+int
+detach_fork(const struct offline_request *r)
+{
+    BUFFER_AUTO error = {0};
+    BUFFER_AUTO out = {0};
+    struct volume_detached detached;
+    struct line line = line_begin(r);
+    const struct volume_progress progress = {show, &line};
+    int rc = volume_detach(r->config, &progress, &detached, &error);
+    line_end(&line);
+    if (rc < 0)
+        return failed("detach", r, rc, &error);
+    print_detached(r, &detached, &out);
+    return print_out(&out);
+}

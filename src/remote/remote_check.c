@@ -16,6 +16,7 @@
 #include "base/checksum.h"
 #include "platform/log.h"
 #include "platform/memory.h"
+#include "remote/remote_blob.h"
 #include "remote/remote_internal.h"
 #include "store/blob_key.h"
 
@@ -64,25 +65,13 @@ remote_manifest_check_head(const struct remote_place *place, const struct db_rec
 
 // ---- the chain ----------------------------------------------------------------------------------
 
-// 1: the object is there; 0: it is not, or not with these bytes (0: any).
-static int
-is_there(const struct remote_place *place, const char *key, uint64_t bytes)
-{
-    struct remote_head head;
-    struct remote_call call = remote_call_of(place, 0);
-    int rc = remote_store_head_blob(place->store, key, &head, &call);
-    if (rc < 0 && rc != -ENOENT)
-        return remote_log_failure("remote.head_failed", key, rc);
-    return rc == 0 && (bytes == 0 || head.size == bytes);
-}
-
 static int
 check_record(const struct remote_place *place, uint64_t sequence)
 {
     BUFFER_AUTO name = {0};
     remote_key(place, REMOTE_RECORD, sequence, &name);
     const char *key = buffer_string(&name);
-    int rc = is_there(place, key, 0);
+    int rc = remote_blob_is_there(place, key, 0);
     if (rc == 0)
         return remote_log_bad(key, "the record is gone, and with it what follows it");
     return rc < 0 ? rc : 0;
@@ -129,7 +118,7 @@ remote_manifest_check_chain(
         return rc;
     BUFFER_AUTO name = {0};
     remote_key(place, REMOTE_CATALOG, db->catalog_sequence, &name);
-    int there = is_there(place, buffer_string(&name), db->catalog_bytes);
+    int there = remote_blob_is_there(place, buffer_string(&name), db->catalog_bytes);
     *catalog_lost_out = there == 0;
     return there < 0 ? there : rc;
 }
@@ -189,7 +178,7 @@ remote_manifest_check_blobs(const struct remote_place *place, struct manifest *m
         BUFFER_AUTO name = {0};
         blob_key(place->tenant, place->volume_number, &blobs[i], &name);
         const char *key = buffer_string(&name);
-        int there = is_there(place, key, blobs[i].bytes);
+        int there = remote_blob_is_there(place, key, blobs[i].bytes);
         *cursor = hash_after(blobs[i].hash);
         if (there == 0)
             rc = remote_log_bad(key, "a blob that the volume needs is gone, or is another one");

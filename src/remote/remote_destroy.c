@@ -455,35 +455,6 @@ delete_snapshots(struct destroying *d)
     return delete_own(d, "snapshots");
 }
 
-// The pins of this volume among its parent's, wherever in the store the parent is.
-static int
-release_parent(struct destroying *d)
-{
-    struct remote_walk walk;
-    const struct remote_listing_entry *entry;
-    const char *name;
-    char volume[37];
-    BUFFER_AUTO end = {0};
-    int rc;
-    uuid_to_string(&d->end->header.volume, volume);
-    buffer_printf(&end, "-%s-%s", pin_kind_name(PIN_FORK), volume);
-    const char *suffix = buffer_string(&end);
-    remote_walk_begin_prefix(&walk, d->place, "pins/");
-    while ((rc = remote_walk_next_entry(&walk, &entry, &name)) > 0) {
-        BUFFER_AUTO key = {0};
-        size_t n = strlen(name);
-        if (n < end.length || strcmp(name + n - end.length, suffix) != 0)
-            continue;
-        buffer_append_string(&key, entry->key);
-        d->out->parents++;
-        rc = let_go(d, &key);
-        if (rc < 0)
-            break;
-    }
-    remote_walk_end(&walk);
-    return rc < 0 ? rc : flush(d);
-}
-
 static int
 delete_pins(struct destroying *d)
 {
@@ -494,7 +465,12 @@ delete_pins(struct destroying *d)
     // An earlier run that deleted record 1 has been here before.
     if (rc < 0)
         return rc == -ENOENT ? 0 : rc;
-    return origin.has_parent ? release_parent(d) : 0;
+    if (!origin.has_parent)
+        return 0;
+    uint64_t released;
+    rc = remote_pins_release(d->place, &d->end->header.volume, &released);
+    d->out->objects[DESTROY_PINS] += released;
+    return rc;
 }
 
 static int

@@ -25,7 +25,6 @@ struct remote_destroyed {
     uint64_t objects[DESTROY_STAGES]; // deleted by this run
     uint64_t bytes;                   // of them
     bool marked;                      // the volume has its mark, of this or an earlier run
-    uint64_t parents;                 // pins in its parent that were deleted
 };
 
 // Is called after each batch; anything but 0 ends the run and is its result.

@@ -9,6 +9,7 @@
 #include "base/checksum.h"
 #include "platform/log.h"
 #include "platform/memory.h"
+#include "platform/random.h"
 #include "remote/remote_internal.h"
 #include "remote/remote_retention.h"
 
@@ -94,15 +95,20 @@ remote_pin_put(const struct remote_place *place, const struct remote_pin *pin)
     return rc < 0 ? remote_log_failure("remote.put_failed", key, rc) : 0;
 }
 
+static int
+delete_key(const struct remote_place *place, const char *key)
+{
+    struct remote_call call = remote_call_of(place, 0);
+    int rc = remote_store_delete_blobs(place->store, &key, 1, &call);
+    return rc < 0 ? remote_log_failure("remote.delete_failed", key, rc) : 0;
+}
+
 int
 remote_pin_delete(const struct remote_place *place, const struct remote_pin *pin)
 {
     BUFFER_AUTO name = {0};
     pin_key(place, pin, &name);
-    const char *key = buffer_string(&name);
-    struct remote_call call = remote_call_of(place, 0);
-    int rc = remote_store_delete_blobs(place->store, &key, 1, &call);
-    return rc < 0 ? remote_log_failure("remote.delete_failed", key, rc) : 0;
+    return delete_key(place, buffer_string(&name));
 }
 
 // The rest of the first line that begins with `word` and a blank.
@@ -187,5 +193,33 @@ remote_pins_read(const struct remote_place *place, struct remote_pins *pins_out)
     remote_walk_end(&walk);
     if (rc < 0)
         remote_pins_free(pins_out);
+    return rc;
+}
+
+int
+remote_pins_release(
+    const struct remote_place *place, const struct uuid *fork, uint64_t *released_out)
+{
+    struct remote_walk walk;
+    const struct remote_listing_entry *entry;
+    const char *name;
+    char id[37];
+    BUFFER_AUTO end = {0};
+    int rc;
+    *released_out = 0;
+    uuid_to_string(fork, id);
+    buffer_printf(&end, "-%s-%s", kind_names[PIN_FORK], id);
+    const char *suffix = buffer_string(&end);
+    remote_walk_begin_prefix(&walk, place, "pins/");
+    while ((rc = remote_walk_next_entry(&walk, &entry, &name)) > 0) {
+        size_t n = strlen(name);
+        if (n < end.length || strcmp(name + n - end.length, suffix) != 0)
+            continue;
+        rc = delete_key(place, entry->key);
+        if (rc < 0)
+            break;
+        ++*released_out;
+    }
+    remote_walk_end(&walk);
     return rc;
 }

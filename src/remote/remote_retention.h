@@ -81,6 +81,10 @@ MUST_CHECK int remote_pin_age(
 // What the pin is for, for people: a fork's name or a host. -ENOENT: it is gone.
 MUST_CHECK int remote_pin_holder(
     const struct remote_place *place, const struct remote_pin *pin, struct buffer *holder_out);
+// Deletes the pins of a fork among its parent's, wherever in the store the parent is: it looks for
+// them below pins/ by the fork's id.
+MUST_CHECK int remote_pins_release(
+    const struct remote_place *place, const struct uuid *fork, uint64_t *released_out);
 struct remote_pins {
     struct remote_pin *pins; // in order of generations
     size_t count;

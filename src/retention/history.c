@@ -9,7 +9,9 @@
 
 #include "platform/clock.h"
 #include "platform/log.h"
+#include "platform/memory.h"
 #include "platform/random.h"
+#include "retention/blob_page.h"
 
 // The order in which manifest_export tells the kinds.
 static const enum change_kind order_of_kinds[] = {CHANGE_PUT_COUNTERS, CHANGE_PUT_INODE,
@@ -278,6 +280,37 @@ history_fold_fork(
         return rc;
     }
     return finish_fold(m, &d, &to_db, from_db.counters);
+}
+
+int
+history_fold_own(struct manifest *m, struct db_id db)
+{
+    struct blob_page *page = memory_alloc_zero(sizeof(*page));
+    struct diff d = {.batch = manifest_batch_new(db)};
+    struct db_record record = {0};
+    struct manifest_reader *r;
+    int rc = manifest_read_begin(m, &r);
+    if (rc == 0) {
+        rc = manifest_read_db(r, db, &record);
+        manifest_read_end(r);
+    }
+    d.generation = record.next;
+    manifest_batch_set_residency(d.batch, RESIDENCY_REMOTE);
+    for (page->more = rc == 0; rc == 0 && page->more;) {
+        rc = blob_page_read(m, db, BLOB_WHERE_NAMED, page);
+        for (size_t i = 0; rc == 0 && i < page->count; i++) {
+            struct change c = {.kind = CHANGE_PUT_BLOB, .blob = page->blobs[i]};
+            c.blob.where = BLOB_WHERE_OWN;
+            emit(&d, &c);
+        }
+    }
+    free(page);
+    if (rc == 0 && d.changes == 0)
+        rc = -EALREADY;
+    if (rc == 0)
+        return finish_fold(m, &d, &record, record.counters);
+    manifest_batch_free(d.batch);
+    return rc;
 }
 
 // ---- publishing ---------------------------------------------------------------------------------

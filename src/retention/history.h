@@ -16,6 +16,10 @@ MUST_CHECK int history_fold_equal(struct manifest *m, struct db_id to, struct db
 MUST_CHECK int history_fold_fork(
     struct manifest *m, struct db_id to, struct db_id from, const struct db_record *parent);
 
+// Folds into the db that its blobs lie in its own place, wherever they lay before: the caller has
+// made copies there. -EALREADY: all of them do.
+MUST_CHECK int history_fold_own(struct manifest *m, struct db_id db);
+
 // Stages, creates and records the folded generation, and its catalog. Uploads no blobs.
 MUST_CHECK int history_publish(const struct remote_place *place, struct manifest *m,
     struct db_id db, struct generation *generation_out);

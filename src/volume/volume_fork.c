@@ -2,6 +2,7 @@
 // Forks: a volume that is made out of a generation of another one (doc/retention.md, Forks).
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,6 +11,7 @@
 #include "platform/log.h"
 #include "platform/memory.h"
 #include "platform/random.h"
+#include "retention/detach.h"
 #include "retention/history.h"
 #include "retention/retention_policy.h"
 #include "retention/snapshot.h"
@@ -157,5 +159,131 @@ volume_fork(const struct volume_config *config, const char *at, const char *new_
     offline_close(&f->parent);
     volume_config_free(&child);
     free(f);
+    return rc;
+}
+
+// ---- detaching ----------------------------------------------------------------------------------
+
+struct detaching {
+    struct offline *o;
+    const struct volume_progress *progress;
+    struct db_record db;
+    struct volume_parent parent;
+    struct volume_detached *out;
+};
+
+static int
+tell_copied(void *argument, const struct detach_counts *counts)
+{
+    const struct detaching *d = argument;
+    return d->progress->tell(d->progress->argument, "blobs", counts->blobs, 0);
+}
+
+static int
+find_parent(struct detaching *d, struct buffer *error)
+{
+    struct manifest_record_header origin;
+    int rc = remote_manifest_origin(&d->o->place, &origin);
+    if (rc == -ENOENT)
+        volume_error(error, "there is no volume at %s", d->o->config->source);
+    else if (rc < 0)
+        return offline_store_problem(d->o, "read", rc, error);
+    if (rc == 0 && !origin.has_parent) {
+        volume_error(error, "%s is no fork", d->o->config->source);
+        rc = -EINVAL;
+    }
+    if (rc == 0)
+        d->parent = origin.parent;
+    return rc;
+}
+
+static int
+copy_and_publish(struct detaching *d, struct buffer *error)
+{
+    const struct detach_options options = {
+        .place = &d->o->place,
+        .manifest = d->o->manifest,
+        .db = d->db.id,
+        .progress = d->progress ? tell_copied : NULL,
+        .argument = d,
+    };
+    struct detach_counts counts;
+    d->out->generation = d->db.published;
+    int rc = detach_copy(&options, &counts);
+    d->out->copied = counts.copied;
+    d->out->copied_bytes = counts.copied_bytes;
+    if (rc == 0)
+        rc = history_fold_own(d->o->manifest, d->db.id);
+    if (rc == 0)
+        rc = history_publish(&d->o->place, d->o->manifest, d->db.id, &d->out->generation);
+    if (rc == -ECANCELED)
+        volume_error(error, "interrupted; say the same once more to go on");
+    else if (rc < 0 && rc != -EALREADY)
+        return offline_store_problem(d->o, "detach", rc, error);
+    if (rc == 0)
+        crash_point("detach.published");
+    return rc == -EALREADY ? 0 : rc;
+}
+
+// The oldest generation that is kept, or not yet deleted, and needs the parent; {0}: none.
+static int
+find_need(struct detaching *d, struct generation *needed_out, struct buffer *error)
+{
+    struct remote_generations g;
+    char label[40];
+    *needed_out = (struct generation){0};
+    int rc = remote_generations_read(&d->o->place, &g);
+    if (rc < 0)
+        rc = offline_store_problem(d->o, "read", rc, error);
+    for (size_t i = 0; rc == 0 && i < g.count; i++) {
+        struct db_record db;
+        if (g.records[i].generation.v >= d->out->generation.v)
+            continue;
+        snprintf(label, sizeof(label), "generation %" PRIu64, g.records[i].generation.v);
+        rc = offline_import(d->o, label, g.records[i].generation, &db, error);
+        int needed = rc == 0 ? detach_is_needed(d->o->manifest, db.id) : rc;
+        if (needed > 0)
+            *needed_out = g.records[i].generation;
+        if (rc == 0)
+            rc = manifest_remove_db(d->o->manifest, db.id);
+        if (needed != 0) {
+            rc = needed < 0 ? needed : rc;
+            break;
+        }
+    }
+    remote_generations_free(&g);
+    return rc;
+}
+
+static int
+detach(struct detaching *d, struct buffer *error)
+{
+    int rc = copy_and_publish(d, error);
+    if (rc == 0)
+        rc = find_need(d, &d->out->needed_by, error);
+    if (rc < 0 || d->out->needed_by.v != 0)
+        return rc;
+    uint64_t released;
+    rc = remote_pins_release(&d->o->place, &d->db.volume, &released);
+    return rc < 0 ? offline_store_problem(d->o, "take the pin in the parent of", rc, error) : 0;
+}
+
+int
+volume_detach(const struct volume_config *config, const struct volume_progress *progress,
+    struct volume_detached *detached_out, struct buffer *error)
+{
+    struct offline o;
+    struct detaching d = {.o = &o, .progress = progress, .out = detached_out};
+    *detached_out = (struct volume_detached){0};
+    int rc = offline_open(config, &o, error);
+    if (rc == 0)
+        rc = find_parent(&d, error);
+    if (rc == 0)
+        rc = offline_claim(&o, &d.db, error);
+    if (rc == 0) {
+        rc = detach(&d, error);
+        offline_give_back(&o, &d.db);
+    }
+    offline_close(&o);
     return rc;
 }

@@ -38,6 +38,22 @@ MUST_CHECK int volume_rollback(const struct volume_config *config, const char *t
 MUST_CHECK int volume_fork(const struct volume_config *config, const char *at,
     const char *new_source, struct generation *generation_out, struct buffer *error);
 
+// What became of a fork that was to be detached.
+struct volume_detached {
+    uint64_t copied, copied_bytes; // blobs, by this run
+    struct generation generation;  // the newest, which does not need the parent any more
+    // The oldest generation that needs the parent still. {0}: none does, and the parent keeps
+    // nothing for the fork any more.
+    struct generation needed_by;
+};
+
+// Copies what of the fork's newest generation lies in its parent's part of the store into the
+// fork's own, publishes a generation that names the copies, and deletes the pin in the parent when
+// no generation of the fork needs it. An interrupted run goes on and copies no blob twice.
+MUST_CHECK int volume_detach(const struct volume_config *config,
+    const struct volume_progress *progress, struct volume_detached *detached_out,
+    struct buffer *error);
+
 // The operations of volume.h (enum volume_operation) on a volume that is not mounted. The text goes
 // to `out`; `name` and `at` of a new snapshot: at NULL is the newest generation.
 MUST_CHECK int volume_offline_operation(const struct volume_config *config, unsigned kind,

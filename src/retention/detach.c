@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "retention/detach.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "platform/crash_point.h"
+#include "platform/memory.h"
+#include "remote/remote_blob.h"
+#include "retention/blob_page.h"
+#include "store/blob_key.h"
+
+int
+detach_is_needed(struct manifest *m, struct db_id db)
+{
+    struct blob_page *page = memory_alloc_zero(sizeof(*page));
+    int rc = blob_page_read(m, db, BLOB_WHERE_NAMED, page);
+    bool any = page->count > 0;
+    free(page);
+    return rc < 0 ? rc : any;
+}
+
+// 0; -EEXIST: the copy is there.
+static int
+copy_blob(const struct detach_options *o, const struct blob_record *blob)
+{
+    BUFFER_AUTO from = {0};
+    BUFFER_AUTO to = {0};
+    struct blob_record own = *blob;
+    own.where = BLOB_WHERE_OWN;
+    blob_key(o->place->tenant, o->place->volume_number, &own, &to);
+    int rc = remote_blob_is_there(o->place, buffer_string(&to), blob->bytes);
+    if (rc != 0)
+        return rc < 0 ? rc : -EEXIST;
+    rc = blob_page_key(o->place, o->manifest, o->db, blob, &from);
+    return rc < 0 ? rc
+                  : remote_blob_copy(o->place, buffer_string(&from), buffer_string(&to),
+                        blob->bytes, &blob->hash);
+}
+
+static int
+copy_page(
+    const struct detach_options *o, const struct blob_page *page, struct detach_counts *counts)
+{
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < page->count; i++) {
+        rc = copy_blob(o, &page->blobs[i]);
+        counts->blobs++;
+        counts->bytes += page->blobs[i].bytes;
+        counts->copied += rc == 0;
+        counts->copied_bytes += rc == 0 ? page->blobs[i].bytes : 0;
+        if (rc == 0)
+            crash_point("detach.copied");
+        if (rc == -EEXIST)
+            rc = 0;
+        if (rc == 0 && o->progress)
+            rc = o->progress(o->argument, counts);
+    }
+    return rc;
+}
+
+int
+detach_copy(const struct detach_options *o, struct detach_counts *counts_out)
+{
+    struct blob_page *page = memory_alloc_zero(sizeof(*page));
+    int rc;
+    *counts_out = (struct detach_counts){0};
+    do {
+        rc = blob_page_read(o->manifest, o->db, BLOB_WHERE_NAMED, page);
+        if (rc == 0)
+            rc = copy_page(o, page, counts_out);
+    } while (rc == 0 && page->more);
+    free(page);
+    return rc;
+}
