@@ -36,6 +36,7 @@ struct arguments {
     bool sweep;
     bool yes;
     bool detach;
+    bool data, repair;
     const char *at;      // a generation, snapshot or time
     const char *name;    // of a snapshot, or the first of two operands
     const char *operand; // SOURCE or MOUNTPOINT; NULL with `root`
@@ -338,7 +339,14 @@ static struct offline_request
 offline_request(const struct arguments *a)
 {
     return (struct offline_request){
-        .config = &a->config, .json = a->json, .quiet = a->quiet, .yes = a->yes};
+        .config = &a->config,
+        .json = a->json,
+        .quiet = a->quiet,
+        .yes = a->yes,
+        .data = a->data,
+        .repair = a->repair,
+        .root = a->root,
+    };
 }
 
 static int
@@ -378,6 +386,13 @@ run_destroy(const struct arguments *a)
     return destroy_volume(&request);
 }
 
+static int
+run_verify(const struct arguments *a)
+{
+    const struct offline_request request = offline_request(a);
+    return verify_volume(&request);
+}
+
 // ---- the command line ---------------------------------------------------------------------------
 
 enum {
@@ -394,6 +409,8 @@ enum {
     SWITCH_YES,
     SWITCH_OF_ROOT,
     SWITCH_DETACH,
+    SWITCH_DATA,
+    SWITCH_REPAIR,
 };
 
 static const struct option create_switches[] = {
@@ -433,6 +450,10 @@ static const struct option fork_switches[] = {{"help", no_argument, NULL, 'h'},
 static const struct option destroy_switches[] = {{"help", no_argument, NULL, 'h'},
     {"json", no_argument, NULL, SWITCH_JSON}, {"yes", no_argument, NULL, SWITCH_YES},
     {NULL, 0, NULL, 0}};
+static const struct option verify_switches[] = {{"help", no_argument, NULL, 'h'},
+    {"json", no_argument, NULL, SWITCH_JSON}, {"quiet", no_argument, NULL, 'q'},
+    {"data", no_argument, NULL, SWITCH_DATA}, {"repair", no_argument, NULL, SWITCH_REPAIR},
+    {"root", required_argument, NULL, SWITCH_ROOT}, {NULL, 0, NULL, 0}};
 static const struct option json_switches[] = {
     {"help", no_argument, NULL, 'h'}, {"json", no_argument, NULL, SWITCH_JSON}, {NULL, 0, NULL, 0}};
 
@@ -551,6 +572,21 @@ static const struct command commands[] = {
         "    --yes   do not ask\n"
         "    --json  as a JSON object\n",
         "SOURCE", run_destroy},
+    {"verify", ":ho:q", verify_switches,
+        "verify [--data] [--repair [--root ROOT]] [-o OPTION,...] [--json] [-q] SOURCE",
+        "Looks through everything that the volume has in the store: records, catalogs, the state\n"
+        "of each generation that is kept, and whether each blob is there with its size. Names "
+        "what\n"
+        "is damaged, and the files and generations that need it.\n"
+        "\n"
+        "    --data       read every blob, too, and compare its checksum\n"
+        "    --repair     make damaged catalogs anew from the records, and put blobs back\n"
+        "    --root ROOT  from this storage root, which had the volume\n"
+        "    --json       as a JSON object\n"
+        "    -q, --quiet  no progress, and no output when it is sound\n"
+        "\n"
+        "Exit status: 0 it is sound, 4 something is damaged, 2 it could not be looked through.\n",
+        "SOURCE", run_verify},
 };
 
 static void
@@ -666,6 +702,12 @@ take_switch(const struct command *c, struct arguments *a, int letter, const char
     case SWITCH_DRY_RUN:
         a->dry_run = true;
         return EXIT_SUCCESS;
+    case SWITCH_DATA:
+        a->data = true;
+        return EXIT_SUCCESS;
+    case SWITCH_REPAIR:
+        a->repair = true;
+        return EXIT_SUCCESS;
     case SWITCH_DETACH:
         a->detach = true;
         return EXIT_SUCCESS;
@@ -709,12 +751,14 @@ parse_and_run(const struct command *c, struct arguments *a, int argc, char *cons
         if (status != EXIT_SUCCESS)
             return status;
     }
-    if (a->root && optind == argc)
+    // In place of an operand.
+    bool by_root = a->root && c->run == run_status;
+    if (by_root && optind == argc)
         return c->run(a);
     int operands = strchr(c->operand, ' ') && !a->detach ? 2 : 1;
     if (operands == 2 && argc - optind == 2)
         a->name = argv[optind++];
-    if (a->root || argc - optind != 1 || argv[optind][0] == '\0' || (operands == 2 && !a->name)) {
+    if (by_root || argc - optind != 1 || argv[optind][0] == '\0' || (operands == 2 && !a->name)) {
         BUFFER_AUTO text = {0};
         buffer_printf(&text, "give one %s%s", a->detach ? "SOURCE" : c->operand,
             a->root ? ", or --root ROOT" : "");

@@ -13,6 +13,7 @@
 #define EXIT_STATUS_USAGE      1
 #define EXIT_STATUS_ERROR      2
 #define EXIT_STATUS_UNFINISHED 3 // it goes on without ckptctl
+#define EXIT_STATUS_DAMAGED    4 // verify found damage
 
 // ---- control: the mount -------------------------------------------------------------------------
 
@@ -62,9 +63,12 @@ struct offline_request {
     const struct volume_config *config;
     bool json, quiet;
     bool yes; // nobody is asked
+    bool data, repair;
+    const char *root; // or NULL
 };
 int destroy_volume(const struct offline_request *request);
 int detach_fork(const struct offline_request *request);
+int verify_volume(const struct offline_request *request);
 
 // ---- unmount and storage roots ------------------------------------------------------------------
 

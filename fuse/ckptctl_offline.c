@@ -165,3 +165,32 @@ detach_fork(const struct offline_request *r)
     print_detached(r, &detached, &out);
     return print_out(&out);
 }
+
+// ---- verify -------------------------------------------------------------------------------------
+
+int
+verify_volume(const struct offline_request *r)
+{
+    BUFFER_AUTO error = {0};
+    BUFFER_AUTO out = {0};
+    struct volume_verified verified;
+    struct line line = line_begin(r);
+    const struct volume_progress progress = {show, &line};
+    const struct volume_verify_request request = {
+        .data = r->data,
+        .repair = r->repair,
+        .root = r->root,
+        .json = r->json,
+        .progress = &progress,
+    };
+    if (r->root && !r->repair) {
+        print_error("--root is for --repair");
+        return EXIT_STATUS_USAGE;
+    }
+    int rc = volume_verify(r->config, &request, &verified, &out, &error);
+    line_end(&line);
+    if (rc < 0)
+        return failed("verify", r, rc, &error);
+    int status = r->quiet && verified.damaged == 0 ? EXIT_SUCCESS : print_out(&out);
+    return status == EXIT_SUCCESS && verified.damaged > 0 ? EXIT_STATUS_DAMAGED : status;
+}

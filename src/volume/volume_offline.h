@@ -54,6 +54,26 @@ MUST_CHECK int volume_detach(const struct volume_config *config,
     const struct volume_progress *progress, struct volume_detached *detached_out,
     struct buffer *error);
 
+struct volume_verify_request {
+    bool data;        // read every blob
+    bool repair;      // blobs from hot_cache of `root`, catalogs from the records
+    const char *root; // a storage root that had the volume; or NULL
+    bool json;
+    const struct volume_progress *progress; // or NULL
+};
+struct volume_verified {
+    uint64_t damaged; // objects, in the end
+    uint64_t repaired;
+};
+
+// Looks through all that the volume has in the store: records, catalogs, the state of each
+// generation that is kept, and whether every blob is there with the right size. The report goes to
+// `out`. 0, also when something is damaged. A volume may be mounted meanwhile, unless a catalog has
+// to be repaired.
+MUST_CHECK int volume_verify(const struct volume_config *config,
+    const struct volume_verify_request *request, struct volume_verified *verified_out,
+    struct buffer *out, struct buffer *error);
+
 // The operations of volume.h (enum volume_operation) on a volume that is not mounted. The text goes
 // to `out`; `name` and `at` of a new snapshot: at NULL is the newest generation.
 MUST_CHECK int volume_offline_operation(const struct volume_config *config, unsigned kind,

@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "retention/verify.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "platform/memory.h"
+#include "remote/remote_blob.h"
+#include "retention/blob_page.h"
+#include "retention/verify_internal.h"
+
+// ---- damage -------------------------------------------------------------------------------------
+
+static uint64_t
+hash_text(const char *text)
+{
+    uint64_t h = 0;
+    for (; *text; text++)
+        h = hash_u64(h + (uint8_t)*text);
+    return h;
+}
+
+static uint64_t
+hash_of_blob(const struct sha256 *hash)
+{
+    uint64_t h;
+    memcpy(&h, hash->b, sizeof(h));
+    return hash_u64(h);
+}
+
+struct verify_damage *
+verify_find_blob(const struct verify_result *result, const struct sha256 *hash)
+{
+    struct hash_node *n = hash_table_first(&result->by_hash, hash_of_blob(hash));
+    for (; n; n = hash_table_next_same(n)) {
+        struct verify_damage *d = CONTAINER_OF(n, struct verify_damage, by_hash);
+        if (sha256_equal(&d->hash, hash))
+            return d;
+    }
+    return NULL;
+}
+
+// The damage of an object; a new one when there is none yet.
+static struct verify_damage *
+note_damage(struct verify_result *result, const char *key, const char *why)
+{
+    uint64_t h = hash_text(key);
+    for (struct hash_node *n = hash_table_first(&result->by_key, h); n;
+         n = hash_table_next_same(n)) {
+        struct verify_damage *d = CONTAINER_OF(n, struct verify_damage, by_key);
+        if (strcmp(d->key, key) == 0)
+            return d;
+    }
+    struct verify_damage *d = memory_alloc_zero(sizeof(*d));
+    d->key = memory_string(key);
+    d->why = memory_string(why);
+    hash_table_insert(&result->by_key, &d->by_key, h);
+    if (!result->end)
+        result->end = &result->damages;
+    *result->end = d;
+    result->end = &d->next;
+    result->damaged++;
+    return d;
+}
+
+static void
+note_generation(struct verify_damage *d, struct generation generation)
+{
+    if (d->generation_count > 0 && d->generations[d->generation_count - 1].v == generation.v)
+        return;
+    d->generations =
+        memory_realloc(d->generations, (d->generation_count + 1) * sizeof(*d->generations));
+    d->generations[d->generation_count++] = generation;
+}
+
+void
+verify_result_free(struct verify_result *result)
+{
+    for (struct verify_damage *d = result->damages, *next; d; d = next) {
+        next = d->next;
+        for (size_t i = 0; i < d->file_count; i++)
+            free(d->files[i]);
+        free(d->files);
+        free(d->generations);
+        free(d->key);
+        free(d->why);
+        free(d);
+    }
+    hash_table_free(&result->by_key);
+    hash_table_free(&result->by_hash);
+    *result = (struct verify_result){0};
+}
+
+// ---- one generation -----------------------------------------------------------------------------
+
+struct run {
+    const struct verify_options *options;
+    struct verify_result *result;
+    struct remote_inventory *inventory;
+    struct db_id db;
+    struct generation generation;
+    bool damaged; // the generation refers to damaged blobs
+};
+
+static void
+hear_fault(void *argument, const char *key, const char *why)
+{
+    struct run *run = argument;
+    note_damage(run->result, key, why);
+}
+
+static void
+note_unreadable(struct run *run, const char *why)
+{
+    BUFFER_AUTO name = {0};
+    buffer_printf(&name, "generation %" PRIu64, run->generation.v);
+    note_generation(note_damage(run->result, buffer_string(&name), why), run->generation);
+}
+
+// The part of a key before the checkpoint's id.
+static void
+place_of_key(const char *key, struct buffer *prefix_out)
+{
+    const char *name = strrchr(key, '/');
+    const char *id = name;
+    while (id && id > key && id[-1] != '/')
+        id--;
+    buffer_append(prefix_out, key, id ? (size_t)(id - key) : 0);
+}
+
+// What is wrong with a blob, or "".
+static int
+judge_blob(struct run *run, const struct blob_record *blob, const char *key, struct buffer *why)
+{
+    BUFFER_AUTO prefix = {0};
+    struct remote_object_state state;
+    place_of_key(key, &prefix);
+    int rc = remote_inventory_find(run->inventory, buffer_string(&prefix), key, &state);
+    if (rc < 0)
+        return rc;
+    if (!state.found)
+        buffer_append_string(why, "it is missing");
+    else if (state.bytes != blob->bytes)
+        buffer_printf(why, "it has %" PRIu64 " bytes and not %" PRIu64, state.bytes, blob->bytes);
+    if (why->length > 0 || !run->options->data)
+        return 0;
+    if (!*state.read) {
+        rc = remote_blob_verify(run->options->place, key, blob->bytes, &blob->hash);
+        if (rc < 0 && rc != -EBADMSG)
+            return rc;
+        *state.read = true;
+        *state.good = rc == 0;
+        run->result->read_blobs++;
+        run->result->read_bytes += blob->bytes;
+    }
+    if (!*state.good)
+        buffer_append_string(why, "its bytes are not what its name says");
+    return 0;
+}
+
+static int
+check_blob(struct run *run, const struct blob_record *blob)
+{
+    BUFFER_AUTO key = {0};
+    BUFFER_AUTO why = {0};
+    run->result->blobs++;
+    run->result->blob_bytes += blob->bytes;
+    int rc = blob_page_key(run->options->place, run->options->manifest, run->db, blob, &key);
+    if (rc == -EBADMSG) {
+        note_unreadable(run, "a blob lies in a place that is not known");
+        return 0;
+    }
+    if (rc == 0)
+        rc = judge_blob(run, blob, buffer_string(&key), &why);
+    if (rc < 0 || why.length == 0)
+        return rc;
+    struct verify_damage *d = note_damage(run->result, buffer_string(&key), buffer_string(&why));
+    if (!d->is_blob)
+        hash_table_insert(&run->result->by_hash, &d->by_hash, hash_of_blob(&blob->hash));
+    d->is_blob = true;
+    d->hash = blob->hash;
+    d->bytes = blob->bytes;
+    note_generation(d, run->generation);
+    run->damaged = true;
+    return 0;
+}
+
+static int
+check_blobs(struct run *run)
+{
+    const struct verify_options *o = run->options;
+    struct blob_page *page = memory_alloc_zero(sizeof(*page));
+    int rc;
+    do {
+        rc = blob_page_read(o->manifest, run->db, 0, page);
+        for (size_t i = 0; rc == 0 && i < page->count; i++) {
+            rc = check_blob(run, &page->blobs[i]);
+            if (rc == 0 && o->progress)
+                rc = o->progress(o->argument, "blobs", run->result->blobs, 0);
+        }
+    } while (rc == 0 && page->more);
+    free(page);
+    return rc;
+}
+
+static int
+check_state(struct run *run)
+{
+    BUFFER_AUTO why = {0};
+    int violations = manifest_check(run->options->manifest, run->db);
+    if (violations > 0) {
+        buffer_printf(&why, "its state contradicts itself in %d places", violations);
+        note_unreadable(run, buffer_string(&why));
+    }
+    int rc = violations < 0 ? violations : check_blobs(run);
+    if (rc == 0 && run->damaged)
+        rc = verify_find_files(run->options->manifest, run->db, run->result);
+    return rc;
+}
+
+// What is read of a generation that is no error of the store or the disk.
+static bool
+is_damage(int rc)
+{
+    return rc == -EBADMSG || rc == -ESTALE || rc == -EINVAL;
+}
+
+static int
+check_generation(struct run *run)
+{
+    const struct remote_place *place = run->options->place;
+    struct manifest *m = run->options->manifest;
+    struct db_record db = {.state = DB_STATE_IMPORTING, .volume_number = place->volume_number};
+    snprintf(db.place, sizeof(db.place), "verify %" PRIu64, run->generation.v);
+    snprintf(db.tenant, sizeof(db.tenant), "%s", place->tenant);
+    int rc = manifest_create_db(m, &db);
+    if (rc < 0)
+        return rc;
+    run->db = db.id;
+    run->damaged = false;
+    rc = remote_manifest_import(place, m, &db, run->generation);
+    if (is_damage(rc)) {
+        note_unreadable(run, remote_store_error()[0] ? remote_store_error() : strerror(-rc));
+        rc = 0;
+    } else if (rc == 0) {
+        rc = check_state(run);
+    }
+    run->result->generations++;
+    int removed = manifest_remove_db(m, db.id);
+    return rc < 0 ? rc : removed;
+}
+
+// ---- the whole ----------------------------------------------------------------------------------
+
+static int
+check_generations(struct run *run, const struct remote_generations *g)
+{
+    const struct verify_options *o = run->options;
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < g->count; i++) {
+        // What has expired may go at any moment.
+        if (g->records[i].state != GENERATION_RETAINED)
+            continue;
+        run->generation = g->records[i].generation;
+        if (o->progress)
+            rc = o->progress(o->argument, "generations", i, g->count);
+        if (rc == 0)
+            rc = check_generation(run);
+    }
+    return rc;
+}
+
+// Once. 1: somebody wrote to the chain meanwhile, which may look like damage.
+static int
+look_once(const struct verify_options *options, struct verify_result *result)
+{
+    struct remote_generations g;
+    struct remote_continuation now;
+    struct run run = {.options = options, .result = result};
+    int rc = remote_chain_verify(options->place, &result->chain, hear_fault, &run);
+    if (rc < 0)
+        return rc;
+    run.inventory = remote_inventory_new(options->place);
+    rc = remote_generations_read(options->place, &g);
+    if (rc == 0)
+        rc = check_generations(&run, &g);
+    else if (is_damage(rc))
+        rc = 0; // the chain's faults are noted
+    remote_generations_free(&g);
+    remote_inventory_free(run.inventory);
+    if (rc < 0 || result->damaged == 0)
+        return rc;
+    rc = remote_manifest_find_continuation(options->place, &now);
+    return is_damage(rc) ? 0 : rc < 0 ? rc : now.sequence != result->chain.sequence;
+}
+
+int
+verify_run(const struct verify_options *options, struct verify_result *result_out)
+{
+    int rc = 1;
+    *result_out = (struct verify_result){0};
+    for (int i = 0; rc == 1 && i < 3; i++) {
+        verify_result_free(result_out);
+        rc = look_once(options, result_out);
+    }
+    return rc < 0 ? rc : 0;
+}

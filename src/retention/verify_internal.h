@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the files of verification share.
+#ifndef CKPTFS_RETENTION_VERIFY_INTERNAL_H
+#define CKPTFS_RETENTION_VERIFY_INTERNAL_H
+
+#include "retention/verify.h"
+
+// The damage of the blob with this content, or NULL.
+struct verify_damage *verify_find_blob(
+    const struct verify_result *result, const struct sha256 *hash);
+
+// verify_files.c: adds to the damaged blobs the paths of the files that need them in this db.
+MUST_CHECK int verify_find_files(struct manifest *m, struct db_id db, struct verify_result *result);
+
+#endif
