@@ -49,9 +49,10 @@ checkpoint_is_damaged(struct checkpoint *c, const struct sha256 *hash)
 struct sha256 *
 checkpoint_damaged_blobs(struct checkpoint *c, size_t *count_out)
 {
-    lock_take(&c->lock);
     // What is being published cannot be written anew yet.
-    size_t count = c->publish.publishing.v == 0 ? c->publish.damaged_count : 0;
+    bool publishing = pin_set_generation(local_store_pins(c->options.local)).v != 0;
+    lock_take(&c->lock);
+    size_t count = publishing ? 0 : c->publish.damaged_count;
     struct sha256 *hashes = memory_alloc(count * sizeof(*hashes));
     for (size_t i = 0; i < count; i++)
         hashes[i] = c->publish.damaged[i].hash;

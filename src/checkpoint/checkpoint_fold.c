@@ -353,15 +353,13 @@ record(struct fold *f)
 
 // ---- after that ---------------------------------------------------------------------------------
 
-// Blobs that publication is uploading at this moment must stay until it is done: they go at the
+// Blobs that are pinned, because a publication uploads them, stay until it is done: they go at the
 // beginning of a later fold.
 static void
 remove_or_defer(struct checkpoint *c, const struct sha256 *hash)
 {
-    if (!checkpoint_is_uploading(c, hash)) {
-        local_store_remove(c->options.local, hash);
+    if (local_store_remove(c->options.local, hash) == 0)
         return;
-    }
     size_t n = c->fold.unlink_later_count + 1;
     c->fold.unlink_later = memory_realloc(c->fold.unlink_later, n * sizeof(*c->fold.unlink_later));
     c->fold.unlink_later[c->fold.unlink_later_count++] = *hash;
@@ -430,8 +428,16 @@ plan_and_stage(struct fold *f)
 }
 
 static void
+end_reading(struct checkpoint *c)
+{
+    pin_end(c->fold.pin);
+    c->fold.pin = NULL;
+}
+
+static void
 drop_plan(struct fold *f)
 {
+    end_reading(f->c);
     checkpoint_end_fold_lease(f->c);
     struct storage_quota *quota = local_store_quota(f->c->options.local);
     if (f->directory && storage_quota_remove_tree(quota, QUOTA_BLOBS, f->directory) < 0)
@@ -482,6 +488,7 @@ fold_cut(struct fold *f)
         again |= doubtful;
     }
     c->fold.avoid_images = false;
+    end_reading(c); // some of them are let go of below
     if (rc < 0)
         return rc;
     checkpoint_set_fold_phase(f->c, CHECKPOINT_PHASE_RECORDING);

@@ -301,6 +301,8 @@ static int
 look_up_residency(struct gather *g)
 {
     struct local_store *local = g->c->options.local;
+    if (!g->c->fold.pin)
+        g->c->fold.pin = pin_begin(local_store_pins(local), "fold", "its pages are merged");
     for (size_t i = 0; i < g->in->count; i++) {
         struct plan_chunk *chunk = &g->in->chunks[i];
         struct plan_delta *deltas = g->in->deltas + g->delta_start[i];
@@ -315,6 +317,8 @@ look_up_residency(struct gather *g)
         chunk->local = layout != NULL && !avoid;
         for (size_t k = 0; layout && k < layout->image_count; k++) {
             const struct sha256 *blob = &layout->images[k].where.blob;
+            // First, so that what is here stays here until it has been read.
+            pin_blob(g->c->fold.pin, blob);
             // What a damaged one does not give is lost, wherever it is asked for.
             bool here =
                 !avoid && (local_store_has(local, blob) || checkpoint_is_damaged(g->c, blob));
@@ -358,9 +362,7 @@ checkpoint_gather(
 {
     *input_out = (struct checkpoint_input){0};
     struct gather g = {.c = c, .cut = cut, .in = input_out};
-    lock_take(&c->lock);
-    g.publishing = c->publish.publishing;
-    lock_release(&c->lock);
+    g.publishing = pin_set_generation(local_store_pins(c->options.local));
     int rc = manifest_read_begin(c->options.manifest, &g.reader);
     if (rc < 0)
         return rc;

@@ -45,7 +45,11 @@ struct checkpoint_fold_state {
     atomic_int cancel;         // enum cancel_reason, 0: it goes on. Any thread may read it
     struct manifest_note note; // for the change log
 
-    // Blobs that a fold released while a publication needed them.
+    // The images that the fold in progress reads, from its plan on until they have been staged;
+    // NULL: none. The fold thread's own.
+    struct pin *pin;
+
+    // Blobs that a fold released while they were pinned.
     struct sha256 *unlink_later;
     size_t unlink_later_count;
 };
@@ -62,12 +66,7 @@ struct checkpoint_publish_state {
     uint64_t away_since_ms; // since when the store cannot be reached; 0: it can
     bool claimed;
     uint64_t lease_until_ms, lease_until_wall_ms; // checkpoint_note_lease, by both clocks
-    // A publication takes images with a generation up to this: folds do not merge them. UINT64_MAX
-    // while the publication has not chosen its generation yet.
-    struct generation publishing;
-    struct sha256 *uploading; // the blobs of that publication, sorted
-    size_t uploading_count;
-    bool cancelable; // as those of the fold
+    bool cancelable;                              // as those of the fold
     atomic_int cancel;
     // A thread stages and creates a record of the chain: for a publication, or to tell of deaths.
     bool chain_busy;
@@ -85,6 +84,10 @@ struct checkpoint_publish_state {
     uint64_t next_walk_ms;
     struct sha256 blob_cursor; // the next look at blobs begins here
     bool catalog_lost;         // the newest one: another is due
+
+    // The images that the publication in progress takes, and their generation; NULL: there is
+    // none. The publish thread's own; others ask the pins of the local store.
+    struct pin *pin;
 };
 
 struct checkpoint {
@@ -289,9 +292,6 @@ void checkpoint_look_at_chain(struct checkpoint *c);
 
 // For calls to the store: whether checkpoint_stop has been called. `argument`: the checkpoint.
 bool checkpoint_is_canceled(void *argument);
-
-// checkpoint_publish.c: whether publication needs the local copy of the blob.
-bool checkpoint_is_uploading(struct checkpoint *c, const struct sha256 *hash);
 
 void checkpoint_set_fold_phase(struct checkpoint *c, enum checkpoint_phase phase);
 void checkpoint_set_publish_phase(struct checkpoint *c, enum checkpoint_phase phase);

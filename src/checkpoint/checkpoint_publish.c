@@ -52,15 +52,8 @@ read_db(struct checkpoint *c, struct db_record *db_out)
 static void
 begin_publishing(struct checkpoint *c)
 {
-    lock_take(&c->lock);
-    c->publish.publishing.v = UINT64_MAX;
-    lock_release(&c->lock);
-}
-
-static int
-compare_hashes(const void *a, const void *b)
-{
-    return memcmp(a, b, sizeof(struct sha256));
+    c->publish.pin = pin_begin(local_store_pins(c->options.local), "publication", "it is uploaded");
+    pin_everything(c->publish.pin);
 }
 
 // From here on it is known what the publication needs.
@@ -71,36 +64,15 @@ set_uploading(struct checkpoint *c, struct generation generation,
     struct sha256 *hashes = memory_alloc(count * sizeof(*hashes));
     for (size_t i = 0; i < count; i++)
         hashes[i] = uploads[i].blob.hash;
-    qsort(hashes, count, sizeof(*hashes), compare_hashes);
-    lock_take(&c->lock);
-    c->publish.publishing = generation;
-    c->publish.uploading = hashes;
-    c->publish.uploading_count = count;
-    lock_release(&c->lock);
+    pin_exactly(c->publish.pin, generation, hashes, count);
+    free(hashes);
 }
 
 static void
 end_publishing(struct checkpoint *c)
 {
-    lock_take(&c->lock);
-    struct sha256 *hashes = c->publish.uploading;
-    c->publish.publishing.v = 0;
-    c->publish.uploading = NULL;
-    c->publish.uploading_count = 0;
-    lock_release(&c->lock);
-    free(hashes);
-}
-
-bool
-checkpoint_is_uploading(struct checkpoint *c, const struct sha256 *hash)
-{
-    lock_take(&c->lock);
-    bool needed = c->publish.publishing.v == UINT64_MAX ||
-                  (c->publish.uploading_count > 0 &&
-                      bsearch(hash, c->publish.uploading, c->publish.uploading_count, sizeof(*hash),
-                          compare_hashes));
-    lock_release(&c->lock);
-    return needed;
+    pin_end(c->publish.pin);
+    c->publish.pin = NULL;
 }
 
 // ---- ownership ----------------------------------------------------------------------------------

@@ -453,6 +453,7 @@ free_checkpoint(struct checkpoint *c)
     lock_destroy(&c->lock);
     free(c->fold.unlink_later);
     free(c->fold.unreadable);
+    pin_end(c->publish.pin);
     free(c->publish.damaged);
     free(c);
 }

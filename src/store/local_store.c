@@ -36,7 +36,8 @@ struct local_store {
     struct lock lock; // "local_store": protects everything below
     struct hash_table files;
     struct list_node idle;
-    uint64_t forgotten;          // how often a name got another meaning
+    uint64_t forgotten; // how often a name got another meaning
+    struct pin_set *pins;
     struct storage_quota *quota; // constant once others use the store
 };
 
@@ -66,6 +67,7 @@ local_store_open(
     s->scratch = memory_printf("%s/checkpoint_scratch/%u", root, db.v);
     lock_init(&s->lock, "local_store", LOCK_RANK_STORE);
     list_init(&s->idle);
+    s->pins = pin_set_new();
     int rc = local_store_make_directories(s);
     if (rc < 0) {
         log_error("local_store.failed", "cannot make %s: %s", s->hot_cache, strerror(-rc));
@@ -80,6 +82,12 @@ void
 local_store_set_quota(struct local_store *s, struct storage_quota *quota)
 {
     s->quota = quota;
+}
+
+struct pin_set *
+local_store_pins(const struct local_store *s)
+{
+    return s->pins;
 }
 
 struct storage_quota *
@@ -110,6 +118,7 @@ local_store_close(struct local_store *s)
     LIST_FOR_EACH(&s->idle, n)
     close_file_locked(s, CONTAINER_OF(n, struct open_file, idle));
     hash_table_free(&s->files);
+    pin_set_free(s->pins);
     lock_destroy(&s->lock);
     free(s->hot_cache);
     free(s->scratch);
@@ -377,9 +386,12 @@ local_store_open_blob(struct local_store *s, const struct sha256 *hash, int *fd_
     return fd < 0 ? fd : 0;
 }
 
-void
+int
 local_store_remove(struct local_store *s, const struct sha256 *hash)
 {
+    struct pin_removal removal;
+    if (!pin_set_begin_removal(s->pins, hash, &removal))
+        return -EBUSY;
     struct unlinked gone = {0};
     for (int whole = 0; whole < 2; whole++) {
         CLEANUP(memory_free_auto) char *path = blob_path(s, hash, whole);
@@ -391,6 +403,8 @@ local_store_remove(struct local_store *s, const struct sha256 *hash)
             *(whole ? &gone.whole : &gone.partial) = bytes;
     }
     forget_file(s, hash, &gone);
+    pin_set_end_removal(s->pins, &removal);
+    return 0;
 }
 
 static bool
@@ -415,8 +429,9 @@ local_store_evict(struct local_store *s, local_store_may_go *may_go, void *argum
         if (!parse_name(e->d_name, &hash, &whole) || !may_go(argument, &hash, whole))
             continue;
         CLEANUP(memory_free_auto) char *path = blob_path(s, &hash, whole);
-        freed += storage_quota_path_bytes(path);
-        local_store_remove(s, &hash);
+        uint64_t bytes = storage_quota_path_bytes(path);
+        if (local_store_remove(s, &hash) == 0)
+            freed += bytes;
     }
     closedir(dir);
     return (int64_t)freed;
@@ -434,8 +449,7 @@ local_store_sweep(struct local_store *s, local_store_is_needed *is_needed, void 
         bool whole;
         if (!parse_name(e->d_name, &hash, &whole) || is_needed(argument, &hash))
             continue;
-        local_store_remove(s, &hash);
-        removed++;
+        removed += local_store_remove(s, &hash) == 0;
     }
     closedir(dir);
     return removed;

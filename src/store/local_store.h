@@ -17,6 +17,7 @@
 #include "base/types.h"
 #include "platform/file.h"
 #include "quota/storage_quota.h"
+#include "store/pin_set.h"
 
 struct local_store;
 
@@ -33,6 +34,8 @@ typedef bool local_store_is_needed(void *argument, const struct sha256 *hash);
 MUST_CHECK int local_store_sweep(
     struct local_store *s, local_store_is_needed *is_needed, void *argument);
 void local_store_close(struct local_store *s); // NULL is fine
+// What must not be removed now.
+struct pin_set *local_store_pins(const struct local_store *s);
 // Makes the two directories again after somebody has removed them.
 MUST_CHECK int local_store_make_directories(struct local_store *s);
 // ROOT/checkpoint_scratch/{db}.
@@ -66,7 +69,7 @@ MUST_CHECK int local_store_open_blob(struct local_store *s, const struct sha256 
 typedef bool local_store_may_go(void *argument, const struct sha256 *hash, bool whole);
 MUST_CHECK int64_t local_store_evict(
     struct local_store *s, local_store_may_go *may_go, void *argument, uint64_t want);
-// Removes both files; missing ones are fine.
-void local_store_remove(struct local_store *s, const struct sha256 *hash);
+// Removes both files; missing ones are fine. -EBUSY: the blob is pinned, and stays.
+MUST_CHECK int local_store_remove(struct local_store *s, const struct sha256 *hash);
 
 #endif

@@ -268,7 +268,7 @@ START_TEST(a_damaged_only_copy_is_eio)
     world_put_local(&w, &c->blobs[0], &bytes);
     ck_assert_int_eq(read_pages(&w, c, 0, CHUNK_PAGES, NULL), 0);
     // An image that went away: the caller looks again.
-    local_store_remove(w.local, &c->blobs[0]);
+    ck_assert_int_eq(local_store_remove(w.local, &c->blobs[0]), 0);
     ck_assert_int_eq(read_pages(&w, c, 0, CHUNK_PAGES, NULL), -ESTALE);
     struct chunk_reader_numbers n;
     chunk_reader_numbers(w.reader, &n);
@@ -758,8 +758,8 @@ START_TEST(local_copies_are_whole_or_partial)
     ck_assert_int_eq(access(part, F_OK), -1);
     ck_assert_int_eq(local_store_open_blob(w.local, &hash, &fd), 0);
     close(fd);
-    local_store_remove(w.local, &hash);
-    local_store_remove(w.local, &hash);
+    ck_assert_int_eq(local_store_remove(w.local, &hash), 0);
+    ck_assert_int_eq(local_store_remove(w.local, &hash), 0);
     ck_assert(!local_store_has(w.local, &hash));
     ck_assert_int_eq(local_store_read(w.local, &hash, 0, p, 10), -ENOENT);
     ck_assert_int_eq(local_store_adopt(w.local, "/nowhere/at/all", &hash), -ENOENT);
@@ -854,7 +854,7 @@ START_TEST(an_adopted_copy_takes_the_place_of_a_partial_one)
             ck_assert_int_eq(local_store_read(w.local, &x[0].hash, 0, &v, sizeof(v)), 0);
             ck_assert_uint_eq(v, round);
             if (i < 2)
-                local_store_remove(w.local, &x[0].hash);
+                ck_assert_int_eq(local_store_remove(w.local, &x[0].hash), 0);
         }
         for (int i = 0; i < 2; i++) {
             __atomic_store_n(&x[i].stop, 1, __ATOMIC_RELEASE);

@@ -316,7 +316,7 @@ step(struct local_store *s, struct storage_quota *q, uint64_t *seed)
         adopt(s, q, (unsigned)(next_random(seed) % BLOBS), n);
         break;
     case 1:
-        local_store_remove(s, &hash);
+        ck_assert_int_eq(local_store_remove(s, &hash), 0);
         break;
     case 2:
         ck_assert_int_ge(local_store_evict(s, evict_any, seed, n), 0);
