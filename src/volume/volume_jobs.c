@@ -40,11 +40,12 @@ volume_await_checkpoint(
     lock_take(&x.lock);
     while (!x.done) {
         condition_wait_until(&x.condition, &x.lock, clock_monotonic_ms() + POLL_MS);
-        if (x.done || !is_canceled || !is_canceled(argument))
+        if (x.done || !is_canceled)
             continue;
+        // Both take locks that come before this one.
         lock_release(&x.lock);
         // When it cannot be forgotten the answer is on its way.
-        bool forgotten = checkpoint_forget(v->checkpoint, &x);
+        bool forgotten = is_canceled(argument) && checkpoint_forget(v->checkpoint, &x);
         lock_take(&x.lock);
         if (forgotten) {
             x.done = true;
