@@ -249,21 +249,27 @@ add_delta(struct fold *f, struct manifest_batch *b, struct manifest_reader *r,
 
 // Finds or gives the ids of the chunks that the images are of; blobs of one image carry them.
 static int
-identify_chunks(struct fold *f, struct manifest_reader *r)
+identify_chunks(struct fold *f)
 {
+    struct manifest_reader *r;
+    int rc = manifest_read_begin(f->c->options.manifest, &r);
+    if (rc < 0)
+        return rc;
     for (size_t i = 0; i < f->staging.image_count; i++) {
         struct staged_image *image = &f->staging.images[i];
         const struct chunk_action *a = image->action;
-        int rc = manifest_read_chunk(r, f->c->options.db, a->object, a->index, &image->old);
+        rc = manifest_read_chunk(r, f->c->options.db, a->object, a->index, &image->old);
         if (rc < 0 && rc != -ENOENT)
-            return rc;
+            break;
         image->exists = rc == 0;
         image->chunk = image->exists ? image->old.id : (struct chunk_id){f->counters.next_chunk++};
         struct blob_record *blob = &f->staging.blobs[image->blob].record;
         if (blob->kind != BLOB_OBJECT_PACK)
             blob->chunk = image->chunk;
+        rc = 0;
     }
-    return 0;
+    manifest_read_end(r);
+    return rc;
 }
 
 static int
@@ -283,13 +289,9 @@ add_drops(struct fold *f, struct manifest_batch *b, struct manifest_reader *r)
 }
 
 static int
-add_chunks(struct fold *f, struct manifest_batch *b)
+add_chunks(struct fold *f, struct manifest_batch *b, struct manifest_reader *r)
 {
-    struct manifest_reader *r;
-    int rc = manifest_read_begin(f->c->options.manifest, &r);
-    if (rc < 0)
-        return rc;
-    rc = identify_chunks(f, r);
+    int rc = 0;
     for (size_t i = 0; rc == 0 && i < f->staging.blob_count; i++) {
         struct change put = {.kind = CHANGE_PUT_BLOB};
         put.blob = f->staging.blobs[i].record;
@@ -304,10 +306,24 @@ add_chunks(struct fold *f, struct manifest_batch *b)
         if (rc == 0)
             rc = checkpoint_put_lost(f->c, b, r, f->generation, image->action, &image->lost);
     }
-    if (rc == 0)
-        rc = add_drops(f, b, r);
+    return rc == 0 ? add_drops(f, b, r) : rc;
+}
+
+// All that the cut changes, made while it is applied: in memory it would be as large as the names
+// and chunks of the cut are many.
+static int
+make_changes(void *argument, struct manifest_batch *b)
+{
+    struct fold *f = argument;
+    struct batch_walk w = {f, b};
+    struct manifest_reader *r;
+    int rc = manifest_read_begin(f->c->options.manifest, &r);
+    if (rc < 0)
+        return rc;
+    // Chunks before inodes go: deleting an inode takes its chunks along.
+    rc = add_chunks(f, b, r);
     manifest_read_end(r);
-    return rc;
+    return rc < 0 ? rc : namespace_set_walk(f->cut.names, add_name_change, &w);
 }
 
 // The log first, so that whoever opens it can tell a log that has lost its end from one whose end
@@ -324,16 +340,11 @@ static int
 record(struct fold *f)
 {
     struct checkpoint *c = f->c;
-    struct manifest_batch *b = manifest_batch_new(c->options.db);
-    // Chunks before inodes go: deleting an inode takes its chunks along.
-    int rc = add_chunks(f, b);
-    if (rc < 0) {
-        manifest_batch_free(b);
+    int rc = identify_chunks(f);
+    if (rc < 0)
         return rc;
-    }
-    struct batch_walk w = {f, b};
-    rc = namespace_set_walk(f->cut.names, add_name_change, &w);
-    assert(rc == 0);
+    struct manifest_batch *b = manifest_batch_new(c->options.db);
+    manifest_batch_source(b, make_changes, f);
     manifest_batch_local_generation(b, f->generation, f->cut.lsn, f->counters, f->cut.wall_ms);
     manifest_batch_checkpoint_id(b, f->generation, &f->job.checkpoint_id);
     note_log_end(f, b);

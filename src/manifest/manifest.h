@@ -238,6 +238,14 @@ void manifest_batch_free(struct manifest_batch *b); // NULL is fine; submitting 
 // `unpublished`: notes the keys in `unpublished_index` under `generation`.
 void manifest_batch_change(struct manifest_batch *b, const struct change *change, bool unpublished,
     struct generation generation);
+// Changes that are too many to be in memory at once: `source` makes them with manifest_batch_change
+// on the batch that it gets, which holds 64 KiB of them at most. The writer's thread calls it while
+// it applies `b`, at this place among the operations, and again when it repeats the transaction:
+// each time it must make the same changes, with no other operations. Whoever waits in
+// manifest_submit keeps `argument` alive. The source may read the manifest, as it was before the
+// transaction. A negative result fails the batch.
+typedef int manifest_source(void *argument, struct manifest_batch *changes);
+void manifest_batch_source(struct manifest_batch *b, manifest_source *source, void *argument);
 // The residency of blobs in later PUT_BLOB changes of this batch; RESIDENCY_LOCAL by default.
 void manifest_batch_set_residency(struct manifest_batch *b, uint8_t residency);
 // BumpGeneration (local): the state of the tables is now generation `local`, cut at `cut`.

@@ -270,6 +270,27 @@ apply_change(struct apply *a, const struct change *c)
     return -EINVAL;
 }
 
+// What a source makes is noted as it says; what follows it in the batch, as before.
+static int
+apply_source(struct apply *a, const struct batch_op *op)
+{
+    bool unpublished = a->unpublished;
+    struct generation generation = a->generation;
+    struct manifest_batch *piece = manifest_batch_new(a->batch->db);
+    piece->unpublished = unpublished;
+    piece->generation = generation;
+    piece->applying = a;
+    int rc = op->source.make(op->source.argument, piece);
+    if (rc == 0)
+        manifest_apply_piece(piece);
+    if (rc == 0)
+        rc = piece->refused;
+    manifest_batch_free(piece);
+    a->unpublished = unpublished;
+    a->generation = generation;
+    return rc;
+}
+
 static int
 apply_op(struct apply *a, enum batch_op_kind kind, const struct batch_op *op)
 {
@@ -277,6 +298,8 @@ apply_op(struct apply *a, enum batch_op_kind kind, const struct batch_op *op)
     switch (kind) {
     case OP_CHANGE:
         break;
+    case OP_SOURCE:
+        return apply_source(a, op);
     case OP_NOTE:
         a->unpublished = op->note.unpublished;
         a->generation = op->note.generation;
@@ -346,9 +369,9 @@ apply_op(struct apply *a, enum batch_op_kind kind, const struct batch_op *op)
 // ---- one batch ----------------------------------------------------------------------------------
 
 static int
-apply_ops(struct apply *a)
+apply_ops(struct apply *a, const struct buffer *ops)
 {
-    struct byte_reader r = byte_reader_over(a->batch->ops.data, a->batch->ops.length);
+    struct byte_reader r = byte_reader_over(ops->data, ops->length);
     while (byte_reader_left(&r) > 0) {
         enum batch_op_kind kind = (enum batch_op_kind)read_u8(&r);
         int rc;
@@ -370,7 +393,15 @@ apply_ops(struct apply *a)
         if (rc < 0)
             return rc;
     }
-    return apply_release_blobs(a);
+    return 0;
+}
+
+void
+manifest_apply_piece(struct manifest_batch *piece)
+{
+    if (piece->refused == 0)
+        piece->refused = apply_ops(piece->applying, &piece->ops);
+    buffer_clear(&piece->ops);
 }
 
 static int
@@ -380,7 +411,9 @@ apply_operations(struct apply *a)
     if (rc == 0)
         rc = manifest_load_totals(a->txn, a->batch->db, &a->totals);
     if (rc == 0)
-        rc = apply_ops(a);
+        rc = apply_ops(a, &a->batch->ops);
+    if (rc == 0)
+        rc = apply_release_blobs(a);
     if (rc == 0 && a->db_changed)
         rc = apply_write_db(a);
     if (rc == 0 && a->totals_changed)

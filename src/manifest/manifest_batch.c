@@ -5,6 +5,9 @@
 #include "manifest/manifest_internal.h"
 #include "platform/memory.h"
 
+// So much of what a source makes is applied at once.
+#define PIECE_BYTES (64u << 10)
+
 struct manifest_batch *
 manifest_batch_new(struct db_id db)
 {
@@ -46,6 +49,15 @@ manifest_batch_change(struct manifest_batch *b, const struct change *change, boo
     }
     buffer_append_u8(&b->ops, OP_CHANGE);
     change_encode(change, &b->ops);
+    if (b->applying && b->ops.length >= PIECE_BYTES)
+        manifest_apply_piece(b);
+}
+
+void
+manifest_batch_source(struct manifest_batch *b, manifest_source *source, void *argument)
+{
+    struct batch_op op = {.source = {source, argument}};
+    append_op(b, OP_SOURCE, &op);
 }
 
 void

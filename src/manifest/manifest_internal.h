@@ -47,6 +47,7 @@ enum batch_kind { BATCH_OPERATIONS, BATCH_CREATE_DB, BATCH_REMOVE_DB };
 
 enum batch_op_kind {
     OP_CHANGE = 1, // followed by an encoded change instead of a struct batch_op
+    OP_SOURCE,     // changes that are made while the batch is applied
     OP_NOTE,       // from here on changes are noted in unpublished_index, or not
     OP_LOCAL_GENERATION,
     OP_PUBLISHED,
@@ -125,6 +126,10 @@ struct batch_op {
         } log;
         struct job_record *job;
         uint64_t job_id;
+        struct {
+            manifest_source *make;
+            void *argument;
+        } source;
         struct manifest_note annotation;
         uint64_t flags_off;
     };
@@ -150,6 +155,8 @@ struct manifest_batch {
     uint8_t residency;
     bool unpublished; // as of the last OP_NOTE
     struct generation generation;
+    struct apply *applying;           // a source fills it: it is applied piece by piece
+    int refused;                      // then: the error of such a piece
     struct db_record *db_record;      // BATCH_CREATE_DB
     const struct db_removal *removal; // BATCH_REMOVE_DB: where to begin
 
@@ -183,6 +190,9 @@ struct apply {
     struct buffer unreferenced;        // hashes whose references reached 0 at some moment
     struct buffer value;               // scratch
 };
+
+// Applies what a source has put into its batch so far, which is empty then.
+void manifest_apply_piece(struct manifest_batch *piece);
 
 // Applies the batch; 0, or an error that means the transaction must be aborted.
 MUST_CHECK int manifest_apply(struct lmdb_txn *txn, struct manifest_batch *b);
