@@ -465,50 +465,49 @@ static const struct command commands[] = {
     {"status", ":h", status_switches, "status [--fuse] [--json] MOUNTPOINT | --root ROOT",
         "Shows the state of the volume mounted at MOUNTPOINT; any path below it will do.\n"
         "\n"
-        "    --root ROOT  show instead which volumes the storage root ROOT holds, mounted or not,\n"
-        "                 and what of them is not in the store\n"
-        "    --fuse       how many requests the kernel has sent since the mount, by opcode\n"
+        "    --root ROOT  show instead the volumes of the storage root ROOT, mounted or not,\n"
+        "                 and how much of them is not in the store\n"
+        "    --fuse       show the number of the kernel's requests since the mount, by opcode\n"
         "    --json       all of it, as one JSON object\n",
         "MOUNTPOINT", run_status},
     {"checkpoint", ":hq", checkpoint_switches,
         "checkpoint [--no-wait] [--local] [--json] [-q] MOUNTPOINT",
-        "Makes a checkpoint of everything that has happened on the mount so far and waits\n"
-        "until it is in the store.\n"
+        "Makes a checkpoint of all changes on the mount so far and waits until it is in the\n"
+        "store.\n"
         "\n"
         "    --no-wait    start it and print its ticket\n"
         "    --local      only the local generation; do not wait for the store\n"
         "    --json       print the result as a JSON object\n"
-        "    -q, --quiet  no progress, and no output when it went well\n",
+        "    -q, --quiet  no progress, and no output after success\n",
         "MOUNTPOINT", run_checkpoint},
     {"check", ":hq", check_switches, "check [--json] [-q] MOUNTPOINT",
-        "Has the daemon look through the manifest of its storage root: every entry, and the "
-        "counts\n"
-        "and references of the volume. Nothing is changed.\n"
+        "Makes the daemon look through the manifest of its storage root: every entry, and the\n"
+        "counts and references of the volume. Changes nothing.\n"
         "\n"
         "    --json       print the result as a JSON object\n"
         "    -q, --quiet  no output when it is whole\n"
         "\n"
-        "Exit status: 0 it is whole, 2 it is damaged or could not be looked through.\n",
+        "Exit status: 0 it is whole, 2 it is damaged or the check failed.\n",
         "MOUNTPOINT", run_check},
     {"unmount", ":hq", unmount_switches, "unmount [--wait SECONDS] [--json] [-q] MOUNTPOINT",
-        "Unmounts, waits until the daemon has published what is left and has ended, and says\n"
+        "Unmounts, waits until the daemon has published the rest and has ended, and says\n"
         "whether everything is in the store.\n"
         "\n"
-        "    --wait SECONDS  wait no longer than this for the daemon; 0: not at all\n"
-        "    --json          print what the storage root holds afterwards as a JSON object\n"
-        "    -q, --quiet     no progress, and no output when it went well\n"
+        "    --wait SECONDS  wait at most this long for the daemon; 0: not at all\n"
+        "    --json          print the storage root's state afterwards as a JSON object\n"
+        "    -q, --quiet     no progress, and no output after success\n"
         "\n"
         "Exit status: 0 everything is in the store, 2 it is not or unmounting failed, 3 the\n"
         "daemon goes on.\n",
         "MOUNTPOINT", run_unmount},
     {"generations", ":ho:", json_switches, "generations [--json] MOUNTPOINT|SOURCE",
-        "Lists the published generations that are kept, with their times and why they are kept.\n"
-        "Each of them can be mounted read-only with -o at=GENERATION.\n"
+        "Lists the kept published generations, with their times and the reasons.\n"
+        "Option -o at=GENERATION mounts one of them read-only.\n"
         "\n"
         "    --json  as a JSON array\n",
         "MOUNTPOINT", run_generations},
     {"retention", ":ho:", retention_switches, "retention [--set POLICY] [--json] MOUNTPOINT|SOURCE",
-        "Shows which generations the volume keeps besides the newest one and snapshots.\n"
+        "Shows the policy: the generations to keep besides the newest one and snapshots.\n"
         "\n"
         "    --set POLICY  changes it: all, default, or items with commas between them:\n"
         "                  last=N, within=TIME, hourly=N, daily=N, weekly=N, monthly=N,\n"
@@ -525,49 +524,48 @@ static const struct command commands[] = {
         "    --json      as a JSON object\n",
         "MOUNTPOINT", run_quota},
     {"gc", ":ho:", gc_switches, "gc [--dry-run] [--sweep] [--json] MOUNTPOINT|SOURCE",
-        "Expires the generations that the policy does not keep, and deletes what only expired\n"
-        "generations needed whose grace period is over. The daemon does so by itself every ten\n"
-        "minutes while the volume changes.\n"
+        "Expires the generations that the policy does not keep, and deletes the blobs that only\n"
+        "expired generations needed, once their grace period is over. The daemon does so by\n"
+        "itself every ten minutes while the volume changes.\n"
         "\n"
-        "    --dry-run  tell what would be done and why; change nothing\n"
-        "    --sweep    also look for objects in the store that nothing knows\n"
+        "    --dry-run  tell the steps and their reasons; change nothing\n"
+        "    --sweep    also look for orphaned objects in the store\n"
         "    --json     as a JSON object\n",
         "MOUNTPOINT", run_gc},
     {"snapshot create", ":ho:", at_switches,
         "snapshot create [--at GENERATION|TIME] [--json] NAME MOUNTPOINT|SOURCE",
         "Makes a checkpoint, waits until it is in the store, and gives it a name; of a SOURCE,\n"
-        "names the newest generation, or the one that --at tells. A generation with a name stays\n"
-        "until the name is dropped; -o at=NAME mounts it.\n",
+        "names the newest generation, or the one of --at. A generation with a name stays until\n"
+        "snapshot drop; -o at=NAME mounts it.\n",
         "NAME MOUNTPOINT", run_snapshot_create},
     {"snapshot drop", ":ho:", json_switches, "snapshot drop NAME MOUNTPOINT|SOURCE",
-        "Takes the name away. What only that generation needed is deleted later.\n",
+        "Takes the name away. The daemon later deletes the blobs of that generation alone.\n",
         "NAME MOUNTPOINT", run_snapshot_drop},
     {"snapshot list", ":ho:", json_switches, "snapshot list [--json] MOUNTPOINT|SOURCE",
         "Lists the snapshots with their generations and times.\n", "MOUNTPOINT", run_snapshot_list},
     {"snapshot show", ":ho:", json_switches, "snapshot show NAME MOUNTPOINT|SOURCE",
-        "Prints the JSON object that the store holds about a snapshot.\n", "NAME MOUNTPOINT",
+        "Prints the JSON object of a snapshot in the store.\n", "NAME MOUNTPOINT",
         run_snapshot_show},
     {"rollback", ":ho:", rollback_switches,
         "rollback --to GENERATION|SNAPSHOT|TIME [-o OPTION,...] [--json] SOURCE",
-        "Makes a new generation that equals an old one, on a volume that is not mounted. What\n"
-        "came in between stays as long as the retention policy keeps it, so that this can be\n"
-        "undone in the same way.\n",
+        "Makes a new generation that equals an old one, on a volume that is not mounted. The\n"
+        "generations in between stay as long as the retention policy keeps them, so another\n"
+        "rollback can undo this one.\n",
         "SOURCE", run_rollback},
     {"fork", ":ho:", fork_switches,
         "fork [--at GENERATION|SNAPSHOT|TIME] [-o OPTION,...] [--json] SOURCE NEWSOURCE\n"
         "       ckptctl fork --detach [-o OPTION,...] [--json] SOURCE",
         "Makes the volume NEWSOURCE out of a generation of SOURCE, in the same store, without\n"
-        "copying data. Both go on by themselves; SOURCE keeps that generation.\n"
+        "copying data. Both are independent from then on; SOURCE keeps that generation.\n"
         "\n"
-        "    --detach  copy what the fork SOURCE still has in its parent's part of the store into\n"
+        "    --detach  copy the blobs of the fork SOURCE in its parent's part of the store into\n"
         "              its own, so that the parent need not keep anything for it\n",
         "SOURCE NEWSOURCE", run_fork},
     {"destroy", ":ho:", destroy_switches, "destroy [--yes] [-o OPTION,...] [--json] SOURCE",
         "Deletes everything that the volume has in the store: all generations, snapshots and the\n"
         "volume itself. Asks for the volume's name first. Refuses while forks, readers or a host\n"
-        "that has it mounted need it, and names them. Other volumes are not touched; the parent "
-        "of\n"
-        "a fork is let go. If it is interrupted, the same command goes on.\n"
+        "that has it mounted need it, and names them. Touches no other volume; takes a fork's\n"
+        "pin in its parent away. After an interruption the same command goes on.\n"
         "\n"
         "    --yes   do not ask\n"
         "    --json  as a JSON object\n",
