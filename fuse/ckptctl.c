@@ -36,7 +36,7 @@ struct arguments {
     bool sweep;
     bool yes;
     bool detach;
-    bool data, repair;
+    bool data, repair, partial;
     const char *at;      // a generation, snapshot or time
     const char *name;    // of a snapshot, or the first of two operands
     const char *operand; // SOURCE or MOUNTPOINT; NULL with `root`
@@ -393,6 +393,15 @@ run_verify(const struct arguments *a)
     return verify_volume(&request);
 }
 
+static int
+run_push(const struct arguments *a)
+{
+    struct offline_request request = offline_request(a);
+    request.root = a->name;
+    request.partial = a->partial;
+    return push_root(&request);
+}
+
 // ---- the command line ---------------------------------------------------------------------------
 
 enum {
@@ -411,6 +420,7 @@ enum {
     SWITCH_DETACH,
     SWITCH_DATA,
     SWITCH_REPAIR,
+    SWITCH_PARTIAL,
 };
 
 static const struct option create_switches[] = {
@@ -454,6 +464,9 @@ static const struct option verify_switches[] = {{"help", no_argument, NULL, 'h'}
     {"json", no_argument, NULL, SWITCH_JSON}, {"quiet", no_argument, NULL, 'q'},
     {"data", no_argument, NULL, SWITCH_DATA}, {"repair", no_argument, NULL, SWITCH_REPAIR},
     {"root", required_argument, NULL, SWITCH_ROOT}, {NULL, 0, NULL, 0}};
+static const struct option push_switches[] = {{"help", no_argument, NULL, 'h'},
+    {"json", no_argument, NULL, SWITCH_JSON}, {"partial", no_argument, NULL, SWITCH_PARTIAL},
+    {NULL, 0, NULL, 0}};
 static const struct option json_switches[] = {
     {"help", no_argument, NULL, 'h'}, {"json", no_argument, NULL, SWITCH_JSON}, {NULL, 0, NULL, 0}};
 
@@ -585,6 +598,13 @@ static const struct command commands[] = {
         "\n"
         "Exit status: 0 it is sound, 4 something is damaged, 2 it could not be looked through.\n",
         "SOURCE", run_verify},
+    {"push", ":ho:", push_switches, "push [--partial] [-o OPTION,...] [--json] ROOT NEWSOURCE",
+        "Makes the volume NEWSOURCE out of what the storage root ROOT holds, whose own bucket is\n"
+        "lost. The volume must not be mounted. Refuses when blobs are lost, and names the files.\n"
+        "\n"
+        "    --partial  push the rest all the same: reading the lost parts of files fails\n"
+        "    --json     as a JSON object\n",
+        "ROOT NEWSOURCE", run_push},
 };
 
 static void
@@ -702,6 +722,9 @@ take_switch(const struct command *c, struct arguments *a, int letter, const char
         return EXIT_SUCCESS;
     case SWITCH_DATA:
         a->data = true;
+        return EXIT_SUCCESS;
+    case SWITCH_PARTIAL:
+        a->partial = true;
         return EXIT_SUCCESS;
     case SWITCH_REPAIR:
         a->repair = true;

@@ -63,12 +63,13 @@ struct offline_request {
     const struct volume_config *config;
     bool json, quiet;
     bool yes; // nobody is asked
-    bool data, repair;
+    bool data, repair, partial;
     const char *root; // or NULL
 };
 int destroy_volume(const struct offline_request *request);
 int detach_fork(const struct offline_request *request);
 int verify_volume(const struct offline_request *request);
+int push_root(const struct offline_request *request);
 
 // ---- unmount and storage roots ------------------------------------------------------------------
 

@@ -194,3 +194,53 @@ verify_volume(const struct offline_request *r)
     int status = r->quiet && verified.damaged == 0 ? EXIT_SUCCESS : print_out(&out);
     return status == EXIT_SUCCESS && verified.damaged > 0 ? EXIT_STATUS_DAMAGED : status;
 }
+
+// ---- push ---------------------------------------------------------------------------------------
+
+static void
+print_pushed(const struct offline_request *r, const struct volume_pushed *p, struct buffer *out)
+{
+    struct json_writer w = {.out = out};
+    char bytes[32];
+    if (r->json) {
+        buffer_clear(out);
+        write_json_begin_object(&w, NULL);
+        write_json_u64(&w, "generation", p->generation.v);
+        write_json_u64(&w, "blobs", p->blobs);
+        write_json_u64(&w, "blob_bytes", p->bytes);
+        write_json_u64(&w, "uploaded_blobs", p->uploaded);
+        write_json_u64(&w, "lost_blobs", p->lost);
+        write_json_bool(&w, "log_left", p->log_left);
+        write_json_end_object(&w);
+        buffer_append_string(out, "\n");
+        return;
+    }
+    print_size(p->bytes, bytes);
+    buffer_printf(out, "%s holds generation %" PRIu64 " of %s: %" PRIu64 " blobs (%s)\n",
+        r->config->source, p->generation.v, r->root, p->blobs - p->lost, bytes);
+    if (p->lost > 0)
+        buffer_printf(out, "%" PRIu64 " blobs are lost\n", p->lost);
+    if (p->log_left)
+        buffer_append_string(out, "the write-ahead log has changes that were not pushed\n");
+}
+
+int
+push_root(const struct offline_request *r)
+{
+    BUFFER_AUTO error = {0};
+    BUFFER_AUTO out = {0};
+    struct volume_pushed pushed;
+    struct line line = line_begin(r);
+    const struct volume_progress progress = {show, &line};
+    const struct volume_push_request request = {
+        .root = r->root, .partial = r->partial, .progress = &progress};
+    int rc = volume_push(r->config, &request, &pushed, &out, &error);
+    line_end(&line);
+    if (rc < 0) {
+        if (out.length > 0 && print_out(&out) != EXIT_SUCCESS)
+            return EXIT_STATUS_ERROR;
+        return failed("push to", r, rc, &error);
+    }
+    print_pushed(r, &pushed, &out);
+    return print_out(&out);
+}

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "format/record_codec.h"
 #include "platform/lock.h"
 #include "platform/memory.h"
 #include "store/blob_key.h"
@@ -170,10 +171,10 @@ load_layout(struct chunk_map *map, struct manifest_reader *r, struct object_id o
     v->object = object;
     v->index = index;
     v->entry = entry;
-    v->image_count = list.count + 1;
+    v->image_count = list.count + chunk_entry_has_base(&entry);
     for (size_t i = 0; rc == 0 && i < list.count; i++)
         rc = fill_image(map, r, &v->images[i], &list.deltas[i].where, list.deltas[i].generation);
-    if (rc == 0)
+    if (rc == 0 && chunk_entry_has_base(&entry))
         rc = fill_image(map, r, &v->images[list.count], &entry.base, entry.base_generation);
     if (rc == 0)
         rc = load_lost(map, r, v);

@@ -43,7 +43,7 @@ struct chunk_layout {
     struct chunk_lost *lost; // in order; they count more than the images
     size_t lost_count;
     size_t image_count;
-    struct chunk_image images[]; // deltas from the newest to the oldest, then the base
+    struct chunk_image images[]; // deltas from the newest to the oldest, then the base, if any
 };
 
 struct chunk_map;

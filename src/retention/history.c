@@ -39,8 +39,9 @@ collect_change(void *argument, const struct change *c)
     return 0;
 }
 
-static int
-export_state(struct manifest *m, struct db_id db, struct db_record *record_out, struct buffer *out)
+int
+history_export(
+    struct manifest *m, struct db_id db, struct db_record *record_out, struct buffer *out)
 {
     struct manifest_reader *r;
     int rc = manifest_read_begin(m, &r);
@@ -174,15 +175,15 @@ higher(struct db_counters a, struct db_counters b)
     };
 }
 
-static int
-finish_fold(
-    struct manifest *m, struct diff *d, const struct db_record *to, struct db_counters counters)
+int
+history_fold_end(struct manifest *m, struct manifest_batch *b, struct generation generation,
+    struct lsn cut, struct db_counters counters)
 {
     struct uuid id = random_uuid();
-    manifest_batch_local_generation(d->batch, d->generation, to->cut, counters, clock_wall_ms());
-    manifest_batch_checkpoint_id(d->batch, d->generation, &id);
-    manifest_batch_next_generation(d->batch, (struct generation){d->generation.v + 1});
-    return manifest_submit(m, d->batch, NULL);
+    manifest_batch_local_generation(b, generation, cut, counters, clock_wall_ms());
+    manifest_batch_checkpoint_id(b, generation, &id);
+    manifest_batch_next_generation(b, (struct generation){generation.v + 1});
+    return manifest_submit(m, b, NULL);
 }
 
 int
@@ -192,9 +193,9 @@ history_fold_equal(struct manifest *m, struct db_id to, struct db_id from)
     BUFFER_AUTO new = {0};
     struct db_record to_db;
     struct db_record from_db;
-    int rc = export_state(m, to, &to_db, &old);
+    int rc = history_export(m, to, &to_db, &old);
     if (rc == 0)
-        rc = export_state(m, from, &from_db, &new);
+        rc = history_export(m, from, &from_db, &new);
     if (rc < 0)
         return rc;
     struct diff d = {.batch = manifest_batch_new(to), .generation = to_db.next};
@@ -209,7 +210,8 @@ history_fold_equal(struct manifest *m, struct db_id to, struct db_id from)
         manifest_batch_free(d.batch);
         return rc;
     }
-    return finish_fold(m, &d, &to_db, higher(to_db.counters, from_db.counters));
+    return history_fold_end(
+        m, d.batch, d.generation, to_db.cut, higher(to_db.counters, from_db.counters));
 }
 
 // ---- forks --------------------------------------------------------------------------------------
@@ -249,7 +251,7 @@ history_fold_fork(
     BUFFER_AUTO state = {0};
     struct db_record to_db;
     struct db_record from_db;
-    int rc = export_state(m, from, &from_db, &state);
+    int rc = history_export(m, from, &from_db, &state);
     if (rc == 0) {
         struct manifest_reader *r;
         rc = manifest_read_begin(m, &r);
@@ -279,7 +281,7 @@ history_fold_fork(
         manifest_batch_free(d.batch);
         return rc;
     }
-    return finish_fold(m, &d, &to_db, from_db.counters);
+    return history_fold_end(m, d.batch, d.generation, to_db.cut, from_db.counters);
 }
 
 int
@@ -308,7 +310,7 @@ history_fold_own(struct manifest *m, struct db_id db)
     if (rc == 0 && d.changes == 0)
         rc = -EALREADY;
     if (rc == 0)
-        return finish_fold(m, &d, &record, record.counters);
+        return history_fold_end(m, d.batch, d.generation, record.cut, record.counters);
     manifest_batch_free(d.batch);
     return rc;
 }

@@ -20,6 +20,15 @@ MUST_CHECK int history_fold_fork(
 // made copies there. -EALREADY: all of them do.
 MUST_CHECK int history_fold_own(struct manifest *m, struct db_id db);
 
+// The parts of these, for other makers of generations. history_export appends the state of a db to
+// `out`, as encoded changes in the order of manifest_export, without the volume's generations and
+// policy.
+MUST_CHECK int history_export(
+    struct manifest *m, struct db_id db, struct db_record *record_out, struct buffer *out);
+// Submits the batch, which makes the local generation.
+MUST_CHECK int history_fold_end(struct manifest *m, struct manifest_batch *b,
+    struct generation generation, struct lsn cut, struct db_counters counters);
+
 // Stages, creates and records the folded generation, and its catalog. Uploads no blobs.
 MUST_CHECK int history_publish(const struct remote_place *place, struct manifest *m,
     struct db_id db, struct generation *generation_out);

@@ -66,6 +66,19 @@ note_damage(struct verify_result *result, const char *key, const char *why)
     return d;
 }
 
+struct verify_damage *
+verify_note_blob(
+    struct verify_result *result, const char *key, const char *why, const struct blob_record *blob)
+{
+    struct verify_damage *d = note_damage(result, key, why);
+    if (!d->is_blob)
+        hash_table_insert(&result->by_hash, &d->by_hash, hash_of_blob(&blob->hash));
+    d->is_blob = true;
+    d->hash = blob->hash;
+    d->bytes = blob->bytes;
+    return d;
+}
+
 static void
 note_generation(struct verify_damage *d, struct generation generation)
 {
@@ -177,12 +190,8 @@ check_blob(struct run *run, const struct blob_record *blob)
         rc = judge_blob(run, blob, buffer_string(&key), &why);
     if (rc < 0 || why.length == 0)
         return rc;
-    struct verify_damage *d = note_damage(run->result, buffer_string(&key), buffer_string(&why));
-    if (!d->is_blob)
-        hash_table_insert(&run->result->by_hash, &d->by_hash, hash_of_blob(&blob->hash));
-    d->is_blob = true;
-    d->hash = blob->hash;
-    d->bytes = blob->bytes;
+    struct verify_damage *d =
+        verify_note_blob(run->result, buffer_string(&key), buffer_string(&why), blob);
     note_generation(d, run->generation);
     run->damaged = true;
     return 0;

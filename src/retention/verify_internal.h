@@ -9,6 +9,10 @@
 struct verify_damage *verify_find_blob(
     const struct verify_result *result, const struct sha256 *hash);
 
+// Notes that a blob is damaged, and returns what is noted of it.
+struct verify_damage *verify_note_blob(
+    struct verify_result *result, const char *key, const char *why, const struct blob_record *blob);
+
 // verify_files.c: adds to the damaged blobs the paths of the files that need them in this db.
 MUST_CHECK int verify_find_files(struct manifest *m, struct db_id db, struct verify_result *result);
 

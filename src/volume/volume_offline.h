@@ -74,6 +74,27 @@ MUST_CHECK int volume_verify(const struct volume_config *config,
     const struct volume_verify_request *request, struct volume_verified *verified_out,
     struct buffer *out, struct buffer *error);
 
+struct volume_push_request {
+    const char *root;
+    bool partial;                           // without lost blobs, and without the write-ahead log
+    const struct volume_progress *progress; // or NULL
+};
+struct volume_pushed {
+    struct generation generation;
+    uint64_t blobs, bytes; // of the generation
+    uint64_t uploaded;     // blobs, by this run
+    uint64_t lost;         // blobs that the root does not have
+    bool log_left;         // the log has changes that were not pushed
+};
+
+// Makes the volume config->source, which must not exist, out of the local generation of a volume in
+// a storage root: for a root whose bucket is lost. Lost blobs and the files that need them are
+// named in `out`. -ENODATA: blobs are lost, and the request is not for a part. Goes on where an
+// earlier run stopped.
+MUST_CHECK int volume_push(const struct volume_config *config,
+    const struct volume_push_request *request, struct volume_pushed *pushed_out, struct buffer *out,
+    struct buffer *error);
+
 // The operations of volume.h (enum volume_operation) on a volume that is not mounted. The text goes
 // to `out`; `name` and `at` of a new snapshot: at NULL is the newest generation.
 MUST_CHECK int volume_offline_operation(const struct volume_config *config, unsigned kind,

@@ -5,6 +5,7 @@
 #define CKPTFS_VOLUME_VOLUME_OFFLINE_INTERNAL_H
 
 #include "remote/remote_retention.h"
+#include "retention/verify.h"
 #include "volume/volume_config.h"
 
 struct offline {
@@ -38,5 +39,8 @@ MUST_CHECK int offline_resolve(
     struct offline *o, const char *text, struct remote_pin *pin, struct buffer *error);
 // The number of the newest generation. -ENOENT: there is none.
 MUST_CHECK int offline_newest_text(struct offline *o, char text[24], struct buffer *error);
+
+// Appends lines about a damaged object: what is wrong, generations, files.
+void offline_print_damage(const struct verify_damage *d, struct buffer *out);
 
 #endif

@@ -210,6 +210,7 @@ judge_log(struct volume *v, struct judgement *j)
         .limit_bytes = v->config.wal_limit_bytes,
     };
     BUFFER_AUTO text = {0};
+    struct lsn end;
     if (!j->log.survey.has_writer)
         buffer_append_string(
             &j->why_not, "an older version wrote the log, which does not say whose it is");
@@ -218,7 +219,7 @@ judge_log(struct volume *v, struct judgement *j)
     else if (!c->cut_is_known)
         buffer_append_string(
             &j->why_not, "the record that tells where the log goes on is no longer in the store");
-    else if (wal_verify(&options, c->cut, &text) < 0)
+    else if (wal_verify(&options, c->cut, &end, &text) < 0)
         buffer_printf(&j->why_not,
             "generation %" PRIu64 ", the newest in the store, ends at LSN %" PRIu64
             ", and the log from there on is not whole (it holds LSN %" PRIu64 " and later): %s",

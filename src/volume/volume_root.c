@@ -92,13 +92,13 @@ visit_db(void *argument, const struct db_record *db)
 }
 
 int
-volume_root_list(const char *root, volume_root_visit *visit, void *argument, struct buffer *error)
+volume_root_open(const char *root, struct manifest **manifest_out, struct buffer *error)
 {
     CLEANUP(memory_free_auto) char *directory = memory_printf("%s/manifest", root);
     CLEANUP(memory_free_auto) char *file = memory_printf("%s/data.mdb", directory);
     struct manifest_options options = {0};
-    struct manifest *m = NULL;
     BUFFER_AUTO why = {0};
+    *manifest_out = NULL;
     // Opening would make what is not there, and write.
     int rc = access(file, R_OK | W_OK) < 0 ? -errno : 0;
     if (rc == 0 && !(safe_path_is_private(root, &why) && safe_path_is_private(directory, &why))) {
@@ -110,18 +110,29 @@ volume_root_list(const char *root, volume_root_visit *visit, void *argument, str
         return rc;
     }
     if (rc == 0)
-        rc = manifest_open(directory, &options, &m);
-    struct listing x = {.root = root, .visit = visit, .argument = argument};
-    if (rc == 0)
-        rc = manifest_read_begin(m, &x.reader);
-    if (rc < 0) {
+        rc = manifest_open(directory, &options, manifest_out);
+    if (rc < 0)
         volume_error(error, "cannot read the manifest in %s: %s", directory, strerror(-rc));
+    return rc;
+}
+
+int
+volume_root_list(const char *root, volume_root_visit *visit, void *argument, struct buffer *error)
+{
+    struct manifest *m;
+    int rc = volume_root_open(root, &m, error);
+    if (rc < 0)
+        return rc;
+    struct listing x = {.root = root, .visit = visit, .argument = argument};
+    rc = manifest_read_begin(m, &x.reader);
+    if (rc < 0) {
+        volume_error(error, "cannot read the manifest in %s: %s", root, strerror(-rc));
         manifest_close(m);
         return rc;
     }
     rc = manifest_read_dbs(x.reader, visit_db, &x);
     if (rc == -EBADMSG)
-        volume_error(error, "the manifest in %s is damaged", directory);
+        volume_error(error, "the manifest in %s is damaged", root);
     manifest_read_end(x.reader);
     manifest_close(m);
     return rc;

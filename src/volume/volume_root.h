@@ -43,4 +43,9 @@ typedef int volume_root_visit(void *argument, const struct volume_root_entry *e)
 MUST_CHECK int volume_root_list(
     const char *root, volume_root_visit *visit, void *argument, struct buffer *error);
 
+struct manifest;
+// Opens the manifest of a storage root, which the caller closes. Errors as above.
+MUST_CHECK int volume_root_open(
+    const char *root, struct manifest **manifest_out, struct buffer *error);
+
 #endif

@@ -18,8 +18,8 @@
 
 // ---- the report ---------------------------------------------------------------------------------
 
-static void
-print_damage(const struct verify_damage *d, struct buffer *out)
+void
+offline_print_damage(const struct verify_damage *d, struct buffer *out)
 {
     buffer_printf(out, "%s: %s\n", d->key, d->why);
     if (d->is_blob && d->generation_count > 0)
@@ -41,7 +41,7 @@ print_report(const struct verify_result *v, const struct volume_verified *done, 
     struct buffer *out)
 {
     for (const struct verify_damage *d = v->damages; d; d = d->next)
-        print_damage(d, out);
+        offline_print_damage(d, out);
     if (done->repaired > 0)
         buffer_printf(out, "%" PRIu64 " objects are repaired\n", done->repaired);
     buffer_printf(out,

@@ -555,10 +555,11 @@ wal_open(const struct wal_options *options, struct lsn cut, wal_replay *replay, 
 }
 
 int
-wal_verify(const struct wal_options *options, struct lsn cut, struct buffer *error)
+wal_verify(
+    const struct wal_options *options, struct lsn cut, struct lsn *end_out, struct buffer *error)
 {
     struct wal *w = wal_new(options);
-    int rc = wal_look(w, cut, error);
+    int rc = wal_look(w, cut, end_out, error);
     wal_free(w);
     return rc;
 }

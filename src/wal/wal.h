@@ -103,8 +103,10 @@ struct wal_survey {
 // A directory that is missing has no segments.
 MUST_CHECK int wal_survey(const char *directory, struct wal_survey *survey_out);
 // Checks that wal_open would find every record from the cut on in order, and that the log reaches
-// back to the cut; changes nothing. 0, or -EBADMSG and a text, or an error of reading.
-MUST_CHECK int wal_verify(const struct wal_options *options, struct lsn cut, struct buffer *error);
+// back to the cut; changes nothing. 0 and the end of the last record (the cut when there is none),
+// or -EBADMSG and a text, or an error of reading.
+MUST_CHECK int wal_verify(
+    const struct wal_options *options, struct lsn cut, struct lsn *end_out, struct buffer *error);
 
 // ---- appending ----------------------------------------------------------------------------------
 

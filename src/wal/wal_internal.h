@@ -131,7 +131,7 @@ MUST_CHECK int wal_recover(
     struct wal *w, struct lsn cut, wal_replay *replay, void *argument, struct buffer *error);
 
 // wal_recover.c: checks the log as wal_recover does, and changes nothing.
-MUST_CHECK int wal_look(struct wal *w, struct lsn cut, struct buffer *error);
+MUST_CHECK int wal_look(struct wal *w, struct lsn cut, struct lsn *end_out, struct buffer *error);
 
 // wal_group_commit.c
 // Everything below this has been filled.

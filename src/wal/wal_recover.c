@@ -682,7 +682,7 @@ check_reach(struct recovery *r)
 }
 
 int
-wal_look(struct wal *w, struct lsn cut, struct buffer *error)
+wal_look(struct wal *w, struct lsn cut, struct lsn *end_out, struct buffer *error)
 {
     struct recovery r = {
         .w = w,
@@ -697,6 +697,7 @@ wal_look(struct wal *w, struct lsn cut, struct buffer *error)
     int rc = recover(&r, &end);
     if (rc == 0)
         rc = check_reach(&r);
+    *end_out = rc == 0 && end > cut.v ? (struct lsn){end} : cut;
     for (struct list_node *n; (n = list_take_first(&r.unneeded));)
         wal_segment_free(CONTAINER_OF(n, struct wal_segment, node));
     free(r.bytes);
