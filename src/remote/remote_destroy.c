@@ -182,7 +182,8 @@ look_at_lease(const struct remote_place *place, uint64_t epoch, struct buffer *h
         return rc == -ENOENT ? 0 : rc;
     if (!lease.released && lease.age_ms <= lease.ttl_ms)
         buffer_printf(holders,
-            "host %s has it; its lease runs out in %" PRIu64 " s unless it is renewed\n",
+            "host %s has it; its lease runs out in %" PRIu64
+            " s unless it is renewed (-o takeover: do not wait)\n",
             lease.host[0] ? lease.host : "unknown", seconds_left(&lease));
     return 0;
 }
@@ -227,35 +228,73 @@ look_at_leases(
 // chain after that, and takes it back. `mark_age_ms` UINT64_MAX: there is no mark yet.
 struct pin_look {
     const struct remote_place *place;
-    uint64_t reader_pin_ms;
+    const struct remote_destroy_options *options;
     uint64_t mark_age_ms;
     struct buffer *holders;
 };
 
+// Whether the pin is of a fork that was begun and never made. `name` is TENANT@NUMBER.
+static int
+is_left_behind(
+    const struct pin_look *look, const struct remote_pin *pin, const char *name, uint64_t age_ms)
+{
+    struct manifest_record_header origin;
+    struct remote_place fork = *look->place;
+    char volume[37];
+    const char *number = strrchr(name, '@');
+    if (age_ms <= look->options->fork_pin_ms || !number)
+        return 0;
+    CLEANUP(memory_free_auto) char *tenant = memory_printf("%.*s", (int)(number - name), name);
+    fork.tenant = tenant;
+    fork.volume_number = (uint32_t)strtoul(number + 1, NULL, 10);
+    int rc = remote_manifest_origin(&fork, &origin);
+    if (rc < 0)
+        return rc == -ENOENT ? 1 : rc == -EBADMSG || rc == -ENOTSUP ? 0 : rc;
+    uuid_to_string(&origin.volume, volume);
+    return strcmp(volume, pin->name) != 0;
+}
+
+static int
+look_at_fork(const struct pin_look *look, const struct remote_pin *pin, uint64_t age_ms)
+{
+    BUFFER_AUTO holder = {0};
+    int rc = remote_pin_holder(look->place, pin, &holder);
+    if (rc < 0)
+        return rc == -ENOENT ? 0 : rc;
+    rc = is_left_behind(look, pin, buffer_string(&holder), age_ms);
+    if (rc == 0)
+        buffer_printf(look->holders, "%s is a fork of generation %" PRIu64 " (volume %s)\n",
+            buffer_string(&holder), pin->generation.v, pin->name);
+    return rc < 0 ? rc : 0;
+}
+
+static int
+look_at_reader(const struct pin_look *look, const struct remote_pin *pin, uint64_t age_ms)
+{
+    BUFFER_AUTO holder = {0};
+    if (age_ms > look->options->reader_pin_ms)
+        return 0;
+    int rc = remote_pin_holder(look->place, pin, &holder);
+    if (rc < 0)
+        return rc == -ENOENT ? 0 : rc;
+    buffer_printf(look->holders, "host %s reads generation %" PRIu64 "\n", buffer_string(&holder),
+        pin->generation.v);
+    return 0;
+}
+
 static int
 look_at_pin(const struct pin_look *look, const struct remote_pin *pin)
 {
-    BUFFER_AUTO holder = {0};
     uint64_t age_ms;
     if (pin->kind == PIN_SNAPSHOT)
         return 0;
     int rc = remote_pin_age(look->place, pin, &age_ms);
     if (rc < 0)
         return rc == -ENOENT ? 0 : rc;
-    bool dead = pin->kind == PIN_READER && age_ms > look->reader_pin_ms;
-    bool late = look->mark_age_ms != UINT64_MAX && age_ms + TIME_STEP_MS < look->mark_age_ms;
-    if (dead || late)
+    if (look->mark_age_ms != UINT64_MAX && age_ms + TIME_STEP_MS < look->mark_age_ms)
         return 0;
-    rc = remote_pin_holder(look->place, pin, &holder);
-    if (rc < 0)
-        return rc == -ENOENT ? 0 : rc;
-    if (pin->kind == PIN_FORK)
-        buffer_printf(look->holders, "%s is a fork of generation %" PRIu64 " (volume %s)\n",
-            buffer_string(&holder), pin->generation.v, pin->name);
-    else
-        buffer_printf(look->holders, "host %s reads generation %" PRIu64 "\n",
-            buffer_string(&holder), pin->generation.v);
-    return 0;
+    return pin->kind == PIN_FORK ? look_at_fork(look, pin, age_ms)
+                                 : look_at_reader(look, pin, age_ms);
 }
 
 static int
@@ -270,19 +309,19 @@ look_at_pins(const struct pin_look *look)
 }
 
 static int
-look_before(const struct remote_place *place, uint64_t reader_pin_ms, const struct chain_end *end,
-    struct buffer *holders)
+look_before(const struct remote_place *place, const struct remote_destroy_options *options,
+    const struct chain_end *end, struct buffer *holders)
 {
-    const struct pin_look look = {place, reader_pin_ms, UINT64_MAX, holders};
-    int rc = look_at_leases(place, end, holders);
+    const struct pin_look look = {place, options, UINT64_MAX, holders};
+    int rc = options->takeover ? 0 : look_at_leases(place, end, holders);
     if (rc == 0)
         rc = look_at_pins(&look);
     return rc < 0 ? rc : holders->length > 0 ? -EBUSY : 0;
 }
 
 static int
-look_after(const struct remote_place *place, uint64_t reader_pin_ms, const struct chain_end *end,
-    struct buffer *holders)
+look_after(const struct remote_place *place, const struct remote_destroy_options *options,
+    const struct chain_end *end, struct buffer *holders)
 {
     struct remote_head head;
     BUFFER_AUTO name = {0};
@@ -291,7 +330,7 @@ look_after(const struct remote_place *place, uint64_t reader_pin_ms, const struc
     int rc = remote_store_head_blob(place->store, buffer_string(&name), &head, &call);
     if (rc < 0)
         return remote_log_failure("remote.head_failed", buffer_string(&name), rc);
-    const struct pin_look look = {place, reader_pin_ms, remote_age_ms(&head), holders};
+    const struct pin_look look = {place, options, remote_age_ms(&head), holders};
     rc = look_at_pins(&look);
     return rc < 0 ? rc : holders->length > 0 ? -EBUSY : 0;
 }
@@ -522,8 +561,8 @@ delete_all(struct destroying *d)
 }
 
 int
-remote_manifest_destroy(const struct remote_place *place, uint64_t reader_pin_ms,
-    remote_destroy_progress *progress, void *argument, struct buffer *holders_out,
+remote_manifest_destroy(const struct remote_place *place,
+    const struct remote_destroy_options *options, struct buffer *holders_out,
     struct remote_destroyed *destroyed_out)
 {
     struct chain_end end;
@@ -532,18 +571,18 @@ remote_manifest_destroy(const struct remote_place *place, uint64_t reader_pin_ms
     if (rc < 0)
         return rc;
     if (!end.marked)
-        rc = look_before(place, reader_pin_ms, &end, holders_out);
+        rc = look_before(place, options, &end, holders_out);
     if (rc == 0 && !end.marked)
         rc = put_mark(place, &end);
     destroyed_out->marked = end.marked;
     if (rc == 0)
-        rc = look_after(place, reader_pin_ms, &end, holders_out);
+        rc = look_after(place, options, &end, holders_out);
     if (rc < 0)
         return rc;
     struct destroying *d = memory_alloc_zero(sizeof(*d));
     *d = (struct destroying){.place = place, .end = &end};
-    d->progress = progress;
-    d->argument = argument;
+    d->progress = options->progress;
+    d->argument = options->argument;
     d->out = destroyed_out;
     rc = delete_all(d);
     remote_keys_clear(&d->keys);

@@ -31,15 +31,23 @@ struct remote_destroyed {
 typedef int remote_destroy_progress(
     void *argument, enum remote_destroy_stage stage, const struct remote_destroyed *done);
 
+struct remote_destroy_options {
+    uint64_t reader_pin_ms;            // an older pin of a reader is one that was left behind
+    uint64_t fork_pin_ms;              // so is an older pin of a fork that does not exist
+    bool takeover;                     // leases keep nobody away
+    remote_destroy_progress *progress; // or NULL
+    void *argument;
+};
+
 // Looks for forks, readers and leases, marks the volume, looks again, and deletes.
 //
-// -EBUSY: something needs it, and nothing is deleted. `holders_out` has a line for each fork,
-// for each reader's pin that is not older than `reader_pin_ms`, and for each lease that is not
-// released and has not run out. Once the volume is marked, only those pins count that are not
-// younger than the mark. -ENOENT: there is no volume; -ESTALE: another host wrote to the chain
-// meanwhile: begin again. After any other error the same call goes on. `progress` may be NULL.
-MUST_CHECK int remote_manifest_destroy(const struct remote_place *place, uint64_t reader_pin_ms,
-    remote_destroy_progress *progress, void *argument, struct buffer *holders_out,
+// -EBUSY: something needs it, and nothing is deleted. `holders_out` has a line for each fork, for
+// each reader's pin that was not left behind, and for each lease that is not released and has not
+// run out. Once the volume is marked, only those pins count that are not younger than the mark.
+// -ENOENT: there is no volume; -ESTALE: another host wrote to the chain meanwhile: begin again.
+// After any other error the same call goes on.
+MUST_CHECK int remote_manifest_destroy(const struct remote_place *place,
+    const struct remote_destroy_options *options, struct buffer *holders_out,
     struct remote_destroyed *destroyed_out);
 
 #endif

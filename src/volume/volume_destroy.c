@@ -35,10 +35,16 @@ destroy(struct offline *o, const struct volume_progress *progress, struct remote
     struct buffer *error)
 {
     BUFFER_AUTO holders = {0};
+    const struct remote_destroy_options options = {
+        .reader_pin_ms = READER_PIN_MS,
+        .fork_pin_ms = ORPHAN_MS,
+        .takeover = o->config->takeover,
+        .progress = progress ? tell : NULL,
+        .argument = (void *)progress,
+    };
     int rc = -ESTALE;
     for (int i = 0; rc == -ESTALE && i < ATTEMPTS_MAX; i++)
-        rc = remote_manifest_destroy(
-            &o->place, READER_PIN_MS, progress ? tell : NULL, (void *)progress, &holders, done);
+        rc = remote_manifest_destroy(&o->place, &options, &holders, done);
     if (rc == -EBUSY && holders.length > 0)
         return refuse(&holders, done->marked, error);
     if (rc == -ENOENT)

@@ -3,13 +3,19 @@
 #include "remote_world.h"
 
 #include <string.h>
+#include <sys/stat.h>
 
+#include "platform/clock.h"
+#include "platform/memory.h"
+#include "platform/random.h"
 #include "remote/remote_destroy.h"
 
 #define READER_MS 3600000u
+#define FORK_MS   86400000u
 
 static struct world world;
 static struct root one, two;
+static bool takeover;
 
 static void
 begin(void)
@@ -47,7 +53,9 @@ destroy(void)
 {
     BUFFER_AUTO holders = {0};
     struct remote_destroyed done;
-    int rc = remote_manifest_destroy(&two.place, READER_MS, NULL, NULL, &holders, &done);
+    const struct remote_destroy_options options = {
+        .reader_pin_ms = READER_MS, .fork_pin_ms = FORK_MS, .takeover = takeover};
+    int rc = remote_manifest_destroy(&two.place, &options, &holders, &done);
     ck_assert_int_eq(holders.length > 0, rc == -EBUSY);
     return rc;
 }
@@ -81,6 +89,10 @@ START_TEST(who_holds_a_volume_keeps_it)
     struct remote_pin pin = {.kind = PIN_FORK, .generation = one.db.published, .name = "child"};
     size_t before = objects();
     ck_assert_int_eq(destroy(), -EBUSY);
+    takeover = true; // of leases, not of pins
+    ck_assert_int_eq(remote_pin_put(&two.place, &pin), 0);
+    ck_assert_int_eq(destroy(), -EBUSY);
+    takeover = false;
     release();
     ck_assert_int_eq(remote_pin_put(&two.place, &pin), 0);
     ck_assert_int_eq(destroy(), -EBUSY);
@@ -94,6 +106,26 @@ START_TEST(who_holds_a_volume_keeps_it)
     ck_assert_int_eq(destroy(), 0);
     ck_assert_uint_eq(objects(), 0);
     ck_assert_int_eq(destroy(), -ENOENT);
+}
+END_TEST
+
+// Whoever began a fork and died left a pin, and nobody can tell its volume's id.
+START_TEST(pin_of_a_fork_that_was_never_made_counts_for_a_day)
+{
+    struct remote_pin pin = {.kind = PIN_FORK, .generation = one.db.published};
+    char *path;
+    uuid_to_string(&one.db.volume, pin.name);
+    pin.holder = "acme@7";
+    release();
+    ck_assert_int_eq(remote_pin_put(&two.place, &pin), 0);
+    ck_assert_int_eq(destroy(), -EBUSY);
+    path = memory_printf("%s/pins/acme/1/%016llx-fork-%s", world.bucket,
+        (unsigned long long)pin.generation.v, pin.name);
+    const struct timespec old = {(time_t)(clock_wall_ms() / 1000 - 2 * 86400), 0};
+    const struct timespec times[2] = {old, old};
+    ck_assert_int_eq(utimensat(AT_FDCWD, path, times, 0), 0);
+    free(path);
+    ck_assert_int_eq(destroy(), 0);
 }
 END_TEST
 
@@ -198,6 +230,7 @@ main(void)
         suite_add_tcase(s, c);                                                                     \
     } while (0)
     ADD(who_holds_a_volume_keeps_it);
+    ADD(pin_of_a_fork_that_was_never_made_counts_for_a_day);
     ADD(pin_that_comes_just_before_the_mark_counts);
     ADD(failing_at_any_request_leaves_all_or_nothing_usable);
     ADD(stalled_owner_publishes_nothing_into_the_void);

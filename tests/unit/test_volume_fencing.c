@@ -9,7 +9,9 @@
 #include <unistd.h>
 
 #include "platform/clock.h"
+#include "platform/file.h"
 #include "platform/memory.h"
+#include "volume/volume_internal.h"
 
 // Another root of the same store.
 static struct volume_world
@@ -247,6 +249,52 @@ START_TEST(a_writers_own_root_needs_no_patience)
 }
 END_TEST
 
+// ---- a bucket that is destroyed under a writer --------------------------------------------------
+
+static const struct remote_store_ops *true_ops;
+static struct remote_store_ops false_ops;
+static char *bucket;
+
+// Everything goes between the writer's last look and the creation of its record.
+static int
+destroy_and_put(struct remote_store *s, const char *key, const struct remote_source *source,
+    enum remote_put_mode mode, const struct remote_call *call)
+{
+    if (bucket && mode == REMOTE_PUT_CREATE && strstr(key, "/record-")) {
+        CLEANUP(memory_free_auto) char *manifests = memory_printf("%s/manifests", bucket);
+        ck_assert_int_eq(path_remove_tree(manifests), 0);
+        bucket = NULL;
+    }
+    return true_ops->put_blob(s, key, source, mode, call);
+}
+
+START_TEST(a_stalled_writer_publishes_nothing_into_a_destroyed_bucket)
+{
+    struct volume_world w;
+    struct remote_head head;
+    volume_world_new(&w);
+    volume_world_open(&w);
+    make_and_publish_a(w.v);
+    true_ops = w.v->remote->ops;
+    false_ops = *true_ops;
+    false_ops.put_blob = destroy_and_put;
+    w.v->remote->ops = &false_ops;
+    CLEANUP(memory_free_auto) char *store = memory_printf("%s/store", w.directory);
+    bucket = store;
+    write_a_in_place(w.v);
+    checkpoint_note_lease(w.v->checkpoint, 0);
+    ck_assert_int_eq(
+        volume_world_checkpoint(w.v, VOLUME_CHECKPOINT_PUBLISH, &(struct generation){0}), -EIDRM);
+    ck_assert_ptr_null(bucket);
+    ck_assert_int_eq(remote_store_head_blob(
+                         w.v->remote, "manifests/acme/1/record-0000000000000004", &head, NULL),
+        -ENOENT);
+    w.v->remote->ops = true_ops;
+    int ignored UNUSED = volume_world_try_close(&w);
+    volume_world_free(&w);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -260,6 +308,7 @@ main(void)
     ADD(a_dead_writers_lease_runs_out);
     ADD(an_idle_writer_that_was_taken_over_finds_out_when_it_writes);
     ADD(a_writers_own_root_needs_no_patience);
+    ADD(a_stalled_writer_publishes_nothing_into_a_destroyed_bucket);
 #undef ADD
     return unit_run(s);
 }
