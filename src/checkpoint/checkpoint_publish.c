@@ -178,6 +178,8 @@ upload_blob(struct publication *p, const struct blob_record *blob)
     if (rc < 0) {
         log_error("checkpoint.failed", "cannot open the local copy of %s: %s", buffer_string(&key),
             strerror(-rc));
+        if (file_error_is_shortage(rc))
+            return rc;
         return checkpoint_explain_upload(c, blob, buffer_string(&key), &call, -EIO);
     }
     rc = remote_store_put_blob(

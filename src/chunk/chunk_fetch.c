@@ -200,7 +200,8 @@ note_damage(struct chunk_reader *r, const struct fetch *x, int rc)
 
 // From the local copy. When that fails and the blob was only local when the layout was made, it may
 // be in the store by now. A whole copy is read twice before it is called damaged: it may have taken
-// the place of a partial one in between.
+// the place of a partial one in between. A copy that could not be read for want of descriptors or
+// memory may be whole, and stays.
 static int
 fetch_local(struct chunk_reader *r, struct fetch *x)
 {
@@ -212,9 +213,24 @@ fetch_local(struct chunk_reader *r, struct fetch *x)
         x->blob = now;
     if (rc != -ENOENT && local_store_has(r->local, &x->blob.hash)) {
         rc = read_local(r, x);
-        if (rc < 0 && rc != -ENOENT)
+        if (rc < 0 && rc != -ENOENT && !file_error_is_shortage(rc))
             note_damage(r, x, rc);
     }
+    return rc;
+}
+
+// What a reader is told when the only copy could not be read.
+static int
+fail_local(const struct fetch *x, int rc)
+{
+    if (rc == -ENOENT)
+        return -ESTALE;
+    if (!file_error_is_shortage(rc))
+        return -EIO;
+    char hex[65];
+    sha256_to_hex(&x->blob.hash, hex);
+    log_error_of("chunk.read_failed", hex, "cannot read the hot_cache copy of blob %s: %s", hex,
+        strerror(-rc));
     return rc;
 }
 
@@ -229,7 +245,7 @@ try_fetch(struct chunk_reader *r, struct fetch *x)
         return 0;
     }
     if (!is_in_store(r, &x->blob))
-        return rc == -ENOENT ? -ESTALE : -EIO;
+        return fail_local(x, rc);
     if (x->call.local_only)
         return -EREMOTE;
     struct chunk_flight flight = {.blob = x->blob.hash, .from = x->offset, .to = x->offset + x->n};
@@ -271,7 +287,7 @@ chunk_fetch(struct chunk_reader *r, const struct blob_record *blob, uint64_t off
     do {
         rc = try_fetch(r, &x);
     } while (rc > 0);
-    if (rc == -EIO || rc == -ESTALE)
+    if (rc == -EIO || rc == -ESTALE || file_error_is_shortage(rc))
         count(&r->numbers.failed_reads, 1);
     return rc;
 }

@@ -159,6 +159,18 @@ adopt_sealed(struct manifest *m, struct lmdb_txn *txn, uint32_t root_format)
     return lmdb_used_bytes(txn) <= VERIFIED_BYTES_MAX ? lmdb_verify(txn) : 0;
 }
 
+// A root without a manifest may have had one. Its file may be there by now, without the identity:
+// whoever made it died there, or got no further.
+static int
+find_new_root_id(struct manifest *m)
+{
+    const struct manifest_options *o = m->options;
+    struct uuid former = {0};
+    int rc = o->find_former_id ? o->find_former_id(o->argument, &former) : 0;
+    m->root_id = uuid_is_zero(&former) ? random_uuid() : former;
+    return rc;
+}
+
 // A root of before, or a new one. Nothing of a root that has seals may be taken for that.
 static int
 seal_root(struct manifest *m, struct lmdb_txn *txn, bool is_new)
@@ -171,9 +183,9 @@ seal_root(struct manifest *m, struct lmdb_txn *txn, bool is_new)
         return contradiction("it says that there are no checksums, and there are");
     if (is_new && !lmdb_is_empty(txn))
         return contradiction("it is missing");
-    if (is_new)
-        m->root_id = uuid_is_zero(&m->new_root_id) ? random_uuid() : m->new_root_id;
-    rc = lmdb_seal_all(txn);
+    rc = is_new ? find_new_root_id(m) : 0;
+    if (rc == 0)
+        rc = lmdb_seal_all(txn);
     if (rc == 0)
         rc = write_root(m, txn);
     if (rc == 0 && !is_new)
@@ -321,12 +333,13 @@ manifest_open(
     condition_init(&m->wanted);
     list_init(&m->queue);
     m->pace = options->pace;
-    m->new_root_id = options->root_id;
+    m->options = options;
     int rc = open_all(m, directory, options);
     if (rc < 0) {
         free_manifest(m);
         return rc;
     }
+    m->options = NULL;
     *manifest_out = m;
     return 0;
 }

@@ -29,8 +29,11 @@ struct manifest_options {
                         // It is address space only, and grows by itself
     bool no_sync;       // for throwaway environments (of read-only mounts) and tests
     struct flush_pace *pace; // commits of the manifest wait for their turn there; or NULL
-    // The identity of a root that has no manifest yet, when its logs have it. Zero: random.
-    struct uuid root_id;
+    // Asked when the manifest holds no identity of the root yet: the one that the root had before,
+    // or zero when it had none, so that a random one is taken. 0, or -errno, and then nothing is
+    // made. NULL: there was none.
+    int (*find_former_id)(void *argument, struct uuid *id_out);
+    void *argument;
 };
 
 // Opens or creates the environment in `directory` (made if missing) and starts the writer thread.

@@ -29,8 +29,8 @@
 struct manifest {
     struct lmdb_env *env;
     struct uuid root_id;
-    struct uuid new_root_id;    // for a root without a manifest; zero: random
-    struct schema_key root_key; // of the one entry without a seal
+    const struct manifest_options *options; // while it is being opened
+    struct schema_key root_key;             // of the one entry without a seal
     struct thread writer;
     struct flush_pace *pace;
 

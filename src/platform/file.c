@@ -99,6 +99,20 @@ const struct file_ops file_ops_system = {
     .link = system_link,
 };
 
+bool
+file_error_is_shortage(int error)
+{
+    switch (-error) {
+    case EMFILE:
+    case ENFILE:
+    case ENOMEM:
+    case ENOBUFS:
+        return true;
+    default:
+        return false;
+    }
+}
+
 int
 file_open(const struct file_ops *ops, const char *path, int flags, mode_t mode)
 {

@@ -318,23 +318,20 @@ stat_object(const struct file_store *fs, const char *path, struct stat *st_out)
     return rc;
 }
 
-static bool
-is_object(const struct file_store *fs, const char *path)
-{
-    struct stat st;
-    return stat_object(fs, path, &st) == 0 && S_ISREG(st.st_mode);
-}
-
 static int
 answer_exists(struct file_store *fs, const char *key, const char *path)
 {
-    if (!is_object(fs, path))
+    struct stat st;
+    int rc = stat_object(fs, path, &st);
+    if (file_error_is_shortage(rc))
+        return file_store_fail(fs, rc, "put", key);
+    if (rc < 0 || !S_ISREG(st.st_mode))
         return store_fail(-EIO,
             "put %s in %s: other objects' keys begin with this one and a slash; "
             "a file store cannot hold both",
             key, fs->directory);
     // Who made it may not have got to this yet, and our caller takes it for stored.
-    int rc = sync_parent(fs, path);
+    rc = sync_parent(fs, path);
     if (rc < 0)
         return file_store_fail(fs, rc, "put", key);
     return store_fail(-EEXIST, "put %s: the object exists in %s", key, fs->directory);
@@ -390,7 +387,8 @@ file_store_put(struct remote_store *s, const char *key, const struct remote_sour
     file_store_append_path(&path, fs, key);
     const char *name = buffer_string(&path);
     // Saves the copy; link() decides.
-    if (mode == REMOTE_PUT_CREATE && is_object(fs, name))
+    struct stat st;
+    if (mode == REMOTE_PUT_CREATE && stat_object(fs, name, &st) == 0 && S_ISREG(st.st_mode))
         return store_count_result(s, answer_exists(fs, key, name));
     int fd = open_temporary(fs, &temporary);
     if (fd < 0) {

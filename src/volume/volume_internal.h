@@ -427,8 +427,10 @@ struct volume_rebuild {
 // bucket and the log hold everything that was acknowledged, or with discard_unpublished. Else
 // refuses, changing nothing.
 MUST_CHECK int volume_set_manifest_aside(struct volume *v, struct buffer *error);
-// The identity of the root, from its logs; zero when they do not have it.
-struct uuid volume_former_root_id(const struct volume *v);
+// For struct manifest_options: finds the identity of the volume's root in its logs; zero when they
+// do not have it. -errno when the logs could not be read: a root must not become another one for
+// that.
+MUST_CHECK int volume_find_former_root_id(void *volume, struct uuid *id_out);
 // Looks for a log of the volume, which the manifest does not know, and judges it: refuses when
 // acknowledged changes would be lost.
 MUST_CHECK int volume_find_rebuild(

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "platform/directory.h"
 #include "platform/log.h"
 #include "platform/memory.h"
 #include "platform/random.h"
@@ -82,16 +83,25 @@ volume_wal_directory(const struct volume *v)
     return memory_printf("%s/tenants/%s/%u/wal", v->config.root, v->url.tenant, v->db.v);
 }
 
-static bool
-has_segments(const char *directory)
+static int
+is_segment(void *argument UNUSED, const char *name)
 {
-    DIR *dir = opendir(directory);
-    bool found = false;
-    for (struct dirent *e; dir && !found && (e = readdir(dir));)
-        found = strncmp(e->d_name, "segment-", 8) == 0;
-    if (dir)
-        closedir(dir);
-    return found;
+    return strncmp(name, "segment-", 8) == 0;
+}
+
+// A log has a segment from the first open on, and that comes before the first claim.
+static int
+check_log_is_there(struct volume *v, const char *directory, struct buffer *error)
+{
+    int rc = directory_walk(directory, is_segment, NULL);
+    if (rc != 0)
+        return rc < 0 ? rc : 0;
+    volume_error(error,
+        "the write-ahead log in %s is missing, and with it every change since the last local "
+        "generation. Restore it, or move the storage root %s away to go back to the last "
+        "published generation",
+        directory, v->root);
+    return -EBADMSG;
 }
 
 // What was skipped needs the waiver until the log no longer holds it.
@@ -154,15 +164,10 @@ volume_open_wal(struct volume *v, const struct db_record *db, struct buffer *err
         .pace = &v->pace,
         .reached = db->log_end,
     };
-    // The log has a segment from the first open on, and that comes before the first claim.
-    if (rc == 0 && (db->epoch > 0 || db->cut.v > 0) && !has_segments(directory)) {
-        volume_error(error,
-            "the write-ahead log in %s is missing, and with it every change since the last local "
-            "generation. Restore it, or move the storage root %s away to go back to the last "
-            "published generation",
-            directory, v->root);
-        return -EBADMSG;
-    }
+    if (rc == 0 && (db->epoch > 0 || db->cut.v > 0))
+        rc = check_log_is_there(v, directory, error);
+    if (rc == -EBADMSG)
+        return rc;
     if (rc == 0)
         rc = refuse_foreign_log(v->config.root, directory, db, error);
     CLEANUP(memory_free_auto) char *waiver = memory_printf("%s/" REPLAY_WAIVER, directory);

@@ -90,9 +90,10 @@ static int
 open_manifest(struct volume *v, const char *directory, bool throwaway, struct buffer *error)
 {
     struct manifest_options options = {.no_sync = throwaway, .pace = &v->pace};
-    CLEANUP(memory_free_auto) char *data = memory_printf("%s/data.mdb", directory);
-    if (!throwaway && access(data, F_OK) < 0)
-        options.root_id = volume_former_root_id(v);
+    if (!throwaway) {
+        options.find_former_id = volume_find_former_root_id;
+        options.argument = v;
+    }
     int rc = manifest_open(directory, &options, &v->manifest);
     if (rc < 0)
         volume_error(error, "cannot open the manifest in %s: %s%s", directory, strerror(-rc),

@@ -21,7 +21,6 @@
 // A log that was dropped on purpose, since the volume went on elsewhere, has the file "dropped"
 // beside it until it is gone.
 #define _GNU_SOURCE
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -33,6 +32,7 @@
 #include <unistd.h>
 
 #include "platform/crash_point.h"
+#include "platform/directory.h"
 #include "platform/file.h"
 #include "platform/log.h"
 #include "platform/memory.h"
@@ -63,25 +63,33 @@ is_db_name(const char *name, uint32_t *db_out)
 
 typedef int visit_log(void *argument, const struct log_place *place);
 
-// Calls `visit` for each db's directory of this tenant, or the highest number only when it is NULL.
+struct log_walk {
+    const char *tenant; // its directory
+    visit_log *visit;
+    void *argument;
+};
+
+static int
+visit_place(void *argument, const char *name)
+{
+    const struct log_walk *w = argument;
+    struct log_place place;
+    if (!is_db_name(name, &place.db))
+        return 0;
+    place.directory = memory_printf("%s/%s", w->tenant, name);
+    int rc = w->visit(w->argument, &place);
+    free(place.directory);
+    return rc;
+}
+
+// Calls `visit` for each db's directory of this tenant.
 static int
 walk_logs(const struct volume *v, visit_log *visit, void *argument)
 {
     CLEANUP(memory_free_auto)
     char *tenant = memory_printf("%s/tenants/%s", v->config.root, v->url.tenant);
-    DIR *dir = opendir(tenant);
-    int rc = 0;
-    for (struct dirent *e; dir && rc == 0 && (e = readdir(dir));) {
-        struct log_place place;
-        if (!is_db_name(e->d_name, &place.db))
-            continue;
-        place.directory = memory_printf("%s/%s", tenant, e->d_name);
-        rc = visit(argument, &place);
-        free(place.directory);
-    }
-    if (dir)
-        closedir(dir);
-    return rc;
+    struct log_walk walk = {tenant, visit, argument};
+    return directory_walk(tenant, visit_place, &walk);
 }
 
 // ---- which log is the volume's ------------------------------------------------------------------
@@ -116,10 +124,13 @@ note_log(void *argument, const struct log_place *place)
     char *directory = memory_printf("%s/wal", place->directory);
     struct wal_survey survey = {0};
     int rc = wal_survey(directory, &survey);
+    int is_dropped = rc == 0 ? path_exists(dropped) : 0;
+    if (is_dropped < 0)
+        rc = is_dropped;
     if (rc < 0)
         log_error("volume.rebuild", "cannot read %s: %s", directory, strerror(-rc));
     bool fits = rc == 0 && survey.segments > 0 && survey.has_volume && place->db > x->db &&
-                access(dropped, F_OK) < 0 && !manifest_has(x->v, place->db) &&
+                !is_dropped && !manifest_has(x->v, place->db) &&
                 (!x->volume || uuid_equal(&survey.volume, x->volume));
     if (fits) {
         free(x->directory);
@@ -132,55 +143,57 @@ note_log(void *argument, const struct log_place *place)
     return rc;
 }
 
-struct uuid
-volume_former_root_id(const struct volume *v)
+int
+volume_find_former_root_id(void *volume, struct uuid *id_out)
 {
+    const struct volume *v = volume;
     struct log_search x = {.v = v};
-    struct uuid none = {0};
+    *id_out = (struct uuid){0};
     int rc = walk_logs(v, note_log, &x);
     free(x.directory);
-    return rc == 0 && x.survey.has_writer ? x.survey.writer : none;
+    if (rc == 0 && x.survey.has_writer)
+        *id_out = x.survey.writer;
+    return rc;
+}
+
+// Walks the directories of all tenants of a root: `visit` gets the names in each.
+struct tenants_walk {
+    const char *tenants;
+    const char *tenant; // its directory, while `visit` runs
+    directory_visit *visit;
+    void *argument;
+};
+
+static int
+visit_tenant(void *argument, const char *name)
+{
+    struct tenants_walk *w = argument;
+    CLEANUP(memory_free_auto) char *tenant = memory_printf("%s/%s", w->tenants, name);
+    w->tenant = tenant;
+    int rc = directory_walk(tenant, w->visit, w->argument);
+    return rc == -ENOTDIR ? 0 : rc;
 }
 
 static int
-note_db(void *argument, const struct log_place *place)
+note_db(void *argument, const char *name)
 {
     uint32_t *highest = argument;
-    if (place->db > *highest)
-        *highest = place->db;
+    uint32_t db;
+    if (is_db_name(name, &db) && db > *highest)
+        *highest = db;
     return 0;
 }
 
 // Numbers that directories of the root carry are not given to other dbs.
-static uint32_t
-highest_db(const struct volume *v)
+static int
+find_highest_db(const struct volume *v, uint32_t *highest_out)
 {
-    uint32_t highest = 0;
     CLEANUP(memory_free_auto) char *tenants = memory_printf("%s/tenants", v->config.root);
     CLEANUP(memory_free_auto) char *cache = memory_printf("%s/hot_cache", v->config.root);
-    DIR *dir = opendir(tenants);
-    for (struct dirent *e; dir && (e = readdir(dir));) {
-        CLEANUP(memory_free_auto) char *tenant = memory_printf("%s/%s", tenants, e->d_name);
-        DIR *below = e->d_name[0] == '.' ? NULL : opendir(tenant);
-        uint32_t db;
-        for (struct dirent *f; below && (f = readdir(below));) {
-            if (is_db_name(f->d_name, &db))
-                (void)note_db(&highest, &(struct log_place){.db = db});
-        }
-        if (below)
-            closedir(below);
-    }
-    if (dir)
-        closedir(dir);
-    dir = opendir(cache);
-    for (struct dirent *e; dir && (e = readdir(dir));) {
-        uint32_t db;
-        if (is_db_name(e->d_name, &db) && db > highest)
-            highest = db;
-    }
-    if (dir)
-        closedir(dir);
-    return highest;
+    struct tenants_walk walk = {.tenants = tenants, .visit = note_db, .argument = highest_out};
+    *highest_out = 0;
+    int rc = directory_walk(tenants, visit_tenant, &walk);
+    return rc < 0 ? rc : directory_walk(cache, note_db, highest_out);
 }
 
 // ---- judging ------------------------------------------------------------------------------------
@@ -198,9 +211,11 @@ judgement_free(struct judgement *j)
     buffer_free(&j->why_not);
 }
 
-static void
+// 0, or why the log could not be read; that says nothing about what is in it.
+static int
 judge_log(struct volume *v, struct judgement *j)
 {
+    int rc = 0;
     const struct remote_continuation *c = &j->chain;
     struct wal_options options = {
         .ops = &file_ops_system,
@@ -219,11 +234,22 @@ judge_log(struct volume *v, struct judgement *j)
     else if (!c->cut_is_known)
         buffer_append_string(
             &j->why_not, "the record that tells where the log goes on is no longer in the store");
-    else if (wal_verify(&options, c->cut, &end, &text) < 0)
+    else
+        rc = wal_verify(&options, c->cut, &end, &text);
+    if (rc == -EBADMSG)
         buffer_printf(&j->why_not,
             "generation %" PRIu64 ", the newest in the store, ends at LSN %" PRIu64
             ", and the log from there on is not whole (it holds LSN %" PRIu64 " and later): %s",
             c->generation.v, c->cut.v, j->log.survey.oldest.v, buffer_string(&text));
+    return rc == -EBADMSG ? 0 : rc;
+}
+
+static int
+cannot_read_log(const struct volume *v, int rc, struct buffer *error)
+{
+    volume_error(
+        error, "cannot read the write-ahead log below %s: %s", v->config.root, strerror(-rc));
+    return rc;
 }
 
 static void
@@ -246,11 +272,8 @@ judge(struct volume *v, struct judgement *j, struct buffer *error)
     *j = (struct judgement){.log = {.v = v}};
     int rc = walk_logs(v, note_log, &any);
     free(any.directory);
-    if (rc < 0) {
-        volume_error(
-            error, "cannot read the write-ahead log below %s: %s", v->config.root, strerror(-rc));
-        return rc;
-    }
+    if (rc < 0)
+        return cannot_read_log(v, rc, error);
     if (any.db == 0)
         return 0;
     struct remote_place place;
@@ -262,15 +285,16 @@ judge(struct volume *v, struct judgement *j, struct buffer *error)
         return volume_store_failed(v, error, "read the manifest of", rc);
     j->log.volume = &j->chain.volume;
     rc = walk_logs(v, note_log, &j->log);
-    if (rc == 0 && j->log.db != 0) {
+    if (rc < 0)
+        return cannot_read_log(v, rc, error);
+    if (j->log.db != 0) {
         place.writer = j->log.survey.writer;
         rc = remote_manifest_find_continuation(&place, &j->chain);
     }
     if (rc < 0)
         return volume_store_failed(v, error, "read the manifest of", rc);
-    if (j->log.db != 0)
-        judge_log(v, j);
-    return 0;
+    rc = j->log.db != 0 ? judge_log(v, j) : 0;
+    return rc < 0 ? cannot_read_log(v, rc, error) : 0;
 }
 
 static void
@@ -315,34 +339,35 @@ set_aside(const char *directory, const char *name, char **aside_out)
 }
 
 struct lock_search {
+    struct tenants_walk walk;
     const char *own;
     char *held;
 };
 
-// The manifest belongs to all volumes of the root. Another mount may have it open.
-static void
+static int
+look_for_lock(void *argument, const char *name)
+{
+    struct lock_search *x = argument;
+    CLEANUP(memory_free_auto) char *place = memory_printf("%s/%s", x->walk.tenant, name);
+    CLEANUP(memory_free_auto) char *lock = memory_printf("%s/lock", place);
+    if (strcmp(place, x->own) == 0)
+        return 0;
+    CLEANUP(file_close_auto)
+    int fd = open(lock, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd < 0)
+        return file_error_is_shortage(-errno) ? -errno : 0;
+    if (flock(fd, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK)
+        x->held = memory_string(place);
+    return x->held != NULL;
+}
+
+// The manifest belongs to all volumes of the root. Another mount may have it open: 1, and `held`.
+static int
 find_other_mount(const struct volume *v, struct lock_search *x)
 {
     CLEANUP(memory_free_auto) char *tenants = memory_printf("%s/tenants", v->config.root);
-    DIR *dir = opendir(tenants);
-    for (struct dirent *e; dir && !x->held && (e = readdir(dir));) {
-        CLEANUP(memory_free_auto) char *tenant = memory_printf("%s/%s", tenants, e->d_name);
-        DIR *below = e->d_name[0] == '.' ? NULL : opendir(tenant);
-        for (struct dirent *f; below && !x->held && (f = readdir(below));) {
-            CLEANUP(memory_free_auto) char *place = memory_printf("%s/%s", tenant, f->d_name);
-            CLEANUP(memory_free_auto) char *lock = memory_printf("%s/lock", place);
-            CLEANUP(file_close_auto)
-            int fd = f->d_name[0] == '.' || strcmp(place, x->own) == 0
-                         ? -1
-                         : open(lock, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-            if (fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK)
-                x->held = memory_string(place);
-        }
-        if (below)
-            closedir(below);
-    }
-    if (dir)
-        closedir(dir);
+    x->walk = (struct tenants_walk){.tenants = tenants, .visit = look_for_lock, .argument = x};
+    return directory_walk(tenants, visit_tenant, &x->walk);
 }
 
 static int
@@ -352,9 +377,14 @@ refuse_other_mounts(struct volume *v, struct buffer *error)
     char *own =
         volume_tenant_directory(v->config.root, v->url.tenant, v->place_name, v->url.volume_number);
     struct lock_search x = {.own = own};
-    find_other_mount(v, &x);
-    if (!x.held)
-        return 0;
+    int rc = find_other_mount(v, &x);
+    if (rc < 0)
+        volume_error(error,
+            "the manifest in %s is damaged, and whether another volume is mounted "
+            "from this root cannot be told: %s",
+            v->config.root, strerror(-rc));
+    if (rc <= 0)
+        return rc;
     volume_error(error,
         "the manifest in %s is damaged, and another volume is mounted from this root (%s): unmount "
         "it, then mount again",
@@ -425,8 +455,11 @@ volume_find_rebuild(struct volume *v, struct volume_rebuild *rebuild_out, struct
         free(aside);
     }
     if (rc == 0 && rebuild_out->db.v == 0) {
-        uint32_t highest = highest_db(v);
-        if (highest == UINT32_MAX)
+        uint32_t highest;
+        rc = find_highest_db(v, &highest);
+        if (rc < 0)
+            volume_error(error, "cannot list %s: %s", v->config.root, strerror(-rc));
+        else if (highest == UINT32_MAX)
             rc = -EOVERFLOW;
         rebuild_out->above = (struct db_id){highest};
     }

@@ -19,7 +19,6 @@
 // the kernel's cache only, and later records will say that it was durable. What nothing vouches for
 // is written again for that, because after a write that failed the kernel may take for clean, and
 // not sync, what never got to the disk.
-#include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -28,6 +27,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "platform/directory.h"
 #include "platform/log.h"
 #include "platform/memory.h"
 #include "wal/wal_internal.h"
@@ -391,19 +391,19 @@ is_segment_name(const char *name, uint32_t *file_number_out)
 }
 
 static int
+load_name(void *argument, const char *name)
+{
+    uint32_t number;
+    return is_segment_name(name, &number) ? load_segment(argument, number) : 0;
+}
+
+static int
 load_segments(struct recovery *r)
 {
-    DIR *dir = opendir(r->w->directory);
-    if (!dir)
-        return -errno;
-    int rc = 0;
-    for (struct dirent *e; rc == 0 && (e = readdir(dir));) {
-        uint32_t number;
-        if (is_segment_name(e->d_name, &number))
-            rc = load_segment(r, number);
-    }
-    closedir(dir);
-    return rc;
+    int rc = path_exists(r->w->directory);
+    if (rc <= 0)
+        return rc < 0 ? rc : -ENOENT;
+    return directory_walk(r->w->directory, load_name, r);
 }
 
 static int

@@ -52,10 +52,13 @@ wal_survey(const char *directory, struct wal_survey *survey_out)
     if (!dir)
         return errno == ENOENT ? 0 : -errno;
     int rc = 0;
-    for (struct dirent *e; rc == 0 && (e = readdir(dir));) {
+    errno = 0;
+    for (struct dirent *e; rc == 0 && (e = readdir(dir)); errno = 0) {
         if (strncmp(e->d_name, "segment-", 8) == 0)
             rc = survey_segment(dirfd(dir), e->d_name, survey_out);
     }
+    if (rc == 0)
+        rc = -errno; // the list is not whole
     closedir(dir);
     return rc;
 }

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "platform/directory.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+
+static int
+walk(DIR *dir, directory_visit *visit, void *argument)
+{
+    for (;;) {
+        errno = 0;
+        struct dirent *e = readdir(dir);
+        if (!e)
+            return -errno;
+        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
+            continue;
+        int rc = visit(argument, e->d_name);
+        if (rc != 0)
+            return rc;
+    }
+}
+
+int
+directory_walk(const char *path, directory_visit *visit, void *argument)
+{
+    DIR *dir = opendir(path);
+    if (!dir)
+        return errno == ENOENT ? 0 : -errno;
+    int rc = walk(dir, visit, argument);
+    closedir(dir);
+    return rc;
+}
+
+int
+path_exists(const char *path)
+{
+    struct stat st;
+    if (lstat(path, &st) == 0)
+        return 1;
+    return errno == ENOENT ? 0 : -errno;
+}
