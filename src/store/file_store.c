@@ -147,21 +147,41 @@ file_store_fail(const struct file_store *fs, int error, const char *what, const 
 
 // ---- directories --------------------------------------------------------------------------------
 
-static uint64_t *
-known_slot(struct file_store *fs, const char *path, uint64_t *hash_out)
+static uint64_t
+known_hash(const struct file_store *fs, const char *path)
 {
-    uint64_t h = siphash24(&fs->hash_key, path, strlen(path)) | 1;
-    *hash_out = h;
-    return &fs->known[(h >> 1) % FILE_STORE_KNOWN_DIRECTORIES];
+    return siphash24(&fs->hash_key, path, strlen(path)) | 1;
+}
+
+// Where the hash stands; FILE_STORE_KNOWN_DIRECTORIES when it is not there.
+static unsigned
+find_known_locked(const struct file_store *fs, uint64_t hash)
+{
+    unsigned at = 0;
+    while (at < FILE_STORE_KNOWN_DIRECTORIES && fs->known[at] != hash)
+        at++;
+    return at;
+}
+
+// Puts the hash before the others; the one that was used longest ago gives way to a new one.
+static void
+use_known_locked(struct file_store *fs, uint64_t hash)
+{
+    unsigned at = find_known_locked(fs, hash);
+    if (at == FILE_STORE_KNOWN_DIRECTORIES)
+        at--;
+    memmove(fs->known + 1, fs->known, at * sizeof(*fs->known));
+    fs->known[0] = hash;
 }
 
 static bool
 directory_is_known(struct file_store *fs, const char *path)
 {
-    uint64_t hash;
-    uint64_t *slot = known_slot(fs, path, &hash);
+    uint64_t hash = known_hash(fs, path);
     lock_take(&fs->lock);
-    bool known = *slot == hash;
+    bool known = find_known_locked(fs, hash) < FILE_STORE_KNOWN_DIRECTORIES;
+    if (known)
+        use_known_locked(fs, hash);
     lock_release(&fs->lock);
     return known;
 }
@@ -169,10 +189,13 @@ directory_is_known(struct file_store *fs, const char *path)
 static void
 directory_set_known(struct file_store *fs, const char *path, bool known)
 {
-    uint64_t hash;
-    uint64_t *slot = known_slot(fs, path, &hash);
+    uint64_t hash = known_hash(fs, path);
     lock_take(&fs->lock);
-    *slot = known ? hash : 0;
+    unsigned at = find_known_locked(fs, hash);
+    if (known)
+        use_known_locked(fs, hash);
+    else if (at < FILE_STORE_KNOWN_DIRECTORIES)
+        fs->known[at] = 0;
     lock_release(&fs->lock);
 }
 

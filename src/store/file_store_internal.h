@@ -13,7 +13,7 @@
 #include "platform/safe_path.h"
 #include "store/remote_store.h"
 
-#define FILE_STORE_KNOWN_DIRECTORIES 1024
+#define FILE_STORE_KNOWN_DIRECTORIES 256
 
 // Each listing reads the names of whole directories, so a listing of up to this many objects costs
 // one pass. At some 100 bytes an object, its page and the names take less than 100 MiB.
@@ -25,7 +25,8 @@ struct file_store {
     const struct file_ops *ops;
     struct uuid hash_key;
 
-    // Protects `known`: hashes of directories whose names this store has made durable.
+    // Protects `known`: hashes of directories whose names this store has made durable, those that
+    // were used last first.
     struct lock lock;
     uint64_t known[FILE_STORE_KNOWN_DIRECTORIES];
 };

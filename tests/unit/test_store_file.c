@@ -347,6 +347,40 @@ START_TEST(directories_removed_meanwhile_are_made_again)
 }
 END_TEST
 
+static unsigned directory_syncs;
+
+static int
+counted_fsync(int fd)
+{
+    struct stat st;
+    directory_syncs += fstat(fd, &st) == 0 && S_ISDIR(st.st_mode);
+    return file_ops_system.fsync(fd);
+}
+
+// Whatever the names are: none of those used last makes way for another one.
+START_TEST(directories_in_use_are_synced_once)
+{
+    struct file_ops ops = file_ops_system;
+    ops.fsync = counted_fsync;
+    char *directory = unit_directory_new();
+    struct remote_store *s = open_store(directory, &ops);
+    struct remote_source source = source_of("x");
+    char key[32];
+    for (unsigned i = 0; i < 120; i++) {
+        snprintf(key, sizeof(key), "a/%u/b", i);
+        ck_assert_int_eq(remote_store_put_blob(s, key, &source, REMOTE_PUT_CREATE, NULL), 0);
+    }
+    for (unsigned i = 0; i < 120; i++) {
+        directory_syncs = 0;
+        snprintf(key, sizeof(key), "a/%u/c", i);
+        ck_assert_int_eq(remote_store_put_blob(s, key, &source, REMOTE_PUT_CREATE, NULL), 0);
+        ck_assert_uint_eq(directory_syncs, 1); // the one that holds the object
+    }
+    remote_store_close(s);
+    unit_directory_remove(directory);
+}
+END_TEST
+
 static int direct_error;
 static unsigned direct_writes;
 
@@ -446,6 +480,7 @@ main(void)
         directories_removed_meanwhile_are_made_again, 10);
     unit_add(s, "large_objects_are_whole_also_where_direct_writes_are_refused",
         large_objects_are_whole_also_where_direct_writes_are_refused, 20);
+    unit_add(s, "directories_in_use_are_synced_once", directories_in_use_are_synced_once, 20);
     unit_add(s, "a_known_crc_is_compared_in_place_of_the_hash",
         a_known_crc_is_compared_in_place_of_the_hash, 10);
     return unit_run(s);
