@@ -11,12 +11,15 @@
 
 #include "manifest/lmdb_file.h"
 #include "manifest/lmdb_seal.h"
+#include "platform/clock.h"
 #include "platform/file.h"
 #include "platform/log.h"
 #include "platform/memory.h"
 #include "quota/storage_quota.h"
 
-#define READERS_MAX   1024u
+#define READERS_MAX 1024u
+// How long a reader waits for a slot while other readers of this process have one.
+#define SLOT_WAIT_MS  2000u
 #define FILE_MODE     0600
 #define PROBE_BYTES   (1u << 20)
 #define MAP_BYTES_MIN (64u << 10)
@@ -34,7 +37,7 @@ error_of(int rc)
     case MDB_MAP_FULL:
         return LMDB_MAP_FULL;
     case MDB_READERS_FULL:
-        return -EAGAIN;
+        return -ENFILE;
     case MDB_TXN_FULL:
         return -E2BIG;
     case MDB_INVALID:
@@ -298,6 +301,7 @@ lmdb_env_open(const char *directory, const struct lmdb_options *options, struct 
     lock_init(&env->lock, "lmdb_env", LOCK_RANK_MANIFEST);
     condition_init(&env->quiet);
     condition_init(&env->mended);
+    condition_init(&env->slot);
     env->options = *options;
     env->directory = memory_string(directory);
     env->names = options->tables;
@@ -335,6 +339,7 @@ lmdb_env_close(struct lmdb_env *env)
         return;
     assert(env->readers == 0 && !env->writing);
     lmdb_close_mdb(env);
+    condition_destroy(&env->slot);
     condition_destroy(&env->mended);
     condition_destroy(&env->quiet);
     lock_destroy(&env->lock);
@@ -368,6 +373,8 @@ put_reader(struct lmdb_env *env, struct lmdb_txn *txn)
     if (keep) {
         txn->next_idle = env->idle;
         env->idle = txn;
+        if (env->slot_waiters > 0)
+            condition_signal(&env->slot);
     }
     if (env->movers > 0 && env->readers == 0)
         condition_broadcast(&env->quiet);
@@ -392,10 +399,40 @@ get_reader(struct lmdb_env *env)
     return txn;
 }
 
+// All slots of the root are taken, by live processes. This process may get one of its own back:
+// then the reader tries again.
+static bool
+wait_for_slot(struct lmdb_env *env, uint64_t *deadline_ms)
+{
+    if (*deadline_ms == 0)
+        *deadline_ms = clock_monotonic_ms() + SLOT_WAIT_MS;
+    lock_take(&env->lock);
+    env->slot_waiters++;
+    bool in_time = true;
+    while (in_time && !env->idle && env->readers > 0)
+        in_time = condition_wait_until(&env->slot, &env->lock, *deadline_ms);
+    bool again = env->idle != NULL;
+    env->slot_waiters--;
+    lock_release(&env->lock);
+    return again && clock_monotonic_ms() < *deadline_ms;
+}
+
+static int
+no_slot(struct lmdb_env *env)
+{
+    log_error("manifest.readers_full",
+        "%s: all %u slots for readers are taken by mounts and ckptctl commands that use this "
+        "storage "
+        "root at once; end some of them",
+        env->directory, READERS_MAX);
+    return error_of(MDB_READERS_FULL);
+}
+
 int
 lmdb_read_begin(struct lmdb_env *env, struct lmdb_txn **txn_out)
 {
     uint64_t deadline = 0;
+    uint64_t slot_deadline = 0;
     *txn_out = NULL;
     for (;;) {
         struct lmdb_txn *txn = get_reader(env);
@@ -408,6 +445,10 @@ lmdb_read_begin(struct lmdb_env *env, struct lmdb_txn **txn_out)
         put_reader(env, txn);
         if (rc == MDB_PANIC && lmdb_wait_until_mended(env, &deadline))
             continue;
+        if (rc == MDB_READERS_FULL && wait_for_slot(env, &slot_deadline))
+            continue;
+        if (rc == MDB_READERS_FULL)
+            return no_slot(env);
         if (rc != MDB_MAP_RESIZED)
             return lmdb_log_failure(rc, "beginning a read transaction");
         int error = move_map(env, 0);

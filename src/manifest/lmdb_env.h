@@ -110,7 +110,7 @@ MUST_CHECK int lmdb_check_pages(
 // How often readers met damage since the environment was opened.
 uint64_t lmdb_env_damage(const struct lmdb_env *env);
 
-// A read transaction; any thread, but one thread at a time. -EAGAIN when all reader slots of all
+// A read transaction; any thread, but one thread at a time. -ENFILE when all reader slots of all
 // processes are taken.
 MUST_CHECK int lmdb_read_begin(struct lmdb_env *env, struct lmdb_txn **txn_out);
 void lmdb_read_end(struct lmdb_txn *txn);

@@ -54,9 +54,11 @@ struct lmdb_env {
     struct lock lock;        // protects the following; held while the map moves
     struct condition quiet;  // readers or writing went to zero while a thread wants to move the map
     struct condition mended; // no longer failed, or lost
+    struct condition slot;   // a reader has given its slot back while another one waits for one
     size_t readers;
     bool writing;
     unsigned movers;
+    unsigned slot_waiters;
     struct lmdb_txn *idle;
 };
 

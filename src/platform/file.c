@@ -10,7 +10,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/types.h"
 #include "platform/flush_pace.h"
+#include "platform/random.h"
 
 static int
 system_open(const char *path, int flags, mode_t mode)
@@ -388,9 +390,13 @@ file_replace_whole(
 {
     BUFFER_AUTO temporary = {0};
     BUFFER_AUTO directory = {0};
-    buffer_printf(&temporary, "%s.tmp", path);
+    char id[37];
+    struct uuid uuid = random_uuid();
+    uuid_to_string(&uuid, id);
+    // Another process may be writing the same file.
+    buffer_printf(&temporary, "%s.%s.tmp", path, id);
     path_directory(path, &directory);
-    int fd = file_open(ops, buffer_string(&temporary), O_WRONLY | O_CREAT | O_TRUNC, mode);
+    int fd = file_open(ops, buffer_string(&temporary), O_WRONLY | O_CREAT | O_EXCL, mode);
     if (fd < 0)
         return fd;
     int rc = file_write_at(ops, fd, p, n, 0);

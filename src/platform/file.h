@@ -93,7 +93,8 @@ MUST_CHECK int path_remove_tree(const char *path);
 // Whole small file into `out` (cleared first); -EFBIG above `limit`. Follows links.
 MUST_CHECK int file_read_whole(const char *path, size_t limit, struct buffer *out);
 // Writes a file so that after a crash there is the old one or the new one: a temporary name, fsync,
-// rename, fsync of the directory.
+// rename, fsync of the directory. Several processes may do so at once: one of their files stays. A
+// process that dies on the way leaves PATH.{uuid}.tmp.
 MUST_CHECK int file_replace_whole(
     const struct file_ops *ops, const char *path, const void *p, size_t n, mode_t mode);
 

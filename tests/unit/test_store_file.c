@@ -347,6 +347,40 @@ START_TEST(directories_removed_meanwhile_are_made_again)
 }
 END_TEST
 
+// A disk that was away, or a directory that somebody restored.
+START_TEST(a_store_whose_directory_is_made_anew_goes_on)
+{
+    char *top = unit_directory_new();
+    char *directory = memory_printf("%s/store", top);
+    char *aside = memory_printf("%s/aside", top);
+    struct remote_store *s = open_store(directory, &file_ops_system);
+    struct remote_source source = source_of("x");
+    struct remote_head head;
+    ck_assert_int_eq(remote_store_put_blob(s, "a/b/c", &source, REMOTE_PUT_CREATE, NULL), 0);
+    for (int round = 0; round < 2; round++) {
+        ck_assert_int_eq(rename(directory, aside), 0);
+        ck_assert_int_eq(remote_store_head_blob(s, "a/b/c", &head, NULL), -ENXIO);
+        ck_assert_int_eq(
+            remote_store_put_blob(s, "a/b/d", &source, REMOTE_PUT_CREATE, NULL), -ENXIO);
+        ck_assert_ptr_nonnull(strstr(remote_store_error(), "does not exist"));
+        if (round == 0) {
+            ck_assert_int_eq(rename(aside, directory), 0); // the same one comes back
+            ck_assert_int_eq(remote_store_head_blob(s, "a/b/c", &head, NULL), 0);
+            continue;
+        }
+        ck_assert_int_eq(mkdir(directory, 0700), 0); // another one takes its place
+        ck_assert_int_eq(remote_store_head_blob(s, "a/b/c", &head, NULL), -ENOENT);
+    }
+    ck_assert_int_eq(remote_store_put_blob(s, "a/b/d", &source, REMOTE_PUT_CREATE, NULL), 0);
+    ck_assert_int_eq(remote_store_put_blob(s, "a/b/d", &source, REMOTE_PUT_CREATE, NULL), -EEXIST);
+    ck_assert_int_eq(remote_store_head_blob(s, "a/b/d", &head, NULL), 0);
+    free(aside);
+    free(directory);
+    remote_store_close(s);
+    unit_directory_remove(top);
+}
+END_TEST
+
 static unsigned directory_syncs;
 
 static int
@@ -480,6 +514,8 @@ main(void)
         directories_removed_meanwhile_are_made_again, 10);
     unit_add(s, "large_objects_are_whole_also_where_direct_writes_are_refused",
         large_objects_are_whole_also_where_direct_writes_are_refused, 20);
+    unit_add(s, "a_store_whose_directory_is_made_anew_goes_on",
+        a_store_whose_directory_is_made_anew_goes_on, 20);
     unit_add(s, "directories_in_use_are_synced_once", directories_in_use_are_synced_once, 20);
     unit_add(s, "a_known_crc_is_compared_in_place_of_the_hash",
         a_known_crc_is_compared_in_place_of_the_hash, 10);
