@@ -98,6 +98,11 @@ void progress_stop(struct progress *p);
 // ---- print --------------------------------------------------------------------------------------
 
 // "1.5 GiB"; `text_out` has at least 32 bytes, as for the others.
+// Shows a line of progress on the terminal in the place of the one before, cut to the terminal's
+// width: a longer one could not be taken back. What matters most comes first.
+void print_progress(struct buffer *line);
+// Appends "retrying, N errors, last: CAUSE".
+void print_retries(struct buffer *out, uint64_t errors, const char *cause);
 void print_size(uint64_t bytes, char text_out[32]);
 // "3m 20s"
 void print_age(uint64_t ms, char text_out[32]);

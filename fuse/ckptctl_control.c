@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -166,6 +165,11 @@ show(const struct ckptfs_status *s, uint64_t failing)
     char total[32];
     BUFFER_AUTO text = {0};
     uint32_t stage = s->publish_stage ? s->publish_stage : s->fold_stage;
+    // The cause comes before the numbers, and is there on a narrow terminal, too.
+    if (failing > 1) {
+        print_retries(&text, failing, s->last_error);
+        buffer_append_string(&text, "; ");
+    }
     if (stage == CHECKPOINT_STAGE_IDLE) {
         buffer_append_string(&text, "waiting");
     } else {
@@ -177,16 +181,9 @@ show(const struct ckptfs_status *s, uint64_t failing)
                 (uint64_t)s->stage_done_blobs, (uint64_t)s->stage_total_blobs);
         }
     }
-    if (failing > 1)
-        buffer_printf(&text, " (retrying, %" PRIu64 " errors, last: %s)", failing, s->last_error);
-    else if (!(s->flags & CKPTFS_STATUS_STORE_REACHABLE))
+    if (failing <= 1 && !(s->flags & CKPTFS_STATUS_STORE_REACHABLE))
         buffer_append_string(&text, " (the store is not reachable)");
-    // One line of the terminal at most: a longer one could not be taken back.
-    struct winsize window = {0};
-    int width = ioctl(STDERR_FILENO, TIOCGWINSZ, &window) == 0 && window.ws_col > 1
-                    ? window.ws_col - 1
-                    : INT_MAX;
-    fprintf(stderr, "\r\033[K%.*s", width, buffer_string(&text));
+    print_progress(&text);
 }
 
 static void

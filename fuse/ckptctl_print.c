@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
 #include "base/json_writer.h"
+#include "base/printable.h"
 #include "fuse/ckptctl.h"
 #include "platform/random.h"
 #include "volume/volume.h"
@@ -18,6 +22,23 @@ print_size(uint64_t bytes, char text_out[32])
     for (; value >= 1023.95 && unit + 1 < ARRAY_LENGTH(units); unit++)
         value /= 1024;
     snprintf(text_out, 32, unit == 0 ? "%.0f %s" : "%.1f %s", value, units[unit]);
+}
+
+void
+print_retries(struct buffer *out, uint64_t errors, const char *cause)
+{
+    buffer_printf(out, "retrying, %" PRIu64 " errors, last: ", errors);
+    buffer_append_printable(out, cause);
+}
+
+void
+print_progress(struct buffer *line)
+{
+    struct winsize window = {0};
+    int width = ioctl(STDERR_FILENO, TIOCGWINSZ, &window) == 0 && window.ws_col > 1
+                    ? window.ws_col - 1
+                    : INT_MAX;
+    fprintf(stderr, "\r\033[K%.*s", width, buffer_string(line));
 }
 
 void

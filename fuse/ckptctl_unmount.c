@@ -49,6 +49,10 @@ print_entry(const struct volume_root_entry *e, uint64_t now_ms, struct buffer *o
         buffer_append_string(out, e->importing ? "not whole: the next mount reads the store"
                                   : e->fenced  ? "not mounted; another host took the volume over"
                                                : "not mounted");
+    if (e->closing && e->closing_errors > 0) {
+        buffer_printf(out, "\n%-14s ", "store");
+        print_retries(out, e->closing_errors, e->closing_error);
+    }
     buffer_printf(out, "\n");
     print_generation(out, "local", e->local.v, e->local_time_ms, now_ms);
     print_generation(out, "published", e->published.v, e->published_time_ms, now_ms);
@@ -81,6 +85,8 @@ print_entry_json(const struct volume_root_entry *e, const char *name, struct jso
     write_json_string(w, "volume", text);
     write_json_bool(w, "mounted", e->mounted);
     write_json_bool(w, "closing", e->closing);
+    write_json_u64(w, "store_failing", e->closing_errors);
+    write_json_string(w, "last_error", e->closing_error);
     write_json_i64(w, "pid", e->pid);
     write_json_bool(w, "importing", e->importing);
     write_json_bool(w, "fenced", e->fenced);
@@ -255,11 +261,17 @@ show_progress(const struct unmounting *u, const struct volume_root_entry *e)
 {
     char done[32];
     char total[32];
+    BUFFER_AUTO line = {0};
     if (u->request->quiet || !isatty(STDERR_FILENO))
         return;
     print_size(e->closing_done_bytes, done);
     print_size(e->closing_total_bytes, total);
-    fprintf(stderr, "\r\033[Kpublishing what is left: %s of %s", done, total);
+    if (e->closing_errors > 0) {
+        print_retries(&line, e->closing_errors, e->closing_error);
+        buffer_append_string(&line, "; ");
+    }
+    buffer_printf(&line, "publishing what is left: %s of %s", done, total);
+    print_progress(&line);
 }
 
 static void
@@ -286,14 +298,15 @@ wait_for_end(const struct unmounting *u)
         BUFFER_AUTO users = {0};
         if (!closing && waited >= CLOSING_WITHIN_MS)
             mount_users_describe(u->device, &users);
-        clear_progress(u);
         if (users.length > 0) {
+            clear_progress(u);
             print_error("unmount %s: unmounted here, but still in use: %s. The daemon goes on "
                         "until that ends",
                 u->mountpoint, buffer_string(&users));
             return EXIT_STATUS_UNFINISHED;
         }
         if (wait >= 0 && waited >= (uint64_t)wait * 1000) {
+            clear_progress(u);
             print_error("unmount %s: unmounted; the daemon still publishes what is left "
                         "(ckptctl status --root %s shows how far it is)",
                 u->mountpoint, u->status.root);

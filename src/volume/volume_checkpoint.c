@@ -496,12 +496,20 @@ volume_say_lost(struct volume *v)
 
 // While the store is being tried again nothing has failed for good yet, but whoever waits wants to
 // know why.
+void
+volume_trouble(struct volume *v, struct remote_trouble *trouble_out)
+{
+    remote_store_trouble(v->remote, trouble_out);
+    if (trouble_out->age_ms > TROUBLE_SHOWN_MS)
+        trouble_out->tries = 0;
+}
+
 static void
 fill_from_trouble(struct volume *v, struct volume_status *s)
 {
     struct remote_trouble trouble;
-    remote_store_trouble(v->remote, &trouble);
-    if (trouble.tries == 0 || trouble.age_ms > TROUBLE_SHOWN_MS)
+    volume_trouble(v, &trouble);
+    if (trouble.tries == 0)
         return;
     s->metrics.store_failing = trouble.tries;
     snprintf(

@@ -462,8 +462,13 @@ MUST_CHECK int volume_check_private(const char *path, struct buffer *error);
 // Waits for a predecessor that is on its way out. -EBUSY: another process has the volume.
 MUST_CHECK int volume_take_lock(struct volume *v, struct buffer *error);
 // The lock file holds "PID mounted", or "PID closing DONE TOTAL" with bytes of the last
-// publication.
-#define VOLUME_LOCK_CLOSING "closing"
+// publication. While requests to the store are made again, a second line says "retrying ERRORS
+// CAUSE".
+#define VOLUME_LOCK_CLOSING  "closing"
+#define VOLUME_LOCK_RETRYING "retrying"
+// The retries of the store that are of interest to somebody who waits; `tries` is 0 when there are
+// none.
+void volume_trouble(struct volume *v, struct remote_trouble *trouble_out);
 void volume_mark_closing(struct volume *v, uint64_t done_bytes, uint64_t total_bytes);
 
 // ---- volume_layers.c ----------------------------------------------------------------------------

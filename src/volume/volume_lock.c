@@ -41,21 +41,27 @@ volume_tenant_directory(
 static void
 write_lock_text(struct volume *v, const char *state)
 {
-    char text[96];
-    int n = snprintf(text, sizeof(text), "%ld %s\n", (long)getpid(), state);
-    // For people and for a successor's patience; nothing depends on it.
-    if (ftruncate(v->own.lock_fd, 0) < 0 || pwrite(v->own.lock_fd, text, (size_t)n, 0) < 0)
+    BUFFER_AUTO text = {0};
+    buffer_printf(&text, "%ld %s\n", (long)getpid(), state);
+    // For people and for a successor's patience; nothing depends on it. What was longer is cut off
+    // afterwards, so that whoever reads in between finds a beginning.
+    if (pwrite(v->own.lock_fd, text.data, text.length, 0) < 0 ||
+        ftruncate(v->own.lock_fd, (off_t)text.length) < 0)
         log_debug("volume.lock", "cannot write the lock file");
 }
 
 void
 volume_mark_closing(struct volume *v, uint64_t done_bytes, uint64_t total_bytes)
 {
-    char state[64];
-    snprintf(state, sizeof(state), VOLUME_LOCK_CLOSING " %llu %llu", (unsigned long long)done_bytes,
-        (unsigned long long)total_bytes);
+    BUFFER_AUTO state = {0};
+    struct remote_trouble trouble = {0};
+    buffer_printf(&state, VOLUME_LOCK_CLOSING " %" PRIu64 " %" PRIu64, done_bytes, total_bytes);
+    volume_trouble(v, &trouble);
+    if (trouble.tries > 0)
+        buffer_printf(
+            &state, "\n" VOLUME_LOCK_RETRYING " %" PRIu64 " %s", trouble.tries, trouble.text);
     if (v->own.lock_fd >= 0)
-        write_lock_text(v, state);
+        write_lock_text(v, buffer_string(&state));
 }
 
 int

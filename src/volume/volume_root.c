@@ -29,7 +29,7 @@ look_at_lock(const char *root, const struct db_record *db, struct volume_root_en
     char *directory = volume_tenant_directory(root, db->tenant, db->place, db->volume_number);
     CLEANUP(memory_free_auto) char *path = memory_printf("%s/lock", directory);
     CLEANUP(file_close_auto) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-    char text[64] = "";
+    char text[512] = "";
     if (fd < 0 || flock(fd, LOCK_SH | LOCK_NB) == 0 || errno != EWOULDBLOCK)
         return;
     e->mounted = true;
@@ -41,6 +41,13 @@ look_at_lock(const char *root, const struct db_record *db, struct volume_root_en
     if (closing)
         (void)sscanf(closing + strlen(VOLUME_LOCK_CLOSING), "%" SCNu64 " %" SCNu64,
             &e->closing_done_bytes, &e->closing_total_bytes);
+    char *retrying = closing ? strstr(closing, "\n" VOLUME_LOCK_RETRYING " ") : NULL;
+    if (!retrying)
+        return;
+    char *cause;
+    e->closing_errors = strtoull(retrying + strlen("\n" VOLUME_LOCK_RETRYING " "), &cause, 10);
+    cause[strcspn(cause, "\n")] = '\0';
+    snprintf(e->closing_error, sizeof(e->closing_error), "%s", cause + (*cause == ' '));
 }
 
 static void

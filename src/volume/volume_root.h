@@ -20,8 +20,10 @@ struct volume_root_entry {
     long pid;     // of that process, as it wrote it down; 0: not known
     bool closing; // that process has been unmounted and makes its last publication:
     uint64_t closing_done_bytes, closing_total_bytes; // progress of that
-    bool importing; // not whole: the next mount reads it from the store anew
-    bool fenced;    // another writer took it over
+    uint64_t closing_errors; // of the store in a row, while it makes requests again; or 0
+    char closing_error[256]; // the last one, its cause first
+    bool importing;          // not whole: the next mount reads it from the store anew
+    bool fenced;             // another writer took it over
     uint64_t epoch;
     struct generation local;
     struct generation published;

@@ -151,8 +151,23 @@ wait_for 20 "the retries on the terminal" grep -q "retrying, [0-9]* errors, last
 wait $! || : # it keeps the mount busy
 assert_equal "written late" "$(cat "${V_MNT[d]}/late")" "what was written before"
 
+step "an unmount that waits shows the retries, the cause before the key, on one line of the terminal"
+# 48 columns leave nothing of the numbers and all of the cause.
+script -qfc "stty cols 48; exec '$CKPTCTL' unmount --wait 30 '${V_MNT[d]}'" "$WORK/narrow" >/dev/null </dev/null &
+waiter=$!
+remember_process $waiter
+wait_for 20 "the retries" grep -qE "retrying, [0-9]+ errors, last: outage by" "$WORK/narrow"
+tr '\r' '\n' <"$WORK/narrow" | sed 's/^.\[K//' | grep '^retrying' >"$WORK/lines"
+# The line is there while the command waits, and is not taken back at once.
+tail -c 60 "$WORK/narrow" | grep -q "outage by" || fail "no line is shown while it waits: $(tail -c 100 "$WORK/narrow" | cat -v)"
+awk 'length > 47 { exit 1 }' "$WORK/lines" || fail "a line of progress is longer than the terminal is wide"
+assert_equal true "$(root_says d '.store_failing >= 1 and (.last_error | startswith("outage by"))')" "the retries in the status of the root"
+"$CKPTCTL" status --root "${V_ROOT[d]}" | grep -qE '^store +retrying, [0-9]+ errors, last: outage by' ||
+    fail "the status of the root does not show the retries"
+kill $waiter 2>/dev/null || :
+wait $waiter 2>/dev/null || :
+
 step "a mount waits for a daemon that still publishes, and says so"
-unmount_ends_with 3 d --wait 0
 first_job=${V_JOB[d]}
 volume_start d checkpoint_interval=0
 wait_for 20 "the line of the mount that waits" grep -q "waiting for process ${V_PID[d]}\|waiting for process" "$WORK/d.out"
