@@ -318,6 +318,7 @@ static void
 free_manifest(struct manifest *m)
 {
     lmdb_env_close(m->env);
+    buffer_free(&m->known_dbs);
     condition_destroy(&m->wanted);
     lock_destroy(&m->lock);
     free(m);

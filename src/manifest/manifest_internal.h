@@ -32,6 +32,10 @@ struct manifest {
     const struct manifest_options *options; // while it is being opened
     struct schema_key root_key;             // of the one entry without a seal
     struct thread writer;
+    // In developer builds the writer checks what it has committed.
+    uint64_t unchecked;            // records that it may look at
+    struct buffer known_dbs;       // which of them held together before
+    bool contradictions_are_meant; // set by tests: no check
     struct flush_pace *pace;
 
     struct lock lock; // "manifest_queue" protects the following

@@ -70,6 +70,68 @@ try_group(struct manifest *m, struct list_node *group, struct manifest_batch **c
     return rc;
 }
 
+#ifdef CKPTFS_DEBUG
+// A check looks at all records of a db. So that it takes a bounded share of the writer's time, a db
+// of n records is checked after n / CHECKED_RECORDS commits.
+#define CHECKED_RECORDS 256u
+
+static uint64_t
+records_of(struct manifest *m, struct db_id id)
+{
+    struct manifest_reader *r;
+    struct db_record db;
+    struct db_totals t;
+    // A db that is being imported, or that is gone, is none that anything could be said of.
+    if (manifest_read_begin(m, &r) < 0)
+        return UINT64_MAX;
+    bool ready = manifest_read_db(r, id, &db) == 0 && db.state == DB_STATE_READY &&
+                 manifest_read_totals(r, id, &t) == 0;
+    manifest_read_end(r);
+    return ready ? t.inodes + t.chunks + t.deltas + t.blobs : UINT64_MAX;
+}
+
+// Which dbs held together when they were checked last.
+struct known_db {
+    struct db_id id;
+    bool sound;
+};
+
+static struct known_db *
+known_db(struct manifest *m, struct db_id id)
+{
+    struct known_db *known = (void *)m->known_dbs.data;
+    size_t count = m->known_dbs.length / sizeof(*known);
+    for (size_t i = 0; i < count; i++)
+        if (known[i].id.v == id.v)
+            return &known[i];
+    struct known_db new = {.id = id};
+    buffer_append(&m->known_dbs, &new, sizeof(new));
+    return (struct known_db *)(void *)m->known_dbs.data + count;
+}
+
+// A db that held together must do so after a commit. One that did not when it was checked first may
+// be what a root or a bucket was found with; of damage that a disk made the writer is not guilty.
+static void
+check_committed(struct manifest *m, struct db_id id)
+{
+    if (m->contradictions_are_meant || lmdb_env_damage(m->env) > 0)
+        return;
+    m->unchecked += CHECKED_RECORDS;
+    if (records_of(m, id) > m->unchecked)
+        return;
+    m->unchecked = 0;
+    struct known_db *known = known_db(m, id);
+    int found = manifest_check(m, id);
+    assert(found <= 0 || !known->sound);
+    known->sound = found == 0;
+}
+#else
+static void
+check_committed(struct manifest *m UNUSED, struct db_id id UNUSED)
+{
+}
+#endif
+
 // After a commit in doubt: whether the environment is as before, and the group can be tried again.
 // Each try that fails is followed by a longer pause; a disk that does not come back within them is
 // given up, so that writers learn it soon.
@@ -129,6 +191,8 @@ commit_group(struct manifest *m, struct list_node *group, struct list_node *fini
             if (rc < 0)
                 reset_results(b);
             b->result = rc;
+            if (rc == 0)
+                check_committed(m, b->db);
         }
         list_move_all(finished, group);
     }

@@ -23,11 +23,11 @@ static struct fixture
 full_fixture(void)
 {
     struct fixture f = fixture_new(0);
-    SUBMIT(&f, 1, sample_inode(1, S_IFDIR | 0755, 2, FILES));
     for (uint64_t i = 2; i < FILES + 2; i++) {
         char name[16];
         snprintf(name, sizeof(name), "file-%d", (int)i);
-        SUBMIT(&f, i, sample_inode(i, S_IFREG | 0600, 1, i), sample_dirent(1, i, i, DT_REG, name),
+        SUBMIT(&f, i, sample_inode(1, S_IFDIR | 0755, 2, i - 1),
+            sample_inode(i, S_IFREG | 0600, 1, i), sample_dirent(1, i, i, DT_REG, name),
             sample_xattr(i, "user.a", name, 6), sample_blob(i, 100),
             sample_chunk(i, i, 0, 1, i, 100), sample_delta(i, 2, i, 0, 10));
     }

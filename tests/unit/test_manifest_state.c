@@ -3,6 +3,8 @@
 // entries that were damaged.
 #include "manifest_fixture.h"
 
+#include <signal.h>
+
 #include "base/hash_table.h"
 #include "manifest/manifest_internal.h"
 
@@ -584,6 +586,7 @@ START_TEST(damaged_entries_fail_the_batches_that_meet_them)
     struct schema_key key;
     struct inode_record inode;
     struct chunk_entry chunk;
+    f.manifest->contradictions_are_meant = true;
     key_of(&f, TABLE_INODE, &key);
     tamper(&f, TABLE_INODE, &key, garbage, sizeof(garbage));
     key_of(&f, TABLE_CHUNK_CATALOG, &key);
@@ -598,6 +601,18 @@ START_TEST(damaged_entries_fail_the_batches_that_meet_them)
     unit_directory_remove(f.directory);
 }
 END_TEST
+
+#ifdef CKPTFS_DEBUG
+// Expects SIGABRT.
+START_TEST(a_commit_that_contradicts_itself_ends_a_developer_build)
+{
+    struct fixture f = fixture_new(0);
+    SUBMIT(&f, 1, sample_inode(1, S_IFDIR | 0755, 2, 1), sample_inode(2, S_IFREG | 0600, 1, 0),
+        sample_dirent(1, 2, 2, DT_REG, "a"));
+    SUBMIT(&f, 2, sample_inode(1, S_IFDIR | 0755, 2, 7));
+}
+END_TEST
+#endif
 
 START_TEST(newer_roots_are_refused)
 {
@@ -635,5 +650,11 @@ main(void)
     ADD(values_that_do_not_decode_are_refused);
     ADD(damaged_entries_fail_the_batches_that_meet_them);
     ADD(newer_roots_are_refused);
+#ifdef CKPTFS_DEBUG
+    TCase *ends = tcase_create("a_commit_that_contradicts_itself_ends_a_developer_build");
+    tcase_add_test_raise_signal(
+        ends, a_commit_that_contradicts_itself_ends_a_developer_build, SIGABRT);
+    suite_add_tcase(s, ends);
+#endif
     return unit_run(s);
 }
