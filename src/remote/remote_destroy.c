@@ -64,18 +64,27 @@ struct chain_end {
     bool marked;
 };
 
+// The newest record: number 0 when there is none.
+static int
+find_newest(const struct remote_place *place, struct remote_listed *newest_out)
+{
+    struct remote_listed *records;
+    size_t count;
+    int rc = remote_list(place, REMOTE_RECORD, &records, &count);
+    *newest_out = rc == 0 && count > 0 ? records[count - 1] : (struct remote_listed){0};
+    free(records);
+    return rc;
+}
+
 static int
 find_end(const struct remote_place *place, struct chain_end *end_out)
 {
-    struct remote_listed *records;
+    struct remote_listed newest;
     struct remote_object object;
-    size_t count;
     BUFFER_AUTO name = {0};
     *end_out = (struct chain_end){0};
-    int rc = remote_list(place, REMOTE_RECORD, &records, &count);
-    struct remote_listed newest = count > 0 ? records[count - 1] : (struct remote_listed){0};
-    free(records);
-    if (rc < 0 || count == 0)
+    int rc = find_newest(place, &newest);
+    if (rc < 0 || newest.number == 0)
         return rc < 0 ? rc : -ENOENT;
     remote_key(place, REMOTE_RECORD, newest.number, &name);
     const char *key = buffer_string(&name);
@@ -93,16 +102,29 @@ find_end(const struct remote_place *place, struct chain_end *end_out)
     return rc;
 }
 
+// Whether the newest record is the mark; its header.
+static bool
+is_marked(const struct remote_place *place, struct manifest_record_header *header_out)
+{
+    struct remote_listed newest;
+    BUFFER_AUTO name = {0};
+    if (find_newest(place, &newest) < 0 || newest.number == 0)
+        return false;
+    remote_key(place, REMOTE_RECORD, newest.number, &name);
+    return remote_header_fetch(place, buffer_string(&name), newest.bytes, header_out) == 0 &&
+           header_out->kind == MANIFEST_RECORD_DESTROY;
+}
+
 int
 remote_judge_damage(const struct remote_place *place, int rc)
 {
-    struct chain_end end;
+    struct manifest_record_header mark;
     if (rc != -EBADMSG)
         return rc;
     BUFFER_AUTO cause = {0};
     buffer_append_string(&cause, remote_store_error());
-    if (find_end(place, &end) == 0 && end.marked)
-        return remote_log_destroyed("the newest record", &end.header);
+    if (is_marked(place, &mark))
+        return remote_log_destroyed("the newest record", &mark);
     remote_store_set_error("%s", buffer_string(&cause));
     return rc;
 }

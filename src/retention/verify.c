@@ -216,6 +216,26 @@ check_blobs(struct run *run)
 }
 
 static int
+count_lost(void *argument, const struct chunk_damage *damage UNUSED)
+{
+    ++*(uint64_t *)argument;
+    return 0;
+}
+
+static int
+read_lost(struct run *run)
+{
+    struct manifest_reader *r;
+    run->result->lost_ranges = 0;
+    int rc = manifest_read_begin(run->options->manifest, &r);
+    if (rc < 0)
+        return rc;
+    rc = manifest_read_all_damage(r, run->db, count_lost, &run->result->lost_ranges);
+    manifest_read_end(r);
+    return rc;
+}
+
+static int
 check_state(struct run *run)
 {
     BUFFER_AUTO why = {0};
@@ -224,7 +244,9 @@ check_state(struct run *run)
         buffer_printf(&why, "its state contradicts itself in %d places", violations);
         note_unreadable(run, buffer_string(&why));
     }
-    int rc = violations < 0 ? violations : check_blobs(run);
+    int rc = violations < 0 ? violations : read_lost(run);
+    if (rc == 0)
+        rc = check_blobs(run);
     if (rc == 0 && run->damaged)
         rc = verify_find_files(run->options->manifest, run->db, run->result);
     return rc;

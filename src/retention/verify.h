@@ -32,6 +32,7 @@ struct verify_result {
     uint64_t generations;
     uint64_t blobs, blob_bytes;      // that were looked for, each once for each generation
     uint64_t read_blobs, read_bytes; // with `data`: each once
+    uint64_t lost_ranges; // that the newest generation has noted as lost, which is no damage here
     uint64_t damaged;
     struct verify_damage *damages; // in the order in which they were found
     // Of this module.

@@ -44,6 +44,11 @@ print_report(const struct verify_result *v, const struct volume_verified *done, 
         offline_print_damage(d, out);
     if (done->repaired > 0)
         buffer_printf(out, "%" PRIu64 " objects are repaired\n", done->repaired);
+    if (v->lost_ranges > 0)
+        buffer_printf(out,
+            "%" PRIu64 " ranges of files were lost before: the newest generation says so, and "
+            "ckptctl status names them\n",
+            v->lost_ranges);
     buffer_printf(out,
         "%" PRIu64 " records, %" PRIu64 " catalogs, %" PRIu64 " generations with %" PRIu64
         " blobs: ",
@@ -88,6 +93,7 @@ write_report(const struct verify_result *v, const struct volume_verified *done, 
     write_json_u64(&w, "blob_bytes", v->blob_bytes);
     write_json_u64(&w, "read_blobs", v->read_blobs);
     write_json_u64(&w, "read_bytes", v->read_bytes);
+    write_json_u64(&w, "lost_ranges", v->lost_ranges);
     write_json_u64(&w, "repaired", done->repaired);
     write_json_begin_array(&w, "damage");
     for (const struct verify_damage *d = v->damages; d; d = d->next)

@@ -92,7 +92,8 @@ partial() { # NAME OTHER SOURCE OPTIONS
     ! grep -q "file: /dir/one" "$WORK/out" || fail "a file that is there is called lost"
     ctl push --partial -o "$4" "$root" "$3"
     grep -q "1 blobs are lost" "$WORK/out" || fail "a partial push says: $(cat "$WORK/out")"
-    "$CKPTCTL" verify --data -o "$4" "$3" >/dev/null || fail "the new volume lacks objects"
+    "$CKPTCTL" verify --data -o "$4" "$3" >"$WORK/out" || fail "the new volume lacks objects"
+    grep -q "1 ranges of files were lost before" "$WORK/out" || fail "verify says: $(cat "$WORK/out")"
     V_SOURCE[$2]=$3
     rm -rf "${V_ROOT[$2]}"
     volume_mount "$2" checkpoint_interval=0
