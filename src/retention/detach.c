@@ -8,6 +8,7 @@
 #include "platform/memory.h"
 #include "remote/remote_blob.h"
 #include "retention/blob_page.h"
+#include "retention/blob_work.h"
 #include "store/blob_key.h"
 
 int
@@ -38,24 +39,49 @@ copy_blob(const struct detach_options *o, const struct blob_record *blob)
                         blob->bytes, &blob->hash);
 }
 
+struct copying {
+    const struct detach_options *o;
+    const struct blob_page *page;
+    const struct detach_counts *before; // the page
+    bool copied[BLOB_PAGE_BLOBS];
+};
+
+static int
+copy_number(void *argument, size_t index)
+{
+    struct copying *c = argument;
+    int rc = copy_blob(c->o, &c->page->blobs[index]);
+    c->copied[index] = rc == 0;
+    if (rc == 0)
+        crash_point("detach.copied");
+    return rc == -EEXIST ? 0 : rc;
+}
+
+static int
+tell(void *argument, size_t done)
+{
+    const struct copying *c = argument;
+    struct detach_counts counts = *c->before;
+    counts.blobs += done;
+    return c->o->progress ? c->o->progress(c->o->argument, &counts) : 0;
+}
+
 static int
 copy_page(
     const struct detach_options *o, const struct blob_page *page, struct detach_counts *counts)
 {
-    int rc = 0;
-    for (size_t i = 0; rc == 0 && i < page->count; i++) {
-        rc = copy_blob(o, &page->blobs[i]);
+    struct copying *c = memory_alloc_zero(sizeof(*c));
+    const struct detach_counts before = *counts;
+    *c = (struct copying){.o = o, .page = page, .before = &before};
+    const struct blob_work work = {copy_number, tell, c};
+    int rc = blob_work_run(&work, page->count);
+    for (size_t i = 0; i < page->count; i++) {
         counts->blobs++;
         counts->bytes += page->blobs[i].bytes;
-        counts->copied += rc == 0;
-        counts->copied_bytes += rc == 0 ? page->blobs[i].bytes : 0;
-        if (rc == 0)
-            crash_point("detach.copied");
-        if (rc == -EEXIST)
-            rc = 0;
-        if (rc == 0 && o->progress)
-            rc = o->progress(o->argument, counts);
+        counts->copied += c->copied[i];
+        counts->copied_bytes += c->copied[i] ? page->blobs[i].bytes : 0;
     }
+    free(c);
     return rc;
 }
 

@@ -16,7 +16,7 @@ struct detach_options {
     const struct remote_place *place;
     struct manifest *manifest;
     struct db_id db;
-    // Is called after each blob; anything but 0 ends the run and is its result. May be NULL.
+    // Is called now and then; anything but 0 ends the run and is its result. May be NULL.
     int (*progress)(void *argument, const struct detach_counts *counts);
     void *argument;
 };

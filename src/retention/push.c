@@ -9,6 +9,7 @@
 #include "platform/file.h"
 #include "platform/memory.h"
 #include "remote/remote_blob.h"
+#include "retention/blob_work.h"
 #include "retention/history.h"
 #include "retention/local_copy.h"
 #include "retention/verify_internal.h"
@@ -39,39 +40,96 @@ push_free(struct push *p)
 
 // ---- blobs --------------------------------------------------------------------------------------
 
+struct upload {
+    struct blob_record blob;
+    enum { UPLOAD_WAS_THERE, UPLOAD_DONE, UPLOAD_IS_LOST } state;
+};
+
+struct uploading {
+    struct push *p;
+    struct upload *uploads;
+    size_t count, capacity;
+};
+
 static int
-upload_copy(struct push *p, const struct blob_record *blob, const char *key)
+take_blob(void *argument, struct change *c)
 {
-    CLEANUP(file_close_auto) int fd = local_copy_open(p->hot_cache, &blob->hash, blob->bytes);
-    if (fd < 0) {
-        verify_note_blob(&p->lost, key, "the storage root has no good copy of it", blob);
+    struct uploading *u = argument;
+    if (c->kind != CHANGE_PUT_BLOB)
         return 0;
+    if (u->count == u->capacity) {
+        u->capacity = u->capacity ? u->capacity * 2 : 256;
+        u->uploads = memory_realloc(u->uploads, u->capacity * sizeof(*u->uploads));
     }
-    int rc = remote_blob_put(p->place, key, fd, blob->bytes, &blob->hash);
+    u->uploads[u->count] = (struct upload){.blob = c->blob};
+    u->uploads[u->count++].blob.where = BLOB_WHERE_OWN;
+    return 0;
+}
+
+static void
+key_of(const struct push *p, const struct blob_record *blob, struct buffer *key_out)
+{
+    blob_key(p->place->tenant, p->place->volume_number, blob, key_out);
+}
+
+static int
+upload_number(void *argument, size_t index)
+{
+    struct uploading *u = argument;
+    const struct push *p = u->p;
+    struct upload *upload = &u->uploads[index];
+    const struct blob_record *blob = &upload->blob;
+    BUFFER_AUTO key = {0};
+    key_of(p, blob, &key);
+    int rc = remote_blob_is_there(p->place, buffer_string(&key), blob->bytes);
+    if (rc != 0)
+        return rc < 0 ? rc : 0;
+    CLEANUP(file_close_auto) int fd = local_copy_open(p->hot_cache, &blob->hash, blob->bytes);
+    upload->state = UPLOAD_IS_LOST;
+    if (fd < 0)
+        return 0;
+    rc = remote_blob_put(p->place, buffer_string(&key), fd, blob->bytes, &blob->hash);
     if (rc < 0)
         return rc;
-    p->uploaded++;
+    upload->state = UPLOAD_DONE;
     crash_point("push.uploaded");
     return 0;
 }
 
 static int
-upload_blob(void *argument, struct change *c)
+tell(void *argument, size_t done)
 {
-    struct push *p = argument;
+    const struct uploading *u = argument;
+    const struct push *p = u->p;
+    return p->progress ? p->progress(p->argument, "blobs", done, u->count) : 0;
+}
+
+static void
+count_upload(struct push *p, const struct upload *upload)
+{
     BUFFER_AUTO key = {0};
-    if (c->kind != CHANGE_PUT_BLOB)
-        return 0;
-    c->blob.where = BLOB_WHERE_OWN;
-    blob_key(p->place->tenant, p->place->volume_number, &c->blob, &key);
-    int rc = remote_blob_is_there(p->place, buffer_string(&key), c->blob.bytes);
-    if (rc == 0)
-        rc = upload_copy(p, &c->blob, buffer_string(&key));
-    if (rc < 0)
-        return rc;
     p->blobs++;
-    p->bytes += c->blob.bytes;
-    return p->progress ? p->progress(p->argument, "blobs", p->blobs, 0) : 0;
+    p->bytes += upload->blob.bytes;
+    p->uploaded += upload->state == UPLOAD_DONE;
+    if (upload->state != UPLOAD_IS_LOST)
+        return;
+    key_of(p, &upload->blob, &key);
+    verify_note_blob(
+        &p->lost, buffer_string(&key), "the storage root has no good copy of it", &upload->blob);
+}
+
+static int
+upload_all(struct push *p)
+{
+    struct uploading u = {.p = p};
+    int rc = each_change(p, take_blob, &u);
+    const struct blob_work work = {upload_number, tell, &u};
+    if (rc == 0)
+        rc = blob_work_run(&work, u.count);
+    for (size_t i = 0; rc == 0 && i < u.count; i++)
+        count_upload(p, &u.uploads[i]);
+    free(u.uploads);
+    return rc;
 }
 
 int
@@ -79,7 +137,7 @@ push_upload(struct push *p)
 {
     int rc = history_export(p->root, p->from, &p->db, &p->state);
     if (rc == 0)
-        rc = each_change(p, upload_blob, p);
+        rc = upload_all(p);
     if (rc == 0 && p->lost.damaged > 0)
         rc = verify_find_files(p->root, p->from, &p->lost);
     return rc;

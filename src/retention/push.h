@@ -13,7 +13,7 @@ struct push {
     struct manifest *root;
     struct db_id from;     // of the root
     const char *hot_cache; // ROOT/hot_cache
-    // Is called after each blob; anything but 0 ends the run and is its result. May be NULL.
+    // Is called now and then; anything but 0 ends the run and is its result. May be NULL.
     int (*progress)(void *argument, const char *what, uint64_t done, uint64_t total);
     void *argument;
     // What push_upload finds.

@@ -10,7 +10,10 @@
 #include "platform/memory.h"
 #include "remote/remote_blob.h"
 #include "retention/blob_page.h"
+#include "retention/blob_work.h"
 #include "retention/verify_internal.h"
+
+#define BLOB_IS_WRONG "its bytes are not what its name says"
 
 // ---- damage -------------------------------------------------------------------------------------
 
@@ -144,57 +147,116 @@ place_of_key(const char *key, struct buffer *prefix_out)
     buffer_append(prefix_out, key, id ? (size_t)(id - key) : 0);
 }
 
-// What is wrong with a blob, or "".
-static int
-judge_blob(struct run *run, const struct blob_record *blob, const char *key, struct buffer *why)
+static void
+note_blob(struct run *run, const struct blob_record *blob, const char *key, const char *why)
 {
-    BUFFER_AUTO prefix = {0};
-    struct remote_object_state state;
-    place_of_key(key, &prefix);
-    int rc = remote_inventory_find(run->inventory, buffer_string(&prefix), key, &state);
-    if (rc < 0)
-        return rc;
-    if (!state.found)
-        buffer_append_string(why, "it is missing");
-    else if (state.bytes != blob->bytes)
-        buffer_printf(why, "it has %" PRIu64 " bytes and not %" PRIu64, state.bytes, blob->bytes);
-    if (why->length > 0 || !run->options->data)
-        return 0;
-    if (!*state.read) {
-        rc = remote_blob_verify(run->options->place, key, blob->bytes, &blob->hash);
-        if (rc < 0 && rc != -EBADMSG)
-            return rc;
-        *state.read = true;
-        *state.good = rc == 0;
-        run->result->read_blobs++;
-        run->result->read_bytes += blob->bytes;
-    }
-    if (!*state.good)
-        buffer_append_string(why, "its bytes are not what its name says");
-    return 0;
+    note_generation(verify_note_blob(run->result, key, why, blob), run->generation);
+    run->damaged = true;
 }
 
+// A page of blobs: first all are looked for, then those that need it are read, by several threads.
+struct checking {
+    struct run *run;
+    const struct blob_page *page;
+    struct checked_blob {
+        struct buffer key;
+        bool is_read, is_good;
+        struct remote_object_state state;
+    } blobs[BLOB_PAGE_BLOBS];
+    uint64_t before; // blobs before this page
+};
+
 static int
-check_blob(struct run *run, const struct blob_record *blob)
+look_for_blob(struct checking *c, size_t index)
 {
-    BUFFER_AUTO key = {0};
+    struct run *run = c->run;
+    const struct verify_options *o = run->options;
+    const struct blob_record *blob = &c->page->blobs[index];
+    struct checked_blob *checked = &c->blobs[index];
+    BUFFER_AUTO prefix = {0};
     BUFFER_AUTO why = {0};
-    run->result->blobs++;
-    run->result->blob_bytes += blob->bytes;
-    int rc = blob_page_key(run->options->place, run->options->manifest, run->db, blob, &key);
+    int rc = blob_page_key(o->place, o->manifest, run->db, blob, &checked->key);
     if (rc == -EBADMSG) {
         note_unreadable(run, "a blob lies in a place that is not known");
         return 0;
     }
+    const char *key = buffer_string(&checked->key);
+    place_of_key(key, &prefix);
     if (rc == 0)
-        rc = judge_blob(run, blob, buffer_string(&key), &why);
-    if (rc < 0 || why.length == 0)
+        rc = remote_inventory_find(run->inventory, buffer_string(&prefix), key, &checked->state);
+    if (rc < 0)
         return rc;
-    struct verify_damage *d =
-        verify_note_blob(run->result, buffer_string(&key), buffer_string(&why), blob);
-    note_generation(d, run->generation);
-    run->damaged = true;
+    if (!checked->state.found)
+        buffer_append_string(&why, "it is missing");
+    else if (checked->state.bytes != blob->bytes)
+        buffer_printf(
+            &why, "it has %" PRIu64 " bytes and not %" PRIu64, checked->state.bytes, blob->bytes);
+    if (why.length > 0)
+        note_blob(run, blob, key, buffer_string(&why));
+    else if (o->data && *checked->state.read && !*checked->state.good)
+        note_blob(run, blob, key, BLOB_IS_WRONG);
+    else
+        checked->is_read = o->data && !*checked->state.read;
     return 0;
+}
+
+static int
+read_number(void *argument, size_t index)
+{
+    struct checking *c = argument;
+    const struct blob_record *blob = &c->page->blobs[index];
+    struct checked_blob *checked = &c->blobs[index];
+    if (!checked->is_read)
+        return 0;
+    int rc = remote_blob_verify(
+        c->run->options->place, buffer_string(&checked->key), blob->bytes, &blob->hash);
+    checked->is_good = rc == 0;
+    return rc == -EBADMSG ? 0 : rc;
+}
+
+static void
+note_read(struct checking *c, size_t index)
+{
+    const struct blob_record *blob = &c->page->blobs[index];
+    struct checked_blob *checked = &c->blobs[index];
+    if (!checked->is_read)
+        return;
+    *checked->state.read = true;
+    *checked->state.good = checked->is_good;
+    c->run->result->read_blobs++;
+    c->run->result->read_bytes += blob->bytes;
+    if (!checked->is_good)
+        note_blob(c->run, blob, buffer_string(&checked->key), BLOB_IS_WRONG);
+}
+
+static int
+tell_blobs(void *argument, size_t done)
+{
+    const struct checking *c = argument;
+    const struct verify_options *o = c->run->options;
+    return o->progress ? o->progress(o->argument, "blobs", c->before + done, 0) : 0;
+}
+
+static int
+check_page(struct checking *c)
+{
+    struct verify_result *result = c->run->result;
+    const struct blob_work work = {read_number, tell_blobs, c};
+    int rc = 0;
+    c->before = result->blobs;
+    for (size_t i = 0; rc == 0 && i < c->page->count; i++) {
+        rc = look_for_blob(c, i);
+        result->blobs++;
+        result->blob_bytes += c->page->blobs[i].bytes;
+    }
+    if (rc == 0)
+        rc = blob_work_run(&work, c->page->count);
+    for (size_t i = 0; i < c->page->count; i++) {
+        if (rc == 0)
+            note_read(c, i);
+        buffer_free(&c->blobs[i].key);
+    }
+    return rc;
 }
 
 static int
@@ -204,12 +266,13 @@ check_blobs(struct run *run)
     struct blob_page *page = memory_alloc_zero(sizeof(*page));
     int rc;
     do {
+        struct checking *c = memory_alloc_zero(sizeof(*c));
+        c->run = run;
+        c->page = page;
         rc = blob_page_read(o->manifest, run->db, 0, page);
-        for (size_t i = 0; rc == 0 && i < page->count; i++) {
-            rc = check_blob(run, &page->blobs[i]);
-            if (rc == 0 && o->progress)
-                rc = o->progress(o->argument, "blobs", run->result->blobs, 0);
-        }
+        if (rc == 0)
+            rc = check_page(c);
+        free(c);
     } while (rc == 0 && page->more);
     free(page);
     return rc;

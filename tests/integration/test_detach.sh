@@ -29,14 +29,20 @@ detach() { # STORE
     before=$(store_keys "$name" | grep -c '^checkpoints/child/' || :)
     assert_equal 0 "$before" "blobs of the fork before"
 
-    # Each run that dies behind a copy has made it, and not made others again.
+    # Eight copies are under way at once, so that a run that dies may have made more than it counted.
     ctl_dies detach.copied:2 fork --detach -o "$options,takeover" "$child"
-    assert_equal 2 "$(store_keys "$name" | grep -c '^checkpoints/child/')" "blobs that were copied"
-    ctl_dies detach.copied fork --detach -o "$options,takeover" "$child"
-    assert_equal 3 "$(store_keys "$name" | grep -c '^checkpoints/child/')" "blobs that were copied"
+    assert_at_least 2 "$(store_keys "$name" | grep -c '^checkpoints/child/')" "blobs that were copied"
+    if [ "$1" = file ]; then
+        # What is there is not written again.
+        (cd "${V_DIRECTORY[$name]}" && find checkpoints/child -name '*.blob' -printf '%i %p\n') >"$WORK/copies"
+    fi
     ctl_dies detach.published fork --detach -o "$options,takeover" "$child"
     before=$(store_keys "$name" | grep -c '^checkpoints/child/')
     assert_at_least 4 "$before" "blobs that were copied"
+    if [ "$1" = file ]; then
+        (cd "${V_DIRECTORY[$name]}" && find checkpoints/child -name '*.blob' -printf '%i %p\n') >"$WORK/copies.now"
+        ! grep -vxF -f "$WORK/copies.now" "$WORK/copies" || fail "a blob was copied twice"
+    fi
     ctl fork --detach --json -o "$options,takeover" "$child"
     assert_equal 0 "$(jq .copied_blobs "$WORK/out")" "blobs that were copied twice"
     assert_equal "$before" "$(store_keys "$name" | grep -c '^checkpoints/child/')" "blobs of the fork"
