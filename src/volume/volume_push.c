@@ -163,8 +163,8 @@ check_place(struct pushing *p, struct buffer *error)
     remote_generations_free(&g);
     if (rc < 0)
         return offline_store_problem(p->o, "look at", rc, error);
-    // Each root's volume has a key of its own.
-    if (!empty || !uuid_equal(&origin.name_key, &p->from.name_key)) {
+    // Only a volume and its forks have the same key.
+    if (!empty || origin.has_parent || !uuid_equal(&origin.name_key, &p->from.name_key)) {
         volume_error(error, "%s holds a volume already", p->o->config->source);
         return -EEXIST;
     }
