@@ -32,6 +32,7 @@ struct arguments {
     const char *root;     // status
     const char *policy;   // retention; quota: a size
     bool of_root;         // quota
+    bool all;             // evict
     bool dry_run;
     bool sweep;
     bool yes;
@@ -223,7 +224,7 @@ print_failure(const char *what, const struct arguments *a, int rc, struct buffer
     return EXIT_STATUS_ERROR;
 }
 
-_Static_assert((int)CKPTFS_OPERATION_QUOTA == (int)VOLUME_OPERATION_QUOTA &&
+_Static_assert((int)CKPTFS_OPERATION_EVICT == (int)VOLUME_OPERATION_EVICT &&
                    (int)CKPTFS_OPERATION_SWEEP == (int)VOLUME_OPERATION_SWEEP,
     "the ABI and the volume count alike");
 
@@ -263,12 +264,13 @@ run_retention(const struct arguments *a)
 static int
 run_quota(const struct arguments *a)
 {
-    BUFFER_AUTO argument = {0};
-    if (a->policy)
-        buffer_printf(&argument, "%s %s", a->of_root ? "root" : "volume", a->policy);
-    const struct operation_request request = {
-        "quota of", CKPTFS_OPERATION_QUOTA, operation_flags(a), buffer_string(&argument)};
-    return run_operation(a->operand, &request);
+    return control_quota(a->operand, a->policy, a->of_root, operation_flags(a));
+}
+
+static int
+run_evict(const struct arguments *a)
+{
+    return control_evict(a->operand, a->all, operation_flags(a));
 }
 
 static int
@@ -417,6 +419,7 @@ enum {
     SWITCH_AT,
     SWITCH_YES,
     SWITCH_OF_ROOT,
+    SWITCH_ALL,
     SWITCH_DETACH,
     SWITCH_DATA,
     SWITCH_REPAIR,
@@ -444,6 +447,9 @@ static const struct option gc_switches[] = {{"help", no_argument, NULL, 'h'},
     {"sweep", no_argument, NULL, SWITCH_SWEEP}, {NULL, 0, NULL, 0}};
 static const struct option retention_switches[] = {{"help", no_argument, NULL, 'h'},
     {"json", no_argument, NULL, SWITCH_JSON}, {"set", required_argument, NULL, SWITCH_SET},
+    {NULL, 0, NULL, 0}};
+static const struct option evict_switches[] = {{"help", no_argument, NULL, 'h'},
+    {"json", no_argument, NULL, SWITCH_JSON}, {"all", no_argument, NULL, SWITCH_ALL},
     {NULL, 0, NULL, 0}};
 static const struct option quota_switches[] = {{"help", no_argument, NULL, 'h'},
     {"json", no_argument, NULL, SWITCH_JSON}, {"set", required_argument, NULL, SWITCH_SET},
@@ -536,6 +542,13 @@ static const struct command commands[] = {
         "    --root      sets it for all volumes in the storage root together, for good\n"
         "    --json      as a JSON object\n",
         "MOUNTPOINT", run_quota},
+    {"evict", ":h", evict_switches, "evict [--json] FILE | --all MOUNTPOINT",
+        "Removes local copies of images that are in the store, and that nothing needs at this\n"
+        "moment: those that hold a part of FILE, which may hold parts of others, too, or all.\n"
+        "Reading them fetches them again.\n"
+        "\n"
+        "    --json  print the result as a JSON object\n",
+        "FILE", run_evict},
     {"gc", ":ho:", gc_switches, "gc [--dry-run] [--sweep] [--json] MOUNTPOINT|SOURCE",
         "Expires the generations that the policy does not keep, and deletes the blobs that only\n"
         "expired generations needed, once their grace period is over. The daemon does so by\n"
@@ -710,6 +723,9 @@ take_switch(const struct command *c, struct arguments *a, int letter, const char
         return EXIT_SUCCESS;
     case SWITCH_SET:
         a->policy = optarg;
+        return EXIT_SUCCESS;
+    case SWITCH_ALL:
+        a->all = true;
         return EXIT_SUCCESS;
     case SWITCH_OF_ROOT:
         a->of_root = true;

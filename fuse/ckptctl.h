@@ -53,6 +53,11 @@ struct operation_request {
 int run_operation(const char *path, const struct operation_request *request);
 // Makes a checkpoint and gives it a name. Returns the exit status.
 int create_snapshot(const char *name, const char *path, uint32_t flags);
+// Shows the quota, or with a size sets that of the storage root or of the volume. Returns the exit
+// status.
+int control_quota(const char *path, const char *size, bool of_root, uint32_t flags);
+// Evicts copies of a file, or all. Returns the exit status.
+int control_evict(const char *path, bool all, uint32_t flags);
 
 // ---- volumes in the store -----------------------------------------------------------------------
 

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 
 #include "fuse/ckptctl.h"
 #include "platform/clock.h"
@@ -112,5 +113,36 @@ create_snapshot(const char *name, const char *path, uint32_t flags)
         .flags = flags,
         .argument = buffer_string(&argument),
     };
+    return run_operation(path, &request);
+}
+
+int
+control_quota(const char *path, const char *size, bool of_root, uint32_t flags)
+{
+    BUFFER_AUTO argument = {0};
+    if (size)
+        buffer_printf(&argument, "%s %s", of_root ? "root" : "volume", size);
+    const struct operation_request request = {
+        "quota of", CKPTFS_OPERATION_QUOTA, flags, buffer_string(&argument)};
+    return run_operation(path, &request);
+}
+
+int
+control_evict(const char *path, bool all, uint32_t flags)
+{
+    BUFFER_AUTO argument = {0};
+    struct stat st;
+    if (!all && stat(path, &st) < 0) {
+        print_error("%s: %s", path, strerror(errno));
+        return EXIT_STATUS_ERROR;
+    }
+    if (!all && !S_ISREG(st.st_mode)) {
+        print_error("%s is no file; give --all to evict all of the volume", path);
+        return EXIT_STATUS_USAGE;
+    }
+    if (!all)
+        buffer_printf(&argument, "inode %llu", (unsigned long long)st.st_ino);
+    const struct operation_request request = {
+        "evict", CKPTFS_OPERATION_EVICT, flags, buffer_string(&argument)};
     return run_operation(path, &request);
 }

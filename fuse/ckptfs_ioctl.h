@@ -106,6 +106,7 @@ struct ckptfs_check {
 #define CKPTFS_OPERATION_SNAPSHOTS       6 /* list them */
 #define CKPTFS_OPERATION_SNAPSHOT_SHOW   7 /* NAME: its JSON object in the store */
 #define CKPTFS_OPERATION_QUOTA           8 /* show it; "volume SIZE" or "root SIZE": set one */
+#define CKPTFS_OPERATION_EVICT           9 /* copies of what is in the store; "inode N": a file's */
 
 #define CKPTFS_OPERATION_JSON    (1u << 0)
 #define CKPTFS_OPERATION_DRY_RUN (1u << 1) /* GC: tell what would be done */

@@ -145,12 +145,16 @@ stage(struct fold *f)
 }
 
 // The blobs get their names in hot_cache before the transaction that names them. A crash in between
-// leaves files that nobody names; the mount removes them.
+// leaves files that nobody names; the mount removes them. They are pinned until they are recorded:
+// the manifest may know one of them as it was before, when the store had it.
 static int
 adopt(struct fold *f)
 {
+    struct checkpoint *c = f->c;
+    c->fold.pin = pin_begin(local_store_pins(c->options.local), "fold", "it is recorded");
     for (size_t i = 0; i < f->staging.blob_count; i++) {
         struct staged_blob *blob = &f->staging.blobs[i];
+        pin_blob(c->fold.pin, &blob->record.hash);
         int rc = local_store_adopt(f->c->options.local, blob->path, &blob->record.hash);
         if (rc < 0)
             return rc;
@@ -439,7 +443,7 @@ plan_and_stage(struct fold *f)
 }
 
 static void
-end_reading(struct checkpoint *c)
+end_pin(struct checkpoint *c)
 {
     pin_end(c->fold.pin);
     c->fold.pin = NULL;
@@ -448,7 +452,7 @@ end_reading(struct checkpoint *c)
 static void
 drop_plan(struct fold *f)
 {
-    end_reading(f->c);
+    end_pin(f->c);
     checkpoint_end_fold_lease(f->c);
     struct storage_quota *quota = local_store_quota(f->c->options.local);
     if (f->directory && storage_quota_remove_tree(quota, QUOTA_BLOBS, f->directory) < 0)
@@ -499,7 +503,7 @@ fold_cut(struct fold *f)
         again |= doubtful;
     }
     c->fold.avoid_images = false;
-    end_reading(c); // some of them are let go of below
+    end_pin(c); // some of them are let go of below
     if (rc < 0)
         return rc;
     checkpoint_set_fold_phase(f->c, CHECKPOINT_PHASE_RECORDING);
@@ -510,6 +514,7 @@ fold_cut(struct fold *f)
         f->c->fold.unused.v = 0; // it may be recorded even if that fails
         rc = record(f);
     }
+    end_pin(c);
     if (rc < 0) {
         abandon_blobs(f, rc);
         return rc;

@@ -46,7 +46,7 @@ struct checkpoint_fold_state {
     struct manifest_note note; // for the change log
 
     // The images that the fold in progress reads, from its plan on until they have been staged;
-    // NULL: none. The fold thread's own.
+    // then those that it makes, until they are recorded. NULL: none. The fold thread's own.
     struct pin *pin;
 
     // Blobs that a fold released while they were pinned.

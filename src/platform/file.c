@@ -241,6 +241,16 @@ file_set_direct(int fd, bool direct)
     return fcntl(fd, F_SETFL, flags) < 0 ? -errno : 0;
 }
 
+int
+file_punch_at(int fd, uint64_t offset, uint64_t n)
+{
+    int rc;
+    do
+        rc = fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)n);
+    while (rc < 0 && errno == EINTR);
+    return rc < 0 ? -errno : 0;
+}
+
 static int
 sync_range(const struct file_ops *ops, int fd, uint64_t offset, uint64_t n, unsigned flags)
 {

@@ -71,6 +71,8 @@ MUST_CHECK int file_set_direct(int fd, bool direct);
 // and `offset` must be aligned while `*direct`.
 MUST_CHECK int file_write_direct_at(
     const struct file_ops *ops, int fd, const void *p, size_t n, uint64_t offset, bool *direct);
+// Makes a hole of a range; the size stays. -EOPNOTSUPP: not on this file system.
+MUST_CHECK int file_punch_at(int fd, uint64_t offset, uint64_t n);
 MUST_CHECK int file_size(int fd, uint64_t *size_out);
 // file_start_writing begins the write-back of dirty pages of the range; file_wait_written waits
 // until pages under write-back are on the disk. Neither makes anything durable. The wait takes a

@@ -140,6 +140,12 @@ fits(const struct storage_quota *q, enum quota_need need, uint64_t added)
     return room_below(root_limit, &all, need) >= added;
 }
 
+bool
+storage_quota_is_limited(const struct storage_quota *q)
+{
+    return q && (q->limit > 0 || load(&q->file.map->header.limit) > 0);
+}
+
 // ---- reserving ----------------------------------------------------------------------------------
 
 struct wanted {

@@ -63,6 +63,9 @@ void storage_quota_set_host(struct storage_quota *q, quota_make_room *make_room,
 void storage_quota_set_limit(struct storage_quota *q, uint64_t bytes);
 void storage_quota_set_root_limit(struct storage_quota *q, uint64_t bytes);
 
+// Whether there is any limit.
+bool storage_quota_is_limited(const struct storage_quota *q);
+
 // 0 or -EDQUOT. Hold no locks: room may be made.
 MUST_CHECK int storage_quota_reserve(
     struct storage_quota *q, enum quota_kind kind, enum quota_need need, uint64_t bytes);

@@ -1,48 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 #define _GNU_SOURCE
-#include "store/local_store.h"
+#include "store/local_store_internal.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "base/checksum.h"
-#include "base/hash_table.h"
-#include "base/list.h"
-#include "platform/lock.h"
 #include "platform/log.h"
 #include "platform/memory.h"
 #include "platform/thread.h"
 
 #define OPEN_FILES_MAX 128u
 
-// An open file of hot_cache. Idle ones wait in order of use for being closed.
-struct open_file {
-    struct hash_node node;
-    struct list_node idle;
-    struct sha256 hash;
-    int fd;
-    bool whole;
-    bool doomed;      // removed or replaced: close when the last user is done
-    bool owed;        // its name is gone: its blocks are given back when it is closed
-    uint64_t counted; // bytes in blocks that the quota knows of; of a partial one
-    unsigned users;
-};
-
-struct local_store {
-    const struct file_ops *ops;
-    char *hot_cache;
-    char *scratch;
-    struct lock lock; // "local_store": protects everything below
-    struct hash_table files;
-    struct list_node idle;
-    uint64_t forgotten; // how often a name got another meaning
-    struct pin_set *pins;
-    struct storage_quota *quota; // constant once others use the store
-};
-
-static char *
-blob_path(const struct local_store *s, const struct sha256 *hash, bool whole)
+char *
+local_store_path(const struct local_store *s, const struct sha256 *hash, bool whole)
 {
     char hex[65];
     sha256_to_hex(hash, hex);
@@ -82,6 +54,8 @@ void
 local_store_set_quota(struct local_store *s, struct storage_quota *quota)
 {
     s->quota = quota;
+    if (quota && !s->parts)
+        s->parts = part_sieve_new();
 }
 
 struct pin_set *
@@ -119,6 +93,7 @@ local_store_close(struct local_store *s)
     close_file_locked(s, CONTAINER_OF(n, struct open_file, idle));
     hash_table_free(&s->files);
     pin_set_free(s->pins);
+    part_sieve_free(s->parts);
     lock_destroy(&s->lock);
     free(s->hot_cache);
     free(s->scratch);
@@ -159,9 +134,8 @@ use_locked(struct open_file *f)
 }
 
 static void
-put_file(struct local_store *s, struct open_file *f)
+put_file_locked(struct local_store *s, struct open_file *f)
 {
-    lock_take(&s->lock);
     if (--f->users == 0) {
         if (f->doomed)
             close_file_locked(s, f);
@@ -170,13 +144,20 @@ put_file(struct local_store *s, struct open_file *f)
         if (s->files.count > OPEN_FILES_MAX && !list_is_empty(&s->idle))
             close_file_locked(s, CONTAINER_OF(s->idle.next, struct open_file, idle));
     }
+}
+
+void
+local_store_put_file(struct local_store *s, struct open_file *f)
+{
+    lock_take(&s->lock);
+    put_file_locked(s, f);
     lock_release(&s->lock);
 }
 
 static int
 open_path(struct local_store *s, const struct sha256 *hash, bool whole, int flags)
 {
-    CLEANUP(memory_free_auto) char *path = blob_path(s, hash, whole);
+    CLEANUP(memory_free_auto) char *path = local_store_path(s, hash, whole);
     return file_open(s->ops, path, flags, 0600);
 }
 
@@ -215,8 +196,9 @@ enter_file(struct local_store *s, struct open_file *made, uint64_t forgotten)
 }
 
 // The file of a blob, whole if there is one; `make` makes the partial one when there is neither.
-static int
-get_file(struct local_store *s, const struct sha256 *hash, bool make, struct open_file **out)
+int
+local_store_get_file(
+    struct local_store *s, const struct sha256 *hash, bool make, struct open_file **out)
 {
     uint64_t forgotten;
     while (!(*out = take_open_file(s, hash, &forgotten))) {
@@ -240,15 +222,9 @@ get_file(struct local_store *s, const struct sha256 *hash, bool make, struct ope
     return 0;
 }
 
-// Bytes in blocks of the two files of a blob that have lost their names.
-struct unlinked {
-    uint64_t partial, whole;
-};
-
-// Lets no further user have the open file: its name means something else now. Gives back what has
-// lost its name, of a file that is open when it is closed.
-static void
-forget_file(struct local_store *s, const struct sha256 *hash, const struct unlinked *gone)
+void
+local_store_forget_file(
+    struct local_store *s, const struct sha256 *hash, const struct unlinked *gone)
 {
     uint64_t bytes = gone->partial + gone->whole;
     lock_take(&s->lock);
@@ -269,8 +245,8 @@ forget_file(struct local_store *s, const struct sha256 *hash, const struct unlin
 int
 local_store_adopt(struct local_store *s, const char *path, const struct sha256 *hash)
 {
-    CLEANUP(memory_free_auto) char *to = blob_path(s, hash, true);
-    CLEANUP(memory_free_auto) char *partial = blob_path(s, hash, false);
+    CLEANUP(memory_free_auto) char *to = local_store_path(s, hash, true);
+    CLEANUP(memory_free_auto) char *partial = local_store_path(s, hash, false);
     struct unlinked gone = {0};
     gone.whole = s->quota ? storage_quota_path_bytes(to) : 0;
     int rc = s->ops->rename(path, to);
@@ -282,7 +258,8 @@ local_store_adopt(struct local_store *s, const char *path, const struct sha256 *
     rc = s->ops->unlink(partial);
     if (rc < 0)
         gone.partial = 0;
-    forget_file(s, hash, &gone);
+    local_store_forget_file(s, hash, &gone);
+    local_store_note_adopted(s, hash, to);
     return 0;
 }
 
@@ -307,11 +284,11 @@ local_store_read(
     struct local_store *s, const struct sha256 *hash, uint64_t offset, void *p, size_t n)
 {
     struct open_file *f;
-    int rc = get_file(s, hash, false, &f);
+    int rc = local_store_get_file(s, hash, false, &f);
     if (rc < 0)
         return rc;
     if (find_hole(f, offset, offset + n) < offset + n) {
-        put_file(s, f);
+        local_store_put_file(s, f);
         return -ENODATA;
     }
     size_t cached = file_read_cached_at(s->ops, f->fd, p, n, offset);
@@ -319,14 +296,17 @@ local_store_read(
         thread_will_wait();
         rc = file_read_exact_at(s->ops, f->fd, (uint8_t *)p + cached, n - cached, offset + cached);
     }
-    put_file(s, f);
+    lock_take(&s->lock);
+    local_store_note_use_locked(s, f, offset, n);
+    put_file_locked(s, f);
+    lock_release(&s->lock);
     return rc;
 }
 
 // A partial file has grown by what was reserved, or by less. Others may be writing to it, too: what
 // they have written already is counted twice until they come here.
-static void
-count_growth(struct local_store *s, struct open_file *f, uint64_t reserved)
+void
+local_store_count_growth(struct local_store *s, struct open_file *f, uint64_t reserved)
 {
     if (!s->quota)
         return;
@@ -346,15 +326,16 @@ local_store_keep(
     int rc = storage_quota_reserve(s->quota, QUOTA_BLOBS, QUOTA_CACHE, reserved);
     if (rc < 0)
         return rc;
-    rc = get_file(s, hash, true, &f);
+    rc = local_store_get_file(s, hash, true, &f);
     if (rc < 0 || f->whole) {
         storage_quota_give_back(s->quota, QUOTA_BLOBS, reserved);
     } else {
         rc = file_write_at(s->ops, f->fd, p, n, offset);
-        count_growth(s, f, reserved);
+        local_store_count_growth(s, f, reserved);
+        local_store_note_kept(s, f, offset, n);
     }
     if (f)
-        put_file(s, f);
+        local_store_put_file(s, f);
     return rc;
 }
 
@@ -363,17 +344,17 @@ local_store_find_hole(
     struct local_store *s, const struct sha256 *hash, uint64_t offset, uint64_t end)
 {
     struct open_file *f;
-    if (get_file(s, hash, false, &f) < 0)
+    if (local_store_get_file(s, hash, false, &f) < 0)
         return offset;
     uint64_t hole = find_hole(f, offset, end);
-    put_file(s, f);
+    local_store_put_file(s, f);
     return hole;
 }
 
 bool
 local_store_has(struct local_store *s, const struct sha256 *hash)
 {
-    CLEANUP(memory_free_auto) char *path = blob_path(s, hash, true);
+    CLEANUP(memory_free_auto) char *path = local_store_path(s, hash, true);
     struct stat st;
     return stat(path, &st) == 0;
 }
@@ -386,15 +367,12 @@ local_store_open_blob(struct local_store *s, const struct sha256 *hash, int *fd_
     return fd < 0 ? fd : 0;
 }
 
-int
-local_store_remove(struct local_store *s, const struct sha256 *hash)
+void
+local_store_remove_announced(struct local_store *s, const struct sha256 *hash)
 {
-    struct pin_removal removal;
-    if (!pin_set_begin_removal(s->pins, hash, &removal))
-        return -EBUSY;
     struct unlinked gone = {0};
     for (int whole = 0; whole < 2; whole++) {
-        CLEANUP(memory_free_auto) char *path = blob_path(s, hash, whole);
+        CLEANUP(memory_free_auto) char *path = local_store_path(s, hash, whole);
         uint64_t bytes = s->quota ? storage_quota_path_bytes(path) : 0;
         int rc = s->ops->unlink(path);
         if (rc < 0 && rc != -ENOENT)
@@ -402,39 +380,28 @@ local_store_remove(struct local_store *s, const struct sha256 *hash)
         if (rc == 0)
             *(whole ? &gone.whole : &gone.partial) = bytes;
     }
-    forget_file(s, hash, &gone);
+    local_store_forget_file(s, hash, &gone);
+    local_store_note_removed(s, hash);
+}
+
+int
+local_store_remove(struct local_store *s, const struct sha256 *hash)
+{
+    struct pin_removal removal;
+    if (!pin_set_begin_removal(s->pins, hash, &removal))
+        return -EBUSY;
+    local_store_remove_announced(s, hash);
     pin_set_end_removal(s->pins, &removal);
     return 0;
 }
 
-static bool
-parse_name(const char *name, struct sha256 *hash_out, bool *whole_out)
+bool
+local_store_parse_name(const char *name, struct sha256 *hash_out, bool *whole_out)
 {
     if (sha256_from_hex(name, hash_out) < 0)
         return false;
     *whole_out = strcmp(name + 64, ".blob") == 0;
     return *whole_out || strcmp(name + 64, ".part") == 0;
-}
-
-int64_t
-local_store_evict(struct local_store *s, local_store_may_go *may_go, void *argument, uint64_t want)
-{
-    DIR *dir = opendir(s->hot_cache);
-    uint64_t freed = 0;
-    if (!dir)
-        return -errno;
-    for (struct dirent *e; freed < want && (e = readdir(dir));) {
-        struct sha256 hash;
-        bool whole;
-        if (!parse_name(e->d_name, &hash, &whole) || !may_go(argument, &hash, whole))
-            continue;
-        CLEANUP(memory_free_auto) char *path = blob_path(s, &hash, whole);
-        uint64_t bytes = storage_quota_path_bytes(path);
-        if (local_store_remove(s, &hash) == 0)
-            freed += bytes;
-    }
-    closedir(dir);
-    return (int64_t)freed;
 }
 
 int
@@ -447,7 +414,7 @@ local_store_sweep(struct local_store *s, local_store_is_needed *is_needed, void 
     for (struct dirent *e; (e = readdir(dir));) {
         struct sha256 hash;
         bool whole;
-        if (!parse_name(e->d_name, &hash, &whole) || is_needed(argument, &hash))
+        if (!local_store_parse_name(e->d_name, &hash, &whole) || is_needed(argument, &hash))
             continue;
         removed += local_store_remove(s, &hash) == 0;
     }

@@ -64,10 +64,18 @@ uint64_t local_store_find_hole(
 bool local_store_has(struct local_store *s, const struct sha256 *hash);
 // Opens the whole copy for reading, or returns -errno; the caller closes it.
 MUST_CHECK int local_store_open_blob(struct local_store *s, const struct sha256 *hash, int *fd_out);
-// Removes copies, whole or partial, that `may_go` lets go, until `want` bytes of blocks are free or
-// all have been looked at. Returns the bytes, or -errno.
+// Removes copies, whole or partial, that `may_go` lets go and nobody has pinned, until `want` bytes
+// of blocks are free or all have been looked at. Returns the bytes, or -errno. `may_go` is called
+// when the removal has been announced to the pins, without locks.
 typedef bool local_store_may_go(void *argument, const struct sha256 *hash, bool whole);
 MUST_CHECK int64_t local_store_evict(
+    struct local_store *s, local_store_may_go *may_go, void *argument, uint64_t want);
+// One blob: whether it went.
+bool local_store_evict_blob(
+    struct local_store *s, const struct sha256 *hash, local_store_may_go *may_go, void *argument);
+// The same for who needs room: what has not been used since the mount goes first, then parts, by
+// recency (part_sieve.h). For a store with a quota. One thread at a time.
+MUST_CHECK int64_t local_store_make_room(
     struct local_store *s, local_store_may_go *may_go, void *argument, uint64_t want);
 // Removes both files; missing ones are fine. -EBUSY: the blob is pinned, and stays.
 MUST_CHECK int local_store_remove(struct local_store *s, const struct sha256 *hash);

@@ -264,6 +264,7 @@ enum volume_operation {
     VOLUME_OPERATION_SNAPSHOTS,       // lists them
     VOLUME_OPERATION_SNAPSHOT_SHOW,   // NAME
     VOLUME_OPERATION_QUOTA,           // shows it; `argument`: "volume SIZE" or "root SIZE" sets one
+    VOLUME_OPERATION_EVICT, // local copies of what is in the store; `argument`: "inode N" of a file
 };
 enum volume_operation_flags {
     VOLUME_OPERATION_JSON = 1 << 0,

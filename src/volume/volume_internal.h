@@ -174,6 +174,9 @@ void volume_watch_quota(struct volume *v);
 void volume_quota_metrics(struct volume *v, struct metrics *m);
 // What data may still take, counting what can be evicted; UINT64_MAX: there is no quota.
 uint64_t volume_quota_room(struct volume *v, uint64_t unpublished_bytes);
+// VOLUME_OPERATION_EVICT.
+MUST_CHECK int volume_evict_operation(
+    struct volume *v, const char *argument, bool json, struct buffer *out);
 // VOLUME_OPERATION_QUOTA.
 MUST_CHECK int volume_quota_operation(
     struct volume *v, const char *argument, bool json, struct buffer *out);

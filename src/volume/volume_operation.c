@@ -173,6 +173,19 @@ next_locked(struct volume_operations *o)
     return next;
 }
 
+static int
+run_entry(struct volume_operations *o, const struct operation_entry *e, struct buffer *out)
+{
+    bool json = e->flags & VOLUME_OPERATION_JSON;
+    if (e->kind == VOLUME_OPERATION_QUOTA)
+        return volume_quota_operation(o->v, e->argument, json, out);
+    if (e->kind == VOLUME_OPERATION_EVICT)
+        return volume_evict_operation(o->v, e->argument, json, out);
+    struct operations_place p = place_of(o);
+    const struct volume_operator by = operator_of(o, &p);
+    return volume_operator_run(&by, e->kind, e->flags, e->argument, out);
+}
+
 static void
 carry_out_locked(struct volume_operations *o, struct operation_entry *e)
 {
@@ -181,12 +194,7 @@ carry_out_locked(struct volume_operations *o, struct operation_entry *e)
     atomic_store(&o->interrupted, o->stopping);
     lock_release(&o->lock);
     BUFFER_AUTO text = {0};
-    struct operations_place p = place_of(o);
-    const struct volume_operator by = operator_of(o, &p);
-    int rc =
-        mine.kind == VOLUME_OPERATION_QUOTA
-            ? volume_quota_operation(o->v, mine.argument, mine.flags & VOLUME_OPERATION_JSON, &text)
-            : volume_operator_run(&by, mine.kind, mine.flags, mine.argument, &text);
+    int rc = run_entry(o, &mine, &text);
     if (text.length > TEXT_BYTES_MAX)
         text.length = TEXT_BYTES_MAX;
     lock_take(&o->lock);
@@ -290,7 +298,7 @@ volume_operation_start(
         VOLUME_OPERATION_JSON | VOLUME_OPERATION_DRY_RUN | VOLUME_OPERATION_SWEEP;
     if (!o)
         return -EROFS;
-    if (kind < VOLUME_OPERATION_GC || kind > VOLUME_OPERATION_QUOTA || (flags & ~known) ||
+    if (kind < VOLUME_OPERATION_GC || kind > VOLUME_OPERATION_EVICT || (flags & ~known) ||
         strlen(argument) > VOLUME_OPERATION_ARGUMENT_MAX)
         return -EINVAL;
     int rc = -EAGAIN;

@@ -8,10 +8,12 @@
 #include <inttypes.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "platform/clock.h"
 #include "platform/log.h"
+#include "platform/memory.h"
 #include "volume/volume_internal.h"
 
 // Room is made before it is needed when less than this part of the limit is left, and so much more
@@ -47,41 +49,46 @@ volume_log_limit(const struct volume *v)
 
 // ---- making room --------------------------------------------------------------------------------
 
-struct eviction {
-    struct volume *v;
-    struct manifest_reader *reader;
-};
-
-// What came from the store can come from there again. What was made here may be the only copy.
+// What came from the store can come from there again. What was made here may be the only copy, and
+// if the store has lost something, nobody knows yet what else.
 static bool
 may_go(void *argument, const struct sha256 *hash, bool whole)
 {
-    struct eviction *x = argument;
+    struct volume *v = argument;
+    struct manifest_reader *r;
     struct blob_record blob;
+    struct checkpoint_numbers c = {0};
     if (!whole)
         return true;
-    return manifest_read_blob(x->reader, x->v->db, hash, &blob) == 0 &&
-           (blob.residency & RESIDENCY_REMOTE);
+    if (v->checkpoint)
+        checkpoint_numbers(v->checkpoint, &c);
+    // A transaction for each: an older one would not show what was recorded anew.
+    if (c.store_damaged || manifest_read_begin(v->manifest, &r) < 0)
+        return false;
+    int rc = manifest_read_blob(r, v->db, hash, &blob);
+    manifest_read_end(r);
+    return rc == 0 && (blob.residency & RESIDENCY_REMOTE);
 }
 
-static int64_t
-evict(struct volume *v, uint64_t want)
+static void
+log_evicted(int64_t freed)
 {
-    struct eviction x = {.v = v};
-    int64_t freed = manifest_read_begin(v->manifest, &x.reader);
-    if (freed < 0)
-        return freed;
-    freed = local_store_evict(v->local, may_go, &x, want);
-    manifest_read_end(x.reader);
-    if (freed == 0)
-        return 0;
     struct log_event e;
+    if (freed == 0)
+        return;
     log_begin(&e, freed < 0 ? LOG_LEVEL_WARNING : LOG_LEVEL_INFO, "cache.evicted");
     if (freed < 0)
         log_string(&e, "error", strerror((int)-freed));
     else
         log_u64(&e, "bytes", (uint64_t)freed);
     log_end(&e);
+}
+
+static int64_t
+evict(struct volume *v, uint64_t want)
+{
+    int64_t freed = local_store_make_room(v->local, may_go, v, want);
+    log_evicted(freed);
     return freed;
 }
 
@@ -126,6 +133,92 @@ volume_watch_quota(struct volume *v)
     volume_relieve(v);
     if (v->wal)
         wal_set_limit(v->wal, volume_log_limit(v));
+}
+
+// ---- on demand ----------------------------------------------------------------------------------
+
+// The blobs of a file.
+struct file_blobs {
+    struct volume *v;
+    struct object_id object;
+    struct chunk_index *indexes; // of its chunks
+    size_t count;
+};
+
+static int
+note_chunk(void *argument, struct chunk_index index, struct chunk_id id UNUSED,
+    uint32_t present_pages UNUSED)
+{
+    struct file_blobs *x = argument;
+    x->indexes = memory_realloc(x->indexes, (x->count + 1) * sizeof(*x->indexes));
+    x->indexes[x->count++] = index;
+    return 0;
+}
+
+static uint64_t
+used_blobs(const struct volume *v)
+{
+    struct storage_quota_numbers n;
+    storage_quota_numbers(v->quota, &n);
+    return n.blobs;
+}
+
+static int
+evict_chunk(struct file_blobs *x, struct chunk_index index)
+{
+    struct chunk_layout *layout;
+    int rc = chunk_map_get(x->v->map, x->object, index, &layout);
+    if (rc < 0 || !layout)
+        return rc;
+    for (size_t i = 0; i < layout->image_count; i++)
+        (void)local_store_evict_blob(x->v->local, &layout->images[i].where.blob, may_go, x->v);
+    chunk_layout_put(x->v->map, layout);
+    return 0;
+}
+
+static int
+evict_file(struct volume *v, uint64_t inode)
+{
+    struct file_blobs x = {.v = v, .object = {inode}};
+    struct manifest_reader *r;
+    int rc = manifest_read_begin(v->manifest, &r);
+    if (rc < 0)
+        return rc;
+    rc = manifest_read_object_chunks(r, v->db, x.object, (struct chunk_index){0}, note_chunk, &x);
+    manifest_read_end(r);
+    for (size_t i = 0; rc == 0 && i < x.count; i++)
+        rc = evict_chunk(&x, x.indexes[i]);
+    free(x.indexes);
+    return rc;
+}
+
+int
+volume_evict_operation(struct volume *v, const char *argument, bool json, struct buffer *out)
+{
+    char *end = NULL;
+    uint64_t inode = 0;
+    bool of_file = strncmp(argument, "inode ", 6) == 0;
+    if (of_file)
+        inode = strtoull(argument + 6, &end, 10);
+    if (argument[0] != 0 && (!of_file || end == argument + 6 || *end != 0))
+        return -EINVAL;
+    uint64_t before = used_blobs(v);
+    lock_take(&v->evicting);
+    int64_t rc =
+        of_file ? evict_file(v, inode) : local_store_evict(v->local, may_go, v, UINT64_MAX);
+    lock_release(&v->evicting);
+    if (rc < 0)
+        return (int)rc;
+    uint64_t after = used_blobs(v);
+    uint64_t freed = before > after ? before - after : 0;
+    log_evicted((int64_t)freed);
+    if (json)
+        buffer_printf(
+            out, "{\"evicted_bytes\":%" PRIu64 ",\"blob_bytes\":%" PRIu64 "}\n", freed, after);
+    else
+        buffer_printf(
+            out, "%" PRIu64 " bytes evicted, %" PRIu64 " bytes of images stay\n", freed, after);
+    return 0;
 }
 
 // ---- life ---------------------------------------------------------------------------------------

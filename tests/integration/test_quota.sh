@@ -79,6 +79,28 @@ drop_kernel_caches
 watch_end
 assert_account
 
+step "what is in the store can be evicted at once, and comes back when it is read"
+blobs() { "$CKPTCTL" quota --json "${V_MNT[one]}" | jq .blob_bytes; }
+before=$(blobs)
+assert_at_least $MIB "$before" "bytes of images"
+"$CKPTCTL" evict "${V_MNT[one]}/data"
+assert_at_most $((before - MIB)) "$(blobs)" "bytes of images after the file was evicted"
+"$CKPTCTL" evict --all "${V_MNT[one]}"
+assert_equal 0 "$(blobs)" "bytes of images after all were evicted"
+assert_account
+if "$CKPTCTL" evict "${V_MNT[one]}" 2>"$WORK/out"; then fail "a directory was evicted"; fi
+grep -q 'give --all' "$WORK/out" || fail "$(cat "$WORK/out")"
+echo outage >"$faults"
+echo new >"${V_MNT[one]}/new"
+volume_checkpoint one --local
+"$CKPTCTL" evict --all --json "${V_MNT[one]}" >"$WORK/out"
+assert_at_least 1 "$(jq .blob_bytes "$WORK/out")" "bytes of images that are only here"
+rm "$faults"
+drop_kernel_caches
+assert_equal new "$(cat "${V_MNT[one]}/new")" "the file that is only here"
+"$HELPERS/file_tool" check-large "${V_MNT[one]}/data" 220
+assert_account
+
 step "while the store is away, writers are told in the end, and the disk is not filled"
 echo outage >"$faults"
 watch_begin

@@ -319,7 +319,9 @@ step(struct local_store *s, struct storage_quota *q, uint64_t *seed)
         ck_assert_int_eq(local_store_remove(s, &hash), 0);
         break;
     case 2:
-        ck_assert_int_ge(local_store_evict(s, evict_any, seed, n), 0);
+        ck_assert_int_ge(next_random(seed) % 2 ? local_store_evict(s, evict_any, seed, n)
+                                               : local_store_make_room(s, evict_any, seed, n),
+            0);
         break;
     case 3:
         (void)!local_store_read(s, &hash, offset, bytes, n);
@@ -345,6 +347,7 @@ open_store(struct storage_quota **quota_out)
     struct local_store *s;
     ck_assert_int_eq(local_store_open(NULL, root, (struct db_id){1}, &s), 0);
     *quota_out = storage_quota_open(root, "db/1");
+    storage_quota_set_limit(*quota_out, 1024 * MIB); // or nothing would be known of use
     local_store_set_quota(s, *quota_out);
     return s;
 }
