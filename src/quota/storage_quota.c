@@ -226,9 +226,9 @@ storage_quota_give_back_segment(struct storage_quota *q, uint64_t bytes, uint64_
 }
 
 bool
-storage_quota_may_fill(const struct storage_quota *q)
+storage_quota_may_fill(const struct storage_quota *q, enum quota_need need)
 {
-    return !q || room_of(q, QUOTA_GROW) > 0;
+    return !q || room_of(q, need) > 0;
 }
 
 void

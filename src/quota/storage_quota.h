@@ -78,9 +78,10 @@ void storage_quota_settle(
 MUST_CHECK int storage_quota_reserve_segment(struct storage_quota *q, uint64_t bytes, bool least);
 // Its file had so many bytes.
 void storage_quota_give_back_segment(struct storage_quota *q, uint64_t bytes, uint64_t promised);
-// Whether a segment that was reserved may be filled now: what its checkpoint will write has room
-// beside all else. Cheap, and may be called with locks held.
-bool storage_quota_may_fill(const struct storage_quota *q);
+// Whether a segment that was reserved may be filled now. QUOTA_GROW: with data; what its checkpoint
+// will write has room beside all else. QUOTA_CHECKPOINT: with what makes room in the end, a
+// removal. Cheap, and may be called with locks held.
+bool storage_quota_may_fill(const struct storage_quota *q, enum quota_need need);
 
 // Somebody has been refused because a segment may not be filled.
 void storage_quota_note_exhausted(struct storage_quota *q);

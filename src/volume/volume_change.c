@@ -223,18 +223,22 @@ has_refused(const struct volume *v, uint64_t now)
 // Waits a slice at a time: a disk that is full shows by folds that fail, and then there is nothing
 // to wait for.
 static int
-wait_for_room(struct volume *v, uint32_t bytes, bool optional)
+wait_for_room(struct volume *v, uint32_t bytes, const struct operation *op)
 {
     struct wal_numbers n;
     uint64_t began = clock_monotonic_ms();
     uint64_t turn = 0;
-    if (optional) {
+    if (op->optional) {
         int rc = wait_for_memory(v, began);
         return rc == 0 ? wal_reserve(v->wal, bytes, began) : rc;
     }
     for (bool at_once = has_refused(v, began);; at_once = false) {
         uint64_t slice = clock_monotonic_ms() + (at_once ? 0 : ROOM_SLICE_MS);
         int rc = wait_for_memory(v, slice);
+        // A removal makes room.
+        if (rc == 0 && op->payload_length == 0 && !storage_quota_may_fill(v->quota, QUOTA_GROW) &&
+            wal_reserve_past_quota(v->wal, bytes) == 0)
+            return 0;
         if (rc == 0)
             rc = wal_reserve_in_turn(v->wal, bytes, slice, &turn);
         if (rc != -ENOSPC)
@@ -418,7 +422,7 @@ volume_operate(struct volume *v, struct operation *op)
 {
     uint32_t reserved = WAL_RECORD_HEADER + CHANGES_RESERVE + op->extra_bytes + op->payload_length +
                         4 * (uint32_t)op->piece_count + 64;
-    int rc = wait_for_room(v, wal_align(reserved), op->optional);
+    int rc = wait_for_room(v, wal_align(reserved), op);
     if (rc < 0)
         return rc;
     struct view view;

@@ -393,7 +393,7 @@ wal_numbers(struct wal *w, struct wal_numbers *numbers_out)
         .waiting = w->reserving,
         .starved = wal_is_starved_locked(w),
         .spare_error = w->spare_error,
-        .quota_full = !storage_quota_may_fill(w->quota),
+        .quota_full = !storage_quota_may_fill(w->quota, QUOTA_GROW),
     };
     lock_release(&w->lock);
 }

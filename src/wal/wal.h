@@ -118,6 +118,9 @@ MUST_CHECK int wal_reserve(struct wal *w, uint32_t bytes, uint64_t deadline_ms);
 // order.
 MUST_CHECK int wal_reserve_in_turn(
     struct wal *w, uint32_t bytes, uint64_t deadline_ms, uint64_t *turn);
+// The same for a record without data, which may make room in the end, when the quota has no room
+// for data: waits for nothing, and passes those who wait for that. 0, -ENOSPC or -EROFS.
+MUST_CHECK int wal_reserve_past_quota(struct wal *w, uint32_t bytes);
 // Gives back a reservation that was not used.
 void wal_unreserve(struct wal *w, uint32_t bytes);
 

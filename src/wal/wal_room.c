@@ -38,7 +38,7 @@ wal_spares_locked(const struct wal *w)
 }
 
 static bool
-has_segment_room_locked(const struct wal *w, uint64_t bytes)
+has_segment_room_locked(const struct wal *w, uint64_t bytes, enum quota_need need)
 {
     uint64_t usable = 0;
     struct wal_segment *current = wal_newest_locked(w);
@@ -47,7 +47,7 @@ has_segment_room_locked(const struct wal *w, uint64_t bytes)
     if (w->reserved + bytes <= usable)
         return true;
     // What a segment is filled with needs room in a checkpoint.
-    if (!storage_quota_may_fill(w->quota))
+    if (!storage_quota_may_fill(w->quota, need))
         return false;
     for (struct list_node *n = w->spares.next; n != &w->spares; n = n->next)
         usable += CONTAINER_OF(n, struct wal_segment, node)->bytes - GAP_MAX;
@@ -55,16 +55,16 @@ has_segment_room_locked(const struct wal *w, uint64_t bytes)
 }
 
 static bool
-has_room_locked(const struct wal *w, uint64_t bytes)
+has_room_locked(const struct wal *w, uint64_t bytes, enum quota_need need)
 {
     return w->append.v - w->flushed.v + w->reserved + bytes + 2 * GAP_MAX <= w->ring_bytes &&
-           has_segment_room_locked(w, bytes);
+           has_segment_room_locked(w, bytes, need);
 }
 
 static bool
 may_go_locked(const struct wal *w, const struct reserver *x)
 {
-    return w->reservers.next == &x->node && has_room_locked(w, x->bytes);
+    return w->reservers.next == &x->node && has_room_locked(w, x->bytes, QUOTA_GROW);
 }
 
 bool
@@ -73,7 +73,7 @@ wal_is_starved_locked(const struct wal *w)
     if (list_is_empty(&w->reservers) || (w->segment_count < w->segments_max && w->spare_error == 0))
         return false;
     const struct reserver *first = CONTAINER_OF(w->reservers.next, struct reserver, node);
-    return !has_segment_room_locked(w, first->bytes);
+    return !has_segment_room_locked(w, first->bytes, QUOTA_GROW);
 }
 
 // In order of turns: who comes again takes its old place.
@@ -93,7 +93,7 @@ static void
 want_spares_locked(struct wal *w, const struct reserver *x)
 {
     uint32_t wanted = SPARES_FOR_STREAM;
-    if (!has_segment_room_locked(w, x->bytes)) {
+    if (!has_segment_room_locked(w, x->bytes, QUOTA_GROW)) {
         uint32_t more = wal_spares_locked(w) + 1;
         wanted = more > SPARES_AFTER_STALL ? more : SPARES_AFTER_STALL;
     }
@@ -129,7 +129,8 @@ wal_reserve_in_turn(struct wal *w, uint32_t bytes, uint64_t deadline_ms, uint64_
     assert(bytes <= WAL_RECORD_MAX);
     lock_take(&w->lock);
     int rc = 0;
-    if (w->failed == 0 && !(list_is_empty(&w->reservers) && has_room_locked(w, bytes))) {
+    if (w->failed == 0 &&
+        !(list_is_empty(&w->reservers) && has_room_locked(w, bytes, QUOTA_GROW))) {
         if (*turn == 0)
             *turn = ++w->turns;
         struct reserver x = {.turn = *turn, .bytes = bytes};
@@ -148,6 +149,18 @@ wal_reserve(struct wal *w, uint32_t bytes, uint64_t deadline_ms)
 {
     uint64_t turn = 0;
     return wal_reserve_in_turn(w, bytes, deadline_ms, &turn);
+}
+
+int
+wal_reserve_past_quota(struct wal *w, uint32_t bytes)
+{
+    assert(bytes <= WAL_RECORD_MAX);
+    lock_take(&w->lock);
+    int rc = w->failed != 0 ? -EROFS : has_room_locked(w, bytes, QUOTA_CHECKPOINT) ? 0 : -ENOSPC;
+    if (rc == 0)
+        w->reserved += bytes;
+    lock_release(&w->lock);
+    return rc;
 }
 
 void

@@ -115,6 +115,13 @@ free=$(stat -f -c '%a*%S' "${V_MNT[one]}")
 assert_at_most $((64 * MIB)) $((free)) "bytes free, as statfs has it"
 assert_at_least 1 "$(volume_status one .storage_quota_exhausted_total)" "reservations refused"
 
+step "files can be removed all the same, and that makes room"
+rm "${V_MNT[one]}/more"
+small_write() { dd if=/dev/zero of="${V_MNT[one]}/small" bs=1M count=4 conv=fsync 2>"$WORK/out"; }
+wait_for 30 "room after the removal ($(cat "$WORK/out"))" small_write
+"$HELPERS/file_tool" write-large "${V_MNT[one]}/more" 260 2>"$WORK/writer" || :
+grep -q 'No space left on device' "$WORK/writer" || fail "the second writer did not end with ENOSPC"
+
 step "a daemon that is killed then leaves an account that is right after the next mount"
 volume_kill9 one
 rm "$faults"

@@ -11,10 +11,12 @@
 #include <unistd.h>
 
 #include "base/checksum.h"
+#include "platform/clock.h"
 #include "platform/memory.h"
 #include "quota/quota_file.h"
 #include "quota/storage_quota.h"
 #include "store/local_store.h"
+#include "wal/wal.h"
 
 #define MIB (UINT64_C(1) << 20)
 
@@ -62,7 +64,8 @@ START_TEST(each_need_has_its_limit)
     ck_assert_int_eq(storage_quota_reserve_segment(q, 32 * MIB, false), 0);
     ck_assert_int_eq(storage_quota_reserve(q, QUOTA_BLOBS, QUOTA_CACHE, 1), -EDQUOT);
     ck_assert_int_eq(storage_quota_reserve_segment(q, 4 * MIB, false), -EDQUOT);
-    ck_assert(!storage_quota_may_fill(q));
+    ck_assert(!storage_quota_may_fill(q, QUOTA_GROW));
+    ck_assert(storage_quota_may_fill(q, QUOTA_CHECKPOINT));
     ck_assert_int_eq(storage_quota_reserve_segment(q, 4 * MIB, true), 0);
     ck_assert_int_eq(storage_quota_reserve(q, QUOTA_BLOBS, QUOTA_CHECKPOINT, 52 * MIB), 0);
     ck_assert_int_eq(storage_quota_reserve(q, QUOTA_BLOBS, QUOTA_CHECKPOINT, 1), -EDQUOT);
@@ -118,6 +121,50 @@ START_TEST(who_reserves_makes_room)
     ck_assert_int_eq(storage_quota_reserve(q, QUOTA_BLOBS, QUOTA_CACHE, 30 * MIB), 0);
     ck_assert_uint_eq(numbers_of(q).used, 56 * MIB);
     ck_assert_int_eq(storage_quota_reserve(q, QUOTA_BLOBS, QUOTA_CACHE, 57 * MIB), -EDQUOT);
+    storage_quota_close(q);
+}
+END_TEST
+
+// ---- the log ------------------------------------------------------------------------------------
+
+static int
+refuse_replay(void *argument UNUSED, const struct wal_replayed *record UNUSED)
+{
+    return -EINVAL;
+}
+
+// Records without data may make room; they go on where data has to wait.
+START_TEST(a_removal_is_logged_when_there_is_no_room_for_data)
+{
+    CLEANUP(memory_free_auto) char *directory = memory_printf("%s/tenants/t/1/wal", root);
+    BUFFER_AUTO error = {0};
+    struct wal *w;
+    ck_assert_int_eq(path_make_directories(directory, 0700), 0);
+    struct storage_quota *q = storage_quota_open(root, "db/1");
+    storage_quota_set_limit(q, 64 * MIB);
+    struct wal_options options = {
+        .directory = directory,
+        .volume = {.b = {1}},
+        .limit_bytes = 16 * MIB,
+        .segment_bytes = 4 * MIB,
+        .quota = q,
+    };
+    ck_assert_int_eq(wal_open(&options, (struct lsn){0}, refuse_replay, NULL, &w, &error), 0);
+    ck_assert_int_eq(storage_quota_reserve(q, QUOTA_BLOBS, QUOTA_CHECKPOINT, 50 * MIB), 0);
+    ck_assert(!storage_quota_may_fill(q, QUOTA_GROW));
+    unsigned pieces = 0;
+    while (wal_reserve(w, 1u << 16, clock_monotonic_ms()) == 0)
+        ck_assert_uint_lt(++pieces, 1000);
+    ck_assert_int_eq(wal_reserve(w, 200, clock_monotonic_ms()), -ENOSPC);
+    struct wal_numbers n;
+    wal_numbers(w, &n);
+    ck_assert(n.quota_full);
+    // Nothing of it is written here: the ring is what there is room in.
+    for (; pieces > 0; pieces--)
+        wal_unreserve(w, 1u << 16);
+    ck_assert_int_eq(wal_reserve_past_quota(w, 200), 0);
+    wal_unreserve(w, 200);
+    ck_assert_int_eq(wal_close(w), 0);
     storage_quota_close(q);
 }
 END_TEST
@@ -413,6 +460,7 @@ main(void)
     add(suite, "needs", each_need_has_its_limit);
     add(suite, "root", the_limit_of_the_root_holds_for_all_places_and_stays);
     add(suite, "make_room", who_reserves_makes_room);
+    add(suite, "removal", a_removal_is_logged_when_there_is_no_room_for_data);
     add(suite, "processes", processes_that_reserve_at_once_stay_below_the_limit);
     add(suite, "stale", a_place_that_is_gone_is_not_counted);
     add(suite, "damaged", a_damaged_file_is_made_anew);
