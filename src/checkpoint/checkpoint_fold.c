@@ -265,6 +265,8 @@ identify_chunks(struct fold *f)
         rc = manifest_read_chunk(r, f->c->options.db, a->object, a->index, &image->old);
         if (rc < 0 && rc != -ENOENT)
             break;
+        image->old.extension = NULL; // it lies in the transaction, and stays without being put
+        image->old.extension_length = 0;
         image->exists = rc == 0;
         image->chunk = image->exists ? image->old.id : (struct chunk_id){f->counters.next_chunk++};
         struct blob_record *blob = &f->staging.blobs[image->blob].record;

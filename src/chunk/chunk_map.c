@@ -171,6 +171,8 @@ load_layout(struct chunk_map *map, struct manifest_reader *r, struct object_id o
     v->object = object;
     v->index = index;
     v->entry = entry;
+    v->entry.extension = NULL; // it lies in the transaction
+    v->entry.extension_length = 0;
     v->image_count = list.count + chunk_entry_has_base(&entry);
     for (size_t i = 0; rc == 0 && i < list.count; i++)
         rc = fill_image(map, r, &v->images[i], &list.deltas[i].where, list.deltas[i].generation);

@@ -13,7 +13,9 @@
 //         22  u16    reserved
 //         24  u32    page size, 4096
 //         28  u32    pages of a full frame, 16
-//         32  u8[28] reserved
+//         32  u8[16] id of the key that the frames are encrypted with: only together with the
+//                    incompatible feature 1, which nobody writes yet. Else reserved
+//         48  u8[12] reserved
 //         60  u32    CRC-32C of bytes 0 .. 59
 //
 //     frame, one after the other without gaps; all but the last hold 16 pages
@@ -67,6 +69,8 @@
 #define BLOB_HEADER_MAGIC "CKPTBLOB"
 #define BLOB_FOOTER_MAGIC "CKPTFOOT"
 #define BLOB_MAGIC_BYTES  8u
+// Kept free for images whose frames are encrypted: this program refuses them.
+#define BLOB_INCOMPATIBLE_ENCRYPTED 1u
 
 enum blob_header_field {
     HEADER_MAGIC = 0,

@@ -71,7 +71,7 @@ encode_body(const struct change *c, struct buffer *out)
         break;
     case CHANGE_PUT_CHUNK:
         buffer_append_le64(out, c->chunk.id.v);
-        record_encode_chunk(&c->chunk, out);
+        record_encode_chunk(&c->chunk, record_chunk_version(&c->chunk), out);
         break;
     case CHANGE_DELETE_CHUNK:
         buffer_append_le64(out, c->chunk.object.v);
@@ -125,6 +125,8 @@ version_of(const struct change *c)
 {
     if (c->kind == CHANGE_PUT_INODE)
         return (uint8_t)record_inode_version(&c->inode);
+    if (c->kind == CHANGE_PUT_CHUNK)
+        return (uint8_t)record_chunk_version(&c->chunk);
     return c->kind == CHANGE_PUT_BLOB ? (uint8_t)record_blob_version(&c->blob) : CHANGE_VERSION;
 }
 
@@ -204,7 +206,7 @@ read_body(struct byte_reader *r, unsigned version, struct change *c)
         return;
     case CHANGE_PUT_CHUNK:
         c->chunk.id.v = read_le64(r);
-        record_read_chunk(r, &c->chunk);
+        record_read_chunk(r, version, &c->chunk);
         return;
     case CHANGE_DELETE_CHUNK:
         c->chunk.object.v = read_le64(r);
@@ -342,6 +344,16 @@ change_is_valid(const struct change *c)
     return false;
 }
 
+// Whether a change that was read has an item that this program would have to know.
+static bool
+must_be_known(const struct change *c)
+{
+    if (c->kind == CHANGE_PUT_INODE)
+        return extension_check(c->inode.extension, c->inode.extension_length) == -ENOTSUP;
+    return c->kind == CHANGE_PUT_CHUNK &&
+           extension_check(c->chunk.extension, c->chunk.extension_length) == -ENOTSUP;
+}
+
 int
 change_decode(struct byte_reader *r, struct change *change_out)
 {
@@ -356,7 +368,7 @@ change_decode(struct byte_reader *r, struct change *change_out)
     const uint8_t *body = read_bytes(r, length);
     if (!body || kind == 0 || version == 0)
         return -EBADMSG;
-    bool has_two = kind == CHANGE_PUT_INODE || kind == CHANGE_PUT_BLOB;
+    bool has_two = kind == CHANGE_PUT_INODE || kind == CHANGE_PUT_BLOB || kind == CHANGE_PUT_CHUNK;
     if (kind > CHANGE_KIND_MAX || version > (has_two ? 2 : CHANGE_VERSION))
         return -ENOTSUP;
     if (reserved != 0)
@@ -364,9 +376,7 @@ change_decode(struct byte_reader *r, struct change *change_out)
     struct byte_reader fields = byte_reader_over(body, length);
     read_body(&fields, version, change_out);
     // What must be understood and is not, is no damage.
-    if (kind == CHANGE_PUT_INODE && version > 1 && !fields.bad &&
-        extension_check(change_out->inode.extension, change_out->inode.extension_length) ==
-            -ENOTSUP)
+    if (!fields.bad && must_be_known(change_out))
         return -ENOTSUP;
     if (fields.bad || byte_reader_left(&fields) != 0 || version != version_of(change_out) ||
         !change_is_valid(change_out))

@@ -27,6 +27,9 @@
 #define RECORD_EXTENSION_MAX 2048u
 // Types of items there.
 #define RECORD_EXTENSION_PARENT 1u // 64 bytes: volume, sequence, hash, generation
+// Kept free for records whose sections are encrypted: this program refuses them. 18 bytes:
+// algorithm u16, id of the key.
+#define RECORD_EXTENSION_KEY 0x8002u
 
 #define SECTION_MAGIC        0x54434553u // "SECT"
 #define SECTION_HEADER_BYTES 32u

@@ -260,8 +260,14 @@ base_is_absent(const struct chunk_entry *v)
            sha256_equal(&v->base.blob, &zero) && v->base_generation.v == 0 && v->base_pages == 0;
 }
 
+unsigned
+record_chunk_version(const struct chunk_entry *v)
+{
+    return v->extension_length > 0 ? 2 : 1;
+}
+
 void
-record_encode_chunk(const struct chunk_entry *v, struct buffer *out)
+record_encode_chunk(const struct chunk_entry *v, unsigned version, struct buffer *out)
 {
     buffer_append_le64(out, v->object.v);
     buffer_append_le64(out, v->index.v);
@@ -273,10 +279,14 @@ record_encode_chunk(const struct chunk_entry *v, struct buffer *out)
     buffer_append_le64(out, v->delta_bytes);
     buffer_append_le32(out, v->present_pages);
     buffer_append_u8(out, v->sealed);
+    if (version == 1)
+        return;
+    buffer_append_le16(out, v->extension_length);
+    buffer_append(out, v->extension, v->extension_length);
 }
 
 void
-record_read_chunk(struct byte_reader *r, struct chunk_entry *v)
+record_read_chunk(struct byte_reader *r, unsigned version, struct chunk_entry *v)
 {
     v->object.v = read_le64(r);
     v->index.v = read_le64(r);
@@ -288,6 +298,8 @@ record_read_chunk(struct byte_reader *r, struct chunk_entry *v)
     v->delta_bytes = read_le64(r);
     v->present_pages = read_le32(r);
     v->sealed = read_u8(r);
+    v->extension_length = version > 1 ? read_le16(r) : 0;
+    v->extension = version > 1 ? read_bytes(r, v->extension_length) : NULL;
 }
 
 bool
@@ -296,13 +308,15 @@ record_chunk_is_valid(const struct chunk_entry *v)
     return v->object.v != 0 && v->index.v <= CHUNK_INDEX_MAX &&
            v->base_generation.v <= v->generation.v &&
            (location_is_valid(&v->base) || base_is_absent(v)) && v->base_pages <= CHUNK_PAGES &&
-           v->present_pages <= CHUNK_PAGES && v->delta_bytes <= OBJECT_MAX_BYTES && v->sealed <= 1;
+           v->present_pages <= CHUNK_PAGES && v->delta_bytes <= OBJECT_MAX_BYTES &&
+           v->sealed <= 1 && v->extension_length <= CHUNK_EXTENSION_BYTES_MAX &&
+           extension_check(v->extension, v->extension_length) == 0;
 }
 
 bool
-record_decode_chunk(struct byte_reader *r, struct chunk_entry *v)
+record_decode_chunk(struct byte_reader *r, unsigned version, struct chunk_entry *v)
 {
-    record_read_chunk(r, v);
+    record_read_chunk(r, version, v);
     return !r->bad && record_chunk_is_valid(v);
 }
 

@@ -48,10 +48,12 @@ bool record_xattr_is_valid(const struct xattr_record *v);
 MUST_CHECK bool record_decode_xattr(struct byte_reader *r, struct xattr_record *v);
 
 // All but id.
-void record_encode_chunk(const struct chunk_entry *v, struct buffer *out);
-void record_read_chunk(struct byte_reader *r, struct chunk_entry *v);
+// The version of its layout: 2 with an extension area.
+unsigned record_chunk_version(const struct chunk_entry *v);
+void record_encode_chunk(const struct chunk_entry *v, unsigned version, struct buffer *out);
+void record_read_chunk(struct byte_reader *r, unsigned version, struct chunk_entry *v);
 bool record_chunk_is_valid(const struct chunk_entry *v);
-MUST_CHECK bool record_decode_chunk(struct byte_reader *r, struct chunk_entry *v);
+MUST_CHECK bool record_decode_chunk(struct byte_reader *r, unsigned version, struct chunk_entry *v);
 // Whether the entry has a base at all; without one its content is zeros overlaid by deltas, and all
 // fields about the base are zero.
 bool chunk_entry_has_base(const struct chunk_entry *v);

@@ -104,7 +104,13 @@ struct chunk_entry {
     uint64_t delta_bytes;   // their images' bytes
     uint32_t present_pages; // pages that are not holes; an upper bound (st_blocks)
     uint8_t sealed;         // append-only chunk that is full
+    // What later programs know of a chunk (format/extension.h). Like the texts of other records it
+    // lies in the bytes that it was read from.
+    uint16_t extension_length;
+    const uint8_t *extension;
 };
+
+#define CHUNK_EXTENSION_BYTES_MAX 1024u
 
 // One delta of a chunk (`ChunkDeltaRecord`).
 struct chunk_delta {

@@ -20,6 +20,20 @@ store_chunk(struct apply *a, const struct chunk_entry *chunk)
     return apply_put(a, TABLE_CHUNK_CATALOG, &key);
 }
 
+// Loads a chunk that will be stored again. Its extension area lies in a page of the transaction,
+// which the next put may move: it is copied.
+static int
+load_chunk(struct apply *a, struct chunk_id id, struct chunk_entry *chunk_out)
+{
+    int rc = manifest_load_chunk(a->txn, a->db.id, id, chunk_out);
+    if (rc < 0)
+        return rc;
+    buffer_clear(&a->extension);
+    buffer_append(&a->extension, chunk_out->extension, chunk_out->extension_length);
+    chunk_out->extension = a->extension.data;
+    return 0;
+}
+
 // Removes a delta that is there, and its share of `chunk`, which the caller stores.
 static int
 remove_delta(struct apply *a, struct chunk_entry *chunk, const struct chunk_delta *delta)
@@ -88,7 +102,7 @@ apply_put_delta(struct apply *a, const struct chunk_delta *delta)
 {
     struct chunk_entry chunk;
     struct chunk_delta old;
-    int rc = manifest_load_chunk(a->txn, a->db.id, delta->chunk, &chunk);
+    int rc = load_chunk(a, delta->chunk, &chunk);
     if (rc < 0)
         return rc == -ENOENT ? refuse_delta(a, delta, "there is no such chunk") : rc;
     if (delta->generation.v <= chunk.base_generation.v)
@@ -128,7 +142,7 @@ apply_delete_delta(struct apply *a, struct chunk_id id, struct generation genera
     int rc = manifest_load_delta(a->txn, a->db.id, id, generation, &delta);
     if (rc < 0)
         return rc == -ENOENT ? 0 : rc;
-    rc = manifest_load_chunk(a->txn, a->db.id, id, &chunk);
+    rc = load_chunk(a, id, &chunk);
     if (rc < 0)
         return rc == -ENOENT ? manifest_bad_entry(TABLE_CHUNK_DELTA_INDEX) : rc;
     rc = remove_delta(a, &chunk, &delta);
@@ -205,7 +219,7 @@ apply_put_chunk(struct apply *a, const struct chunk_entry *put)
     int rc = remove_chunk_at(a, put->object, put->index, put->id);
     if (rc < 0)
         return rc;
-    rc = manifest_load_chunk(a->txn, a->db.id, put->id, &old);
+    rc = load_chunk(a, put->id, &old);
     if (rc < 0 && rc != -ENOENT)
         return rc;
     bool exists = rc == 0;
@@ -218,6 +232,11 @@ apply_put_chunk(struct apply *a, const struct chunk_entry *put)
     a->totals_changed = true;
     chunk.delta_count = exists ? old.delta_count : 0;
     chunk.delta_bytes = exists ? old.delta_bytes : 0;
+    // A fold knows nothing of the area and passes it on; the chain tells all of a chunk.
+    if (exists && a->unpublished && put->extension_length == 0) {
+        chunk.extension = old.extension;
+        chunk.extension_length = old.extension_length;
+    }
     rc = move_base_reference(a, exists ? &old : NULL, &chunk);
     if (rc == 0)
         rc = remove_deltas(a, &chunk, chunk.base_generation);

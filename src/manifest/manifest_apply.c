@@ -447,5 +447,6 @@ manifest_apply(struct lmdb_txn *txn, struct manifest_batch *b)
     buffer_free(&a.published_blobs);
     buffer_free(&a.unreferenced);
     buffer_free(&a.value);
+    buffer_free(&a.extension);
     return rc;
 }

@@ -193,6 +193,7 @@ struct apply {
     struct buffer published_blobs;     // hashes for the log
     struct buffer unreferenced;        // hashes whose references reached 0 at some moment
     struct buffer value;               // scratch
+    struct buffer extension;           // of the chunk that was loaded last, to be stored again
 };
 
 // Applies what a source has put into its batch so far, which is empty then.

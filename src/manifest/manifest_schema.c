@@ -450,7 +450,6 @@ schema_decode_watermarks(const void *p, size_t n, struct db_record *v)
     }
 RECORD_VALUE(dirent, dirent_record)
 RECORD_VALUE(xattr, xattr_record)
-RECORD_VALUE(chunk, chunk_entry)
 RECORD_VALUE(delta, chunk_delta)
 RECORD_VALUE(namespace, namespace_record)
 RECORD_VALUE(generation, generation_record)
@@ -473,6 +472,23 @@ schema_decode_inode(const void *p, size_t n, struct inode_record *v)
     unsigned version = read_le16(&r);
     return !r.bad && version >= 1 && version <= 2 && record_decode_inode(&r, version, v) &&
            is_finished(&r);
+}
+
+void
+schema_encode_chunk(const struct chunk_entry *v, struct buffer *out)
+{
+    unsigned version = record_chunk_version(v);
+    buffer_append_le16(out, (uint16_t)version);
+    record_encode_chunk(v, version, out);
+}
+
+bool
+schema_decode_chunk(const void *p, size_t n, struct chunk_entry *v)
+{
+    struct byte_reader r = byte_reader_over(p, n);
+    unsigned version = read_le16(&r);
+    return !r.bad && version >= 1 && version <= 2 && record_decode_chunk(&r, version, v) &&
+           is_finished(&r) && version == record_chunk_version(v);
 }
 
 void

@@ -70,6 +70,8 @@ change_weight(const struct change *c)
     case CHANGE_PUT_XATTR:
     case CHANGE_DELETE_XATTR:
         return sizeof(*c) + c->xattr.name_length + c->xattr.value_length;
+    case CHANGE_PUT_CHUNK:
+        return sizeof(*c) + c->chunk.extension_length;
     default:
         return sizeof(*c);
     }

@@ -228,10 +228,11 @@ sample_generation(uint64_t generation, uint64_t sequence, enum generation_state 
 
 // One of each kind, and some at the limits. Returns how many; `room` is enough for them. The first
 // ones are of version 1.
-#define SAMPLE_CHANGES   37
+#define SAMPLE_CHANGES   38
 #define SAMPLE_CHANGES_1 24
 #define SAMPLE_CHANGES_2 30 // with those of version 2
 #define SAMPLE_CHANGES_3 34 // with those of retention
+#define SAMPLE_CHANGES_4 37 // with those of lost pages
 
 static inline size_t
 sample_changes(struct change *out)
@@ -296,6 +297,9 @@ sample_changes(struct change *out)
     out[n++] = sample_damage(2, 3 * (uint64_t)CHUNK_PAGES + 7, 5);
     out[n++] = sample_damage(2, OBJECT_MAX_BYTES / PAGE_BYTES, 1);
     out[n++] = sample_delete_damage(2, 9);
+    out[n++] = sample_chunk(13, 2, 5, 5, 100, 5000);
+    out[n - 1].chunk.extension = sample_extension;
+    out[n - 1].chunk.extension_length = sizeof(sample_extension);
     return n;
 }
 

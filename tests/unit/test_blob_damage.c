@@ -153,11 +153,12 @@ static const struct forgery forgeries[] = {
     {IN_HEADER, 10, 2, 65, -EBADMSG},           // length
     {IN_HEADER, 12, 4, 1, -EBADMSG},            // features that the index does not know of
     {IN_HEADER, 16, 4, 1u << 31, -ENOTSUP},     // incompatible feature
+    {IN_HEADER, 16, 4, 1, -ENOTSUP},            // encrypted
     {IN_HEADER, 20, 2, BLOB_BASE, -EBADMSG},    // another kind than the index
     {IN_HEADER, 22, 2, 1, -EBADMSG},            // reserved
     {IN_HEADER, 24, 4, 8192, -EBADMSG},         // page size
     {IN_HEADER, 28, 4, 32, -EBADMSG},           // frame pages
-    {IN_HEADER, 32, 4, 1, -EBADMSG},            // reserved
+    {IN_HEADER, 32, 4, 1, -EBADMSG},            // a key's id without encryption
     {IN_HEADER, 56, 4, 1u << 24, -EBADMSG},     // reserved
     {IN_FRAME, 8, 4, 4 * PAGE_BYTES, -EBADMSG}, // one page less
     {IN_INDEX, 0, 4, 1, -EBADMSG},              // features that the header does not know of

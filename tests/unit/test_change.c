@@ -345,7 +345,29 @@ START_TEST(format_has_not_changed)
     compare_golden("change-1.hex", samples, SAMPLE_CHANGES_1);
     compare_golden("change-2.hex", samples + SAMPLE_CHANGES_1, SAMPLE_CHANGES_2 - SAMPLE_CHANGES_1);
     compare_golden("change-3.hex", samples + SAMPLE_CHANGES_2, SAMPLE_CHANGES_3 - SAMPLE_CHANGES_2);
-    compare_golden("change-4.hex", samples + SAMPLE_CHANGES_3, count - SAMPLE_CHANGES_3);
+    compare_golden("change-4.hex", samples + SAMPLE_CHANGES_3, SAMPLE_CHANGES_4 - SAMPLE_CHANGES_3);
+    compare_golden("change-5.hex", samples + SAMPLE_CHANGES_4, count - SAMPLE_CHANGES_4);
+}
+END_TEST
+
+// What programs before wrote of chunks means the same, and is written again as it was.
+START_TEST(chunks_of_older_programs_come_back_as_they_were)
+{
+    BUFFER_AUTO golden = {0};
+    BUFFER_AUTO again = {0};
+    unsigned chunks = 0;
+    golden_load_old("change-1.hex", &golden);
+    struct byte_reader r = byte_reader_over(golden.data, golden.length);
+    while (byte_reader_left(&r) > 0) {
+        struct change c;
+        ck_assert_int_eq(change_decode(&r, &c), 0);
+        chunks += c.kind == CHANGE_PUT_CHUNK;
+        ck_assert(c.kind != CHANGE_PUT_CHUNK || c.chunk.extension_length == 0);
+        change_encode(&c, &again);
+    }
+    ck_assert_uint_eq(chunks, 2);
+    ck_assert_uint_eq(again.length, golden.length);
+    ck_assert_mem_eq(again.data, golden.data, golden.length);
 }
 END_TEST
 
@@ -358,10 +380,19 @@ decode_with_extension(const uint8_t *area, size_t n)
     c.inode.extension = area;
     c.inode.extension_length = (uint16_t)n;
     change_encode(&c, &b);
-    return decode_alone(b.data, b.length, &again);
+    int rc = decode_alone(b.data, b.length, &again);
+    // A chunk's are judged in the same way; its area is shorter at most.
+    BUFFER_AUTO chunk = {0};
+    c = sample_chunk(11, 2, 3, 5, 100, 5000);
+    c.chunk.extension = area;
+    c.chunk.extension_length = (uint16_t)n;
+    change_encode(&c, &chunk);
+    ck_assert_uint_eq(chunk.data[1], 2);
+    ck_assert_int_eq(decode_alone(chunk.data, chunk.length, &again), rc);
+    return rc;
 }
 
-START_TEST(extensions_of_inodes_are_passed_on_unless_they_must_be_known)
+START_TEST(extensions_are_passed_on_unless_they_must_be_known)
 {
     uint8_t area[sizeof(sample_extension)];
     memcpy(area, sample_extension, sizeof(area));
@@ -411,6 +442,7 @@ main(void)
     ADD(truncation_is_refused);
     ADD(format_has_not_changed);
     ADD(a_blob_is_written_in_one_way);
-    ADD(extensions_of_inodes_are_passed_on_unless_they_must_be_known);
+    ADD(chunks_of_older_programs_come_back_as_they_were);
+    ADD(extensions_are_passed_on_unless_they_must_be_known);
     return unit_run(s);
 }

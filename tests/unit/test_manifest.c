@@ -320,6 +320,48 @@ START_TEST(a_new_base_removes_older_deltas)
 }
 END_TEST
 
+static void
+expect_extension(struct fixture *f, uint16_t length)
+{
+    struct manifest_reader *r = reader_of(f);
+    struct chunk_entry chunk;
+    ck_assert_int_eq(
+        manifest_read_chunk(r, f->db, (struct object_id){2}, (struct chunk_index){0}, &chunk), 0);
+    ck_assert_uint_eq(chunk.extension_length, length);
+    if (length > 0)
+        ck_assert_mem_eq(chunk.extension, sample_extension, length);
+    manifest_read_end(r);
+}
+
+START_TEST(what_later_programs_know_of_a_chunk_is_kept)
+{
+    struct fixture f = fixture_new(0);
+    make_files(&f, 1);
+    struct change chunk = sample_chunk(5, 2, 0, 4, 1, 100);
+    chunk.chunk.extension = sample_extension;
+    chunk.chunk.extension_length = sizeof(sample_extension);
+    SUBMIT(&f, 0, sample_blob(1, 1000), sample_blob(2, 1000), chunk);
+    // A fold puts deltas and chunks, and knows nothing of it.
+    SUBMIT(&f, 5, sample_delta(5, 5, 2, 0, 50), sample_delta(5, 6, 2, 50, 60));
+    struct change again = sample_chunk(5, 2, 0, 4, 1, 100);
+    again.chunk.generation.v = 6;
+    SUBMIT(&f, 6, sample_delete_delta(5, 6), again);
+    expect_extension(&f, sizeof(sample_extension));
+    fixture_reopen(&f, 0);
+    expect_extension(&f, sizeof(sample_extension));
+    BUFFER_AUTO told = {0};
+    struct manifest_reader *r = reader_of(&f);
+    ck_assert_int_eq(manifest_export_unpublished(r, f.db, append_change, &told), 0);
+    manifest_read_end(r);
+    ck_assert_ptr_nonnull(
+        memmem(told.data, told.length, sample_extension, sizeof(sample_extension)));
+    // The chain tells all of a chunk.
+    SUBMIT(&f, 0, again);
+    expect_extension(&f, 0);
+    fixture_free(&f);
+}
+END_TEST
+
 START_TEST(blobs_without_references_are_released)
 {
     struct fixture f = fixture_new(0);
@@ -699,6 +741,7 @@ main(void)
     ADD(orphans_are_found_without_a_scan);
     ADD(references_follow_the_chunks);
     ADD(a_new_base_removes_older_deltas);
+    ADD(what_later_programs_know_of_a_chunk_is_kept);
     ADD(blobs_without_references_are_released);
     ADD(each_db_releases_its_own_blobs);
     ADD(refused_batches_change_nothing);

@@ -592,6 +592,7 @@ START_TEST(extensions_are_passed_over_unless_they_must_be_known)
     ck_assert_int_eq(read_with_extension(0x123, &h), 0);
     ck_assert(!h.has_parent);
     ck_assert_int_eq(read_with_extension(0x8123, &h), -ENOTSUP);
+    ck_assert_int_eq(read_with_extension(0x8002, &h), -ENOTSUP); // a key
     ck_assert_int_eq(read_with_extension(0, &h), -EBADMSG);
 }
 END_TEST
