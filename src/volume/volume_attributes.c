@@ -31,8 +31,10 @@ add_present(void *argument, struct chunk_index index UNUSED, struct chunk_id id 
 void
 volume_see_allocation(const struct inode_record *inode, struct allocation *allocation_out)
 {
+    allocation_out->count = 0;
     // What was decoded is valid.
-    if (allocation_decode(inode->extension, inode->extension_length, allocation_out) < 0)
+    if (inode->extension_length > 0 &&
+        allocation_decode(inode->extension, inode->extension_length, allocation_out) < 0)
         allocation_out->count = 0;
 }
 
