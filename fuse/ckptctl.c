@@ -30,8 +30,11 @@ struct arguments {
     bool quiet;
     int64_t wait_seconds; // unmount; -1: without limit
     const char *root;     // status
-    const char *policy;   // retention; quota: a size
+    const char *policy;   // retention; quota: a size; variant and flags
     bool of_root;         // quota
+    const char *head;     // truncate
+    const char *tail;     // likewise
+    bool watch;           // jobs
     bool all;             // evict
     bool dry_run;
     bool sweep;
@@ -396,6 +399,54 @@ run_verify(const struct arguments *a)
 }
 
 static int
+run_jobs(const struct arguments *a)
+{
+    return show_jobs(a->operand, a->json, a->watch);
+}
+
+static int
+run_job_show(const struct arguments *a)
+{
+    return handle_job(a->name, a->operand, JOB_VERB_SHOW, a->json);
+}
+
+static int
+run_job_wait(const struct arguments *a)
+{
+    return handle_job(a->name, a->operand, JOB_VERB_WAIT, a->json);
+}
+
+static int
+run_job_cancel(const struct arguments *a)
+{
+    return handle_job(a->name, a->operand, JOB_VERB_CANCEL, a->json);
+}
+
+static int
+run_truncate(const struct arguments *a)
+{
+    const struct truncate_request request = {.path = a->operand,
+        .head = a->head,
+        .tail = a->tail,
+        .no_wait = a->no_wait,
+        .json = a->json,
+        .quiet = a->quiet};
+    return truncate_file(&request);
+}
+
+static int
+run_variant(const struct arguments *a)
+{
+    return handle_variant(a->operand, a->policy, a->json);
+}
+
+static int
+run_flags(const struct arguments *a)
+{
+    return handle_flags(a->operand, a->policy, a->json);
+}
+
+static int
 run_push(const struct arguments *a)
 {
     struct offline_request request = offline_request(a);
@@ -419,6 +470,9 @@ enum {
     SWITCH_AT,
     SWITCH_YES,
     SWITCH_OF_ROOT,
+    SWITCH_HEAD,
+    SWITCH_TAIL,
+    SWITCH_WATCH,
     SWITCH_ALL,
     SWITCH_DETACH,
     SWITCH_DATA,
@@ -466,6 +520,13 @@ static const struct option fork_switches[] = {{"help", no_argument, NULL, 'h'},
 static const struct option destroy_switches[] = {{"help", no_argument, NULL, 'h'},
     {"json", no_argument, NULL, SWITCH_JSON}, {"yes", no_argument, NULL, SWITCH_YES},
     {NULL, 0, NULL, 0}};
+static const struct option jobs_switches[] = {{"help", no_argument, NULL, 'h'},
+    {"json", no_argument, NULL, SWITCH_JSON}, {"watch", no_argument, NULL, SWITCH_WATCH},
+    {NULL, 0, NULL, 0}};
+static const struct option truncate_switches[] = {{"help", no_argument, NULL, 'h'},
+    {"json", no_argument, NULL, SWITCH_JSON}, {"head", required_argument, NULL, SWITCH_HEAD},
+    {"tail", required_argument, NULL, SWITCH_TAIL}, {"no-wait", no_argument, NULL, SWITCH_NO_WAIT},
+    {"quiet", no_argument, NULL, 'q'}, {NULL, 0, NULL, 0}};
 static const struct option verify_switches[] = {{"help", no_argument, NULL, 'h'},
     {"json", no_argument, NULL, SWITCH_JSON}, {"quiet", no_argument, NULL, 'q'},
     {"data", no_argument, NULL, SWITCH_DATA}, {"repair", no_argument, NULL, SWITCH_REPAIR},
@@ -587,6 +648,48 @@ static const struct command commands[] = {
         "    --detach  copy the blobs of the fork SOURCE in its parent's part of the store into\n"
         "              its own, so that the parent need not keep anything for it\n",
         "SOURCE NEWSOURCE", run_fork},
+    {"truncate", ":hq", truncate_switches,
+        "truncate --head OFFSET | --tail OFFSET [--no-wait] [--json] [-q] FILE",
+        "Removes data of an append-only file: what lies before OFFSET, which becomes a hole, or\n"
+        "all that lies behind it. Waits for checkpoints that work on that data, and cancels them\n"
+        "after 30 seconds.\n"
+        "\n"
+        "    --head OFFSET  a multiple of 64M; K, M, G and T may stand behind the number\n"
+        "    --tail OFFSET  any byte of the file\n"
+        "    --no-wait      print the job's number and do not wait for it\n"
+        "    --json         print the job as a JSON object\n"
+        "    -q, --quiet    no output when it went well\n",
+        "FILE", run_truncate},
+    {"variant", ":h", retention_switches, "variant [--set VARIANT] [--json] FILE|DIRECTORY",
+        "Shows how checkpoints treat a file, or files that are made in a directory.\n"
+        "\n"
+        "    --set VARIANT  changes it: append-only, random (pages change anywhere), or detect\n"
+        "    --json         as a JSON object\n",
+        "FILE", run_variant},
+    {"flags", ":h", retention_switches, "flags [--set NAME=on|off] [--json] MOUNTPOINT",
+        "Shows what is turned on and off for the volume on this host.\n"
+        "\n"
+        "    --set NAME=on|off  changes it: enable_append_only_truncation\n"
+        "    --json             as a JSON object\n",
+        "MOUNTPOINT", run_flags},
+    {"jobs", ":h", jobs_switches, "jobs [--watch] [--json] MOUNTPOINT",
+        "Lists the jobs that wait, run, or have ended lately.\n"
+        "\n"
+        "    --watch  again each second, until it is interrupted\n"
+        "    --json   as a JSON array\n",
+        "MOUNTPOINT", run_jobs},
+    {"job show", ":h", json_switches, "job show [--json] JOB MOUNTPOINT",
+        "Shows a job: its state, how far it is, and why it failed.\n", "JOB MOUNTPOINT",
+        run_job_show},
+    {"job wait", ":h", json_switches, "job wait [--json] JOB MOUNTPOINT",
+        "Waits until a job has ended.\n"
+        "\n"
+        "Exit status: 0 it is completed, 2 it failed.\n",
+        "JOB MOUNTPOINT", run_job_wait},
+    {"job cancel", ":h", json_switches, "job cancel JOB MOUNTPOINT",
+        "Asks for the end of a job. Of a checkpoint: the next one takes what it would have "
+        "taken.\n",
+        "JOB MOUNTPOINT", run_job_cancel},
     {"destroy", ":ho:", destroy_switches, "destroy [--yes] [-o OPTION,...] [--json] SOURCE",
         "Deletes everything that the volume has in the store: all generations, snapshots and the\n"
         "volume itself. Asks for the volume's name first. Refuses while forks, readers or a host\n"
@@ -732,6 +835,15 @@ take_switch(const struct command *c, struct arguments *a, int letter, const char
         return EXIT_SUCCESS;
     case SWITCH_AT:
         a->at = optarg;
+        return EXIT_SUCCESS;
+    case SWITCH_HEAD:
+        a->head = optarg;
+        return EXIT_SUCCESS;
+    case SWITCH_TAIL:
+        a->tail = optarg;
+        return EXIT_SUCCESS;
+    case SWITCH_WATCH:
+        a->watch = true;
         return EXIT_SUCCESS;
     case SWITCH_DRY_RUN:
         a->dry_run = true;

@@ -59,6 +59,27 @@ int control_quota(const char *path, const char *size, bool of_root, uint32_t fla
 // Evicts copies of a file, or all. Returns the exit status.
 int control_evict(const char *path, bool all, uint32_t flags);
 
+// ---- jobs, truncation, variants, flags ----------------------------------------------------------
+
+// Each returns the exit status.
+
+// `watch`: again and again, until it is interrupted.
+int show_jobs(const char *path, bool json, bool watch);
+
+enum job_verb { JOB_VERB_SHOW, JOB_VERB_WAIT, JOB_VERB_CANCEL };
+int handle_job(const char *id, const char *path, enum job_verb verb, bool json);
+
+struct truncate_request {
+    const char *path;
+    const char *head, *tail; // an offset as text in one of them
+    bool no_wait, json, quiet;
+};
+int truncate_file(const struct truncate_request *request);
+
+// `set` is NULL to show it.
+int handle_variant(const char *path, const char *set, bool json);
+int handle_flags(const char *path, const char *set, bool json);
+
 // ---- volumes in the store -----------------------------------------------------------------------
 
 struct volume_config;

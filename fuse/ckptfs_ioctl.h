@@ -200,6 +200,87 @@ struct ckptfs_fuse_requests {
     __u64 requests[CKPTFS_FUSE_OPCODES]; /* out: by opcode; too high ones at index 0 */
 };
 
+/* Truncation of an append-only file, on a descriptor of it; its owner may, too. A job carries it
+   out; CKPTFS_IOC_JOB follows it. EOPNOTSUPP: append-only truncation is turned off. EMEDIUMTYPE:
+   the file's source variant is not append-only. EINVAL also: the offset lies behind the file's end,
+   or is no multiple of CKPTFS_CHUNK_BYTES for the head. EBUSY: another truncation of the file is
+   under way. EROFS on read-only mounts. */
+#define CKPTFS_CHUNK_BYTES (64u << 20)
+
+#define CKPTFS_TRUNCATE_HEAD 1 /* what lies before the offset becomes a hole; offsets do not move */
+#define CKPTFS_TRUNCATE_TAIL 2 /* what lies behind it goes */
+
+struct ckptfs_truncate {
+    __u32 version;
+    __u32 side; /* CKPTFS_TRUNCATE_* */
+    __u64 offset;
+    __u64 job; /* out */
+    __u64 reserved[5];
+};
+
+/* The source variant of a file, and of what is made in a directory. On a descriptor of it; its
+   owner may, too. */
+#define CKPTFS_VARIANT_DETECT      0 /* the planner of checkpoints finds out */
+#define CKPTFS_VARIANT_APPEND_ONLY 1
+#define CKPTFS_VARIANT_RANDOM      2
+
+#define CKPTFS_VARIANT_SET (1u << 0) /* else tell it */
+
+struct ckptfs_variant {
+    __u32 version;
+    __u32 flags;
+    __u32 variant; /* in with SET, else out */
+    __u32 reserved0;
+    __u64 reserved[6];
+};
+
+/* Jobs. NEXT tells about the one with the lowest id above `id`; ENOENT when there is none. CANCEL
+   asks for the end of the one with this id: EALREADY when it has ended, or is a checkpoint that
+   cannot be stopped any more. */
+#define CKPTFS_JOB_LOOK   0
+#define CKPTFS_JOB_NEXT   1
+#define CKPTFS_JOB_CANCEL 2
+
+#define CKPTFS_JOB_PENDING   1
+#define CKPTFS_JOB_IN_FLIGHT 2
+#define CKPTFS_JOB_COMPLETED 3
+#define CKPTFS_JOB_FAILED    4
+
+#define CKPTFS_JOB_RETRYABLE     (1u << 0) /* out: the last try failed with what may pass */
+#define CKPTFS_JOB_CANCEL_WANTED (1u << 1) /* out */
+
+/* All but the first three fields must be zero in the call, and are set by LOOK and NEXT. */
+struct ckptfs_job {
+    __u32 version;
+    __u32 command;
+    __u64 id;
+    __u32 state;
+    __u32 flags;
+    __u32 tries;
+    __u32 priority; /* the highest goes first */
+    __s32 error;    /* negative errno */
+    __u32 reserved0;
+    __u64 generation;
+    __u64 created_ms, updated_ms; /* since 1970, as the next two; 0: never */
+    __u64 lease_expires_ms, not_before_ms;
+    __u64 done, total; /* of a unit of the kind's own */
+    __u64 reserved[8];
+    char kind[32]; /* "TruncateAppendOnly"; NUL-terminated, as the next two */
+    char stage[32];
+    char cause[160];
+};
+
+/* What is on and off for the volume; CKPTFS_FLAG_*. */
+#define CKPTFS_FLAG_APPEND_ONLY_TRUNCATION (1u << 0) /* enable_append_only_truncation */
+
+struct ckptfs_flags {
+    __u32 version;
+    __u32 change; /* in: the flags to be changed; 0: just tell */
+    __u32 flags;  /* in: what they become. out: all that are on */
+    __u32 known;  /* out */
+    __u64 reserved[6];
+};
+
 #define CKPTFS_IOC_CHECKPOINT _IOWR('K', 0x01, struct ckptfs_checkpoint)
 #define CKPTFS_IOC_STATUS     _IOWR('K', 0x02, struct ckptfs_status)
 #define CKPTFS_IOC_METRICS    _IOWR('K', 0x03, struct ckptfs_metrics)
@@ -207,11 +288,19 @@ struct ckptfs_fuse_requests {
 #define CKPTFS_IOC_OPERATION  _IOWR('K', 0x05, struct ckptfs_operation)
 #define CKPTFS_IOC_REPORT     _IOWR('K', 0x06, struct ckptfs_report)
 #define CKPTFS_IOC_LOST       _IOWR('K', 0x07, struct ckptfs_lost)
+#define CKPTFS_IOC_TRUNCATE   _IOWR('K', 0x20, struct ckptfs_truncate)
+#define CKPTFS_IOC_VARIANT    _IOWR('K', 0x21, struct ckptfs_variant)
+#define CKPTFS_IOC_JOB        _IOWR('K', 0x22, struct ckptfs_job)
+#define CKPTFS_IOC_FLAGS      _IOWR('K', 0x23, struct ckptfs_flags)
 #define CKPTFS_IOC_FUSE       _IOWR('K', 0x10, struct ckptfs_fuse_requests)
 
 #ifdef __cplusplus
 static_assert(sizeof(struct ckptfs_checkpoint) == 64, "ABI");
 static_assert(sizeof(struct ckptfs_check) == 64, "ABI");
+static_assert(sizeof(struct ckptfs_truncate) == 64, "ABI");
+static_assert(sizeof(struct ckptfs_variant) == 64, "ABI");
+static_assert(sizeof(struct ckptfs_job) == 384, "ABI");
+static_assert(sizeof(struct ckptfs_flags) == 64, "ABI");
 static_assert(sizeof(struct ckptfs_lost) == 576, "ABI");
 static_assert(sizeof(struct ckptfs_operation) == 512, "ABI");
 static_assert(sizeof(struct ckptfs_report) == 8192, "ABI");
@@ -220,6 +309,10 @@ static_assert(sizeof(struct ckptfs_metrics) == 64 + 64 * CKPTFS_METRICS_MAX, "AB
 #else
 _Static_assert(sizeof(struct ckptfs_checkpoint) == 64, "ABI");
 _Static_assert(sizeof(struct ckptfs_check) == 64, "ABI");
+_Static_assert(sizeof(struct ckptfs_truncate) == 64, "ABI");
+_Static_assert(sizeof(struct ckptfs_variant) == 64, "ABI");
+_Static_assert(sizeof(struct ckptfs_job) == 384, "ABI");
+_Static_assert(sizeof(struct ckptfs_flags) == 64, "ABI");
 _Static_assert(sizeof(struct ckptfs_lost) == 576, "ABI");
 _Static_assert(sizeof(struct ckptfs_operation) == 512, "ABI");
 _Static_assert(sizeof(struct ckptfs_report) == 8192, "ABI");

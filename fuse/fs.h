@@ -24,7 +24,13 @@
 struct direct_writes;
 struct seeker;
 
+// The daemon itself opens files of the mount by their numbers: a look-up in the root directory of
+// the door's name with the number right behind it finds the file. The name is a secret of the
+// process.
+#define FS_DOOR_BYTES 48u
+
 struct fs_settings {
+    char door[FS_DOOR_BYTES];
     bool writeback;               // the kernel's write-back cache
     bool sync_writes;             // mounted with -o sync: every write is one with O_SYNC
     uint64_t max_read;            // bytes; 0: the kernel's default

@@ -64,6 +64,12 @@ void fs_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, struct f
 // The ioctls of chattr and lsattr. False when the command is another one.
 bool fs_flags_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned command, const void *in,
     size_t in_size, size_t out_size);
+// The ioctls about jobs, truncation and variants, likewise.
+bool fs_job_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned command, const void *in, size_t in_size,
+    size_t out_size);
+// Whether the caller may control the volume: root and the owner of the root directory. 0, -EPERM or
+// another error.
+int fs_check_control(fuse_req_t req);
 void fs_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned command, void *argument,
     struct fuse_file_info *fi, unsigned flags, const void *in, size_t in_size, size_t out_size);
 

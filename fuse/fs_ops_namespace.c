@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <errno.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 
 #include "fuse/fs_ops.h"
@@ -27,6 +29,33 @@ lookup_by_number(fuse_req_t req, fuse_ino_t ino, const char *name)
         fs_reply_result(req, rc == 0 || rc == -ENOENT ? -ESTALE : rc);
 }
 
+// By the daemon itself (mount_truncate). The kernel keeps nothing of the name, so that nobody who
+// does not know it finds it.
+static bool
+lookup_through_door(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+    struct fs *fs = fs_of(req);
+    struct volume_attributes attributes;
+    struct fuse_entry_param entry;
+    size_t n = strlen(fs->settings.door);
+    char *end;
+    if (parent != FUSE_ROOT_ID || strncmp(name, fs->settings.door, n) != 0)
+        return false;
+    uint64_t object = strtoull(name + n, &end, 10);
+    int rc = *end == 0 ? volume_get_attributes(fs->volume, (struct object_id){object}, &attributes)
+                       : -ENOENT;
+    if (rc == 0 && !S_ISREG(attributes.inode.mode))
+        rc = -ENOENT;
+    if (rc < 0) {
+        fs_reply_result(req, rc);
+        return true;
+    }
+    fs_fill_entry(fs, &attributes, &entry);
+    entry.entry_timeout = 0;
+    fuse_reply_entry(req, &entry);
+    return true;
+}
+
 void
 fs_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
@@ -35,6 +64,8 @@ fs_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
         lookup_by_number(req, parent, name);
         return;
     }
+    if (lookup_through_door(req, parent, name))
+        return;
     int rc = volume_lookup(fs_of(req)->volume, object_of(parent), name, &attributes);
     if (rc == 0) {
         fs_reply_entry(req, &attributes);

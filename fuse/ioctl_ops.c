@@ -24,9 +24,8 @@ is_zero(const void *p, size_t n)
     return true;
 }
 
-// Root and whoever owns the root directory.
-static int
-check_permission(fuse_req_t req)
+int
+fs_check_control(fuse_req_t req)
 {
     uid_t uid = fuse_req_ctx(req)->uid;
     struct volume_attributes root;
@@ -434,13 +433,14 @@ fs_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned command, void *argument UNUSED
 {
     union request u;
     size_t size = size_of(command);
-    if (fs_flags_ioctl(req, ino, command, in, in_size, out_size))
+    if (fs_flags_ioctl(req, ino, command, in, in_size, out_size) ||
+        fs_job_ioctl(req, ino, command, in, in_size, out_size))
         return;
     if (size == 0) {
         fs_reply_result(req, -ENOTTY);
         return;
     }
-    int rc = check_permission(req);
+    int rc = fs_check_control(req);
     if (rc == 0 && (in_size != size || out_size < size))
         rc = -EINVAL;
     if (rc == 0) {

@@ -192,6 +192,10 @@ struct visit {
     uint64_t *nodes;
     size_t count;
     size_t left; // of the nodes, moved to the front
+    // For visit_truncate.
+    const char *name;
+    bool tail;
+    uint64_t offset;
 };
 
 static void
@@ -271,6 +275,24 @@ visit_flush(struct visit *visit)
 }
 
 static int
+visit_truncate(struct visit *visit)
+{
+    struct stat st;
+    CLEANUP(file_close_auto)
+    int root = open(visit->path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (root < 0 || fstat(root, &st) < 0 || st.st_dev != visit->device)
+        return -EAGAIN;
+    CLEANUP(file_close_auto)
+    int fd = openat(root, visit->name, O_WRONLY | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    int rc = visit->tail ? ftruncate(fd, (off_t)visit->offset)
+                         : fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
+                               (off_t)visit->offset);
+    return rc < 0 || fsync(fd) < 0 ? -errno : 0;
+}
+
+static int
 visit_unmount(struct visit *visit)
 {
     if (mount_users_device_of(visit->path) != visit->device)
@@ -326,17 +348,36 @@ mount_wait_idle(struct mount *m)
     lock_release(&m->lock);
 }
 
+// Whether the calling thread may enter the mount now; then it must leave it.
+static bool
+enter(struct mount *m, dev_t *device_out)
+{
+    lock_take(&m->lock);
+    bool serving = m->serving;
+    *device_out = m->device;
+    m->visitors += serving;
+    lock_release(&m->lock);
+    return serving;
+}
+
+// Whether the mount is served still.
+static bool
+leave(struct mount *m)
+{
+    lock_take(&m->lock);
+    bool serving = m->serving;
+    if (--m->visitors == 0)
+        condition_broadcast(&m->idle);
+    lock_release(&m->lock);
+    return serving;
+}
+
 int
 mount_flush(struct mount *m, bool everything, uint64_t *nodes, size_t count, size_t *left_out)
 {
-    lock_take(&m->lock);
-    bool enter = m->serving;
-    dev_t device = m->device;
-    if (enter)
-        m->visitors++;
-    lock_release(&m->lock);
+    dev_t device;
     *left_out = 0;
-    if (!enter)
+    if (!enter(m, &device))
         return 0;
     struct visit visit = {.path = m->path,
         .device = device,
@@ -347,17 +388,30 @@ mount_flush(struct mount *m, bool everything, uint64_t *nodes, size_t count, siz
         .left = count};
     int rc = make_visit(&visit);
     *left_out = visit.left;
-    lock_take(&m->lock);
     // The session ended under it: there is no kernel cache any more.
-    if (!m->serving) {
+    if (!leave(m)) {
         rc = 0;
         *left_out = 0;
     }
-    if (--m->visitors == 0)
-        condition_broadcast(&m->idle);
-    lock_release(&m->lock);
     if (rc != 0)
         log_warning("mount.sync_failed", "%s: %s", m->path, strerror(-rc));
+    return rc;
+}
+
+int
+mount_truncate(struct mount *m, const char *name, bool tail, uint64_t offset)
+{
+    dev_t device;
+    if (!enter(m, &device))
+        return -EAGAIN;
+    struct visit visit = {.path = m->path,
+        .device = device,
+        .call = visit_truncate,
+        .name = name,
+        .tail = tail,
+        .offset = offset};
+    int rc = make_visit(&visit);
+    leave(m);
     return rc;
 }
 

@@ -49,6 +49,11 @@ void mount_wait_idle(struct mount *m);
 MUST_CHECK int mount_flush(
     struct mount *m, bool everything, uint64_t *nodes, size_t count, size_t *left_out);
 
+// Through the kernel: truncates the file to `offset`, or makes a hole of the bytes before it.
+// `name` leads to the file in the root directory. 0; -EAGAIN: the mount is not served, or cannot
+// be entered; or the system call's error.
+MUST_CHECK int mount_truncate(struct mount *m, const char *name, bool tail, uint64_t offset);
+
 // umount(8) of our own mount; -EBUSY when it is in use. 0 when its path leads elsewhere.
 MUST_CHECK int mount_unmount(struct mount *m);
 

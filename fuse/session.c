@@ -15,6 +15,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -31,6 +32,8 @@
 #include "fuse/workers.h"
 #include "platform/file.h"
 #include "platform/log.h"
+#include "platform/memory.h"
+#include "platform/random.h"
 #include "platform/safe_path.h"
 #include "platform/thread.h"
 #include "store/remote_store.h"
@@ -50,6 +53,7 @@ struct session {
     struct kernel_cache kernel_cache;
     struct volume *volume;
     struct fs fs;
+    char door[FS_DOOR_BYTES]; // set before the volume is opened
     struct fuse_session *fuse;
     struct workers *workers;
     int signals;  // eventfd: a signal has come
@@ -367,6 +371,15 @@ host_sync_kernel(void *argument)
     return kernel_cache_flush(&s->kernel_cache);
 }
 
+static int
+host_truncate(void *argument, struct object_id object, bool tail, uint64_t offset)
+{
+    struct session *s = argument;
+    CLEANUP(memory_free_auto)
+    char *name = memory_printf("%s%" PRIu64, s->door, object.v);
+    return mount_truncate(&s->mount, name, tail, offset);
+}
+
 static void
 host_say(void *argument, const char *text)
 {
@@ -374,11 +387,22 @@ host_say(void *argument, const char *text)
     startup_note(s->startup, text);
 }
 
+static void
+choose_door(struct session *s)
+{
+    char secret[37];
+    struct uuid id = random_uuid();
+    uuid_to_string(&id, secret);
+    (void)snprintf(s->door, sizeof(s->door), ".ckptfs-%s-", secret);
+}
+
 static int
 open_volume(struct session *s, struct buffer *error)
 {
+    choose_door(s);
     struct volume_host host = {.argument = s,
         .sync_kernel = host_sync_kernel,
+        .truncate = host_truncate,
         .say = host_say,
         .keeps_times = s->options->config.writeback,
         .no_atime = s->options->no_atime,
@@ -429,6 +453,7 @@ session_run(const struct options *options, struct startup *startup)
     if (rc == 0)
         rc = open_volume(&s, &error);
     if (rc == 0) {
+        memcpy(settings.door, s.door, sizeof(settings.door));
         fs_init(&s.fs, &settings, s.volume, &s.kernel_cache);
         rc = serve(&s, &error);
         int close_result = close_volume(&s);

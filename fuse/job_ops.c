@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+// The ioctls about jobs, and those on a file that its owner may use: truncation and variant.
+#include <errno.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "fuse/fs_ops.h"
+#include "jobs/job_kinds.h"
+
+_Static_assert(CKPTFS_CHUNK_BYTES == CHUNK_BYTES, "ABI");
+_Static_assert((int)CKPTFS_VARIANT_APPEND_ONLY == (int)SOURCE_VARIANT_APPEND_ONLY &&
+                   (int)CKPTFS_VARIANT_RANDOM == (int)SOURCE_VARIANT_RANDOM,
+    "ABI");
+_Static_assert(
+    (int)CKPTFS_JOB_PENDING == (int)JOB_PENDING && (int)CKPTFS_JOB_FAILED == (int)JOB_FAILED,
+    "ABI");
+_Static_assert(
+    (int)CKPTFS_FLAG_APPEND_ONLY_TRUNCATION == (int)DB_FLAG_APPEND_ONLY_TRUNCATION, "ABI");
+
+static bool
+is_zero(const void *from, const void *end)
+{
+    for (const uint8_t *b = from; b < (const uint8_t *)end; b++)
+        if (*b != 0)
+            return false;
+    return true;
+}
+
+// The rest of the struct behind a field is zero.
+#define REST_IS_ZERO(in, field)                                                                    \
+    is_zero((const uint8_t *)(in) + offsetof(__typeof__(*(in)), field), (in) + 1)
+
+static int
+check_owner(fuse_req_t req, fuse_ino_t ino)
+{
+    struct volume_attributes a;
+    if (fs_check_control(req) == 0)
+        return 0;
+    int rc = volume_get_attributes(fs_of(req)->volume, object_of(ino), &a);
+    if (rc != 0)
+        return rc;
+    return a.inode.uid == fuse_req_ctx(req)->uid ? 0 : -EPERM;
+}
+
+static int
+truncate_file(fuse_req_t req, fuse_ino_t ino, struct ckptfs_truncate *io)
+{
+    if (io->job != 0 || !REST_IS_ZERO(io, reserved) ||
+        (io->side != CKPTFS_TRUNCATE_HEAD && io->side != CKPTFS_TRUNCATE_TAIL))
+        return -EINVAL;
+    uint64_t job = 0;
+    int rc = check_owner(req, ino);
+    if (rc == 0)
+        rc = volume_truncate(
+            fs_of(req)->volume, object_of(ino), io->side == CKPTFS_TRUNCATE_TAIL, io->offset, &job);
+    io->job = job;
+    return rc;
+}
+
+static int
+variant(fuse_req_t req, fuse_ino_t ino, struct ckptfs_variant *io)
+{
+    struct volume *v = fs_of(req)->volume;
+    struct volume_attributes a;
+    bool set = io->flags & CKPTFS_VARIANT_SET;
+    if ((io->flags & ~CKPTFS_VARIANT_SET) || !REST_IS_ZERO(io, reserved0) ||
+        (set ? io->variant > CKPTFS_VARIANT_RANDOM : io->variant != 0))
+        return -EINVAL;
+    int rc = check_owner(req, ino);
+    if (rc != 0)
+        return rc;
+    struct volume_set_attributes change = {
+        .set = VOLUME_SET_VARIANT, .source_variant = (uint8_t)io->variant};
+    rc = set ? volume_set_attributes(v, object_of(ino), &change, &a)
+             : volume_get_attributes(v, object_of(ino), &a);
+    if (rc == 0)
+        io->variant = a.inode.source_variant;
+    return rc;
+}
+
+static void
+fill_job(const struct job_record *job, struct ckptfs_job *out)
+{
+    const struct job_kind_entry *kind = job_kind_find(job->kind);
+    out->id = job->id;
+    out->state = job->state;
+    out->flags = (job->retryable ? CKPTFS_JOB_RETRYABLE : 0) |
+                 (job->cancel_wanted ? CKPTFS_JOB_CANCEL_WANTED : 0);
+    out->tries = job->tries;
+    out->priority = job->priority;
+    out->error = job->error;
+    out->generation = job->generation.v;
+    out->created_ms = job->created_ms;
+    out->updated_ms = job->updated_ms;
+    out->lease_expires_ms = job->lease_expires_ms;
+    out->not_before_ms = job->not_before_ms;
+    out->done = job->done;
+    out->total = job->total;
+    if (kind)
+        (void)snprintf(out->kind, sizeof(out->kind), "%s", kind->name);
+    else
+        (void)snprintf(out->kind, sizeof(out->kind), "kind %u", (unsigned)job->kind);
+    (void)snprintf(out->stage, sizeof(out->stage), "%s", job->stage);
+    (void)snprintf(out->cause, sizeof(out->cause), "%s", job->cause);
+}
+
+static int
+job(fuse_req_t req, struct ckptfs_job *io)
+{
+    struct volume *v = fs_of(req)->volume;
+    struct job_record record;
+    if (io->command > CKPTFS_JOB_CANCEL || !REST_IS_ZERO(io, state))
+        return -EINVAL;
+    int rc = fs_check_control(req);
+    if (rc == 0 && io->command == CKPTFS_JOB_CANCEL)
+        return volume_job_cancel(v, io->id);
+    if (rc == 0)
+        rc = volume_job_look(v, io->id, io->command == CKPTFS_JOB_NEXT, &record);
+    if (rc == 0)
+        fill_job(&record, io);
+    return rc;
+}
+
+static int
+flags(fuse_req_t req, struct ckptfs_flags *io)
+{
+    struct volume *v = fs_of(req)->volume;
+    unsigned on;
+    if ((io->change & ~DB_FLAGS_ALL) || (io->flags & ~io->change) || !REST_IS_ZERO(io, known))
+        return -EINVAL;
+    int rc = fs_check_control(req);
+    if (rc == 0)
+        rc = volume_get_flags(v, &on);
+    if (rc == 0 && io->change != 0) {
+        on = (on & ~io->change) | io->flags;
+        rc = volume_set_flags(v, on);
+    }
+    io->flags = on;
+    io->known = DB_FLAGS_ALL;
+    return rc;
+}
+
+static size_t
+size_of(unsigned command)
+{
+    switch (command) {
+    case CKPTFS_IOC_TRUNCATE:
+        return sizeof(struct ckptfs_truncate);
+    case CKPTFS_IOC_VARIANT:
+        return sizeof(struct ckptfs_variant);
+    case CKPTFS_IOC_JOB:
+        return sizeof(struct ckptfs_job);
+    case CKPTFS_IOC_FLAGS:
+        return sizeof(struct ckptfs_flags);
+    default:
+        return 0;
+    }
+}
+
+bool
+fs_job_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned command, const void *in, size_t in_size,
+    size_t out_size)
+{
+    union {
+        __u32 version;
+        struct ckptfs_truncate truncate;
+        struct ckptfs_variant variant;
+        struct ckptfs_job job;
+        struct ckptfs_flags flags;
+    } u;
+    size_t size = size_of(command);
+    if (size == 0)
+        return false;
+    int rc = -EINVAL;
+    if (in_size == size && out_size >= size) {
+        memcpy(&u, in, size);
+        if (u.version != CKPTFS_ABI_VERSION)
+            rc = -EINVAL;
+        else if (command == CKPTFS_IOC_TRUNCATE)
+            rc = truncate_file(req, ino, &u.truncate);
+        else if (command == CKPTFS_IOC_VARIANT)
+            rc = variant(req, ino, &u.variant);
+        else if (command == CKPTFS_IOC_JOB)
+            rc = job(req, &u.job);
+        else
+            rc = flags(req, &u.flags);
+    }
+    if (rc != 0)
+        fs_reply_result(req, rc);
+    else
+        fuse_reply_ioctl(req, 0, &u, size);
+    return true;
+}
