@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// ckptctl: makes volumes and controls mounted ones.
+#include "fuse/ckptctl_commands.h"
+
 #include <errno.h>
-#include <getopt.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -10,51 +10,12 @@
 #include <unistd.h>
 
 #include "base/printable.h"
-#include "base/similar.h"
-#include "config.h"
 #include "fuse/ckptctl.h"
-#include "fuse/options.h"
 #include "platform/clock.h"
 #include "platform/file.h"
-#include "platform/log.h"
 #include "platform/memory.h"
 #include "volume/volume.h"
 #include "volume/volume_offline.h"
-
-struct arguments {
-    struct volume_config config; // create
-    bool json;
-    bool no_wait;
-    bool local;
-    bool fuse;
-    bool quiet;
-    int64_t wait_seconds; // unmount; -1: without limit
-    const char *root;     // status
-    const char *policy;   // retention; quota: a size; variant and flags
-    bool of_root;         // quota
-    const char *head;     // truncate
-    const char *tail;     // likewise
-    bool watch;           // jobs
-    bool all;             // evict
-    bool dry_run;
-    bool sweep;
-    bool yes;
-    bool detach;
-    bool data, repair, partial;
-    const char *at;      // a generation, snapshot or time
-    const char *name;    // of a snapshot, or the first of two operands
-    const char *operand; // SOURCE or MOUNTPOINT; NULL with `root`
-};
-
-struct command {
-    const char *name;
-    const char *switches; // for getopt_long: the short ones; 'h' is always there
-    const struct option *long_switches;
-    const char *usage;
-    const char *help;    // what stands below the usage line
-    const char *operand; // of which there is exactly one, or with "NAME " before it two
-    int (*run)(const struct arguments *arguments);
-};
 
 // ---- commands -----------------------------------------------------------------------------------
 
@@ -455,30 +416,7 @@ run_push(const struct arguments *a)
     return push_root(&request);
 }
 
-// ---- the command line ---------------------------------------------------------------------------
-
-enum {
-    SWITCH_JSON = 256,
-    SWITCH_NO_WAIT,
-    SWITCH_LOCAL,
-    SWITCH_FUSE,
-    SWITCH_WAIT,
-    SWITCH_ROOT,
-    SWITCH_SET,
-    SWITCH_DRY_RUN,
-    SWITCH_SWEEP,
-    SWITCH_AT,
-    SWITCH_YES,
-    SWITCH_OF_ROOT,
-    SWITCH_HEAD,
-    SWITCH_TAIL,
-    SWITCH_WATCH,
-    SWITCH_ALL,
-    SWITCH_DETACH,
-    SWITCH_DATA,
-    SWITCH_REPAIR,
-    SWITCH_PARTIAL,
-};
+// ---- the table ----------------------------------------------------------------------------------
 
 static const struct option create_switches[] = {
     {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
@@ -537,11 +475,11 @@ static const struct option push_switches[] = {{"help", no_argument, NULL, 'h'},
 static const struct option json_switches[] = {
     {"help", no_argument, NULL, 'h'}, {"json", no_argument, NULL, SWITCH_JSON}, {NULL, 0, NULL, 0}};
 
-static const struct command commands[] = {
+const struct command commands[] = {
     {"create", ":ho:", create_switches, "create [-o OPTION,...] SOURCE",
         "Makes an empty volume at SOURCE: s3://BUCKET[/PREFIX]/TENANT or\n"
         "file:///DIRECTORY/TENANT. It must not exist.\n",
-        "SOURCE", run_create},
+        "SOURCE", .run = run_create, .lists_options = true},
     {"status", ":h", status_switches, "status [--fuse] [--json] MOUNTPOINT | --root ROOT",
         "Shows the state of the volume mounted at MOUNTPOINT; any path below it will do.\n"
         "\n"
@@ -549,7 +487,7 @@ static const struct command commands[] = {
         "                 and how much of them is not in the store\n"
         "    --fuse       show the number of the kernel's requests since the mount, by opcode\n"
         "    --json       all of it, as one JSON object\n",
-        "MOUNTPOINT", run_status},
+        "MOUNTPOINT", .run = run_status, .takes_root = true},
     {"checkpoint", ":hq", checkpoint_switches,
         "checkpoint [--no-wait] [--local] [--json] [-q] MOUNTPOINT",
         "Makes a checkpoint of all changes on the mount so far and waits until it is in the\n"
@@ -559,7 +497,7 @@ static const struct command commands[] = {
         "    --local      only the local generation; do not wait for the store\n"
         "    --json       print the result as a JSON object\n"
         "    -q, --quiet  no progress, and no output after success\n",
-        "MOUNTPOINT", run_checkpoint},
+        "MOUNTPOINT", .run = run_checkpoint},
     {"check", ":hq", check_switches, "check [--json] [-q] MOUNTPOINT",
         "Makes the daemon look through the manifest of its storage root: every entry, and the\n"
         "counts and references of the volume. Changes nothing.\n"
@@ -568,7 +506,7 @@ static const struct command commands[] = {
         "    -q, --quiet  no output when it is whole\n"
         "\n"
         "Exit status: 0 it is whole, 2 it is damaged or the check failed.\n",
-        "MOUNTPOINT", run_check},
+        "MOUNTPOINT", .run = run_check},
     {"unmount", ":hq", unmount_switches, "unmount [--wait SECONDS] [--json] [-q] MOUNTPOINT",
         "Unmounts, waits until the daemon has published the rest and has ended, and says\n"
         "whether everything is in the store.\n"
@@ -579,13 +517,13 @@ static const struct command commands[] = {
         "\n"
         "Exit status: 0 everything is in the store, 2 it is not or unmounting failed, 3 the\n"
         "daemon goes on.\n",
-        "MOUNTPOINT", run_unmount},
+        "MOUNTPOINT", .run = run_unmount},
     {"generations", ":ho:", json_switches, "generations [--json] MOUNTPOINT|SOURCE",
         "Lists the kept published generations, with their times and the reasons.\n"
         "Option -o at=GENERATION mounts one of them read-only.\n"
         "\n"
         "    --json  as a JSON array\n",
-        "MOUNTPOINT", run_generations},
+        "MOUNTPOINT", .run = run_generations},
     {"retention", ":ho:", retention_switches, "retention [--set POLICY] [--json] MOUNTPOINT|SOURCE",
         "Shows the policy: the generations to keep besides the newest one and snapshots.\n"
         "\n"
@@ -594,7 +532,7 @@ static const struct command commands[] = {
         "                  grace=TIME (between the expiry of a generation and its deletion);\n"
         "                  TIME is a number with s, m, h, d or w behind it\n"
         "    --json        as a JSON object\n",
-        "MOUNTPOINT", run_retention},
+        "MOUNTPOINT", .run = run_retention},
     {"quota", ":h", quota_switches, "quota [--set SIZE [--root]] [--json] MOUNTPOINT",
         "Shows how much disk space the volume and its storage root take, and may take.\n"
         "\n"
@@ -602,14 +540,14 @@ static const struct command commands[] = {
         "                0: as much as there is\n"
         "    --root      sets it for all volumes in the storage root together, for good\n"
         "    --json      as a JSON object\n",
-        "MOUNTPOINT", run_quota},
+        "MOUNTPOINT", .run = run_quota},
     {"evict", ":h", evict_switches, "evict [--json] FILE | --all MOUNTPOINT",
         "Removes local copies of images that are in the store, and that nothing needs at this\n"
         "moment: those that hold a part of FILE, which may hold parts of others, too, or all.\n"
         "Reading them fetches them again.\n"
         "\n"
         "    --json  print the result as a JSON object\n",
-        "FILE", run_evict},
+        "FILE", .run = run_evict},
     {"gc", ":ho:", gc_switches, "gc [--dry-run] [--sweep] [--json] MOUNTPOINT|SOURCE",
         "Expires the generations that the policy does not keep, and deletes the blobs that only\n"
         "expired generations needed, once their grace period is over. The daemon does so by\n"
@@ -618,27 +556,28 @@ static const struct command commands[] = {
         "    --dry-run  tell the steps and their reasons; change nothing\n"
         "    --sweep    also look for orphaned objects in the store\n"
         "    --json     as a JSON object\n",
-        "MOUNTPOINT", run_gc},
+        "MOUNTPOINT", .run = run_gc},
     {"snapshot create", ":ho:", at_switches,
         "snapshot create [--at GENERATION|TIME] [--json] NAME MOUNTPOINT|SOURCE",
         "Makes a checkpoint, waits until it is in the store, and gives it a name; of a SOURCE,\n"
         "names the newest generation, or the one of --at. A generation with a name stays until\n"
         "snapshot drop; -o at=NAME mounts it.\n",
-        "NAME MOUNTPOINT", run_snapshot_create},
+        "NAME MOUNTPOINT", .run = run_snapshot_create},
     {"snapshot drop", ":ho:", json_switches, "snapshot drop NAME MOUNTPOINT|SOURCE",
         "Takes the name away. The daemon later deletes the blobs of that generation alone.\n",
-        "NAME MOUNTPOINT", run_snapshot_drop},
+        "NAME MOUNTPOINT", .run = run_snapshot_drop},
     {"snapshot list", ":ho:", json_switches, "snapshot list [--json] MOUNTPOINT|SOURCE",
-        "Lists the snapshots with their generations and times.\n", "MOUNTPOINT", run_snapshot_list},
+        "Lists the snapshots with their generations and times.\n", "MOUNTPOINT",
+        .run = run_snapshot_list},
     {"snapshot show", ":ho:", json_switches, "snapshot show NAME MOUNTPOINT|SOURCE",
         "Prints the JSON object of a snapshot in the store.\n", "NAME MOUNTPOINT",
-        run_snapshot_show},
+        .run = run_snapshot_show},
     {"rollback", ":ho:", rollback_switches,
         "rollback --to GENERATION|SNAPSHOT|TIME [-o OPTION,...] [--json] SOURCE",
         "Makes a new generation that equals an old one, on a volume that is not mounted. The\n"
         "generations in between stay as long as the retention policy keeps them, so another\n"
         "rollback can undo this one.\n",
-        "SOURCE", run_rollback},
+        "SOURCE", .run = run_rollback},
     {"fork", ":ho:", fork_switches,
         "fork [--at GENERATION|SNAPSHOT|TIME] [-o OPTION,...] [--json] SOURCE NEWSOURCE\n"
         "       ckptctl fork --detach [-o OPTION,...] [--json] SOURCE",
@@ -647,7 +586,7 @@ static const struct command commands[] = {
         "\n"
         "    --detach  copy the blobs of the fork SOURCE in its parent's part of the store into\n"
         "              its own, so that the parent need not keep anything for it\n",
-        "SOURCE NEWSOURCE", run_fork},
+        "SOURCE NEWSOURCE", .run = run_fork},
     {"truncate", ":hq", truncate_switches,
         "truncate --head OFFSET | --tail OFFSET [--no-wait] [--json] [-q] FILE",
         "Removes data of an append-only file: what lies before OFFSET, which becomes a hole, or\n"
@@ -659,37 +598,37 @@ static const struct command commands[] = {
         "    --no-wait      print the job's number and do not wait for it\n"
         "    --json         print the job as a JSON object\n"
         "    -q, --quiet    no output when it went well\n",
-        "FILE", run_truncate},
+        "FILE", .run = run_truncate},
     {"variant", ":h", retention_switches, "variant [--set VARIANT] [--json] FILE|DIRECTORY",
         "Shows how checkpoints treat a file, or files that are made in a directory.\n"
         "\n"
         "    --set VARIANT  changes it: append-only, random (pages change anywhere), or detect\n"
         "    --json         as a JSON object\n",
-        "FILE", run_variant},
+        "FILE", .run = run_variant},
     {"flags", ":h", retention_switches, "flags [--set NAME=on|off] [--json] MOUNTPOINT",
         "Shows what is turned on and off for the volume on this host.\n"
         "\n"
         "    --set NAME=on|off  changes it: enable_append_only_truncation\n"
         "    --json             as a JSON object\n",
-        "MOUNTPOINT", run_flags},
+        "MOUNTPOINT", .run = run_flags},
     {"jobs", ":h", jobs_switches, "jobs [--watch] [--json] MOUNTPOINT",
         "Lists the jobs that wait, run, or have ended lately.\n"
         "\n"
         "    --watch  again each second, until it is interrupted\n"
         "    --json   as a JSON array\n",
-        "MOUNTPOINT", run_jobs},
+        "MOUNTPOINT", .run = run_jobs},
     {"job show", ":h", json_switches, "job show [--json] JOB MOUNTPOINT",
         "Shows a job: its state, how far it is, and why it failed.\n", "JOB MOUNTPOINT",
-        run_job_show},
+        .run = run_job_show},
     {"job wait", ":h", json_switches, "job wait [--json] JOB MOUNTPOINT",
         "Waits until a job has ended.\n"
         "\n"
         "Exit status: 0 it is completed, 2 it failed.\n",
-        "JOB MOUNTPOINT", run_job_wait},
+        "JOB MOUNTPOINT", .run = run_job_wait},
     {"job cancel", ":h", json_switches, "job cancel JOB MOUNTPOINT",
         "Asks for the end of a job. Of a checkpoint: the next one takes what it would have "
         "taken.\n",
-        "JOB MOUNTPOINT", run_job_cancel},
+        "JOB MOUNTPOINT", .run = run_job_cancel},
     {"destroy", ":ho:", destroy_switches, "destroy [--yes] [-o OPTION,...] [--json] SOURCE",
         "Deletes everything that the volume has in the store: all generations, snapshots and the\n"
         "volume itself. Asks for the volume's name first. Refuses while forks, readers or a host\n"
@@ -698,7 +637,7 @@ static const struct command commands[] = {
         "\n"
         "    --yes   do not ask\n"
         "    --json  as a JSON object\n",
-        "SOURCE", run_destroy},
+        "SOURCE", .run = run_destroy},
     {"verify", ":ho:q", verify_switches,
         "verify [--data] [--repair [--root ROOT]] [-o OPTION,...] [--json] [-q] SOURCE",
         "Looks through everything that the volume has in the store: records, catalogs, the state\n"
@@ -713,284 +652,14 @@ static const struct command commands[] = {
         "    -q, --quiet  no progress, and no output when it is sound\n"
         "\n"
         "Exit status: 0 it is sound, 4 something is damaged, 2 it could not be looked through.\n",
-        "SOURCE", run_verify},
+        "SOURCE", .run = run_verify},
     {"push", ":ho:", push_switches, "push [--partial] [-o OPTION,...] [--json] ROOT NEWSOURCE",
         "Makes the volume NEWSOURCE out of what the storage root ROOT holds, whose own bucket is\n"
         "lost. The volume must not be mounted. Refuses when blobs are lost, and names the files.\n"
         "\n"
         "    --partial  push the rest all the same: reading the lost parts of files fails\n"
         "    --json     as a JSON object\n",
-        "ROOT NEWSOURCE", run_push},
+        "ROOT NEWSOURCE", .run = run_push},
 };
 
-static void
-print_usage(FILE *out)
-{
-    fputs("Usage: ckptctl COMMAND ...\n", out);
-    for (size_t i = 0; i < ARRAY_LENGTH(commands); i++)
-        fprintf(out, "       ckptctl %s\n", commands[i].usage);
-    fputs("       ckptctl help [COMMAND]\n"
-          "       ckptctl --help | --version\n"
-          "\nckptctl COMMAND --help tells more about a command.\n",
-        out);
-}
-
-static void
-print_help(const struct command *c)
-{
-    printf("Usage: ckptctl %s\n%s", c->usage, c->help);
-    if (c->run != run_create)
-        return;
-    BUFFER_AUTO options = {0};
-    volume_config_help(&options);
-    printf("\nOptions, as for ckptfs (those of mounting have no effect here):\n%s",
-        buffer_string(&options));
-}
-
-static int
-usage_error(const struct command *c, const char *text)
-{
-    fprintf(stderr, "ckptctl: %s\nUsage: ckptctl %s\n", text, c->usage);
-    return EXIT_STATUS_USAGE;
-}
-
-static int
-take_option(void *config, const char *option, struct buffer *error)
-{
-    int rc = volume_config_set(config, option, error);
-    if (rc != -ENOENT)
-        return rc;
-    const char *similar = volume_config_similar(option);
-    buffer_printf(error, "option %s is not known; ", option);
-    if (similar)
-        buffer_printf(error, "did you mean %s?", similar);
-    else
-        buffer_append_string(error, "see ckptctl create --help");
-    return rc;
-}
-
-static int
-take_seconds(const struct command *c, const char *text, int64_t *seconds_out)
-{
-    char *end;
-    errno = 0;
-    long value = strtol(text, &end, 10);
-    if (*text < '0' || *text > '9' || *end != '\0' || errno != 0 || value > INT32_MAX)
-        return usage_error(c, "--wait takes a number of seconds");
-    *seconds_out = value;
-    return EXIT_SUCCESS;
-}
-
-// `argument` is the word that getopt_long stopped at.
-static int
-unknown_switch(const struct command *c, const char *argument, int letter)
-{
-    BUFFER_AUTO text = {0};
-    if (letter == ':') {
-        buffer_printf(&text, "switch %s needs a value", argument);
-        return usage_error(c, buffer_string(&text));
-    }
-    buffer_printf(&text, "unknown switch %s", argument);
-    const char *name = argument;
-    while (*name == '-')
-        name++;
-    const char *best = NULL;
-    for (const struct option *o = c->long_switches; o->name; o++)
-        best = similar_word(name, o->name, best);
-    if (best)
-        buffer_printf(&text, "; did you mean --%s?", best);
-    return usage_error(c, buffer_string(&text));
-}
-
-static int
-take_switch(const struct command *c, struct arguments *a, int letter, const char *argument)
-{
-    BUFFER_AUTO error = {0};
-    switch (letter) {
-    case SWITCH_JSON:
-        a->json = true;
-        return EXIT_SUCCESS;
-    case SWITCH_NO_WAIT:
-        a->no_wait = true;
-        return EXIT_SUCCESS;
-    case SWITCH_LOCAL:
-        a->local = true;
-        return EXIT_SUCCESS;
-    case SWITCH_FUSE:
-        a->fuse = true;
-        return EXIT_SUCCESS;
-    case SWITCH_WAIT:
-        return take_seconds(c, optarg, &a->wait_seconds);
-    case SWITCH_ROOT:
-        a->root = optarg;
-        return EXIT_SUCCESS;
-    case SWITCH_SET:
-        a->policy = optarg;
-        return EXIT_SUCCESS;
-    case SWITCH_ALL:
-        a->all = true;
-        return EXIT_SUCCESS;
-    case SWITCH_OF_ROOT:
-        a->of_root = true;
-        return EXIT_SUCCESS;
-    case SWITCH_AT:
-        a->at = optarg;
-        return EXIT_SUCCESS;
-    case SWITCH_HEAD:
-        a->head = optarg;
-        return EXIT_SUCCESS;
-    case SWITCH_TAIL:
-        a->tail = optarg;
-        return EXIT_SUCCESS;
-    case SWITCH_WATCH:
-        a->watch = true;
-        return EXIT_SUCCESS;
-    case SWITCH_DRY_RUN:
-        a->dry_run = true;
-        return EXIT_SUCCESS;
-    case SWITCH_DATA:
-        a->data = true;
-        return EXIT_SUCCESS;
-    case SWITCH_PARTIAL:
-        a->partial = true;
-        return EXIT_SUCCESS;
-    case SWITCH_REPAIR:
-        a->repair = true;
-        return EXIT_SUCCESS;
-    case SWITCH_DETACH:
-        a->detach = true;
-        return EXIT_SUCCESS;
-    case SWITCH_YES:
-        a->yes = true;
-        return EXIT_SUCCESS;
-    case SWITCH_SWEEP:
-        a->sweep = true;
-        return EXIT_SUCCESS;
-    case 'q':
-        a->quiet = true;
-        return EXIT_SUCCESS;
-    case 'o':
-        if (options_split(optarg, take_option, &a->config, &error) == 0)
-            return EXIT_SUCCESS;
-        return usage_error(c, buffer_string(&error));
-    default:
-        return unknown_switch(c, argument, letter);
-    }
-}
-
-// `argv[0]` is the command's name.
-static int
-parse_and_run(const struct command *c, struct arguments *a, int argc, char *const argv[])
-{
-    optind = 0;
-    for (;;) {
-        // An unknown one in a group ("-qx") is shown with the whole group.
-        const char *argument = optind > 0 && optind < argc ? argv[optind] : argc > 1 ? argv[1] : "";
-        int letter = getopt_long(argc, argv, c->switches, c->long_switches, NULL);
-        if (letter == -1)
-            break;
-        if ((letter == '?' || letter == ':') && optind > 0 && optind <= argc &&
-            argv[optind - 1][0] == '-')
-            argument = argv[optind - 1];
-        if (letter == 'h') {
-            print_help(c);
-            return EXIT_SUCCESS;
-        }
-        int status = take_switch(c, a, letter, argument);
-        if (status != EXIT_SUCCESS)
-            return status;
-    }
-    // In place of an operand.
-    bool by_root = a->root && c->run == run_status;
-    if (by_root && optind == argc)
-        return c->run(a);
-    int operands = strchr(c->operand, ' ') && !a->detach ? 2 : 1;
-    if (operands == 2 && argc - optind == 2)
-        a->name = argv[optind++];
-    if (by_root || argc - optind != 1 || argv[optind][0] == '\0' || (operands == 2 && !a->name)) {
-        BUFFER_AUTO text = {0};
-        buffer_printf(&text, "give one %s%s", a->detach ? "SOURCE" : c->operand,
-            a->root ? ", or --root ROOT" : "");
-        return usage_error(c, buffer_string(&text));
-    }
-    a->operand = argv[optind];
-    a->config.source = memory_string(argv[optind]);
-    return c->run(a);
-}
-
-// Commands of two words are one name with a blank.
-static const struct command *
-find_command(int argc, char *const argv[], int *words_out)
-{
-    const char *name = argv[0];
-    BUFFER_AUTO both = {0};
-    *words_out = 1;
-    if (argc > 1) {
-        buffer_printf(&both, "%s %s", argv[0], argv[1]);
-        for (size_t i = 0; i < ARRAY_LENGTH(commands); i++)
-            if (strcmp(buffer_string(&both), commands[i].name) == 0) {
-                *words_out = 2;
-                return &commands[i];
-            }
-    }
-    if (strcmp(name, "snapshot") == 0) {
-        fputs("ckptctl: snapshot create, drop, list or show?\n", stderr);
-        return NULL;
-    }
-    for (size_t i = 0; i < ARRAY_LENGTH(commands); i++)
-        if (strcmp(name, commands[i].name) == 0)
-            return &commands[i];
-    const char *best = NULL;
-    for (size_t i = 0; i < ARRAY_LENGTH(commands); i++)
-        best = similar_word(name, commands[i].name, best);
-    fprintf(stderr, "ckptctl: unknown command %s", name);
-    if (best)
-        fprintf(stderr, "; did you mean %s?", best);
-    fputc('\n', stderr);
-    return NULL;
-}
-
-static int
-help(int argc, char *const argv[])
-{
-    if (argc == 0) {
-        print_usage(stdout);
-        return EXIT_SUCCESS;
-    }
-    int words;
-    const struct command *c = find_command(argc, argv, &words);
-    if (!c)
-        return EXIT_STATUS_USAGE;
-    print_help(c);
-    return EXIT_SUCCESS;
-}
-
-int
-main(int argc, char *argv[])
-{
-    if (argc < 2) {
-        print_usage(stderr);
-        return EXIT_STATUS_USAGE;
-    }
-    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
-        strcmp(argv[1], "help") == 0)
-        return help(argc - 2, argv + 2);
-    if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0) {
-        printf("ckptctl %s\n", PACKAGE_VERSION);
-        return EXIT_SUCCESS;
-    }
-    // What went wrong is printed once, as text.
-    log_set_level(LOG_LEVEL_ERROR);
-    int words;
-    const struct command *c = find_command(argc - 1, argv + 1, &words);
-    if (!c) {
-        print_usage(stderr);
-        return EXIT_STATUS_USAGE;
-    }
-    struct arguments arguments = {.wait_seconds = -1};
-    volume_config_init(&arguments.config);
-    int status = parse_and_run(c, &arguments, argc - words, argv + words);
-    volume_config_free(&arguments.config);
-    log_stop();
-    return status;
-}
+const size_t command_count = sizeof(commands) / sizeof(*commands);
