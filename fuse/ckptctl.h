@@ -80,6 +80,18 @@ int truncate_file(const struct truncate_request *request);
 int handle_variant(const char *path, const char *set, bool json);
 int handle_flags(const char *path, const char *set, bool json);
 
+// ---- the change log -----------------------------------------------------------------------------
+
+struct changes_request {
+    const char *path;
+    const char *name;  // of the subscriber; "": none
+    const char *after; // the number of a change, or NULL
+    bool follow;       // until it is interrupted
+    bool leave;        // take the subscriber away
+};
+// Prints changes, one JSON object a line. The exit status.
+int show_changes(const struct changes_request *request);
+
 // ---- volumes in the store -----------------------------------------------------------------------
 
 struct volume_config;

@@ -402,6 +402,21 @@ run_variant(const struct arguments *a)
 }
 
 static int
+run_changes(const struct arguments *a)
+{
+    const struct changes_request request = {.path = a->operand,
+        .name = a->subscriber ? a->subscriber : "",
+        .after = a->after,
+        .follow = a->follow,
+        .leave = a->leave};
+    if (a->leave && !a->subscriber) {
+        print_error("--leave needs --subscriber NAME");
+        return EXIT_STATUS_USAGE;
+    }
+    return show_changes(&request);
+}
+
+static int
 run_flags(const struct arguments *a)
 {
     return handle_flags(a->operand, a->policy, a->json);
@@ -461,6 +476,10 @@ static const struct option destroy_switches[] = {{"help", no_argument, NULL, 'h'
 static const struct option jobs_switches[] = {{"help", no_argument, NULL, 'h'},
     {"json", no_argument, NULL, SWITCH_JSON}, {"watch", no_argument, NULL, SWITCH_WATCH},
     {NULL, 0, NULL, 0}};
+static const struct option changes_switches[] = {{"help", no_argument, NULL, 'h'},
+    {"after", required_argument, NULL, SWITCH_AFTER}, {"follow", no_argument, NULL, SWITCH_FOLLOW},
+    {"leave", no_argument, NULL, SWITCH_LEAVE},
+    {"subscriber", required_argument, NULL, SWITCH_SUBSCRIBER}, {NULL, 0, NULL, 0}};
 static const struct option truncate_switches[] = {{"help", no_argument, NULL, 'h'},
     {"json", no_argument, NULL, SWITCH_JSON}, {"head", required_argument, NULL, SWITCH_HEAD},
     {"tail", required_argument, NULL, SWITCH_TAIL}, {"no-wait", no_argument, NULL, SWITCH_NO_WAIT},
@@ -611,6 +630,21 @@ const struct command commands[] = {
         "    --set NAME=on|off  changes it: enable_append_only_truncation\n"
         "    --json             as a JSON object\n",
         "MOUNTPOINT", .run = run_flags},
+    {"changes", ":h", changes_switches,
+        "changes [--after N] [--subscriber NAME [--leave]] [--follow] MOUNTPOINT",
+        "Prints the change log: one JSON object a line for each change of the manifest, which "
+        "names\n"
+        "blobs only once they are in the store. The newest 1,024 are kept, and what subscribers "
+        "have\n"
+        "not read.\n"
+        "\n"
+        "    --after N          those behind this one\n"
+        "    --subscriber NAME  go on where this subscriber stopped, and remember what was "
+        "printed;\n"
+        "                       one that reads nothing for a week is forgotten\n"
+        "    --leave            forget it\n"
+        "    --follow           print what comes, until it is interrupted\n",
+        "MOUNTPOINT", .run = run_changes},
     {"jobs", ":h", jobs_switches, "jobs [--watch] [--json] MOUNTPOINT",
         "Lists the jobs that wait, run, or have ended lately.\n"
         "\n"

@@ -25,6 +25,9 @@ struct arguments {
     const char *tail;     // likewise
     bool watch;           // jobs
     bool all;             // evict
+    bool follow, leave;   // changes
+    const char *subscriber;
+    const char *after;
     bool dry_run;
     bool sweep;
     bool yes;
@@ -65,6 +68,10 @@ enum {
     SWITCH_TAIL,
     SWITCH_WATCH,
     SWITCH_ALL,
+    SWITCH_FOLLOW,
+    SWITCH_SUBSCRIBER,
+    SWITCH_AFTER,
+    SWITCH_LEAVE,
     SWITCH_DETACH,
     SWITCH_DATA,
     SWITCH_REPAIR,

@@ -133,6 +133,18 @@ take_switch(const struct command *c, struct arguments *a, int letter, const char
     case SWITCH_TAIL:
         a->tail = optarg;
         return EXIT_SUCCESS;
+    case SWITCH_FOLLOW:
+        a->follow = true;
+        return EXIT_SUCCESS;
+    case SWITCH_LEAVE:
+        a->leave = true;
+        return EXIT_SUCCESS;
+    case SWITCH_SUBSCRIBER:
+        a->subscriber = optarg;
+        return EXIT_SUCCESS;
+    case SWITCH_AFTER:
+        a->after = optarg;
+        return EXIT_SUCCESS;
     case SWITCH_WATCH:
         a->watch = true;
         return EXIT_SUCCESS;

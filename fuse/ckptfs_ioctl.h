@@ -281,6 +281,53 @@ struct ckptfs_flags {
     __u64 reserved[6];
 };
 
+/* The change log: one record for each change of the manifest, which names blobs only once they are
+   in the store. READ tells the records with a sequence above `after`; with a name and RESUME, above
+   what that subscriber has acknowledged (ENOENT: there is none of that name, or it was dropped
+   because it acknowledged nothing for a week or too little). ACKNOWLEDGE says that the subscriber
+   `name` has read up to `after`, and makes it when it is new: records that it has not read stay.
+   LEAVE takes it away. */
+#define CKPTFS_CHANGES_READ        0
+#define CKPTFS_CHANGES_ACKNOWLEDGE 1
+#define CKPTFS_CHANGES_LEAVE       2
+
+#define CKPTFS_CHANGES_RESUME (1u << 0)
+
+#define CKPTFS_CHANGE_CANCEL_CHECKPOINT 1 /* a checkpoint in flight was given up */
+#define CKPTFS_CHANGE_TRUNCATE          2 /* an append-only file lost its head or tail */
+
+#define CKPTFS_CANCEL_TRUNCATION_CONFLICT 1
+#define CKPTFS_CANCEL_USER_REQUESTED      2
+#define CKPTFS_CANCEL_TIMEOUT             3
+
+struct ckptfs_change {
+    __u64 sequence;
+    __u64 time_ms;                                 /* since 1970 */
+    __u64 local_generation, published_generation;  /* after it */
+    __u32 inodes, dirents, xattrs, chunks, deltas; /* operations of each */
+    __u32 blobs;                                   /* that the store got, and that this names */
+    __u32 note;                                    /* CKPTFS_CHANGE_*; 0: none */
+    __u32 reason;                                  /* CKPTFS_CANCEL_* */
+    __u64 job;
+    __u64 inode, window_begin, window_end; /* of a truncation */
+    __u64 reserved[4];
+};
+
+#define CKPTFS_CHANGES_MAX 63
+
+struct ckptfs_changes {
+    __u32 version;
+    __u32 command;
+    __u64 after;
+    __u32 flags;
+    __u32 count;   /* out: of `changes` */
+    __u64 oldest;  /* out: the oldest record that there is, of any volume of the storage root */
+    __u64 resumed; /* out, with RESUME: what was acknowledged */
+    __u64 reserved[5];
+    char name[48];                                    /* NUL-terminated; "": nobody in particular */
+    struct ckptfs_change changes[CKPTFS_CHANGES_MAX]; /* out */
+};
+
 #define CKPTFS_IOC_CHECKPOINT _IOWR('K', 0x01, struct ckptfs_checkpoint)
 #define CKPTFS_IOC_STATUS     _IOWR('K', 0x02, struct ckptfs_status)
 #define CKPTFS_IOC_METRICS    _IOWR('K', 0x03, struct ckptfs_metrics)
@@ -292,6 +339,7 @@ struct ckptfs_flags {
 #define CKPTFS_IOC_VARIANT    _IOWR('K', 0x21, struct ckptfs_variant)
 #define CKPTFS_IOC_JOB        _IOWR('K', 0x22, struct ckptfs_job)
 #define CKPTFS_IOC_FLAGS      _IOWR('K', 0x23, struct ckptfs_flags)
+#define CKPTFS_IOC_CHANGES    _IOWR('K', 0x24, struct ckptfs_changes)
 #define CKPTFS_IOC_FUSE       _IOWR('K', 0x10, struct ckptfs_fuse_requests)
 
 #ifdef __cplusplus
@@ -301,6 +349,7 @@ static_assert(sizeof(struct ckptfs_truncate) == 64, "ABI");
 static_assert(sizeof(struct ckptfs_variant) == 64, "ABI");
 static_assert(sizeof(struct ckptfs_job) == 384, "ABI");
 static_assert(sizeof(struct ckptfs_flags) == 64, "ABI");
+static_assert(sizeof(struct ckptfs_changes) == 8192, "ABI");
 static_assert(sizeof(struct ckptfs_lost) == 576, "ABI");
 static_assert(sizeof(struct ckptfs_operation) == 512, "ABI");
 static_assert(sizeof(struct ckptfs_report) == 8192, "ABI");
@@ -313,6 +362,7 @@ _Static_assert(sizeof(struct ckptfs_truncate) == 64, "ABI");
 _Static_assert(sizeof(struct ckptfs_variant) == 64, "ABI");
 _Static_assert(sizeof(struct ckptfs_job) == 384, "ABI");
 _Static_assert(sizeof(struct ckptfs_flags) == 64, "ABI");
+_Static_assert(sizeof(struct ckptfs_changes) == 8192, "ABI");
 _Static_assert(sizeof(struct ckptfs_lost) == 576, "ABI");
 _Static_assert(sizeof(struct ckptfs_operation) == 512, "ABI");
 _Static_assert(sizeof(struct ckptfs_report) == 8192, "ABI");

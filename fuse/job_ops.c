@@ -141,6 +141,66 @@ flags(fuse_req_t req, struct ckptfs_flags *io)
     return rc;
 }
 
+// ---- the change log -----------------------------------------------------------------------------
+
+_Static_assert((int)CKPTFS_CHANGE_TRUNCATE == (int)MANIFEST_NOTE_TRUNCATE &&
+                   (int)CKPTFS_CANCEL_TIMEOUT == (int)CANCEL_TIMEOUT,
+    "ABI");
+_Static_assert(sizeof(((struct ckptfs_changes *)0)->name) == CHANGE_CURSOR_NAME_BYTES, "ABI");
+
+static int
+add_change(void *argument, const struct manifest_change_record *r)
+{
+    struct ckptfs_changes *io = argument;
+    io->changes[io->count++] = (struct ckptfs_change){
+        .sequence = r->sequence,
+        .time_ms = r->wall_ms,
+        .local_generation = r->local.v,
+        .published_generation = r->published.v,
+        .inodes = r->inodes,
+        .dirents = r->dirents,
+        .xattrs = r->xattrs,
+        .chunks = r->chunks,
+        .deltas = r->deltas,
+        .blobs = r->blob_count,
+        .note = r->note.kind,
+        .reason = r->note.reason,
+        .job = r->note.job,
+        .inode = r->note.object.v,
+        .window_begin = r->note.window_begin,
+        .window_end = r->note.window_end,
+    };
+    return io->count == CKPTFS_CHANGES_MAX;
+}
+
+static int
+changes(fuse_req_t req, struct ckptfs_changes *io)
+{
+    struct volume *v = fs_of(req)->volume;
+    uint64_t after = io->after;
+    uint64_t oldest = 0;
+    bool read = io->command == CKPTFS_CHANGES_READ;
+    if (io->command > CKPTFS_CHANGES_LEAVE || io->count != 0 || io->oldest != 0 ||
+        io->resumed != 0 || (io->flags & ~(read ? CKPTFS_CHANGES_RESUME : 0u)) ||
+        !is_zero(io->reserved, io->name) || !memchr(io->name, 0, sizeof(io->name)) ||
+        !REST_IS_ZERO(io, changes))
+        return -EINVAL;
+    int rc = fs_check_control(req);
+    if (rc == 0 && io->command == CKPTFS_CHANGES_ACKNOWLEDGE)
+        return volume_acknowledge(v, io->name, after);
+    if (rc == 0 && io->command == CKPTFS_CHANGES_LEAVE)
+        return volume_unsubscribe(v, io->name);
+    if (rc == 0 && (io->flags & CKPTFS_CHANGES_RESUME))
+        rc = volume_subscriber(v, io->name, &after);
+    if (rc == 0)
+        rc = volume_changes(v, after, add_change, io, &oldest);
+    io->oldest = oldest;
+    io->resumed = io->flags & CKPTFS_CHANGES_RESUME ? after : 0;
+    return rc;
+}
+
+// ---- dispatch -----------------------------------------------------------------------------------
+
 static size_t
 size_of(unsigned command)
 {
@@ -153,6 +213,8 @@ size_of(unsigned command)
         return sizeof(struct ckptfs_job);
     case CKPTFS_IOC_FLAGS:
         return sizeof(struct ckptfs_flags);
+    case CKPTFS_IOC_CHANGES:
+        return sizeof(struct ckptfs_changes);
     default:
         return 0;
     }
@@ -168,6 +230,7 @@ fs_job_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned command, const void *in, s
         struct ckptfs_variant variant;
         struct ckptfs_job job;
         struct ckptfs_flags flags;
+        struct ckptfs_changes changes;
     } u;
     size_t size = size_of(command);
     if (size == 0)
@@ -183,8 +246,10 @@ fs_job_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned command, const void *in, s
             rc = variant(req, ino, &u.variant);
         else if (command == CKPTFS_IOC_JOB)
             rc = job(req, &u.job);
-        else
+        else if (command == CKPTFS_IOC_FLAGS)
             rc = flags(req, &u.flags);
+        else
+            rc = changes(req, &u.changes);
     }
     if (rc != 0)
         fs_reply_result(req, rc);

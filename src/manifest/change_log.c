@@ -2,12 +2,17 @@
 // The feed: one record a batch, in the batch's transaction. Sequence numbers go up by one and are
 // never used again, because the newest record is never trimmed.
 #include <errno.h>
+#include <inttypes.h>
+#include <string.h>
 
 #include "manifest/manifest_internal.h"
 #include "platform/clock.h"
+#include "platform/log.h"
 
-// Without subscribers. There are none yet: `change_cursors` is reserved for them.
-#define KEPT_RECORDS 1024u
+#define KEPT_RECORDS   1024u  // at least
+#define KEPT_FOR_SLOW  65536u // at most, for subscribers
+#define TRIMMED_MAX    1024u  // for one batch
+#define CURSOR_IDLE_MS ((uint64_t)7 * 24 * 3600 * 1000)
 
 static int
 last_sequence(struct lmdb_txn *txn, uint64_t *sequence_out)
@@ -26,14 +31,14 @@ last_sequence(struct lmdb_txn *txn, uint64_t *sequence_out)
                : manifest_bad_entry(TABLE_CHANGE_LOG);
 }
 
-// Deletes records up to `last`.
+// Deletes records up to `last`, a bounded number for each batch.
 static int
 trim(struct lmdb_txn *txn, uint64_t last)
 {
     struct schema_key from = {0};
     struct table_walk w;
     int rc = table_walk_begin(&w, txn, TABLE_CHANGE_LOG, &from, 0);
-    while (rc > 0) {
+    for (unsigned i = 0; rc > 0 && i < TRIMMED_MAX; i++) {
         uint64_t sequence;
         if (!schema_read_sequence(w.key.data, w.key.length, &sequence))
             rc = manifest_bad_entry(TABLE_CHANGE_LOG);
@@ -43,8 +48,113 @@ trim(struct lmdb_txn *txn, uint64_t last)
             rc = table_walk_next(&w);
     }
     table_walk_end(&w);
+    return rc < 0 ? rc : 0;
+}
+
+// ---- subscribers --------------------------------------------------------------------------------
+
+int
+change_log_put_cursor(struct apply *a, const struct change_cursor *cursor)
+{
+    uint64_t last;
+    struct schema_key key;
+    struct change_cursor now = *cursor;
+    int rc = last_sequence(a->txn, &last);
+    if (rc < 0)
+        return rc;
+    if (cursor->name[0] == 0 || cursor->sequence > last)
+        return -EINVAL;
+    now.updated_ms = clock_wall_ms();
+    schema_key_cursor(&key, cursor->name);
+    buffer_clear(&a->value);
+    schema_encode_cursor(&now, &a->value);
+    return apply_put(a, TABLE_CHANGE_CURSORS, &key);
+}
+
+int
+change_log_drop_cursor(struct apply *a, const char *name)
+{
+    struct schema_key key;
+    if (name[0] == 0)
+        return -EINVAL;
+    schema_key_cursor(&key, name);
+    int rc = lmdb_delete(a->txn, TABLE_CHANGE_CURSORS, key.bytes, key.length);
+    return rc == -ENOENT ? 0 : rc;
+}
+
+static bool
+read_cursor_entry(const struct table_walk *w, struct change_cursor *cursor_out)
+{
+    return schema_read_cursor_name(w->key.data, w->key.length, cursor_out) &&
+           schema_decode_cursor(w->value.data, w->value.length, cursor_out);
+}
+
+// Drops subscribers that are gone or too slow. Up to which record all others have read.
+static int
+expire_cursors(struct lmdb_txn *txn, uint64_t last, uint64_t *seen_out)
+{
+    struct schema_key from = {0};
+    struct table_walk w;
+    uint64_t now_ms = clock_wall_ms();
+    *seen_out = UINT64_MAX;
+    int rc = table_walk_begin(&w, txn, TABLE_CHANGE_CURSORS, &from, 0);
+    while (rc > 0) {
+        struct change_cursor cursor;
+        if (!read_cursor_entry(&w, &cursor)) {
+            rc = manifest_bad_entry(TABLE_CHANGE_CURSORS);
+            break;
+        }
+        bool idle = now_ms > cursor.updated_ms && now_ms - cursor.updated_ms > CURSOR_IDLE_MS;
+        if (idle || last - cursor.sequence > KEPT_FOR_SLOW) {
+            log_warning("changes.expired", "subscriber %s has read up to %" PRIu64 " of %" PRIu64,
+                cursor.name, cursor.sequence, last);
+            rc = lmdb_cursor_delete(w.cursor);
+        } else if (cursor.sequence < *seen_out) {
+            *seen_out = cursor.sequence;
+        }
+        if (rc >= 0)
+            rc = table_walk_next(&w);
+    }
+    table_walk_end(&w);
     return rc;
 }
+
+int
+manifest_read_cursor(struct manifest_reader *r, const char *name, struct change_cursor *cursor_out)
+{
+    struct schema_key key;
+    struct lmdb_value value;
+    if (name[0] == 0 || strlen(name) >= sizeof(cursor_out->name))
+        return -ENOENT;
+    schema_key_cursor(&key, name);
+    int rc = lmdb_get(manifest_reader_txn(r), TABLE_CHANGE_CURSORS, key.bytes, key.length, &value);
+    if (rc < 0)
+        return rc;
+    return schema_read_cursor_name(name, strlen(name), cursor_out) &&
+                   schema_decode_cursor(value.data, value.length, cursor_out)
+               ? 0
+               : manifest_bad_entry(TABLE_CHANGE_CURSORS);
+}
+
+int
+manifest_read_cursors(struct manifest_reader *r, manifest_visit_cursor *visit, void *argument)
+{
+    struct schema_key from = {0};
+    struct table_walk w;
+    int rc = table_walk_begin(&w, manifest_reader_txn(r), TABLE_CHANGE_CURSORS, &from, 0);
+    while (rc > 0) {
+        struct change_cursor cursor;
+        rc = read_cursor_entry(&w, &cursor) ? visit(argument, &cursor)
+                                            : manifest_bad_entry(TABLE_CHANGE_CURSORS);
+        if (rc != 0)
+            break;
+        rc = table_walk_next(&w);
+    }
+    table_walk_end(&w);
+    return rc;
+}
+
+// ---- records ------------------------------------------------------------------------------------
 
 int
 change_log_append(struct apply *a)
@@ -67,7 +177,10 @@ change_log_append(struct apply *a)
     rc = apply_put(a, TABLE_CHANGE_LOG, &key);
     if (rc < 0 || a->log.sequence <= KEPT_RECORDS)
         return rc;
-    return trim(a->txn, a->log.sequence - KEPT_RECORDS);
+    uint64_t seen;
+    uint64_t old = a->log.sequence - KEPT_RECORDS;
+    rc = expire_cursors(a->txn, a->log.sequence, &seen);
+    return rc < 0 ? rc : trim(a->txn, seen < old ? seen : old);
 }
 
 int

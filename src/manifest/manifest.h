@@ -296,6 +296,11 @@ void manifest_batch_identity(
     struct manifest_batch *b, const struct uuid *volume, const struct uuid *name_key);
 // Tells the readers of the change log what the batch is about; the last one counts.
 void manifest_batch_annotate(struct manifest_batch *b, const struct manifest_note *note);
+// Subscribers of the change log: what one has acknowledged (`updated_ms` becomes now), and that it
+// is gone. A batch with nothing else gets no record in the log. -EINVAL: the name is empty, or the
+// sequence is not in the log yet.
+void manifest_batch_put_cursor(struct manifest_batch *b, const struct change_cursor *cursor);
+void manifest_batch_drop_cursor(struct manifest_batch *b, const char *name);
 // Which flags of the db are on (DB_FLAG_*).
 void manifest_batch_flags(struct manifest_batch *b, unsigned flags);
 // PutJob and UpdateJobState: inserts or replaces. With id 0 manifest_submit gives a new id and
@@ -332,9 +337,17 @@ MUST_CHECK int manifest_read_jobs(
 
 typedef int manifest_visit_change_record(
     void *argument, const struct manifest_change_record *record);
-// Records with sequence > `after`, in order. The writer keeps the newest 1,024.
+// Records with sequence > `after`, in order. The newest 1,024 stay, and more while subscribers have
+// not seen them: up to 65,536. A subscriber that has acknowledged nothing for 7 days, or would need
+// older ones, is dropped.
 MUST_CHECK int manifest_read_change_log(
     struct manifest_reader *r, uint64_t after, manifest_visit_change_record *visit, void *argument);
+// 0 or -ENOENT: there is no subscriber of that name (any more).
+MUST_CHECK int manifest_read_cursor(
+    struct manifest_reader *r, const char *name, struct change_cursor *cursor_out);
+typedef int manifest_visit_cursor(void *argument, const struct change_cursor *cursor);
+MUST_CHECK int manifest_read_cursors(
+    struct manifest_reader *r, manifest_visit_cursor *visit, void *argument);
 
 // ---- checking -----------------------------------------------------------------------------------
 

@@ -348,6 +348,10 @@ apply_op(struct apply *a, enum batch_op_kind kind, const struct batch_op *op)
     case OP_ANNOTATE:
         a->log.note = op->annotation;
         return 0;
+    case OP_PUT_CURSOR:
+        return change_log_put_cursor(a, &op->cursor);
+    case OP_DROP_CURSOR:
+        return change_log_drop_cursor(a, op->cursor.name);
     case OP_FLAGS:
         return apply_put_runtime_number(a, RUNTIME_FLAGS, a->db.id, op->flags_off);
     case OP_DEAD_GONE:
@@ -374,6 +378,7 @@ apply_ops(struct apply *a, const struct buffer *ops)
     struct byte_reader r = byte_reader_over(ops->data, ops->length);
     while (byte_reader_left(&r) > 0) {
         enum batch_op_kind kind = (enum batch_op_kind)read_u8(&r);
+        a->told_something |= kind != OP_PUT_CURSOR && kind != OP_DROP_CURSOR;
         int rc;
         if (kind == OP_CHANGE) {
             struct change change;
@@ -436,6 +441,9 @@ apply_batch(struct apply *a)
         rc = apply_remove_db(a);
         break;
     }
+    // That somebody has read the log is no news for it.
+    if (rc == 0 && a->batch->kind == BATCH_OPERATIONS && !a->told_something)
+        return 0;
     return rc < 0 ? rc : change_log_append(a);
 }
 

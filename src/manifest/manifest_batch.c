@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "manifest/manifest_internal.h"
@@ -203,6 +204,21 @@ manifest_batch_annotate(struct manifest_batch *b, const struct manifest_note *no
 {
     struct batch_op op = {.annotation = *note};
     append_op(b, OP_ANNOTATE, &op);
+}
+
+void
+manifest_batch_put_cursor(struct manifest_batch *b, const struct change_cursor *cursor)
+{
+    struct batch_op op = {.cursor = *cursor};
+    append_op(b, OP_PUT_CURSOR, &op);
+}
+
+void
+manifest_batch_drop_cursor(struct manifest_batch *b, const char *name)
+{
+    struct batch_op op = {0};
+    (void)snprintf(op.cursor.name, sizeof(op.cursor.name), "%s", name);
+    append_op(b, OP_DROP_CURSOR, &op);
 }
 
 void

@@ -68,6 +68,8 @@ enum batch_op_kind {
     OP_LOWEST,
     OP_TOLD,
     OP_ANNOTATE,
+    OP_PUT_CURSOR,
+    OP_DROP_CURSOR,
     OP_FLAGS,
     OP_OLD_DEATH,
     OP_NOTE_GENERATION,
@@ -135,6 +137,7 @@ struct batch_op {
             void *argument;
         } source;
         struct manifest_note annotation;
+        struct change_cursor cursor;
         uint64_t flags_off;
     };
 };
@@ -190,6 +193,7 @@ struct apply {
     uint64_t told;                     // sequence of the record that the changes come from; 0: none
     struct generation newest;          // noted in this batch; {0}: none
     struct manifest_change_record log; // counts
+    bool told_something;               // the batch does more than move cursors
     struct buffer published_blobs;     // hashes for the log
     struct buffer unreferenced;        // hashes whose references reached 0 at some moment
     struct buffer value;               // scratch
@@ -277,6 +281,8 @@ MUST_CHECK int apply_put_runtime_number(
 
 // Appends the batch's ManifestChangeRecord and trims the log.
 MUST_CHECK int change_log_append(struct apply *a);
+MUST_CHECK int change_log_put_cursor(struct apply *a, const struct change_cursor *cursor);
+MUST_CHECK int change_log_drop_cursor(struct apply *a, const char *name);
 
 // ---- reading inside any transaction -------------------------------------------------------------
 

@@ -113,6 +113,14 @@ struct job_record {
     const uint8_t *extension;
 };
 
+// A subscriber of the change log: it has seen all records up to `sequence`.
+#define CHANGE_CURSOR_NAME_BYTES 48u
+struct change_cursor {
+    char name[CHANGE_CURSOR_NAME_BYTES]; // NUL-terminated, not empty
+    uint64_t sequence;
+    uint64_t updated_ms; // wall clock
+};
+
 // Why a checkpoint in flight was given up (CancelCheckpoint).
 enum cancel_reason {
     CANCEL_TRUNCATION_CONFLICT = 1, // a truncation waited for the checkpoint's chunks

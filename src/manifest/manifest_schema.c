@@ -130,6 +130,23 @@ schema_key_sequence(struct schema_key *k, uint64_t sequence)
 }
 
 void
+schema_key_cursor(struct schema_key *k, const char *name)
+{
+    k->length = 0;
+    key_append(k, name, strlen(name));
+}
+
+bool
+schema_read_cursor_name(const void *p, size_t n, struct change_cursor *v)
+{
+    memset(v->name, 0, sizeof(v->name));
+    if (n == 0 || n >= sizeof(v->name) || memchr(p, 0, n))
+        return false;
+    memcpy(v->name, p, n);
+    return true;
+}
+
+void
 schema_key_runtime(struct schema_key *k, enum runtime_item item, struct db_id db)
 {
     put_be32(k->bytes, (uint32_t)item);
@@ -792,6 +809,25 @@ schema_decode_job(const void *p, size_t n, struct job_record *v)
            (version == 1 || decode_job_payload(&r, v)) &&
            (version <= 2 || decode_job_course(&r, v)) && is_finished(&r) && retryable <= 1 &&
            kind >= JOB_CREATE_CHECKPOINT && state >= JOB_PENDING && state <= JOB_FAILED;
+}
+
+void
+schema_encode_cursor(const struct change_cursor *v, struct buffer *out)
+{
+    encode_version(out);
+    buffer_append_le64(out, v->sequence);
+    buffer_append_le64(out, v->updated_ms);
+}
+
+bool
+schema_decode_cursor(const void *p, size_t n, struct change_cursor *v)
+{
+    struct byte_reader r;
+    if (!decode_version(p, n, &r))
+        return false;
+    v->sequence = read_le64(&r);
+    v->updated_ms = read_le64(&r);
+    return is_finished(&r);
 }
 
 void

@@ -27,7 +27,8 @@
 //     remote_namespace      db, id                   place of another volume's blobs
 //     snapshot_index        db, item, key            generations, dead blobs (enum life_item)
 //
-// Reserved, without content yet: wal_catalog, change_cursors.
+//     change_cursors        the subscriber's name    change_cursor
+// Reserved, without content yet: wal_catalog.
 #ifndef CKPTFS_MANIFEST_MANIFEST_SCHEMA_H
 #define CKPTFS_MANIFEST_MANIFEST_SCHEMA_H
 
@@ -189,6 +190,11 @@ void schema_encode_log_end(struct lsn cut, struct lsn end, struct buffer *out);
 void schema_encode_checkpoint(
     struct generation generation, const struct uuid *id, struct buffer *out);
 void schema_encode_totals(const struct db_totals *v, struct buffer *out);
+// Subscribers by their names.
+void schema_key_cursor(struct schema_key *k, const char *name);
+MUST_CHECK bool schema_read_cursor_name(const void *p, size_t n, struct change_cursor *v);
+void schema_encode_cursor(const struct change_cursor *v, struct buffer *out);
+MUST_CHECK bool schema_decode_cursor(const void *p, size_t n, struct change_cursor *v);
 void schema_encode_job(const struct job_record *v, struct buffer *out);
 void schema_encode_change_record(const struct manifest_change_record *v, struct buffer *out);
 

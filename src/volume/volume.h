@@ -13,7 +13,7 @@
 #include "base/compiler.h"
 #include "base/types.h"
 #include "format/records.h"
-#include "manifest/manifest_records.h"
+#include "manifest/manifest.h"
 #include "metrics/metrics.h"
 #include "store/remote_call.h"
 #include "volume/volume_config.h"
@@ -244,6 +244,16 @@ MUST_CHECK int volume_truncate(
 // Flags of the volume that operators turn off and on while it is mounted: DB_FLAG_*.
 MUST_CHECK int volume_get_flags(struct volume *v, unsigned *flags_out);
 MUST_CHECK int volume_set_flags(struct volume *v, unsigned flags);
+
+// The change log. `visit` gets the records of this volume with sequence > `after`, in order, until
+// it returns nonzero; `oldest_out` (may be NULL) is the oldest that the root's log has, of any
+// volume. A subscriber is known by a name of 1 to 47 bytes: what it has acknowledged, -ENOENT when
+// there is none (any more); acknowledging; leaving. -EROFS: a read-only mount has no log.
+MUST_CHECK int volume_changes(struct volume *v, uint64_t after, manifest_visit_change_record *visit,
+    void *argument, uint64_t *oldest_out);
+MUST_CHECK int volume_subscriber(struct volume *v, const char *name, uint64_t *sequence_out);
+MUST_CHECK int volume_acknowledge(struct volume *v, const char *name, uint64_t sequence);
+MUST_CHECK int volume_unsubscribe(struct volume *v, const char *name);
 
 // The job with this id, or with `next` the one after it, as job_queue_look; cancelling it, as
 // job_queue_cancel. Cancelling a CreateCheckpoint gives up the checkpoint in flight (-EALREADY:

@@ -75,6 +75,23 @@ ctl job wait "$job" "$mnt"
 assert_equal Completed "$(jq -r ".[] | select(.id == $job) | .state" "$WORK/jobs")" "the job's state"
 assert_equal TruncateAppendOnly "$("$CKPTCTL" job show --json "$job" "$mnt" | jq -r .kind)" "the job's kind"
 ctl_fails "has ended" job cancel "$job" "$mnt"
+
+step "the change log tells of it, and remembers its subscribers"
+ctl changes "$mnt"
+assert_equal $((CHUNK + MIB)) "$(jq -s 'map(select(.truncated_inode)) | last.window_end' "$WORK/out")" "the window in the change log"
+seen=$(jq -s 'last.sequence' "$WORK/out")
+ctl changes --subscriber one --after "$seen" "$mnt"
+assert_equal 0 "$(wc -l <"$WORK/out")" "changes behind the last one"
+echo more >>"$file"
+volume_checkpoint log
+ctl changes --subscriber one "$mnt"
+assert_at_least 1 "$(jq -s 'map(select(.blobs > 0)) | length' "$WORK/out")" "changes that name blobs"
+assert_at_least $((seen + 1)) "$(jq -s 'first.sequence' "$WORK/out")" "the first change that the subscriber had not seen"
+ctl changes --subscriber one "$mnt"
+assert_equal 0 "$(wc -l <"$WORK/out")" "changes that it has seen"
+ctl changes --subscriber one --leave "$mnt"
+ctl_fails "there is no change" changes --subscriber one --after 999999 "$mnt"
+ctl_fails "needs --subscriber" changes --leave "$mnt"
 volume_unmount log
 
 step "a daemon that dies truncates once or not at all"

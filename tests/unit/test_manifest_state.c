@@ -455,6 +455,80 @@ START_TEST(change_log_is_trimmed)
 }
 END_TEST
 
+static int
+put_cursor(struct fixture *f, const char *name, uint64_t sequence)
+{
+    struct change_cursor cursor = {.sequence = sequence};
+    snprintf(cursor.name, sizeof(cursor.name), "%s", name);
+    struct manifest_batch *b = manifest_batch_new(f->db);
+    manifest_batch_put_cursor(b, &cursor);
+    return manifest_submit(f->manifest, b, NULL);
+}
+
+START_TEST(subscribers_keep_what_they_have_not_read)
+{
+    struct fixture f = fixture_new(0);
+    struct change_cursor cursor;
+    ck_assert_int_eq(put_cursor(&f, "", 0), -EINVAL);
+    ck_assert_int_eq(put_cursor(&f, "early", 100), -EINVAL);
+    ck_assert_int_eq(put_cursor(&f, "slow", 1), 0);
+    for (int i = 0; i < 1500; i++)
+        SUBMIT(&f, 0, sample_inode(2, S_IFREG | 0600, 0, (uint64_t)i));
+    struct log_walk w = read_log(&f, 1);
+    ck_assert_uint_eq(w.first, 2);
+    ck_assert_uint_eq(w.count, w.last - 1);
+    // It reads on, and what it has read goes.
+    uint64_t last = w.last;
+    ck_assert_int_eq(put_cursor(&f, "slow", 300), 0);
+    w = read_log(&f, 0);
+    ck_assert_uint_eq(w.last, last); // which is no news
+    SUBMIT(&f, 0, sample_inode(2, S_IFREG | 0600, 0, 7));
+    w = read_log(&f, 0);
+    ck_assert_uint_eq(w.first, 301);
+    fixture_reopen(&f, 0);
+    struct manifest_reader *r = reader_of(&f);
+    ck_assert_int_eq(manifest_read_cursor(r, "slow", &cursor), 0);
+    ck_assert_uint_eq(cursor.sequence, 300);
+    ck_assert_int_eq(manifest_read_cursor(r, "other", &cursor), -ENOENT);
+    ck_assert_int_eq(manifest_read_cursor(r, "", &cursor), -ENOENT);
+    manifest_read_end(r);
+    struct manifest_batch *b = manifest_batch_new(f.db);
+    manifest_batch_drop_cursor(b, "slow");
+    manifest_batch_drop_cursor(b, "other");
+    ck_assert_int_eq(manifest_submit(f.manifest, b, NULL), 0);
+    SUBMIT(&f, 0, sample_inode(2, S_IFREG | 0600, 0, 8));
+    w = read_log(&f, 0);
+    ck_assert_uint_eq(w.count, 1024);
+    fixture_free(&f);
+}
+END_TEST
+
+START_TEST(a_subscriber_that_reads_nothing_is_dropped)
+{
+    struct fixture f = fixture_new(0);
+    struct change_cursor cursor;
+    struct manifest_reader *r;
+    ck_assert_int_eq(put_cursor(&f, "dead", 1), 0);
+    for (int i = 0; i < 65540; i += 4)
+        SUBMIT(&f, 0, sample_inode(2, S_IFREG | 0600, 0, (uint64_t)i));
+    r = reader_of(&f);
+    ck_assert_int_eq(manifest_read_cursor(r, "dead", &cursor), 0);
+    manifest_read_end(r);
+    struct log_walk w = read_log(&f, 0);
+    for (uint64_t i = w.last; i < 65540; i++)
+        SUBMIT(&f, 0, sample_inode(2, S_IFREG | 0600, 0, i));
+    r = reader_of(&f);
+    ck_assert_int_eq(manifest_read_cursor(r, "dead", &cursor), -ENOENT);
+    manifest_read_end(r);
+    // Each batch deletes some.
+    for (uint64_t i = 0; i < 66; i++)
+        SUBMIT(&f, 0, sample_inode(2, S_IFREG | 0600, 0, i));
+    w = read_log(&f, 0);
+    ck_assert_uint_eq(w.count, 1024);
+    fixture_free(&f);
+}
+END_TEST
+
 // ---- damaged entries ----------------------------------------------------------------------------
 
 // Overwrites (or with a NULL value deletes) an entry behind the manifest's back.
@@ -646,6 +720,8 @@ main(void)
     ADD(one_unfinished_job_of_a_kind);
     ADD(each_batch_is_one_change_record);
     ADD(change_log_is_trimmed);
+    ADD(subscribers_keep_what_they_have_not_read);
+    ADD(a_subscriber_that_reads_nothing_is_dropped);
     ADD(check_finds_missing_entries);
     ADD(values_that_do_not_decode_are_refused);
     ADD(damaged_entries_fail_the_batches_that_meet_them);
