@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What ckptctl does to volumes in the store that takes longer or cannot be undone.
+// Commands of ckptctl on volumes in the store that take longer or cannot be undone.
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the daemon does for the life of data: asked for by ioctl, waited for, its text printed.
+// Commands for retention and snapshots: sends them by ioctl, waits, and prints the daemon's text.
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>

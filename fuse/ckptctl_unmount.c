@@ -238,7 +238,7 @@ find_entry(void *argument, const struct volume_root_entry *e)
     return 1;
 }
 
-// What the storage root says about the volume now: 0, or a negative errno.
+// Reads the volume's state from the storage root: 0, or a negative errno.
 static int
 ask_root(const struct unmounting *u, struct volume_root_entry *entry_out)
 {

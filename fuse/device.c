@@ -15,7 +15,7 @@
 #include "platform/log.h"
 #include "platform/memory.h"
 
-// What a request has besides the data of a WRITE.
+// Bytes of a request without the data of a WRITE.
 #define REQUEST_HEADERS_MAX 4096u
 
 static __thread bool kills_suid;
@@ -23,7 +23,7 @@ static __thread bool clears_sgid;
 static __thread bool is_nameless;
 static __thread uint32_t offered; // of WANTED, when the request is INIT
 
-// What libfuse does not negotiate by itself.
+// Flags that libfuse does not negotiate by itself.
 #ifdef DEVICE_LIBFUSE_NEGOTIATES
 #define WANTED 0u
 #else

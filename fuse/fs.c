@@ -38,7 +38,7 @@ void
 fs_reply_result(fuse_req_t req, int result)
 {
     // A reply fails only when the connection is gone; there is nobody left to tell.
-    // What is damaged is an input/output error to the application; the log tells more.
+    // Damage is an input/output error to the application; the log tells more.
     fuse_reply_err(req, result == -EBADMSG ? EIO : -result);
 }
 

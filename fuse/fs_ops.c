@@ -13,9 +13,9 @@
 #include "platform/log.h"
 #include "platform/memory.h"
 
-// What the kernel has read ahead for a process, and what it writes back, are background requests to
-// it. Each that waits for the store takes one of these, and without a free one nothing is written
-// back any more. How much is written back at once is limited by the kernel's share of dirty memory.
+// The kernel's requests for read-ahead and write-back are background requests. Each that waits for
+// the store takes one of these, and without a free one the kernel writes nothing back any more. The
+// kernel's share of dirty memory limits the write-back at one time.
 #define BACKGROUND_DEFAULT 1024u
 
 static void

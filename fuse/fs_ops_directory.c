@@ -101,7 +101,7 @@ list(fuse_req_t req, fuse_ino_t ino, size_t size, uint64_t offset, bool plus)
     if (room)
         rc = volume_read_directory(fs_of(req)->volume, object_of(ino),
             offset <= OFFSET_DOT_DOT ? 0 : offset, plus, visit, &l);
-    // What was listed before a failure is good; the failure comes with the next call.
+    // Entries listed before a failure are good; the failure comes with the next call.
     if (rc != 0 && l.used == 0)
         fs_reply_result(req, rc);
     else

@@ -194,7 +194,7 @@ unmount_and_stop(struct session *s)
         s->mount.path, buffer_string(&why));
     // Logged where it fails; what the kernel keeps is lost then, as in a crash.
     rc = kernel_cache_flush(&s->kernel_cache);
-    // What they do needs the workers.
+    // Their work needs the workers.
     seeker_stop(s->fs.seeker);
     direct_writes_stop(s->fs.direct_writes);
     mount_end_serving(&s->mount);
@@ -314,7 +314,7 @@ serve(struct session *s, struct buffer *error)
         log_error("fuse.loop_failed", "%s: %s", s->mount.path, strerror(-loop_result));
     mount_end_serving(&s->mount);
     fs_drain(&s->fs);
-    // Closes the connection: whoever of us is still inside the mount comes out with an error.
+    // Closes the connection: threads of ours inside the mount come out with an error.
     if (!mount_is_reached(&s->mount)) {
         int left = device_leave(s->fuse);
         if (left != 0)
@@ -413,7 +413,7 @@ open_volume(struct session *s, struct buffer *error)
     return rc;
 }
 
-// What could not be published is told by the volume.
+// The volume reports unpublished changes.
 static int
 close_volume(struct session *s)
 {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What goes through the pipe are notes, each '!', a text and a NUL, and at the end the report: one
-// byte, '+' or '-', and after '-' the text for the user.
+// The pipe carries notes, each '!', a text and a NUL, and at the end the report: one byte, '+' or
+// '-', and after '-' the text for the user.
 #define _GNU_SOURCE
 #include "fuse/startup.h"
 

@@ -82,7 +82,7 @@ crc_step_byte(uint32_t crc, uint8_t v)
 // combined by shifting each crc over the bytes of the streams behind it with a table.
 #define STREAM_BYTES 1344u
 
-// What a crc becomes after STREAM_BYTES zero bytes, by nibble of the crc.
+// The crc after STREAM_BYTES zero bytes, by nibble of the crc.
 static uint32_t shift_table[8][16];
 static uint32_t shift_table_double[8][16];
 

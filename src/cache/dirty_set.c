@@ -318,7 +318,7 @@ dirty_set_is_empty(const struct dirty_set *s)
     return s->objects.count == 0;
 }
 
-// What a leaf still holds in memory after an attempt to evict it.
+// Bytes of a leaf that are still in memory after an attempt to evict it.
 enum leaf_rest { LEAF_EMPTY, LEAF_LATER, LEAF_PINNED };
 
 static enum leaf_rest

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Who adds to the chain of records: the publish thread, and those who tell something between two
-// publications. A record names its predecessor, so that one is staged only when the one before is
-// recorded.
+// Turns to add to the chain of records: of the publish thread, and of threads that tell changes
+// between two publications. A record names its predecessor, so that one is staged only when the one
+// before is recorded.
 #include <errno.h>
 
 #include "checkpoint/checkpoint_internal.h"

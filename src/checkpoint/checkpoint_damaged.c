@@ -19,7 +19,7 @@
 #include "store/blob_key.h"
 
 #define READ_BYTES (256u << 10)
-// What is fetched to take the place of a damaged copy is in memory meanwhile.
+// A blob that is fetched to replace a damaged copy is in memory meanwhile.
 #define REPAIR_BYTES_MAX ((uint64_t)256 << 20)
 
 bool
@@ -49,7 +49,7 @@ checkpoint_is_damaged(struct checkpoint *c, const struct sha256 *hash)
 struct sha256 *
 checkpoint_damaged_blobs(struct checkpoint *c, size_t *count_out)
 {
-    // What is being published cannot be written anew yet.
+    // A fold cannot write blobs anew while a publication uploads them.
     bool publishing = pin_set_generation(local_store_pins(c->options.local)).v != 0;
     lock_take(&c->lock);
     size_t count = publishing ? 0 : c->publish.damaged_count;

@@ -332,8 +332,8 @@ make_changes(void *argument, struct manifest_batch *b)
     return rc < 0 ? rc : namespace_set_walk(f->cut.names, add_name_change, &w);
 }
 
-// The log first, so that whoever opens it can tell a log that has lost its end from one whose end
-// had never got to the disk. A log that died has nothing more to lose: the generation saves all.
+// The log first, so that the next mount can tell a log that has lost its end from one whose end had
+// never got to the disk. A log that died has nothing more to lose: the generation saves all.
 static void
 note_log_end(struct fold *f, struct manifest_batch *b)
 {

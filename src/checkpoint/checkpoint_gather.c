@@ -319,7 +319,7 @@ look_up_residency(struct gather *g)
             const struct sha256 *blob = &layout->images[k].where.blob;
             // First, so that what is here stays here until it has been read.
             pin_blob(g->c->fold.pin, blob);
-            // What a damaged one does not give is lost, wherever it is asked for.
+            // Pages that a damaged image does not give are lost.
             bool here =
                 !avoid && (local_store_has(local, blob) || checkpoint_is_damaged(g->c, blob));
             chunk->local = chunk->local && here;

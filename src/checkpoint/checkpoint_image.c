@@ -16,7 +16,7 @@
 #define CUT_BATCH 64u // a word of `interest`
 // How often a page is asked of the log before it is lost.
 #define LOG_READS 3u
-// What a page's source answers instead of 0: its bytes are not there any more.
+// Result of a page's source instead of 0: its bytes are not there any more.
 #define PAGE_LOST 1
 
 struct image {
@@ -120,7 +120,7 @@ mark_images(struct image *x, size_t count)
     return 0;
 }
 
-// What came of reading old images: a failure is kept in mind, so that the next plan does without.
+// The result of reading old images: notes a failure, so that the next plan does without them.
 static int
 note_old(struct image *x, int rc)
 {
@@ -142,7 +142,7 @@ mark_for_base(struct image *x)
 
 // ---- one page -----------------------------------------------------------------------------------
 
-// What is known of a page: bytes where the mask says so, all of them without one.
+// The known bytes of a page: those that the mask marks, all without a mask.
 struct content {
     uint8_t data[PAGE_BYTES];
     struct page_mask mask;

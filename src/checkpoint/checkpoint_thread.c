@@ -239,7 +239,7 @@ fold_once(struct checkpoint *c, bool timer)
         c->fold.pressed = true; // what it did not take is still there: again, after a pause
     c->fold.pressed |= reason != 0 && pressed;
     if (reason != 0 && reason != CANCEL_USER_REQUESTED) {
-        // Whoever waits is served by the next one.
+        // The next one serves the requests that wait.
         list_move_all(&c->asked, &c->folding);
         rc = 0;
     }
@@ -340,7 +340,7 @@ publish_once(struct checkpoint *c)
         list_move_all(&c->asked, &c->served);
         c->publish.due = true;
     } else {
-        // Who waits is told; the publication itself is tried again, later and later.
+        // Waiting requests get the error; the thread publishes again, later and later.
         c->publish.backoff_ms =
             c->publish.backoff_ms ? 2 * c->publish.backoff_ms : BACKOFF_FIRST_MS;
         if (c->publish.backoff_ms > BACKOFF_MAX_MS)

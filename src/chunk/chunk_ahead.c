@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Reading ahead: pages that a sequential reader is about to want are fetched from the store by
-// threads of the chunk reader's own, several at once. What they fetch goes to LocalStore; a reader
+// threads of the chunk reader's own, several at once. They put the bytes into LocalStore; a reader
 // that is there earlier waits for the flight. For chunks that are here they do nothing.
 #include <stdlib.h>
 

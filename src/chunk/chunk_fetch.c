@@ -93,7 +93,7 @@ fail_remote(const char *key, const char *why)
     return -EIO;
 }
 
-// Reads and verifies. What does not match is asked for once more: a transfer without a checksum of
+// Reads and verifies. Asks once more for bytes that do not match: a transfer without a checksum of
 // its own may have gone wrong.
 static int
 get_verified(struct chunk_reader *r, const struct fetch *x, const char *key, struct buffer *bytes)
@@ -319,7 +319,7 @@ chunk_fetch_ahead(struct chunk_reader *r, const struct blob_record *blob, uint64
         uint64_t hole = local_store_find_hole(r->local, &blob->hash, offset, end);
         if (hole >= end)
             return;
-        // What was kept last may end within a block.
+        // The last kept bytes may end within a block.
         if (hole - offset > BLOB_FRAME_STORED_MAX)
             offset = hole - BLOB_FRAME_STORED_MAX;
         x.offset = offset;

@@ -132,7 +132,7 @@ parse_frames(struct blob_index *index, struct byte_reader *r, uint32_t index_off
     return offset == index_offset ? 0 : -EBADMSG;
 }
 
-// What the runs read so far have used up.
+// Slots and pages of the runs so far.
 struct run_totals {
     uint32_t next_page;
     uint32_t slots;

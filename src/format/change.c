@@ -305,7 +305,7 @@ change_is_valid(const struct change *c)
     case CHANGE_PUT_DIRENT:
         return dirent_key_is_valid(&c->dirent) && record_dirent_is_valid(&c->dirent);
     case CHANGE_DELETE_DIRENT:
-        // Whoever no longer knows the name leaves it out.
+        // A writer that no longer knows the name leaves it out.
         return dirent_key_is_valid(&c->dirent) &&
                (c->dirent.name_length == 0 || name_is_valid(c->dirent.name, c->dirent.name_length));
     case CHANGE_PUT_XATTR:

@@ -193,7 +193,7 @@ manifest_record_writer_add(struct manifest_record_writer *w, const struct change
         return rc;
     size_t start = w->section.length;
     change_encode(change, &w->section);
-    // What a reader would refuse must not get into the chain.
+    // A record that readers would refuse must not get into the chain.
     struct change again;
     struct byte_reader r = byte_reader_over(w->section.data + start, w->section.length - start);
     if (change_decode(&r, &again) < 0 || byte_reader_left(&r) > 0 || again.kind == CHANGE_WRITE ||

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Entries and cursors. What is read from a sealed environment is checked here, in one place for all
+// Entries and cursors. This file checks all reads from a sealed environment, in one place for all
 // tables.
 #include <errno.h>
 #include <stdio.h>

@@ -100,7 +100,7 @@ open_env(struct manifest *m, const char *directory, const struct manifest_option
     return rc == -ENOMEM ? open_failed(directory, rc) : rc;
 }
 
-// What an item says of the root: 1, or 0 when there is no such item.
+// Reads the root's identity from an item: 1, or 0 when there is no such item.
 static int
 read_root(struct lmdb_txn *txn, enum runtime_item item, uint32_t *format, struct uuid *id)
 {

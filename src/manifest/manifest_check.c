@@ -16,7 +16,7 @@
 #include "platform/log.h"
 #include "platform/memory.h"
 
-// What directory entries say about an inode.
+// Numbers about an inode from directory entries.
 struct links {
     struct hash_node node;
     struct object_id object;
@@ -25,7 +25,7 @@ struct links {
     uint64_t directories; // of which directories
 };
 
-// What chunks and deltas say about a blob.
+// Numbers about a blob from chunks and deltas.
 struct uses {
     struct hash_node node;
     struct sha256 hash;

@@ -63,7 +63,7 @@ struct beside {
     const char *what; // of one entry
 };
 
-// What the entries of one object come to.
+// Sums of the entries of one object.
 struct entries {
     uint64_t count;
     uint64_t directories;

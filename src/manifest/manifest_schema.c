@@ -750,7 +750,7 @@ decode_job_payload(struct byte_reader *r, struct job_record *v)
     return !r->bad;
 }
 
-// What version 3 has behind version 2.
+// Fields of version 3 behind those of version 2.
 static bool
 decode_job_course(struct byte_reader *r, struct job_record *v)
 {

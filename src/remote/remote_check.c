@@ -9,7 +9,7 @@
 //                    newest catalog, 2 HEAD            another writer; the newest catalog is gone
 //     blobs          1 HEAD each                       blobs that are gone, a few at a time
 //
-// What a listing does not have is asked for by its name before it counts as gone.
+// Asks for an object that a listing lacks by its name before it counts as gone.
 #include <errno.h>
 #include <string.h>
 

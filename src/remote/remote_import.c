@@ -51,13 +51,13 @@ submit_pending(struct import *im)
     im->batch = NULL;
     im->batch_changes = im->batch_bytes = 0;
     crash_point("remote.import_batch");
-    // What a batch refuses are changes that make no sense together.
+    // A batch refuses changes that make no sense together.
     if (rc == -EINVAL)
         return remote_log_bad(im->key, "changes up to here cannot be applied");
     return rc;
 }
 
-// What the change takes in a batch, roughly.
+// Bytes of the change in a batch, roughly.
 static uint64_t
 change_weight(const struct change *c)
 {
@@ -86,7 +86,7 @@ ensure_batch(struct import *im)
     manifest_batch_set_residency(im->batch, RESIDENCY_REMOTE);
 }
 
-// What is applied from here on is of this record.
+// Later changes come from this record.
 static void
 begin_object(struct import *im, const char *key, uint64_t sequence)
 {
@@ -255,7 +255,7 @@ verify_catalog(struct import *im, const char *key, const struct remote_listed *c
     return check_against_chain(im, link_out);
 }
 
-// What was imported contradicts what the bucket says about it.
+// The imported state contradicts the numbers in the bucket.
 static int
 note_contradiction(const struct import *im, const char *key, const char *problem)
 {

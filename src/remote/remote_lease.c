@@ -122,7 +122,7 @@ uint64_t
 remote_age_ms(const struct remote_head *head)
 {
     int64_t now = (int64_t)clock_wall_ms() + head->clock_skew_ms;
-    // What comes from the future was written just now.
+    // A time in the future counts as just now.
     return now > (int64_t)head->modified_ms ? (uint64_t)(now - (int64_t)head->modified_ms) : 0;
 }
 

@@ -13,9 +13,9 @@
 
 // ---- the chain ----------------------------------------------------------------------------------
 
-// What is wrong with `h` as the successor of `link`, or NULL. Epochs never fall, and one epoch has
-// one writer. That an epoch begins with its OPEN record is how writers behave, not something a
-// reader may insist on: what fences is that a successor names its predecessor's hash.
+// The fault of `h` as the successor of `link`, or NULL. Epochs never fall, and one epoch has one
+// writer. That an epoch begins with its OPEN record is how writers behave, not something a reader
+// may insist on: what fences is that a successor names its predecessor's hash.
 static const char *
 link_fault(const struct remote_link *link, const struct manifest_record_header *h)
 {

@@ -50,7 +50,7 @@ pin_key(const struct remote_place *place, const struct remote_pin *pin, struct b
     (void)buffer_string(out);
 }
 
-// What stands behind the prefix.
+// Parses the part of the key behind the prefix.
 static bool
 parse_pin(const char *text, struct remote_pin *pin_out)
 {

@@ -237,7 +237,7 @@ prune_catalogs(struct prune *p)
 
 enum record_use { RECORD_IS_FREE, RECORD_IS_OPEN, RECORD_IS_KEPT };
 
-// What the header of a record says. What cannot be read is kept.
+// The header of a record. Unreadable records stay.
 static int
 look_at_record(const struct prune *p, const struct remote_listed *record, enum record_use *use_out)
 {
@@ -349,7 +349,7 @@ remote_chain_prune(const struct remote_place *place, struct manifest *m, struct 
         rc = remote_list(place, REMOTE_CATALOG, &p->chain.catalogs, &p->chain.catalog_count);
     if (rc == 0) {
         find_uses(p);
-        // What no record has told may not be missing.
+        // Records may only be missing if a record has told so.
         if (p->tail > db.lowest_sequence)
             p->tail = db.lowest_sequence;
         rc = prune_catalogs(p);
@@ -436,7 +436,7 @@ sweep_object(struct sweep *s, const struct remote_listing_entry *entry, const ch
 {
     struct blob_identity blob;
     s->out->looked_at++;
-    // What has another name is nothing of ours.
+    // An object with another name is not ours.
     if (!parse_blob_key(name, &blob))
         return 0;
     int rc = is_known(s, &blob);
@@ -485,7 +485,7 @@ remote_orphans_sweep(const struct remote_place *place, struct manifest *m, struc
     s->dry_run = dry_run;
     s->out = orphans_out;
     buffer_printf(&prefix, "checkpoints/%s/%" PRIu32 "/", place->tenant, place->volume_number);
-    // Who does not know all of the dead would take them for orphans.
+    // A root that does not know all dead blobs would take them for orphans.
     struct manifest_reader *r;
     int rc = manifest_read_begin(m, &r);
     if (rc == 0) {

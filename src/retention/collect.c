@@ -215,7 +215,7 @@ apply_policy(struct run *run)
             row->is_due = !row->pinned && end_ms >= row->g.expired_ms && end_ms <= run->now_ms;
             continue;
         }
-        // What is published now is the newest, whatever the times say.
+        // The published generation is the newest, also if the times differ.
         if (reasons[i] == 0 && !row->pinned && row->g.generation.v < run->db.published.v)
             expire(run, row);
     }

@@ -32,7 +32,7 @@ collect_change(void *argument, const struct change *c)
 {
     if (place_of_kind(c->kind) < 0)
         return -ENOTSUP;
-    // What concerns the volume and not its state.
+    // Changes that concern the volume and not its state.
     if (c->kind != CHANGE_PUT_COUNTERS && c->kind != CHANGE_PUT_GENERATION &&
         c->kind != CHANGE_PUT_RETENTION)
         change_encode(c, argument);
@@ -199,7 +199,7 @@ history_fold_equal(struct manifest *m, struct db_id to, struct db_id from)
     if (rc < 0)
         return rc;
     struct diff d = {.batch = manifest_batch_new(to), .generation = to_db.next};
-    // What is named is in the store.
+    // Named blobs are in the store.
     manifest_batch_set_residency(d.batch, RESIDENCY_REMOTE);
     rc = diff_pass(&d, &old, &new, true);
     if (rc == 0)

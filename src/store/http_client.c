@@ -496,7 +496,7 @@ speaks_no_tls(const char *text)
     return false;
 }
 
-// What to tell a user beside libcurl's words; "" when they say enough. May correct the class.
+// Advice for the user beside libcurl's words; "" when they are enough. May correct the class.
 static const char *
 explain(const struct transfer *t, CURLcode code, const char *text, int *class)
 {

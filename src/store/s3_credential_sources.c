@@ -138,7 +138,7 @@ from_environment(struct s3_credential_chain *chain, const struct remote_call *ca
     return 0;
 }
 
-// What STS answered: credentials, or an error with a text.
+// Parses the answer of STS: credentials, or an error with a text.
 static int
 role_from_answer(const struct http_response *response, const char *role, const char *url,
     struct s3_credentials *out)

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Listings (ListObjectsV2). What comes is checked: keys out of order would break whoever resumes.
+// Listings (ListObjectsV2). This file checks answers: keys out of order would break callers that
+// resume.
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>

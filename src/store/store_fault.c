@@ -39,7 +39,7 @@ struct fault_store {
     uint64_t calls[VERB_COUNT];
 };
 
-// What is to happen to one call.
+// The fault for one call.
 struct verdict {
     bool swallow;
     bool corrupt;

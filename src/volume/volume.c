@@ -273,7 +273,7 @@ release_lease(struct volume *v)
         return;
     struct remote_place place = v->place;
     place.call_ms = LEASE_RELEASE_MS;
-    // What fails is logged there; the lease runs out then.
+    // remote_lease_write logs a failure; the lease runs out then.
     int ignored UNUSED = remote_lease_write(&place, db.epoch, v->config.lease_ttl_ms, true);
 }
 
@@ -363,7 +363,7 @@ volume_close(struct volume *v)
         checkpoint_stop(v->checkpoint);
         if (rc == 0)
             release_lease(v);
-        // What no fold took is in the log, or was.
+        // Changes that no fold took are in the log, or were.
         uint64_t unreadable = rc < 0 ? page_store_unreadable_bytes(v->pages) : 0;
         int closed = wal_close(v->wal);
         v->wal = NULL;

@@ -103,7 +103,7 @@ struct set_list {
     struct access_list list;
 };
 
-// What to do with the attribute: a list that the mode says as well is not kept.
+// The change of the attribute: the volume does not store a list that the mode can express.
 static int
 put_list(struct view *view, struct operation *op, const struct set_list *x, bool keep)
 {

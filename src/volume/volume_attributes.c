@@ -17,7 +17,7 @@
 // somebody sets them, or the clock.
 #define OVERTAKEN_SECONDS 2
 
-// What a directory seems to measure, as on most file systems.
+// The size of a directory for programs, as on most file systems.
 #define DIRECTORY_BYTES 4096u
 
 static int
@@ -168,7 +168,7 @@ are_overtaken_times(const struct inode_record *inode, const struct volume_set_at
     return changed > 0 && changed != INT64_MAX && modified > 0 && modified != INT64_MAX;
 }
 
-// What is append-only may be touched: its times set to the present one.
+// A program may touch an append-only object: set its times to the present one.
 static int
 check_flags(const struct inode_record *inode, const struct volume_set_attributes *a)
 {

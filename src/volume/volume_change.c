@@ -190,7 +190,7 @@ wait_for_memory(struct volume *v, uint64_t deadline)
     return read_only ? -EROFS : in_time ? 0 : -ENOSPC;
 }
 
-// What a writer is told when there is no room because folds fail with `error`. A full disk, one
+// The error for a writer when there is no room because folds fail with `error`. A full disk, one
 // that fails, one that became read-only, and damage that folds meet do not pass by themselves.
 static int
 room_error(int error, bool *hopeless_out)
@@ -333,7 +333,7 @@ subject_of(const struct change *c)
     }
 }
 
-// What is logged must be accepted by each replay, or the volume cannot be mounted any more.
+// Each replay must accept all logged changes, or no mount succeeds any more.
 static int
 check_changes(struct view *view, const struct operation *op)
 {

@@ -134,7 +134,7 @@ volume_claim(struct volume *v, struct db_record *db, struct buffer *error)
             return -EBADMSG;
         if (rc == -EBADMSG && refuse_other_volume(v, &place, db, error) < 0)
             return -EBUSY;
-        // What this root holds may be all that is left.
+        // This root may have the only copy.
         if (rc == -EBADMSG) {
             volume_say(v,
                 "%s is mounted without being claimed, because the store has lost or changed what "

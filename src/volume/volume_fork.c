@@ -24,7 +24,7 @@ struct fork {
     struct db_record parent_db, child_db;
     struct remote_pin pin;
     struct uuid volume; // the child's
-    bool goes_on;       // the child was made, and whoever made it died before it had a generation
+    bool goes_on;       // the child exists: an earlier command died before it had a generation
     struct volume_parent made_of;
 };
 

@@ -104,7 +104,7 @@ check_log_is_there(struct volume *v, const char *directory, struct buffer *error
     return -EBADMSG;
 }
 
-// What was skipped needs the waiver until the log no longer holds it.
+// Skipped changes need the waiver until the log no longer has them.
 static void
 settle_waiver(struct volume *v, const char *waiver)
 {

@@ -6,7 +6,7 @@
 // So many ranges are named in a sentence.
 #define NAMED_MAX 4u
 
-// What goes on in the next chunk is one range.
+// A range that goes on in the next chunk counts as one.
 static int
 add_range(void *argument, const struct chunk_damage *damage)
 {

@@ -505,7 +505,7 @@ exchange(struct operation *op, const struct rename *x, struct rename_state *s, s
     put_parents(op, x, s, now);
 }
 
-// What overlayfs wants to find under a name that it has moved away: a character device 0:0.
+// The object that overlayfs expects under a name that it has moved away: a character device 0:0.
 static void
 put_whiteout(struct view *view, struct operation *op, const struct rename *x,
     const struct rename_state *s, struct timestamp now)

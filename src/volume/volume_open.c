@@ -286,7 +286,7 @@ open_ready_db(struct volume *v, struct db_record *db, struct buffer *error)
         return rc;
     v->counters = db->counters;
     v->name_key = db->name_key;
-    rc = volume_note_dropped(v, false); // whoever wanted to drop it did not come to begin
+    rc = volume_note_dropped(v, false); // a mount that meant to drop it died before
     if (rc < 0)
         volume_error(error, "cannot write below %s: %s", v->config.root, strerror(-rc));
     else

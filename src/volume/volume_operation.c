@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// What operators ask of the life of data, and the volume's own runs of CheckpointGC: one thread
-// carries them out, one after the other. The thread waits for the store, so that what it does is
-// cut short when an operator asks for something while a run of its own is under way, and when the
-// volume is closed; the next run goes on where it stopped.
+// Operators' commands about generations and snapshots, and the volume's own runs of CheckpointGC:
+// the thread "retention" carries them out, one after the other. A command of an operator interrupts
+// a run of the thread's own, and closing the volume interrupts both; the next run goes on where it
+// stopped.
 #include <errno.h>
 #include <inttypes.h>
 #include <stdatomic.h>
@@ -19,7 +19,7 @@
 #define OPERATIONS_MAX 16u
 #define TEXT_BYTES_MAX (16u << 20)
 
-// Between two looks whether there is something to collect, and what else belongs to a run.
+// Between two runs that collect, prune and sweep.
 #define RUN_INTERVAL_MS   ((uint64_t)10 * 60 * 1000)
 #define PRUNE_INTERVAL_MS ((uint64_t)60 * 60 * 1000)
 #define SWEEP_INTERVAL_MS ((uint64_t)24 * 60 * 60 * 1000)
@@ -37,7 +37,7 @@ struct operation_entry {
 struct volume_operations {
     struct volume *v;
     struct thread thread;
-    atomic_bool interrupted; // what is under way is to be given up
+    atomic_bool interrupted; // the present command or run must end
     // Of the thread alone.
     struct generation scanned;   // collect_options.scanned
     struct generation collected; // the published generation that the last run saw

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Objects without names. An inode that lost its last link lives on while it is open or the kernel
 // still refers to it: the kernel forgets an inode without links as soon as its last user is gone.
-// What is left when the daemon dies is deleted by the next mount.
+// After the death of a daemon the next mount deletes the rest.
 #include <errno.h>
 #include <stdlib.h>
 

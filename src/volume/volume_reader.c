@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// A mount of a generation in the bucket alone pins what it shows, so that the owner of the volume
-// does not delete it: a pin of its own, written at the mount, again from time to time, and deleted
-// at the end. One that dies leaves a pin that runs out (READER_PIN_MS). Who may not write to the
-// store cannot pin, and is told: the grace period of the policy is all he has.
+// A mount from the bucket alone pins the generation that it shows, so that the owner of the volume
+// does not delete it: it writes a pin at the mount, renews it from time to time, and deletes it at
+// the end. The pin of a mount that died runs out (READER_PIN_MS). A user who may not write to the
+// store gets a warning: without a pin only the grace period of the policy protects the generation.
 #include <errno.h>
 #include <inttypes.h>
 #include <stdatomic.h>

@@ -21,7 +21,7 @@ volume_root_is_published(const struct volume_root_entry *e)
     return e->local.v == e->published.v && e->log_bytes == 0;
 }
 
-// What the lock file of the volume says, and whether somebody holds it.
+// Reads the lock file of the volume, and finds out whether a process holds it.
 static void
 look_at_lock(const char *root, const struct db_record *db, struct volume_root_entry *e)
 {

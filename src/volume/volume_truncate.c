@@ -182,7 +182,7 @@ remove_once(struct truncation *t)
     crash_point("truncation.marked");
     rc = remove_data(t);
     crash_point("truncation.removed");
-    // What failed has removed nothing, and may be tried again.
+    // A failed try has removed nothing, and may run again.
     if (rc < 0 && job_mark(t->run, NULL, 0) < 0)
         return -EIO;
     return rc;

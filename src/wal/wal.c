@@ -236,7 +236,7 @@ find_segment_locked(struct wal *w, uint64_t lsn)
     return NULL;
 }
 
-// What is below `end` and not filled is being copied into the ring by threads that do nothing else.
+// Other threads are copying the unfilled records below `end` into the ring, and do nothing else.
 static void
 wait_until_filled_locked(struct wal *w, uint64_t end)
 {
@@ -308,7 +308,7 @@ wal_read(struct wal *w, struct lsn at, void *p, uint32_t n)
         return -ESTALE;
     }
     wait_until_filled_locked(w, at.v + n);
-    // What is not flushed is in the ring only, what is flushed in the segment only.
+    // Unflushed bytes are in the ring only, flushed ones in the segment only.
     uint32_t flushed = 0;
     if (at.v < w->flushed.v)
         flushed = w->flushed.v - at.v < n ? (uint32_t)(w->flushed.v - at.v) : n;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What must hold of the log's bookkeeping between operations.
+// Invariants of the log's bookkeeping between operations.
 #include <assert.h>
 
 #include "wal/wal_internal.h"
@@ -17,7 +17,7 @@ check_live_locked(const struct wal *w)
         if (last) {
             assert(last->start.v + last->bytes <= s->start.v);
             assert(last->end.v > last->start.v);
-            // What is damaged below the cut was passed over.
+            // Recovery passed over damage below the cut.
             assert(last->end.v == s->prior_end.v || s->prior_end.v <= w->released.v);
             assert(last->epoch <= s->epoch);
         }

@@ -11,7 +11,8 @@
 #include "platform/memory.h"
 #include "wal/wal_internal.h"
 
-// What nobody waits for is flushed after this long, so that an idle volume is clean.
+// The flusher flushes records that nobody waits for after this long, so that an idle volume is
+// clean.
 #define IDLE_FLUSH_MS 1000u
 
 struct lsn
@@ -252,7 +253,7 @@ wal_start_writing(struct wal *w, const struct wal_slot *slot)
         fail_locked(w, b.segment, rc);
     else
         w->started.v = b.to;
-    // Whoever came meanwhile relied on this thread.
+    // Threads that came meanwhile relied on this thread.
     if (rc < 0 || is_urgent_locked(w))
         condition_signal(&w->work);
     lock_release(&w->lock);
@@ -284,7 +285,7 @@ wal_sync(struct wal *w, wal_synced *done, void *argument)
     x->done = done;
     x->argument = argument;
     list_append(&w->waiters, &x->node);
-    // Who is writing looks for waiters when it is done.
+    // The writing thread looks for waiters when it is done.
     if (!w->flushing && w->callers_flush)
         flush_for_waiters_locked(w);
     else if (!w->flushing)

@@ -12,7 +12,7 @@
 #include "platform/memory.h"
 #include "wal/wal_internal.h"
 
-// What an operator writes into the file to have the segments taken as they are.
+// An operator writes this into the file to make recovery take the segments as they are.
 #define WAIVER "accept"
 
 char *

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Whose log a directory holds, by the headers of its segments alone.
+// Finds the owner of a log in a directory, by the headers of its segments alone.
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -38,7 +38,7 @@ survey_segment(int directory, const char *name, struct wal_survey *s)
     ssize_t got = pread(fd, bytes, sizeof(bytes), 0);
     int rc = got < 0 ? -errno : 0;
     close(fd);
-    // What has no header is a spare, or damaged, which wal_verify finds out.
+    // A file without a header is a spare, or damaged, which wal_verify finds out.
     if (got == (ssize_t)sizeof(bytes) && wal_segment_header_decode(bytes, &h) == 0)
         note_header(s, &h);
     return rc;
