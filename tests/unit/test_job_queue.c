@@ -27,9 +27,13 @@ struct world {
 static uint64_t
 number_of(const struct job_record *job)
 {
-    uint64_t number = 0;
-    ck_assert_int_eq(job_read_parameters(job, &number), 0);
-    return number;
+    union {
+        struct job_generation generation;
+        struct job_truncation truncation;
+    } u;
+    ck_assert_int_eq(job_read_parameters(job, &u), 0);
+    return job->kind == JOB_TRUNCATE_APPEND_ONLY ? u.truncation.object.v
+                                                 : u.generation.generation.v;
 }
 
 static int
@@ -127,7 +131,11 @@ static uint64_t
 submit(struct world *w, enum job_kind kind, uint64_t number, enum job_priority priority)
 {
     uint64_t id = 0;
-    ck_assert_int_eq(job_queue_submit(w->queue, kind, &number, priority, NULL, &id), 0);
+    const struct job_generation generation = {{number}};
+    const struct job_truncation truncation = {.object = {number}};
+    const void *parameters =
+        kind == JOB_TRUNCATE_APPEND_ONLY ? (const void *)&truncation : (const void *)&generation;
+    ck_assert_int_eq(job_queue_submit(w->queue, kind, parameters, priority, NULL, &id), 0);
     ck_assert_uint_ne(id, 0);
     return id;
 }
