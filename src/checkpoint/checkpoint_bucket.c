@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-// Whether the bucket still holds what was published. A publication that builds on what is gone
-// would be in the store and of no use to anybody; so each looks first, at a price that does not
-// grow:
+// Whether the bucket still holds the published objects. A publication that builds on missing
+// objects would be of no use to any reader; so each publication looks first, at a price that does
+// not grow:
 //
 //     each publication                 the newest record
 //     each that somebody asked for     also the records that readers need, the newest catalog
 //                                      and one blob
 //     the first after ten minutes      the same and eight blobs, others each time
 //
-// A bucket that has lost something gets nothing more: what is there to be read stays as it is, the
-// local generations go on, and the storage root keeps all that would be needed to fill it again.
+// The publish thread writes nothing more to a bucket that has lost something: readers find the
+// bucket as it is, the local generations go on, and the storage root keeps all that is needed to
+// fill the bucket again.
 #include <errno.h>
 #include <string.h>
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// CancelCheckpoint, and what truncations need of checkpoints besides: that none begins, that those
-// in flight let go of their chunks, and that the change log tells of the truncation.
+// CancelCheckpoint, and the other things that truncations need of checkpoints: none begins, those
+// in flight let go of their chunks, and the change log tells of the truncation.
 //
 // A fold can be cancelled until it hands its generation to the manifest, a publication until it
 // creates its record; after that it is only a matter of time until they end.

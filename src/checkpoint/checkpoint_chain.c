@@ -8,7 +8,7 @@
 #include "platform/clock.h"
 #include "remote/remote_retention.h"
 
-// How soon somebody who waits for a publication learns that he need not wait any more.
+// How soon a thread that waits for its turn learns that it need not wait any more.
 #define POLL_MS 100u
 
 // 0, or -ECANCELED by `call` (may be NULL).

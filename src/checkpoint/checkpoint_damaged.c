@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Blobs that only this host has and that cannot be read any more as a whole. A publication that
-// wants to upload one finds out, and asks for a fold. That fold writes the images that lie in the
-// blob anew without it, from what can still be read of them; the pages that cannot be read are lost
-// (format/records.h: chunk_damage). Then nothing refers to the blob any more, and the publication
-// is tried again.
+// wants to upload one finds out, and asks for a fold. That fold writes the blob's images anew
+// without it, from the pages that can still be read; the others are lost (format/records.h:
+// chunk_damage). Then nothing refers to the blob any more, and the publication is tried again.
 //
 //     noted     by the publish thread; it waits until a fold has been tried
 //     tried     a fold has been recorded since: if the blob is still in the way, that did not help,
@@ -115,7 +114,7 @@ hash_of(struct checkpoint *c, int fd, struct sha256 *hash_out)
     return got < 0 ? (int)got : 0;
 }
 
-// 1: the local copy is not what it should be, or cannot be read, or is missing. 0: it is whole.
+// 1: the local copy has other bytes, or cannot be read, or is missing. 0: it is whole.
 static int
 look_at_copy(struct checkpoint *c, const struct blob_record *blob)
 {
@@ -196,7 +195,7 @@ checkpoint_explain_upload(struct checkpoint *c, const struct blob_record *blob, 
 {
     if (!checkpoint_is_unreadable(error))
         return error;
-    // Twice: what is wrong may pass.
+    // Twice: the fault may pass.
     if (look_at_copy(c, blob) != 1 || look_at_copy(c, blob) != 1)
         return error;
     int rc = repair(c, blob, key, call);

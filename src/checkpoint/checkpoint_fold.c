@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The local generation: what has been written since the last one leaves the WAL for blobs in
-// hot_cache and one manifest transaction. Nothing here needs the store.
+// The local generation: the fold thread moves the writes since the last one from the WAL to blobs
+// in hot_cache and one manifest transaction. Nothing here needs the store.
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -123,7 +123,7 @@ stage(struct fold *f)
     char id[37];
     uuid_to_string(&f->job.checkpoint_id, id);
     f->directory = memory_printf("%s/%s", f->c->options.place.scratch, id);
-    // Not durable, for a flush less: what is in it counts only once it has another name.
+    // Not durable, which saves a flush: its files count only once they have other names.
     int rc = mkdir(f->directory, 0700) < 0 ? -errno : 0;
     if (rc == -ENOENT)
         rc = path_make_directories(f->directory, 0700);
@@ -382,8 +382,8 @@ remove_or_defer(struct checkpoint *c, const struct sha256 *hash)
     c->fold.unlink_later[c->fold.unlink_later_count++] = *hash;
 }
 
-// Only this thread makes blobs, so what the manifest does not need now it cannot come to need
-// before the file is gone.
+// Only this thread makes blobs, so a blob that the manifest does not need now cannot be needed
+// again before its file is gone.
 static void
 remove_deferred(struct checkpoint *c)
 {
@@ -404,8 +404,8 @@ remove_deferred(struct checkpoint *c)
     free(hashes);
 }
 
-// The order matters: first nobody can find the old state, then the frozen layer that hid it goes,
-// and only then what the old state was made of.
+// The order matters: first no reader can find the old state, then the frozen layer that hid it
+// goes, and only then the blobs of the old state.
 static void
 let_go(struct fold *f)
 {
@@ -419,8 +419,8 @@ let_go(struct fold *f)
         remove_or_defer(c, &f->released.blobs[i]);
 }
 
-// The next attempt may make other blobs. What may have been committed after all stays: the mount
-// knows.
+// The next attempt may make other blobs. Blobs that may have been committed after all stay: the
+// next mount finds out.
 static void
 abandon_blobs(struct fold *f, int rc)
 {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Looks through a cut and the manifest for what the planner needs: per changed chunk how much
-// changed and what is there already.
+// Looks through a cut and the manifest for the planner's input: per changed chunk how much changed
+// and which images there are already.
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -317,7 +317,7 @@ look_up_residency(struct gather *g)
         chunk->local = layout != NULL && !avoid;
         for (size_t k = 0; layout && k < layout->image_count; k++) {
             const struct sha256 *blob = &layout->images[k].where.blob;
-            // First, so that what is here stays here until it has been read.
+            // First, so that a local copy stays here until it has been read.
             pin_blob(g->c->fold.pin, blob);
             // Pages that a damaged image does not give are lost.
             bool here =

@@ -41,7 +41,7 @@ struct image {
     struct page *batch[64];
     uint32_t batch_first;
     uint32_t batch_count;
-    // What the cut says about the pages [cut_first, cut_first + CUT_BATCH) of interest, taken under
+    // The cut's answers for the pages [cut_first, cut_first + CUT_BATCH) of interest, taken under
     // one lock, and the bytes of those that are only in the log, read a run at a time.
     struct cut_page {
         enum dirty_state state;
@@ -149,7 +149,7 @@ struct content {
     enum { CONTENT_NONE, CONTENT_PATCH, CONTENT_WHOLE } state;
 };
 
-// Lays `content` over what is known of `below`: the newer bytes win.
+// Lays `content` over the known bytes of `below`: the newer bytes win.
 static void
 lay_under(struct content *content, const uint8_t *below, const struct page_mask *mask)
 {
@@ -250,8 +250,7 @@ read_logged_run(struct image *x, uint32_t from)
     return rc;
 }
 
-// What the cut has of the page, or PAGE_LOST: `whole_out` points at it when it is there in one
-// piece.
+// Gets the page from the cut, or PAGE_LOST: `whole_out` points at it when it is there in one piece.
 static int
 take_from_cut(struct image *x, uint32_t page, struct content *content, const uint8_t **whole_out)
 {
@@ -350,7 +349,7 @@ take_from_chunk(struct image *x, uint32_t page, struct content *content)
         return 0;
     }
     if (page < x->batch_first || page >= x->batch_first + x->batch_count) {
-        uint32_t end; // where the next page is that nobody can read
+        uint32_t end; // the next page that cannot be read
         bool lost = chunk_layout_is_lost(x->layout, page, &end);
         assert(!lost);
         uint32_t n = end - page < ARRAY_LENGTH(x->batch) ? end - page : ARRAY_LENGTH(x->batch);
@@ -384,8 +383,8 @@ lose_page(struct image *x, uint32_t page)
     return 0;
 }
 
-// What old images say of a page, if they must be asked, or PAGE_LOST. A page that a damaged image
-// had may still be in memory. Behind the end of the object there are zeros, whatever was there.
+// Gets the page from old images, if they must be asked, or PAGE_LOST. A page that a damaged image
+// had may still be in memory. Behind the end of the object there are always zeros.
 static int
 take_old(struct image *x, uint32_t page, struct content *content)
 {
@@ -423,7 +422,7 @@ write_page(struct image *x, uint32_t page)
     if (whole || content.state == CONTENT_WHOLE)
         lost_pages_set(&x->lost, page, false);
     else if (lost_pages_has(&x->lost, page))
-        return 0; // with a part of it nobody can do anything
+        return 0; // a part of the page is of no use
     if (whole)
         return write_whole(x, page, whole);
     if (content.state != CONTENT_WHOLE)
@@ -441,7 +440,7 @@ write_page(struct image *x, uint32_t page)
 static int
 write_pages(struct image *x)
 {
-    // What lies behind the end of the object is never asked for; holes behind it must stay holes,
+    // Pages behind the end of the object are never asked for; holes behind it must stay holes,
     // because the object may grow again.
     uint32_t end = x->base ? x->pages : CHUNK_PAGES;
     for (uint32_t page = 0; page < end; page++) {

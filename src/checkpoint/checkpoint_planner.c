@@ -49,7 +49,7 @@ wants_base(const struct plan_chunk *c, const struct plan_policy *policy)
         return true;
     uint32_t known = c->dirty_pages + c->hole_pages;
     if (known >= c->pages && !c->partial)
-        return true; // needs nothing of what is there
+        return true; // needs no old image
     if (!c->local)
         return false;
     if (c->restage_base || !policy->enable_chunk_deltas || 2 * (uint64_t)known > c->pages)
@@ -141,8 +141,8 @@ compare_upkeep(const void *p, const void *q)
 }
 
 // Takes in the next delta and those that are not much larger. Where a chunk changes little at a
-// time, it takes in whatever is not larger than all that came before: a large delta is then written
-// again rarely. Elsewhere that would make many chunks upload much at once.
+// time, it takes in each delta that is not larger than all before it together: a large delta is
+// then written again rarely. Elsewhere that would make many chunks upload much at once.
 static void
 merge_tier(const struct plan_chunk *c, const struct plan_policy *policy, struct chunk_action *a)
 {
@@ -161,7 +161,7 @@ merge_tier(const struct plan_chunk *c, const struct plan_policy *policy, struct 
     a->pack = bytes < policy->pack_merged_bytes;
 }
 
-// `budget`: bytes that may be written beyond what has changed; the last one may go over it.
+// `budget`: bytes that may be written beyond the changed ones; the last chunk may go over it.
 static void
 spend(const struct upkeep *all, size_t count, const struct plan_policy *policy, uint64_t budget)
 {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Publication: the newest local generation goes to the store. Nothing is visible to anybody until
-// the record is created; everything before can be done again, and is, under the same keys.
+// Publication: the newest local generation goes to the store. No reader sees anything of it until
+// the record is created; every step before can be done again, and is, under the same keys.
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -17,7 +17,7 @@
 #define UPLOAD_THREADS_MAX 16u
 // Slower than this an upload has failed.
 #define UPLOAD_BYTES_PER_MS_MIN 64u
-// So long somebody waits for a store that has nothing to take.
+// A caller waits so long for a store when there is nothing to upload.
 #define ASK_DEADLINE_MS 2000u
 // An attempt begins anew so often before it has failed.
 #define ATTEMPTS_MAX 3u
@@ -56,7 +56,7 @@ begin_publishing(struct checkpoint *c)
     pin_everything(c->publish.pin);
 }
 
-// From here on it is known what the publication needs.
+// From here on it is known which blobs the publication needs.
 static void
 set_uploading(struct checkpoint *c, struct generation generation,
     const struct remote_upload *uploads, size_t count)
@@ -93,7 +93,7 @@ note_fenced(struct publication *p, const char *host, uint64_t epoch)
     return -ESTALE;
 }
 
-// Takes in what the chain says: own publications that were not recorded, or another writer's.
+// Takes in the chain's newer records: own publications that were not recorded, or another writer's.
 static int
 catch_up(struct publication *p)
 {
@@ -380,7 +380,7 @@ job_of(struct checkpoint *c, struct generation generation)
     return id;
 }
 
-// Whether what is published is there, and nobody but this root has written more.
+// Whether the published objects are there, and no other root has written more.
 static int
 check_bucket(struct publication *p, const struct remote_place *place, bool asked)
 {
@@ -391,8 +391,8 @@ check_bucket(struct publication *p, const struct remote_place *place, bool asked
     return rc == 0 ? begin_anew(p) : rc;
 }
 
-// Nothing is to be published, but somebody wants to know that it holds. Who cannot ask has still
-// published what he said he had.
+// Nothing is to be published, but a caller wants to know that the bucket still holds it. A store
+// that cannot be asked is no error: the generation was published before.
 static int
 ask_store(struct publication *p)
 {
@@ -415,7 +415,7 @@ publish_steps(struct publication *p, bool ask)
         return -ESTALE;
     if (p->db.local.v == p->db.published.v)
         return ask ? ask_store(p) : 0;
-    // Not to upload everything again and again for a bucket that is no good.
+    // So that nothing is uploaded again and again to a damaged bucket.
     if (checkpoint_bucket_is_damaged(c))
         rc = check_bucket(p, &c->options.place, true);
     if (rc < 0)

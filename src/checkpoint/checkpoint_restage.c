@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Packs that are not in the store yet and mostly hold what has been superseded: their live images
-// are staged again with the next fold, so that the pack can go. Every image is then rewritten at
-// the cost of at least as many dead bytes, and what is kept for an upload is at most twice what is
-// alive, however long the store is out. The same is done with all images in blobs that are damaged
+// Packs that are not in the store yet and mostly hold superseded images: the next fold stages their
+// live images again, so that the pack can go. Every image is then rewritten at the cost of at least
+// as many dead bytes, and the packs kept for an upload are at most twice their live bytes, however
+// long the store is out. The same is done with all images in blobs that are damaged
 // (checkpoint_damaged.c).
 #include <errno.h>
 #include <stdlib.h>

@@ -49,8 +49,8 @@ checkpoint_makes_base(const struct chunk_action *action)
     return action->kind == CHUNK_ACTION_SEAL_AS_BASE || action->kind == CHUNK_ACTION_CREATE_BASE;
 }
 
-// Keeps the disk busy while the next bytes are made, and waits for what is WRITE_BEHIND older. The
-// wait takes an error of write-back away from the fdatasync that follows, so what it returns
+// Keeps the disk busy while the next bytes are made, and waits for the bytes that are WRITE_BEHIND
+// older. The wait takes an error of write-back away from the fdatasync that follows, so its result
 // counts.
 static int
 file_write_behind(struct blob_file *f)
@@ -111,7 +111,7 @@ file_begin(struct stage *s, struct blob_file *f, bool pack)
     return 0;
 }
 
-// The file stays in the directory of the job, and counts what it has.
+// The file stays in the directory of the job, and its bytes count.
 static void
 file_abandon(struct blob_file *f)
 {

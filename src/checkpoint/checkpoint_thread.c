@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // When checkpoints happen: the fold thread answers pressure, the timer and requests; the publish
 // thread follows it, at its own pace, and tries again with back-off while the store cannot be
-// reached. Requests that want the kernel's cache first go through the sync thread: what the kernel
-// hands over can be more than the log holds, so folds must go on meanwhile.
+// reached. Requests that want the kernel's cache first go through the sync thread: the kernel may
+// hand over more than the log holds, so folds must go on meanwhile.
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,7 +17,7 @@
 #define BACKOFF_FIRST_MS 500u
 #define BACKOFF_MAX_MS   30000u
 #define FOLD_RETRY_MS    1000u
-// A bucket that has lost something is put right by people, who can ask.
+// People put a bucket right that has lost something, and they can ask for a publication.
 #define DAMAGED_RETRY_MS (5u * 60 * 1000)
 
 void
@@ -142,8 +142,7 @@ answer(struct list_node *list, int result, struct generation generation)
 
 // ---- the kernel's cache -------------------------------------------------------------------------
 
-// One sync serves all who asked before it began; they go on to the fold, or are told that it
-// failed.
+// One sync serves all requests made before it began; they go on to the fold, or fail with it.
 static void
 sync_run(void *argument)
 {
@@ -236,7 +235,7 @@ fold_once(struct checkpoint *c, bool timer)
     if (timer)
         c->publish.due = true;
     if (rc < 0 && rc != -ESTALE && reason == 0)
-        c->fold.pressed = true; // what it did not take is still there: again, after a pause
+        c->fold.pressed = true; // the rest is still there: again, after a pause
     c->fold.pressed |= reason != 0 && pressed;
     if (reason != 0 && reason != CANCEL_USER_REQUESTED) {
         // The next one serves the requests that wait.
@@ -289,8 +288,8 @@ take_published_locked(struct checkpoint *c, struct generation generation, struct
     }
 }
 
-// Whoever is folded by now is served by the attempt that begins; who comes later is not, and is not
-// told what becomes of it. Whether one of them wants the store to be asked.
+// The attempt that begins serves the requests that are folded by now. Later ones do not get its
+// result. True when one of the served requests wants the store to be asked.
 static bool
 serve_requests_locked(struct checkpoint *c)
 {
@@ -329,7 +328,7 @@ publish_once(struct checkpoint *c)
         c->publish.retry_ms = 0;
         take_published_locked(c, generation, &ready);
     } else if (reason != 0) {
-        // The next one takes more. Whoever waits is served by it, unless it was asked for.
+        // The next publication takes more. It serves the waiting requests, unless a user cancelled.
         c->publish.due = true;
         if (reason == CANCEL_USER_REQUESTED)
             list_move_all(&ready, &c->served);
@@ -526,7 +525,7 @@ checkpoint_start(const struct checkpoint_options *options, struct checkpoint **c
         note_away_locked(c);
     if (options->interval_ms > 0)
         c->next_timer_ms = clock_monotonic_ms() + options->interval_ms;
-    c->publish.due = true;                          // what an earlier process left unpublished
+    c->publish.due = true;                          // in case an earlier process left one
     c->publish.next_walk_ms = clock_monotonic_ms(); // the first publication looks at more
     random_bytes(&c->publish.blob_cursor, sizeof(c->publish.blob_cursor));
     struct manifest_reader *r;

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Chunks whose images on this host cannot be read. Merging deltas and making a new base are there
-// to save room and time, so one damaged image must not keep a fold from taking what everybody else
-// has written: the fold is planned again without the images of that chunk. The next fold that has
-// something to do with the chunk tries once more: pages that have been overwritten since are not
-// read from old images, so a merge that needs none of the damaged ones takes the damaged image out
-// of the chunk.
+// to save room and time, so one damaged image must not keep a fold from taking all other writes:
+// the fold is planned again without the images of that chunk. The next fold that has something to
+// do with the chunk tries once more: pages that have been overwritten since are not read from old
+// images, so a merge that needs none of the damaged ones takes the damaged image out of the chunk.
 #include <stdlib.h>
 
 #include "checkpoint/checkpoint_internal.h"
