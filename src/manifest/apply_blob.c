@@ -177,7 +177,7 @@ bury(struct apply *a, const struct blob_record *old)
     return 1;
 }
 
-// `old` is what is known of a blob with this content, or NULL.
+// `old`: the known record of a blob with this content, or NULL.
 static int
 put_dead_blob(struct apply *a, const struct blob_record *old, const struct blob_record *put)
 {
@@ -198,15 +198,15 @@ apply_put_blob(struct apply *a, const struct blob_record *put)
     int where_rc = check_where(a, put);
     if (where_rc < 0)
         return where_rc;
-    // A blob stays under the key that it was given first: it may be on its way into the store. What
-    // the chain says is another matter.
+    // A blob stays under the key that it was given first: it may be on its way into the store. Only
+    // the chain changes the key.
     if (rc == 0 && !(a->batch->residency & RESIDENCY_REMOTE)) {
         blob = old;
         blob.residency |= a->batch->residency;
         return blob.residency == old.residency ? 0 : blob_store(a, &old, &blob);
     }
     // The same content is in the store under another key: that object stays the one that is used,
-    // or nobody would ever tell of its death.
+    // or no record would ever tell of its death.
     if (rc == 0 && a->unpublished && (old.residency & RESIDENCY_REMOTE) &&
         !blob_is_same_object(&old, put))
         return 0;
@@ -288,7 +288,7 @@ apply_forget_told(struct apply *a, const struct schema_key *unpublished_blob)
     return rc < 0 ? rc : blob_store(a, &old, NULL);
 }
 
-// Nobody needs the local copies any more (each db has its own). What is in the store stays known.
+// The local copies are needed no more (each db has its own). Objects in the store stay known.
 static int
 release_blob(struct apply *a, const struct sha256 *hash)
 {

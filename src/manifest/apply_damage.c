@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Pages whose bytes are lost. An entry stands beside the chunk's images, not in them: whoever
-// writes images leaves the pages out, and whoever reads looks here first.
+// Pages whose bytes are lost. An entry stands beside the chunk's images, not in them: the writer of
+// an image leaves the pages out, and a reader looks here first.
 #include <errno.h>
 
 #include "manifest/manifest_internal.h"

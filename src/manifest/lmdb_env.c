@@ -90,8 +90,8 @@ write_error_of(struct lmdb_env *env, int rc)
     return rc == EIO ? explain_io_error(env) : error_of(rc);
 }
 
-// The error of an operation on entries: logs what is neither an answer nor dealt with by the
-// writer.
+// The error of an operation on entries: logs errors that are neither answers nor the writer's to
+// handle.
 int
 lmdb_entry_error(struct lmdb_env *env, int rc, const char *what)
 {

@@ -15,7 +15,7 @@
 // How much of all mapped files may be resident, and how many entries may be looked at in between.
 #define RESIDENT_BYTES_MAX (24u << 20)
 #define TRIM_INTERVAL      512u
-// So many damaged entries are logged one by one; what follows them is only counted.
+// So many damaged entries are logged one by one; later ones are only counted.
 #define DAMAGE_LOGGED_MAX 32u
 
 // ---- entries ------------------------------------------------------------------------------------

@@ -15,20 +15,20 @@
 //     descriptors do not: the error was told already.
 //   - The write of the meta page failed. LMDB puts the old number back into the kernel's copy and
 //     begins no transactions any more, not even for reading. On the disk may be n + 1, which is
-//     whole, because its pages were flushed. It must go before somebody writes to its pages, or a
-//     loss of power would bring back a transaction with pages of another. So the meta page of n is
-//     copied over that of n + 1 and flushed (lmdb_file_settle): a write of one sector that makes
-//     the kernel's copy dirty whatever it was. When that succeeds, n is all there is; when not,
+// whole, because its pages were flushed. It must go before any process writes to its pages, or a
+// loss of power would bring back a transaction with pages of another. So the meta page of n is
+// copied over that of n + 1 and flushed (lmdb_file_settle): a write of one sector, after which the
+// kernel's copy is dirty in any case. When that succeeds, n is all there is; when not,
 //     nothing is written.
 //
-// After that the caller's transaction is not in, which is certain, and he may do it again.
+// After that the caller's transaction is certainly not in, and the caller may do it again.
 //
 // The same copy is made whenever the environment is opened: the process before may have died
 // between a failure and its repair.
 //
 // If another process has committed meanwhile, or the old number could not be put back, then the
 // newest transaction is not n. The two cannot be told apart, so the answer is an error: the
-// transaction may be in. The next process opens what is there.
+// transaction may be in. The next process opens the newest transaction on the disk.
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
@@ -126,7 +126,7 @@ open_tables_again(struct lmdb_env *env)
     return rc == 0 ? 0 : lmdb_log_failure(rc, "opening the tables again");
 }
 
-// The disk may have become read-only; then what was opened for reading can be read.
+// The disk may have become read-only; then an environment opened for reading can be read.
 static int
 open_again_locked(struct lmdb_env *env)
 {

@@ -92,8 +92,8 @@ copy_of(const MDB_val *value)
     return copy;
 }
 
-// Collects entries from the one behind `*last` on; what was written before is not met again,
-// because the keys stay what they are.
+// Collects entries from the one behind `*last` on; entries written before are not met again,
+// because their keys do not change.
 static int
 collect_unsealed(struct lmdb_txn *txn, unsigned table, struct unsealed *entries,
     const struct unsealed *last, unsigned *count_out)

@@ -61,7 +61,7 @@ struct file_check {
     uint64_t file_bytes;
     uint32_t page_bytes;
     uint64_t last_page;
-    const char *problem; // what is wrong, once something is
+    const char *problem; // the fault, once there is one
     uint64_t problem_page;
     bool whole;             // go down to the leaves
     lmdb_file_go_on *go_on; // or NULL

@@ -14,8 +14,7 @@
 #include "platform/memory.h"
 #include "platform/random.h"
 
-// Address space for the map, from what is wanted to what has to do; only used pages are in the
-// file.
+// Address space for the map, from the wanted size to the least; only used pages are in the file.
 static const uint64_t map_sizes[] = {64ull << 30, 4ull << 30, 64ull << 20};
 
 // A small file beside LMDB's says that there is an environment. When LMDB's own file then is gone
@@ -39,8 +38,8 @@ open_failed(const char *what, int error)
     return error;
 }
 
-// What is at `name` in the directory, whose own last component may be no link, either. Links are
-// not followed: what lies elsewhere says nothing about this root.
+// Looks at `name` in the directory, whose own last component may be no link, either. Links are not
+// followed: a file elsewhere says nothing about this root.
 static int
 look_below(const char *directory, const char *name, struct stat *st_out)
 {
@@ -59,7 +58,7 @@ check_marker(const char *directory)
     rc = look_below(directory, "data.mdb", &st);
     if (rc == 0 && S_ISREG(st.st_mode) && st.st_size > 0)
         return 0;
-    // Somebody has put it there, which no damage does.
+    // A person has put the link there; no damage makes one.
     if (rc == 0 && S_ISLNK(st.st_mode))
         return open_failed(directory, -ELOOP);
     log_error("manifest.damaged", "%s/data.mdb is missing, empty or no file", directory);
@@ -137,7 +136,7 @@ contradiction(const char *what)
     return -EBADMSG;
 }
 
-// A root that says that it has seals: they hold, and the sealed copy says the same.
+// A root marked as sealed: the seals hold, and the sealed copy says the same.
 static int
 adopt_sealed(struct manifest *m, struct lmdb_txn *txn, uint32_t root_format)
 {
@@ -160,7 +159,7 @@ adopt_sealed(struct manifest *m, struct lmdb_txn *txn, uint32_t root_format)
 }
 
 // A root without a manifest may have had one. Its file may be there by now, without the identity:
-// whoever made it died there, or got no further.
+// the process that made it died there, or got no further.
 static int
 find_new_root_id(struct manifest *m)
 {

@@ -121,7 +121,7 @@ apply_local_generation(struct apply *a, const struct batch_op *op)
     return 0;
 }
 
-// What a note that was published leaves behind: a blob whose death is told needs no record here.
+// Deletes a note that was published. A blob whose death is told needs no record here any more.
 static int
 forget_noted(struct apply *a, const struct table_walk *w)
 {
@@ -270,7 +270,7 @@ apply_change(struct apply *a, const struct change *c)
     return -EINVAL;
 }
 
-// What a source makes is noted as it says; what follows it in the batch, as before.
+// A source says how its own changes are noted; later ones in the batch are noted as before.
 static int
 apply_source(struct apply *a, const struct batch_op *op)
 {
@@ -441,7 +441,7 @@ apply_batch(struct apply *a)
         rc = apply_remove_db(a);
         break;
     }
-    // That somebody has read the log is no news for it.
+    // An acknowledgement of the log alone is no news for its readers.
     if (rc == 0 && a->batch->kind == BATCH_OPERATIONS && !a->told_something)
         return 0;
     return rc < 0 ? rc : change_log_append(a);

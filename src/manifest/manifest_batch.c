@@ -6,7 +6,7 @@
 #include "manifest/manifest_internal.h"
 #include "platform/memory.h"
 
-// So much of what a source makes is applied at once.
+// So many bytes of a source's changes are applied at once.
 #define PIECE_BYTES (64u << 10)
 
 struct manifest_batch *

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Counts everything anew from the tables and compares. Memory is proportional to inodes and blobs:
-// this is for tests and for an operator who wants to know.
+// this is for tests and for an operator's check.
 #include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
@@ -323,7 +323,7 @@ check_object_chunk(struct check *c, const struct table_walk *w)
         violated(c, "object_chunks and chunk_catalog disagree about chunk %" PRIu64, id.v);
 }
 
-// Lost pages belong to a chunk, and what lies together is one entry.
+// Lost pages belong to a chunk, and adjacent ones are one entry.
 static void
 check_damage(struct check *c, const struct table_walk *w)
 {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the records of a db say about each other, counted in one pass over its tables without memory
+// Checks that the records of a db agree with each other, in one pass over its tables without memory
 // for each of them. Tables whose keys begin with the object are walked beside the inodes. Names
 // point all over the inodes; so they are summed: each name and each link adds the same hash.
 //
@@ -24,7 +24,7 @@ struct count {
     struct db_id db;
     struct buffer *problem;
     struct db_totals counted;
-    uint64_t names; // sum of the hashes of what names point to
+    uint64_t names; // sum of the hashes of the inodes that names point to
     uint64_t links; // sum of the hashes of inodes, each as often as it has links
 };
 

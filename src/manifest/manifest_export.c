@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The state of a db, or what is unpublished of it, as changes.
+// The state of a db, or its unpublished part, as changes.
 #include <errno.h>
 
 #include "manifest/manifest_internal.h"
@@ -60,7 +60,7 @@ decode_blob_entry(const struct table_walk *w, struct db_id db, struct change *c)
         return 0;
     if (!schema_decode_blob(w->value.data, w->value.length, &c->blob))
         return manifest_bad_entry(TABLE_BLOB_REFS);
-    // Of the dead the records tell.
+    // Dead blobs are left out: the records tell of them.
     return c->blob.references > 0;
 }
 
@@ -162,7 +162,7 @@ export_retention(const struct export *e)
 {
     struct change c = {.kind = CHANGE_PUT_RETENTION};
     int rc = manifest_read_retention(e->reader, e->db, &c.retention);
-    // A catalog always tells one, so that those of before are known by having none.
+    // A catalog always tells one; a catalog without one is of an older program.
     if (rc == -ENOENT)
         c.retention = (struct retention_policy){.keep_all = 1};
     return rc < 0 && rc != -ENOENT ? rc : e->visit(e->argument, &c);
@@ -299,7 +299,8 @@ delete_if_gone(const struct export *e, enum unpublished_kind kind, const struct 
     return rc == 0 ? delete_of_key(kind, key, c) : rc > 0 ? 0 : rc;
 }
 
-// The blob of a note, if it is dead, or is not; what is not in the store is told with the uploads.
+// The blob of a note, if it is dead or alive as asked. Blobs not in the store are told with the
+// uploads.
 static int
 blob_of_key(const struct export *e, bool dead, const struct schema_key *key, struct change *c)
 {
@@ -331,7 +332,7 @@ dead_blob(const struct export *e, enum unpublished_kind kind, const struct schem
         schema_read_forgotten(key->bytes, key->length, &c->forgotten), TABLE_UNPUBLISHED_INDEX);
 }
 
-// Tells what `decode` makes of the touched keys of all kinds from `first` to `last`.
+// Tells the changes that `decode` makes of the touched keys of all kinds from `first` to `last`.
 static int
 export_touched(const struct export *e, touched_decoder *decode, enum unpublished_kind first,
     enum unpublished_kind last)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reading what is known of generations and of dead blobs.
+// Reading the records of generations and of dead blobs.
 #include <errno.h>
 
 #include "manifest/manifest_internal.h"

@@ -20,8 +20,8 @@ load(struct lmdb_txn *txn, enum manifest_table table, const struct schema_key *k
     return lmdb_get(txn, table, key->bytes, key->length, value_out);
 }
 
-// Roots of before have no such entry, and a program of before leaves the entry of an older
-// generation behind.
+// Older roots have no such entry, and an older program leaves the entry of an older generation
+// behind.
 static int
 load_checkpoint_id(struct lmdb_txn *txn, struct db_record *db)
 {
@@ -40,7 +40,7 @@ load_checkpoint_id(struct lmdb_txn *txn, struct db_record *db)
     return 0;
 }
 
-// As for the checkpoint id: what is told of another cut counts for nothing.
+// As for the checkpoint id: an entry of another cut counts for nothing.
 static int
 load_log_end(struct lmdb_txn *txn, struct db_record *db)
 {

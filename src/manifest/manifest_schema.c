@@ -734,7 +734,7 @@ schema_encode_job(const struct job_record *v, struct buffer *out)
     buffer_append(out, v->extension, v->extension_length);
 }
 
-// What version 2 has behind version 1.
+// Fields of version 2 behind those of version 1.
 static bool
 decode_job_payload(struct byte_reader *r, struct job_record *v)
 {
@@ -856,7 +856,7 @@ schema_encode_change_record(const struct manifest_change_record *v, struct buffe
     buffer_append_le64(out, v->note.window_end);
 }
 
-// What version 2 has behind version 1.
+// Fields of version 2 behind those of version 1.
 static bool
 decode_note(struct byte_reader *r, struct manifest_note *note)
 {

@@ -2,7 +2,7 @@
 // The one thread that writes. It takes what has queued up while it was committing and commits that
 // as one transaction (group commit). A batch that fails must not fail those it happens to share the
 // transaction with: the transaction is done again without it. Failures of that kind are bugs or
-// races of the caller and rare, so that the usual case pays nothing for them.
+// races of the caller and rare, so the usual case pays nothing for them.
 #include <errno.h>
 
 #include "manifest/manifest_internal.h"
@@ -81,7 +81,7 @@ records_of(struct manifest *m, struct db_id id)
     struct manifest_reader *r;
     struct db_record db;
     struct db_totals t;
-    // A db that is being imported, or that is gone, is none that anything could be said of.
+    // A db that is being imported, or is gone, cannot be checked.
     if (manifest_read_begin(m, &r) < 0)
         return UINT64_MAX;
     bool ready = manifest_read_db(r, id, &db) == 0 && db.state == DB_STATE_READY &&
@@ -109,8 +109,8 @@ known_db(struct manifest *m, struct db_id id)
     return (struct known_db *)(void *)m->known_dbs.data + count;
 }
 
-// A db that held together must do so after a commit. One that did not when it was checked first may
-// be what a root or a bucket was found with; of damage that a disk made the writer is not guilty.
+// A db that was consistent must be so after a commit. One that was not when it was checked first
+// may have come so from a root or a bucket; and damage that a disk made is no fault of the writer.
 static void
 check_committed(struct manifest *m, struct db_id id)
 {
@@ -133,8 +133,8 @@ check_committed(struct manifest *m UNUSED, struct db_id id UNUSED)
 #endif
 
 // After a commit in doubt: whether the environment is as before, and the group can be tried again.
-// Each try that fails is followed by a longer pause; a disk that does not come back within them is
-// given up, so that writers learn it soon.
+// Before each try comes a longer pause; a disk that does not come back within them is given up, so
+// that callers learn it soon.
 static bool
 mend(struct manifest *m, unsigned *tries)
 {
@@ -147,8 +147,9 @@ mend(struct manifest *m, unsigned *tries)
     return false;
 }
 
-// The group's last try failed, and it is in doubt what is on the disk. Whoever only lacks room is
-// told so if the environment can be mended. Else it is opened again so that it can be read.
+// The group's last try failed, and the state on the disk is in doubt. If the environment can be
+// mended and only room was missing, the caller learns that. Else the environment is opened again
+// for reading.
 static int
 settle_doubt(struct manifest *m, int rc)
 {
