@@ -220,7 +220,8 @@ volume_is_read_only(const struct volume *v)
 
 // ---- closing ------------------------------------------------------------------------------------
 
-// How often the lock file, for those who wait, and the log tell how far the last publication is.
+// How often the lock file (for processes that wait) and the log tell how far the last publication
+// is.
 #define CLOSING_PROGRESS_MS 500
 #define CLOSING_LOG_MS      5000
 
@@ -230,7 +231,7 @@ struct last_checkpoint {
     uint64_t shown_ms, logged_ms;
 };
 
-// Tells how far it is; whether it takes too long.
+// Tells how far the publication is. True when it takes too long.
 static bool
 watch_last(void *argument)
 {
@@ -250,7 +251,7 @@ watch_last(void *argument)
     return now >= x->deadline_ms;
 }
 
-// Folds and publishes what is left.
+// Folds and publishes the remaining changes.
 static int
 publish_last(struct volume *v)
 {
@@ -277,8 +278,8 @@ release_lease(struct volume *v)
     int ignored UNUSED = remote_lease_write(&place, db.epoch, v->config.lease_ttl_ms, true);
 }
 
-// The last word about the volume: what is in the store, and where the rest is. `unreadable`: so
-// many bytes that are in the log only cannot be read there.
+// The last message about the volume: which part is in the store, and where the rest is.
+// `unreadable`: so many bytes that are in the log only cannot be read there.
 static void
 log_closed(struct volume *v, int publish_result, int log_result, uint64_t unreadable)
 {

@@ -13,8 +13,8 @@
 #include "platform/memory.h"
 #include "volume/volume_internal.h"
 
-// Times that are older than what is known by more than this have not been overtaken on their way:
-// somebody sets them, or the clock.
+// Times that are older than the known ones by more than this have not been overtaken on their way:
+// a program set them, or the clock was set back.
 #define OVERTAKEN_SECONDS 2
 
 // The size of a directory for programs, as on most file systems.
@@ -32,7 +32,7 @@ void
 volume_see_allocation(const struct inode_record *inode, struct allocation *allocation_out)
 {
     allocation_out->count = 0;
-    // What was decoded is valid.
+    // A decoded extension is valid.
     if (inode->extension_length > 0 &&
         allocation_decode(inode->extension, inode->extension_length, allocation_out) < 0)
         allocation_out->count = 0;
@@ -49,7 +49,7 @@ volume_put_allocation(
 }
 
 // An upper bound: pages that are folded, dirty or allocated count more than once when they are more
-// than one of these, but never more than the object has. Behind its end it has what is allocated.
+// than one of these, but never more than the object has. Behind its end only allocated pages count.
 static int
 count_blocks(struct volume *v, struct object_id object, uint64_t size,
     const struct allocation *allocation, uint64_t *blocks_out)
@@ -218,7 +218,7 @@ set_mode(struct view *view, struct operation *op, struct set *x)
     return rc;
 }
 
-// By the precise clock: the times that the kernel has made of what came before are not later.
+// By the precise clock: the times that the kernel gave to earlier changes are not later.
 static void
 set_flags(struct inode_record *inode, uint32_t flags)
 {
@@ -227,8 +227,8 @@ set_flags(struct inode_record *inode, uint32_t flags)
     inode->ctime = (struct timestamp){.seconds = now.tv_sec, .nanoseconds = (uint32_t)now.tv_nsec};
 }
 
-// As other file systems: what is allocated behind the end goes when the file is cut, even to the
-// length that it has, and stays when it grows.
+// As other file systems: pages allocated behind the end go when the file is cut, even to its own
+// length, and stay when it grows.
 static void
 cut_allocation(struct set *x, uint64_t size)
 {
@@ -277,7 +277,7 @@ decide_set(struct view *view, struct operation *op)
             c.length = UINT64_MAX;
             op->changes[op->count++] = c;
         }
-        // The times change when the size is set, even to what it was.
+        // The times change when the size is set, even to the same value.
         if (!(a->set & (VOLUME_SET_MTIME | VOLUME_SET_MTIME_NOW)) &&
             !view->volume->host.keeps_times)
             inode->mtime = now;
@@ -479,7 +479,7 @@ append_base_name(void *argument, const struct xattr_record *xattr)
     return 0;
 }
 
-// Appends the names of the tables that no layer says anything about, and those the layers have.
+// Appends the names of the tables that no layer mentions, and the names in the layers.
 static void
 merge_names_locked(
     struct volume *v, struct object_id object, const struct buffer *base, struct buffer *out)

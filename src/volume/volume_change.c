@@ -7,8 +7,8 @@
 #include "platform/memory.h"
 #include "volume/volume_internal.h"
 
-// Room for the changes of an operation without what it declares as extra: a rename puts five inodes
-// and four names, a symbolic link its target.
+// Room for the changes of an operation without its declared extra: a rename puts five inodes and
+// four names, a symbolic link its target.
 #define CHANGES_RESERVE 12288u
 // How long a writer waits for room before it is told ENOSPC, when folds fail or the log cannot
 // grow; for as long as both go well, it waits.
@@ -106,7 +106,7 @@ size_before(struct view *view, const struct operation *op, uint64_t *size_out)
     return 0;
 }
 
-// ---- what stands in the way of putting pages ----------------------------------------------------
+// ---- obstacles to putting pages -----------------------------------------------------------------
 
 struct obstacle {
     struct object_id object;
@@ -147,8 +147,8 @@ remove_obstacle(struct volume *v, const struct operation *op, struct obstacle *o
 
 // ---- operating ----------------------------------------------------------------------------------
 
-// Each fold that fails takes what has gathered into its cut and leaves an empty layer, so the cut
-// counts too: else names would gather in memory without end.
+// Each fold that fails takes the gathered changes into its cut and leaves an empty layer, so the
+// cut counts too: else names would gather in memory without end.
 static bool
 is_full_locked(struct volume *v)
 {
@@ -168,8 +168,8 @@ is_tight_locked(struct volume *v)
            namespace_set_bytes(v->names) > NAMES_BYTES_PRESS;
 }
 
-// Dirty pages that cannot leave memory, or a log that is full, are waited for here, before anything
-// is locked or decided.
+// A writer waits here for dirty pages that cannot leave memory, or for a full log, before it locks
+// or decides anything.
 static int
 wait_for_memory(struct volume *v, uint64_t deadline)
 {
@@ -211,8 +211,8 @@ is_store_reachable(struct volume *v)
     return c.store_reachable && trouble.tries < 2;
 }
 
-// Where one writer has waited in vain others need not wait as long: the kernel hands over what it
-// caches in many pieces, one after the other.
+// Where one writer has waited in vain others need not wait as long: the kernel hands over its
+// cached data in many pieces, one after the other.
 static bool
 has_refused(const struct volume *v, uint64_t now)
 {
@@ -347,7 +347,7 @@ check_changes(struct view *view, const struct operation *op)
     return 0;
 }
 
-// A developer build has everything decided twice: it must come out alike, and leave no trace.
+// A developer build decides everything twice: both results must be alike, and leave no trace.
 static int
 decide_locked(struct view *view, struct operation *op)
 {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Looks through the manifest while the volume is mounted: once after the mount, slowly, and
-// whenever somebody asks for it. Every entry of the storage root is compared with its checksum, a
-// few at a time; then the counts and references of this volume are compared. Nothing is changed.
+// whenever an operator asks for it. Every entry of the storage root is compared with its checksum,
+// a few at a time; then the counts and references of this volume are compared. Nothing is changed.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <string.h>
@@ -12,10 +12,10 @@
 #include "platform/memory.h"
 #include "volume/volume_internal.h"
 
-// How long the thread rests between two steps, when nobody waits for it.
+// How long the thread rests between two steps, when no operator waits for it.
 #define STEP_PAUSE_MS 10u
 // Comparing the references takes memory for each inode and blob, and one long read transaction.
-// With more of them it is done only for who asks.
+// With more of them the thread does it only when an operator asks.
 #define UNASKED_RECORDS_MAX 20000u
 
 // Pauses between steps; false when the volume is being closed.

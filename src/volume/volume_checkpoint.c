@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the volume does for checkpoints, what it tells about itself, and the thread that renews the
-// lease and watches over the log.
+// The volume's part in checkpoints, its numbers for operators, and the thread that renews the lease
+// and watches over the log.
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,7 +12,7 @@
 #include "volume/volume_internal.h"
 
 #define HOUSEKEEPING_MS 1000u
-// A failure of the store that is older says nothing of now: tries are never that far apart.
+// An older failure of the store is no longer true: tries are never that far apart.
 #define TROUBLE_SHOWN_MS 90000u
 
 // ---- freezing and thawing -----------------------------------------------------------------------
@@ -24,8 +24,8 @@ lay_over(void *argument, const struct change *change)
     return 0;
 }
 
-// What an object that is gone had in the cut that failed need not be written any more. Its deletion
-// may have to wait for room in the log, which only a fold makes; a mount deletes what is left.
+// The pages of a deleted object in a failed cut need not be written any more. Its deletion may have
+// to wait for room in the log, which only a fold makes; a mount deletes remaining objects.
 static int
 drop_deleted(void *argument, const struct change *change)
 {
@@ -38,9 +38,9 @@ drop_deleted(void *argument, const struct change *change)
     return 0;
 }
 
-// After a fold that failed: its cut and what has happened since become one layer, which is frozen
-// at a newer cut. So what was removed or overwritten meanwhile is not written any more, and whoever
-// made room by that gets it.
+// After a fold that failed: its cut and the changes since become one layer, which is frozen at a
+// newer cut. So the next fold does not write data removed or overwritten meanwhile, and a program
+// that deletes data to make room gets the room.
 static int
 unfreeze(struct volume *v)
 {
@@ -212,8 +212,8 @@ turn_read_only(struct volume *v, const char *what, int error)
     log_end(&e);
 }
 
-// Without one of them nothing that is written now could ever leave memory or reach the store. What
-// is in the log stays there for the next mount.
+// Without one of them no new write could ever leave memory or reach the store. Changes in the log
+// stay there for the next mount.
 static void
 watch_disk(struct volume *v)
 {
@@ -494,7 +494,7 @@ volume_say_lost(struct volume *v)
     volume_say(v, "%s; writing them anew or removing the file heals it", buffer_string(&text));
 }
 
-// While the store is being tried again nothing has failed for good yet, but whoever waits wants to
+// While a thread tries the store again nothing has failed for good yet, but a waiting user wants to
 // know why.
 void
 volume_trouble(struct volume *v, struct remote_trouble *trouble_out)

@@ -20,7 +20,7 @@ is_unreachable(int rc)
 static bool
 has_unpublished(struct volume *v, const struct db_record *db)
 {
-    // A new volume's root directory is made at every first mount; it is nobody's data.
+    // A new volume's root directory is made at every first mount; it is no user's data.
     size_t nobodys = db->local.v == 0 ? 1 : 0;
     lock_take(&v->lock);
     bool dirty = namespace_set_count(v->names) > nobodys || !page_store_is_clean_locked(v->pages);
@@ -58,8 +58,8 @@ refuse_claim(struct volume *v, const struct remote_lease *lease, struct buffer *
     return -EBUSY;
 }
 
-// The store has not what this root published. When that is because somebody made another volume
-// there: -EBUSY with a text, for nothing that is written here could ever go to it.
+// The store lacks the generation that this root published. When another volume was made there:
+// -EBUSY with a text, since no write here could ever go to it.
 static int
 refuse_other_volume(struct volume *v, const struct remote_place *place, const struct db_record *db,
     struct buffer *error)
@@ -81,8 +81,8 @@ refuse_other_volume(struct volume *v, const struct remote_place *place, const st
     return -EBUSY;
 }
 
-// What the store has is in order, and the manifest says something else: it is damaged, though each
-// of its entries verifies.
+// The chain in the store is in order, and the manifest contradicts it: the manifest is damaged,
+// though each of its entries verifies.
 static int
 refuse_contradiction(struct volume *v, const struct remote_place *place, const struct db_record *db,
     struct buffer *error)

@@ -131,7 +131,7 @@ parse_number(const char *text, const struct unit *units, uint64_t *value_out)
     return false;
 }
 
-// The value as one would write it: with the largest unit that divides it.
+// The value as a person would write it: with the largest unit that divides it.
 static void
 append_number(struct buffer *out, uint64_t value, const struct unit *units)
 {
@@ -246,7 +246,7 @@ set_value(
         c->at = NULL;
         rc = -EINVAL;
     }
-    // What was can only be looked at, in whatever order the options stand.
+    // An old generation can only be read, in any order of the options.
     if (c->at)
         c->read_only = true;
     return rc;

@@ -46,8 +46,8 @@ keep_base_entry(void *argument, const struct dirent_record *d)
     return 0;
 }
 
-// The entry at the lowest cookie >= from among the three sources; what lies higher hides what lies
-// lower. False when there is none.
+// The entry at the lowest cookie >= from among the three sources; an entry of a higher layer hides
+// one of a lower. False when there is none.
 static bool
 next_merged(struct volume *v, struct object_id directory, const struct entries *base,
     unsigned *base_at, uint64_t from, struct dirent_record *out, bool *deleted)

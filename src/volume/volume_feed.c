@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The change log of the manifest, for who follows a volume.
+// The change log of the manifest, for subscribers that follow a volume.
 #include <errno.h>
 #include <string.h>
 

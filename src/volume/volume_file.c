@@ -156,11 +156,10 @@ struct allocate {
     int mode;
     uint64_t offset;
     uint64_t length;
-    struct buffer area; // the inode's extension area with what is allocated now
+    struct buffer area; // the inode's extension area with the present allocation
 };
 
-// Whole pages: what is allocated counts up, what is taken away counts down. True when that changes
-// the inode.
+// Whole pages: allocating counts up, taking away counts down. True when that changes the inode.
 static bool
 allocate_pages(struct allocate *x, struct inode_record *inode)
 {
@@ -212,8 +211,8 @@ decide_allocate(struct view *view, struct operation *op)
     return 0;
 }
 
-// No room is set aside for what is allocated, but what cannot fit is refused: how far the object
-// would reach beyond its end.
+// No room is set aside for allocated pages, but a range that cannot fit is refused: its part beyond
+// the end of the object must fit.
 static int
 check_space(struct volume *v, struct object_id object, uint64_t offset, uint64_t end)
 {
@@ -292,10 +291,9 @@ volume_sync(struct volume *v, volume_synced *done, void *argument)
         wal_sync(v->wal, done, argument);
 }
 
-// The space that is left is that of the quota, or of the disk under the storage root if that is
-// less: everything that is written
-// must fit there before it can leave for the store. A read-only mount shows the same: programs that
-// watch file systems take one without free space for full.
+// The free space is that of the quota, or of the disk under the storage root if that is less: all
+// written data must fit there before it can leave for the store. A read-only mount shows the same:
+// programs that watch file systems take one without free space for full.
 int
 volume_space(struct volume *v, struct volume_space *space_out)
 {

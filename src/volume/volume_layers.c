@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Opens and closes what lies between the bottom (manifest, store) and the top (the namespace): the
+// Opens and closes the layers between the bottom (manifest, store) and the top (the namespace): the
 // local store, the chunks, the pages and the write-ahead log.
 #include <dirent.h>
 #include <errno.h>
@@ -159,7 +159,7 @@ volume_open_wal(struct volume *v, const struct db_record *db, struct buffer *err
         .writer_epoch = db->epoch,
         .limit_bytes = volume_log_limit(v),
         .quota = v->quota,
-        // With one thread, nobody would take the requests that make up the next batch.
+        // With one thread, no other would take the requests that make up the next batch.
         .callers_flush = v->config.fuse_threads > 1,
         .pace = &v->pace,
         .reached = db->log_end,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What makes a process the only one that works with a volume's data in a storage root: the root and
-// the directories below it belong to the user and nobody else may write to them, and the volume's
-// lock file is locked.
+// Makes a process the only one that works with a volume's data in a storage root: the root and the
+// directories below it belong to the user, no other user may write to them, and the volume's lock
+// file is locked.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -43,8 +43,8 @@ write_lock_text(struct volume *v, const char *state)
 {
     BUFFER_AUTO text = {0};
     buffer_printf(&text, "%ld %s\n", (long)getpid(), state);
-    // For people and for a successor's patience; nothing depends on it. What was longer is cut off
-    // afterwards, so that whoever reads in between finds a beginning.
+    // For people and for a successor's patience; nothing depends on it. A longer old text is cut
+    // off afterwards, so that a reader in between finds the new beginning.
     if (pwrite(v->own.lock_fd, text.data, text.length, 0) < 0 ||
         ftruncate(v->own.lock_fd, (off_t)text.length) < 0)
         log_debug("volume.lock", "cannot write the lock file");

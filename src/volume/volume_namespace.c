@@ -76,8 +76,8 @@ view_directory(struct view *view, struct object_id object, struct inode_record *
     return 0;
 }
 
-// Adds to (or takes from) what a directory counts: its entries, and the directories among them,
-// which link back to it. A count that has been wrong before must not become one that nobody can
+// Adds to (or takes from) the counts of a directory: its entries, and the directories among them,
+// which link back to it. A count that was wrong before must not become one that no program can
 // read.
 static int
 count_entries(struct view *view, struct object_id directory, struct inode_record *inode,

@@ -62,7 +62,7 @@ volume_rollback(const struct volume_config *config, const char *to,
     return rc;
 }
 
-// ---- what operators ask -------------------------------------------------------------------------
+// ---- operators' commands ------------------------------------------------------------------------
 
 static bool
 is_of_snapshots(unsigned kind)
@@ -71,7 +71,7 @@ is_of_snapshots(unsigned kind)
            kind == VOLUME_OPERATION_SNAPSHOT_SHOW;
 }
 
-// Snapshots are made of what is in the store; `argument_out` is then as on a mount.
+// Snapshots are made of generations in the store; `argument_out` is then as on a mount.
 static int
 name_generation(struct offline *o, const char *name, const char *at, struct buffer *argument_out,
     struct buffer *error)

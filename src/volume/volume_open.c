@@ -3,7 +3,7 @@
 //
 //     root has the db ready   -> replay the WAL -> catch up with the bucket -> claim -> go
 //     root does not have it   -> import from the bucket -> claim -> go
-//     another writer was here -> what is local is history: if all of it had been published, import
+// another writer was here -> the local state is old: if all of it had been published, import
 //                                anew; else refuse, unless the user says discard_unpublished
 //     store not reachable     -> a root that has the db goes on with it and claims later; a root
 //                                that does not have it cannot go on
@@ -167,7 +167,7 @@ volume_import(struct volume *v, struct db_record *db, struct generation at, stru
     return 0;
 }
 
-// A log goes on with what is imported.
+// The root's log goes on behind the imported generation.
 static int
 import_for_log(struct volume *v, struct db_record *db, const struct volume_rebuild *rebuild,
     struct buffer *error)
@@ -244,7 +244,7 @@ import_db(struct volume *v, struct db_record *db, struct buffer *error)
 int
 volume_drop_db(struct volume *v, struct buffer *error)
 {
-    // From here on what is left in the root is worthless, however far the removal gets.
+    // From here on the volume's files in the root are worthless, however far the removal gets.
     struct manifest_batch *b = manifest_batch_new(v->db);
     manifest_batch_db_state(b, DB_STATE_IMPORTING);
     int rc = volume_note_dropped(v, true);
@@ -400,7 +400,7 @@ int
 volume_settle(struct volume *v, struct buffer *error)
 {
     if (v->lost_changes > 0)
-        volume_press(v); // what was skipped stays in the log until then
+        volume_press(v); // skipped changes stay in the log until then
     volume_press_if_needed(v);
     int rc = make_root_directory(v);
     if (rc == 0)

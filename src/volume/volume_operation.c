@@ -47,7 +47,7 @@ struct volume_operations {
     struct condition work;
     struct operation_entry entries[OPERATIONS_MAX];
     uint64_t last_ticket;
-    bool own_run; // the thread is in a run that nobody asked for
+    bool own_run; // the thread is in a run of its own
     bool stopping;
 };
 
@@ -198,7 +198,7 @@ carry_out_locked(struct volume_operations *o, struct operation_entry *e)
     if (text.length > TEXT_BYTES_MAX)
         text.length = TEXT_BYTES_MAX;
     lock_take(&o->lock);
-    // Nobody takes an entry that runs.
+    // No caller takes an entry that runs.
     buffer_append(&e->text, text.data, text.length);
     e->result = rc;
     e->state = VOLUME_OPERATION_DONE;

@@ -131,7 +131,7 @@ set_policy(const struct volume_operator *o, const char *text, struct buffer *out
     int rc = retention_parse(text, &c.retention, out);
     if (rc < 0)
         return rc;
-    // Before the volume has a policy, it is known by that to be of a program before.
+    // First, because only the missing policy shows that the volume is of an older program.
     rc = remote_manifest_learn_history(o->place, o->manifest, o->db);
     if (rc == 0)
         rc = tell(o, &c, 1, 0);

@@ -126,7 +126,8 @@ delete_object(struct volume *v, struct object_id object, bool now)
     return rc == -ENOENT ? 0 : rc;
 }
 
-// Lets go of the object if nobody has it any more; whether it is to be deleted.
+// Lets go of an object without openers; one without names waits until the kernel forgets it. True:
+// the object is to be deleted.
 static bool
 let_go_locked(struct volume *v, struct live_object *o)
 {
@@ -183,7 +184,8 @@ volume_is_abandoned_locked(
     return inode->nlink == 0 && !volume_find_live_locked(v, object);
 }
 
-// The time of access is logged while the object still is open, so that nobody sees the older one.
+// The time of access is logged while the object still is open, so that no program sees the older
+// one.
 static void
 log_atime_locked(struct volume *v, struct live_object *o)
 {

@@ -115,7 +115,8 @@ look_at_log(struct pushing *p, const char *directory, struct buffer *error)
     return -EBUSY;
 }
 
-// Nobody mounts the volume from the root meanwhile, and the manifest has all that its log holds.
+// No process mounts the volume from the root meanwhile, and the manifest has all that its log
+// holds.
 static int
 hold_root(struct pushing *p, struct buffer *error)
 {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The volume under a StorageQuota: what it lets go of when there is no room, and what it tells.
+// The volume under a StorageQuota: how it makes room when there is none, and its numbers.
 //
 // Under pressure, in this order: copies in hot_cache that are in the store, too, are removed; a
 // checkpoint is forced and published, which makes more of them removable; writers wait for that, a
@@ -49,8 +49,8 @@ volume_log_limit(const struct volume *v)
 
 // ---- making room --------------------------------------------------------------------------------
 
-// What came from the store can come from there again. What was made here may be the only copy, and
-// if the store has lost something, nobody knows yet what else.
+// A copy from the store can be read from there again. A blob made here may be the only copy, and a
+// store that has lost one object may have lost others.
 static bool
 may_go(void *argument, const struct sha256 *hash, bool whole)
 {
@@ -62,7 +62,7 @@ may_go(void *argument, const struct sha256 *hash, bool whole)
         return true;
     if (v->checkpoint)
         checkpoint_numbers(v->checkpoint, &c);
-    // A transaction for each: an older one would not show what was recorded anew.
+    // A transaction for each: an older one would not show newer records.
     if (c.store_damaged || manifest_read_begin(v->manifest, &r) < 0)
         return false;
     int rc = manifest_read_blob(r, v->db, hash, &blob);
@@ -252,7 +252,7 @@ volume_close_quota(struct volume *v)
     v->quota = NULL;
 }
 
-// ---- what is told and set -----------------------------------------------------------------------
+// ---- numbers and limits -------------------------------------------------------------------------
 
 void
 volume_quota_metrics(struct volume *v, struct metrics *m)

@@ -2,16 +2,16 @@
 // A storage root whose manifest is damaged, or gone, while its log is there. The bucket's newest
 // generation and the log from its cut on are everything that was ever acknowledged, if
 //
-//     the newest record of the chain is this root's own: nobody else has gone on with the volume;
+// the newest record of the chain is this root's own: no other root has gone on with the volume;
 //     the log reaches back to the cut of the newest generation, and holds together from there.
 //
 // Then a new manifest is made: imported as on a bare host, with the cut of that generation, so that
-// opening the log replays what is newer. Blobs of local generations that were never published are
-// not needed: what they hold is in the log behind that cut. If one of the two does not hold,
+// opening the log replays the newer changes. Blobs of local generations that were never published
+// are not needed: their changes are in the log behind that cut. If one of the two does not hold,
 // changes that were acknowledged would be lost; then nothing is changed, unless the user says
 // discard_unpublished: the log is set aside, and the volume begins with the newest generation.
 //
-// No step needs to know of the one before, for each mount judges by what is there:
+// No step needs to know of the one before, because each mount judges by the state that it finds:
 //
 //     a manifest that is damaged               it is judged, then renamed. Then: the next case
 //     no db of this volume, and its log        it is judged; the import carries the cut
@@ -211,7 +211,7 @@ judgement_free(struct judgement *j)
     buffer_free(&j->why_not);
 }
 
-// 0, or why the log could not be read; that says nothing about what is in it.
+// 0, or why the log could not be read; that says nothing about its records.
 static int
 judge_log(struct volume *v, struct judgement *j)
 {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Replay: what the WAL tells happened after the cut of the local generation goes back into the
-// active layers, by the same function that applied it the first time. Whole pages stay in the log
-// and are only noted; so memory does not grow with the log.
+// Replay: the records of the WAL after the cut of the local generation go back into the active
+// layers, by the same function that applied them the first time. Whole pages stay in the log and
+// are only noted; so memory does not grow with the log.
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -83,7 +83,7 @@ replay_change(struct volume *v, const struct change *c, const struct wal_replaye
     return 0;
 }
 
-// ---- what cannot be replayed --------------------------------------------------------------------
+// ---- records that cannot be replayed ------------------------------------------------------------
 
 int
 volume_read_waiver(struct volume_replay *replay)

@@ -106,7 +106,7 @@ volume_root_open(const char *root, struct manifest **manifest_out, struct buffer
     struct manifest_options options = {0};
     BUFFER_AUTO why = {0};
     *manifest_out = NULL;
-    // Opening would make what is not there, and write.
+    // Opening would make missing files, and write.
     int rc = access(file, R_OK | W_OK) < 0 ? -errno : 0;
     if (rc == 0 && !(safe_path_is_private(root, &why) && safe_path_is_private(directory, &why))) {
         volume_error(error, "cannot use the storage root: %s", buffer_string(&why));

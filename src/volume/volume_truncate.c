@@ -5,8 +5,8 @@
 // asks for the fold that takes the chunks out of the manifest.
 //
 // The job removes the data at most once: it marks its record before, and a run that finds the mark
-// only looks whether the data is gone. A job that another process submitted does not remove what
-// was written after that: it fails when the file has grown.
+// only looks whether the data is gone. A job that another process submitted does not remove data
+// written after that: it fails when the file has grown.
 #define _GNU_SOURCE // SEEK_DATA
 #include <errno.h>
 #include <fcntl.h>

@@ -210,7 +210,7 @@ renew_catalogs(const struct verifying *v, const struct verify_result *result, st
     return rc < 0 ? rc : removed;
 }
 
-// Repairs what can be, and looks again.
+// Repairs all repairable damage, and looks again.
 static int
 repair(const struct verifying *v, struct verify_result *result, struct buffer *error)
 {

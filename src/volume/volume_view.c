@@ -283,7 +283,7 @@ mark_used(const struct namespace_set *set, struct object_id parent, uint64_t has
             used[e->dirent.cookie - hash] = true;
 }
 
-// A slot counts as used also when it was freed in a layer: a layer's entry hides the one below by
+// A slot counts as used even when it was freed in a layer: a layer's entry hides the one below by
 // its cookie alone, so another name must not take it before the tables have let go of it.
 int
 view_new_cookie(struct view *view, struct object_id parent, const char *name, uint64_t *cookie_out)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A storage root can be removed, or moved away, under a mounted volume. Descriptors go on working
-// then, and nothing fails: but what is written to files without names is gone with the process. So
-// the housekeeping thread looks each second whether the files are still where they were.
+// then, and nothing fails: but data written to files without names is gone with the process. So the
+// housekeeping thread looks each second whether the files are still where they were.
 #include <errno.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -10,8 +10,8 @@
 #include "platform/memory.h"
 #include "volume/volume_internal.h"
 
-// Whether the name leads to the lock file that this process holds. What cannot be looked at for
-// another reason than that it is not there counts as there.
+// Whether the name leads to the lock file that this process holds. A name counts as there unless
+// the look fails because it is missing.
 static bool
 is_lock_in_place(const struct volume *v)
 {
@@ -35,8 +35,8 @@ note_published(void *argument UNUSED, int result UNUSED, struct generation gener
 {
 }
 
-// Memory and open files still have what was written since the last local generation: a last
-// publication saves it, if nothing else was lost that it needs. It stages in new directories.
+// Memory and open files still have the writes since the last local generation: a last publication
+// saves them, if it has all else that it needs. It stages in new directories.
 static void
 save_what_is_left(struct volume *v)
 {
