@@ -11,7 +11,7 @@
 // local generation must have been recorded in between.
 #define ATTEMPTS_MAX 100
 
-// One page as the layers had it at one moment: overlays from the top, and what lies at the bottom.
+// One page as the layers had it at one moment: overlays from the top, and the bottom.
 struct layered_page {
     struct dirty_page layers[2]; // masks are copies
     unsigned layer_count;
@@ -92,7 +92,7 @@ keep_page(void *argument, struct page_no page, struct page *content)
     x->keeps[x->keep_count++] = (struct keep){page, page_get(content)};
 }
 
-// Puts what was read into the clean cache, unless the local generation moved on meanwhile.
+// Puts the pages read into the clean cache, unless the local generation moved on meanwhile.
 static void
 cache_keeps(struct reading *x)
 {
@@ -108,8 +108,8 @@ cache_keeps(struct reading *x)
     x->keep_count = x->keep_capacity = 0;
 }
 
-// Whether all of a page is asked for, and it is in chunks as a whole: then it goes to the answer
-// without a detour.
+// Whether the reader asked for all of a page, and it is in chunks as a whole: then it goes to the
+// answer directly.
 static bool
 is_plain(const struct reading *x, size_t i)
 {
@@ -231,8 +231,8 @@ copy_out(struct reading *x)
     return 0;
 }
 
-// What is to be read ahead for a sequential reader that has asked for [first, end): pages
-// [*from_out, returned), none when 0 is returned. The window doubles each time half of it is read.
+// The pages to read ahead for a sequential reader that has asked for [first, end): [*from_out,
+// returned), none when 0 is returned. The window doubles each time half of it is read.
 static uint64_t
 readahead_locked(struct page_store *ps, struct object_id object, uint64_t first, uint64_t end,
     uint64_t *from_out)

@@ -7,7 +7,7 @@
 // The longest run of dirty pages that is counted under the lock.
 #define RUN_PAGES_MAX 4096u
 
-// What the layers say about the pages from `page` on.
+// The layers' answer for the pages from `page` on.
 enum layer_answer { LAYERS_BELOW, LAYERS_DATA, LAYERS_HOLE };
 
 // How many pages from `page` on the layers answer alike.

@@ -150,10 +150,10 @@ refresh_clean_object(struct page_store *ps, struct object_id object)
     dirty_set_walk(ps->frozen, object, 0, UINT64_MAX, refresh_clean_page, &t);
 }
 
-// Order matters. Readers that began before the version went up must not cache what they read (it is
-// of the old generation); until the frozen set goes, it hides whatever the clean cache still has;
-// and when it goes the clean cache has been refreshed. Readers that found the frozen set meanwhile
-// hold places in the log that may be released from then on: for them the version goes up once more.
+// Order matters. Readers that began before the version went up must not cache their pages (of the
+// old generation); until the frozen set goes, it hides all that the clean cache still has; and when
+// it goes the clean cache has been refreshed. Readers that found the frozen set meanwhile hold
+// places in the log that may be released from then on: for them the version goes up once more.
 // Eviction only changes a frozen set in page_store_balance_locked, which leaves it alone while
 // `thawing`.
 void

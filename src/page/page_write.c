@@ -211,8 +211,8 @@ find_below(struct page_store *ps, struct object_id object, struct page_no page, 
     return page_cache_get(ps->clean, object, page);
 }
 
-// What the active set shall hold once the piece is in: the piece itself, merged with what the set
-// or the layers below have, or a patch.
+// The page of the active set with the piece in it: the piece itself, merged with the page of the
+// set or of the layers below, or a patch.
 static struct dirty_page
 merge_piece(struct page_store *ps, struct object_id object, struct page_piece *piece, uint64_t size)
 {
@@ -272,7 +272,7 @@ page_store_put_locked(struct page_store *ps, struct object_id object, struct pag
     for (size_t i = 0; i < count; i++) {
         put_piece(ps, object, &pieces[i], at, size);
         at += pieces[i].to - pieces[i].from;
-        // A later piece may lie behind what this one made the end of the object.
+        // A later piece may lie behind the end of the object that this one made.
         uint64_t end = pieces[i].page.v * PAGE_BYTES + pieces[i].to;
         if (end > size)
             size = end;

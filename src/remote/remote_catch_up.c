@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Catching up: what of the chain came after this root's position.
+// Catching up: this root takes in the records of the chain behind its position.
 //
-// A root that published and died before it recorded so finds its own record there; so does one
-// whose request was carried out after it had given up on it. Which records are its own:
+// A root that published and died before it recorded that finds its own record there; so does a root
+// whose request the store carried out after the root gave up on it. Which records are its own:
 //
 //     record                     what the root knows             verdict
 //     GENERATION, own writer,    generation <= local             own: its changes are in the tables
@@ -52,7 +52,7 @@ static int
 note_blob(void *argument, const struct change *change)
 {
     const struct noted_blobs *n = argument;
-    // Of deaths the tables know already.
+    // The tables know deaths already.
     if (change->kind == CHANGE_PUT_BLOB && change->blob.death.v == 0)
         remote_note_uploaded(n->b, &change->blob, n->generation);
     return 0;
@@ -119,7 +119,7 @@ take_record(struct catch_up *c, const char *key, uint64_t bytes)
     if (rc == 0 && is_own(c, &h)) {
         rc = roll_forward(c, key, &object, &h);
     } else if (rc == 0) {
-        // Also a foreign record is believed only when all of it verifies.
+        // Even a foreign record is believed only when all of it verifies.
         rc = remote_object_read(&object, key, NULL, NULL, NULL);
         if (rc == 0)
             note_foreign(c, &h);
@@ -129,8 +129,8 @@ take_record(struct catch_up *c, const char *key, uint64_t bytes)
 }
 
 // The record after the link is not there, and record `sequence` is. If that one says that records
-// up to it may be missing, somebody went on for so long that they were deleted: this root's state
-// is history. Else the bucket has lost something.
+// up to it may be missing, another owner went on for so long that they were deleted: this root's
+// state is too old. Else the bucket has lost something.
 static int
 judge_gap(struct catch_up *c, uint64_t sequence, uint64_t bytes)
 {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Looking after what was published: a bucket can lose objects or be set back to an older state
-// while a writer goes on (a lifecycle rule, a restored backup, a mistake). What the writer adds
-// then hangs in the air: it is in the store, and nobody can mount from it.
+// Looking after the published objects: a bucket can lose some or be set back to an older state
+// while a writer goes on (a lifecycle rule, a restored backup, a mistake). The writer's later
+// objects are then in the store, but no host can mount from them.
 //
 //     check          requests                          finds
 //     head           1 GET of at most 4 KiB            the newest record is gone or is another one
@@ -9,7 +9,7 @@
 //                    newest catalog, 2 HEAD            another writer; the newest catalog is gone
 //     blobs          1 HEAD each                       blobs that are gone, a few at a time
 //
-// Asks for an object that a listing lacks by its name before it counts as gone.
+// An object that a listing lacks is asked for by its name before it counts as gone.
 #include <errno.h>
 #include <string.h>
 
@@ -136,7 +136,7 @@ take_blob(void *argument, const struct blob_record *blob)
     struct sample *s = argument;
     if (s->count == s->wanted)
         return 1;
-    // Those of another volume are that one's to look after.
+    // Blobs of another volume are checked by that volume's owner.
     if (blob->where >= BLOB_WHERE_NAMED)
         return 0;
     s->blobs[s->count++] = *blob;

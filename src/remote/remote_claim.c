@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // Claiming a volume for writing. In order:
 //
-//     1. The record at db's position is looked up and verified: whoever wrote it owns the volume
-//        now. (A bucket that was restored to an older state shows here.) Its volume, name key and
+//     1. The record at db's position is looked up and verified: its writer owns the volume now. (A
+//        bucket that was restored to an older state shows here.) Its volume, name key and
 //        generation must be those of the manifest, before anything is written.
-//     2. Unless that is this root, or `takeover`, his lease must be released, too old, or missing
-//        with a record that is too old.
+//     2. Unless that is this root, or `takeover`, the owner's lease must be released, too old, or
+//        missing with a record that is too old.
 //     3. The next epoch is noted in the manifest, position unchanged. Should this process die, the
 //        next one knows by it that an OPEN record of that epoch is its own, and not that of a copy
-//        of this storage root which somebody started elsewhere.
-//     4. The OPEN record is created: the claim is made, or lost to whoever came first.
+//        of this storage root that was started elsewhere.
+//     4. The OPEN record is created: the claim is made, or lost to a host that came first.
 //     5. The lease is written and the position recorded.
 #include <errno.h>
 #include <string.h>
@@ -19,7 +19,7 @@
 #include "platform/random.h"
 #include "remote/remote_internal.h"
 
-// What db and the record at its position disagree about, or NULL.
+// Names the field in which db and the record at its position disagree, or NULL.
 static const char *
 disagreement(const struct db_record *db, const struct manifest_record_header *h)
 {
@@ -94,7 +94,7 @@ find_owner(const struct remote_place *place, const struct db_record *db,
     return rc;
 }
 
-// The owner wrote a record and no lease: he died in between, or is about to write it.
+// The owner wrote a record and no lease: it died in between, or is about to write it.
 static int
 lease_from_record(const struct remote_place *place, const struct manifest_record_header *owner,
     struct remote_lease *lease_out)
@@ -175,8 +175,9 @@ create_open_record(const struct remote_place *place, struct manifest *m, const s
             .data = record.data.data, .length = record.data.length, .hash = record.hash};
         rc = remote_record_create(place, db->remote_sequence + 1, &source);
     }
-    // Lost for certain. What won may have the same writer and epoch (a copy of this root) and must
-    // not be taken for ours; an older note may be of a try of ours with an unknown end and stays.
+    // Lost for certain. The winning record may have the same writer and epoch (a copy of this root)
+    // and must not be taken for ours; an older note may be of a try of ours with an unknown end and
+    // stays.
     if (rc == -EEXIST) {
         rc = -ESTALE;
         if (db->epoch != epoch) {
@@ -189,7 +190,8 @@ create_open_record(const struct remote_place *place, struct manifest *m, const s
     return rc;
 }
 
-// Step 5. The claim stands, whatever becomes of the lease: the position is recorded all the same.
+// Step 5. The claim stands even if the lease cannot be written: the position is recorded all the
+// same.
 static int
 record_claim(const struct remote_place *place, struct manifest *m, const struct db_record *db,
     uint64_t epoch, const struct sha256 *hash, uint64_t ttl_ms)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Where the log of a storage root goes on after what is published, told by the chain alone: for a
-// root that has lost its manifest.
+// Where the log of a storage root goes on after the published generation, told by the chain alone:
+// for a root that has lost its manifest.
 //
 // Each generation's record tells the cut in its writer's log. A root that has published nothing
 // since it took the volume from another one, or since the volume was made, has a log that begins at

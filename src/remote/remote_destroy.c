@@ -400,7 +400,7 @@ delete_below(struct destroying *d, const char *prefix, const char *spared)
     while ((rc = remote_walk_next_entry(&walk, &entry, &name)) > 0) {
         BUFFER_AUTO key = {0};
         buffer_append_string(&key, entry->key);
-        // A key that the store was not asked for belongs to another volume.
+        // A key outside the listed prefix belongs to another volume.
         bool foreign = strncmp(entry->key, prefix, strlen(prefix)) != 0;
         if (foreign || (spared && strcmp(entry->key, spared) == 0))
             continue;
@@ -546,7 +546,7 @@ delete_leases(struct destroying *d)
     return delete_kind(d, REMOTE_LEASE);
 }
 
-// Whatever is left of the manifest, and then the mark.
+// Deletes the remaining objects of the manifest, and then the mark.
 static int
 delete_records(struct destroying *d)
 {

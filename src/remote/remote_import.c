@@ -4,10 +4,10 @@
 //     1. Catalogs are listed. Of those at or below the wanted generation the newest is taken; one
 //        that does not verify, or that the chain contradicts, is passed over with a warning for an
 //        older one: the records since then hold the same changes.
-//     2. The records after it are read in order. None may be missing, none may fail to verify: a
-//        record is the only copy of what it says to those before the next catalog.
-//     3. What was imported is counted: directories, links, chunks and totals must be what the
-//        inodes, chunks and the catalog say. An import that is only read from (place->forgiving)
+//     2. The records after it are read in order. None may be missing, none may fail to verify:
+//        until the next catalog a record is the only copy of its changes.
+//     3. The imported entries are counted: directories, links, chunks and totals must agree with
+//        the inodes, chunks and the catalog. An import that is only read from (place->forgiving)
 //        tells a contradiction and goes on, so that files can be copied away.
 //     4. The last batch makes the db ready. Until then its state is DB_STATE_IMPORTING, and an
 //        import that was interrupted is worth nothing.
@@ -30,7 +30,7 @@ struct import {
     struct db_counters counters; // as records say, and above what was met
     struct remote_listed used;   // number 0: none
     uint64_t bytes_since_catalog;
-    uint64_t chunk_sum; // of what the catalog says about the deltas of chunks
+    uint64_t chunk_sum; // of the catalog's numbers of the deltas of chunks
     // Changes that wait to be submitted.
     struct manifest_batch *batch;
     uint64_t batch_changes, batch_bytes;
@@ -104,7 +104,7 @@ raise_to(uint64_t *counter, uint64_t at_least)
 }
 
 // A counter that is too low would give an id away twice, and with it the content of another file.
-// So it is never believed to be lower than what is there.
+// So it is never believed to be lower than the ids that are there.
 static void
 count_change(struct db_counters *counters, const struct change *c)
 {
@@ -323,7 +323,7 @@ import_catalog(struct import *im, const struct remote_listed *c)
         im->used = *c;
         begin_object(im, im->key, c->number);
         rc = remote_object_read(&object, im->key, apply_change, im, NULL);
-        // It was made before its own generation was known to be published.
+        // The catalog was made before its own generation was known to be published.
         if (rc == 0)
             note_generation(im);
         if (rc == 0)
@@ -434,7 +434,7 @@ finish_import(struct import *im, const struct db_record *db)
         manifest_batch_history_known(b);
     if (link->lowest != 0)
         manifest_batch_lowest(b, link->lowest);
-    // Of which no record tells: those of before tell of none.
+    // Gives a date to deaths of which no record tells: older records tell of none.
     manifest_batch_date_deaths(b);
     manifest_batch_db_state(b, DB_STATE_READY);
     return manifest_submit(im->m, b, NULL);

@@ -8,8 +8,8 @@
 //     ttl_ms 60000
 //     released no
 //
-// It only keeps polite writers away from an owner who is alive. So whatever cannot be made sense of
-// is taken for a live owner's until it is old.
+// It only keeps polite writers away from a live owner. So a lease that cannot be read is taken for
+// a live owner's until it is old.
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>

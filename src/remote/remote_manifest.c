@@ -14,8 +14,8 @@
 // ---- the chain ----------------------------------------------------------------------------------
 
 // The fault of `h` as the successor of `link`, or NULL. Epochs never fall, and one epoch has one
-// writer. That an epoch begins with its OPEN record is how writers behave, not something a reader
-// may insist on: what fences is that a successor names its predecessor's hash.
+// writer. Writers begin an epoch with its OPEN record, but a reader may not insist on that: the
+// fence is the predecessor's hash in each successor.
 static const char *
 link_fault(const struct remote_link *link, const struct manifest_record_header *h)
 {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Pins: objects beside the chain whose names say all that a deleter has to know, so that a listing
-// is enough. Their bodies are for people.
+// Pins: objects beside the chain whose names say all that CheckpointGC has to know, so that a
+// listing is enough. Their bodies are for people.
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>

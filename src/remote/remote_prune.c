@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Deleting: blobs that are dead, what of the chain nobody needs, and what nothing knows. Whatever
-// cannot be read, is not what it should be, or is too young, stays.
+// Deleting: dead blobs, objects of the chain that no reader needs, and objects that the manifest
+// does not know. Objects that cannot be read, are not as they should be, or are too young, stay.
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -35,7 +35,7 @@ is_own_record(const struct remote_place *place, const struct db_record *db, uint
 }
 
 // Whether this root is the owner of the volume still. A writer that was taken over does not know
-// what the new owner has made of what he wants to delete.
+// whether the new owner needs the objects that it wants to delete.
 static int
 check_ownership(const struct remote_place *place, struct manifest *m, struct db_id id)
 {
@@ -256,9 +256,9 @@ look_at_record(const struct prune *p, const struct remote_listed *record, enum r
     return 0;
 }
 
-// An owner that was taken over, and does not know it yet, goes on by creating the record after his
-// last one. The OPEN record of who took over lies there, and his last one may lie there when its
-// answer was lost: both are kept for long.
+// An owner that was taken over, and does not know it yet, goes on by creating the record after its
+// last one. The new owner's OPEN record lies there, and the old owner's last one may lie there when
+// its answer was lost: both are kept for long.
 static int
 prune_record(struct prune *p, size_t i, enum record_use *next)
 {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Records of the kind RETENTION: making them, and what the bucket says of generations.
+// Records of the kind RETENTION: making them, and reading the bucket's records of generations.
 #include "remote/remote_retention.h"
 
 #include <errno.h>
@@ -203,7 +203,7 @@ hear_sections(struct asking *a, struct ranged *r, const struct manifest_index *i
         const struct manifest_index_entry *e = &index->entries[i];
         if (e->kind != CHANGE_PUT_GENERATION && e->kind != CHANGE_PUT_RETENTION)
             continue;
-        // Programs of before put none into a catalog.
+        // Older programs put none into a catalog.
         a->out->complete |= e->kind == CHANGE_PUT_RETENTION;
         rc = manifest_index_read_section(ranged_source, r, e, hear, a);
     }
@@ -346,8 +346,8 @@ learn_change(void *argument, const struct change *change)
     return 0;
 }
 
-// What an old record told last of a blob counts, and a later one may tell that it lives: records
-// are learned from the newest to the oldest, and what is known stays.
+// The last record that tells of a blob counts, also when it tells that the blob lives: records are
+// learned from the newest to the oldest, and a known state stays.
 static int
 learn_record(const struct remote_place *place, struct manifest *m, const struct db_record *db,
     uint64_t sequence, uint64_t bytes, bool note_generations)

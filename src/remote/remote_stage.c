@@ -2,9 +2,9 @@
 // Staging: records and catalogs are streamed out of one read transaction into a file of scratch, so
 // that memory does not depend on their size, and a retry of the upload sends the same bytes.
 //
-// What is staged is a function of the manifest (`created_ms` is the time of the cut, not of the
-// staging, and the checkpoint's id is kept with the generation): who stages again after a crash
-// makes the same bytes, and finds his own record if it was created before.
+// The staged bytes are a function of the manifest (`created_ms` is the time of the cut, not of the
+// staging, and the checkpoint's id is kept with the generation): a root that stages again after a
+// crash makes the same bytes, and finds its own record if it was created before.
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,7 +22,7 @@ struct stage {
     struct manifest_record_writer *writer;
     struct buffer pending; // not yet in the file
     uint64_t written;
-    // What becomes of a blob that is not in the store.
+    // How a blob is treated that is not in the store.
     enum { BLOB_IS_UPLOADED, BLOB_IS_UPLOADED_BY_RECORD, BLOB_IS_REFUSED } absent;
     struct remote_upload *uploads;
     size_t count, capacity;
@@ -171,7 +171,7 @@ remote_manifest_catalog_due(const struct db_record *db)
     return records >= 16 || db->bytes_since_catalog >= (1u << 20);
 }
 
-// The catalog of what is published, as `db` says, from a transaction that shows this state.
+// The catalog of the published state of `db`, from a transaction that shows this state.
 static int
 stage_catalog_from(const struct remote_place *place, struct manifest_reader *r,
     const struct db_record *db, struct stage *s)

@@ -8,8 +8,8 @@
 //     4. delete the blobs that only generations that are due needed
 //     5. tell in one record: expired, brought back, done; deaths of old records anew, when they are
 //        many
-//     6. delete records, catalogs and leases that nobody needs
-//     7. delete what nothing knows
+//     6. delete records, catalogs and leases that no reader needs
+//     7. delete objects that the manifest does not know
 //
 // A death at any point repeats a step: blobs are forgotten after they are deleted, and a generation
 // after its blobs.
@@ -141,8 +141,8 @@ add_change(struct run *run, enum change_kind kind)
     return c;
 }
 
-// A pin of a generation that has expired counts when it was written before: who wrote it later has
-// found, or will find, that the generation has expired. Until then nothing is deleted.
+// A pin of a generation that has expired counts when it was written before: a host that wrote it
+// later has found, or will find, that the generation has expired. Until then nothing is deleted.
 static void
 judge_late_pin(struct run *run, const struct remote_pin *pin, struct row *row, uint64_t age_ms)
 {
@@ -215,7 +215,7 @@ apply_policy(struct run *run)
             row->is_due = !row->pinned && end_ms >= row->g.expired_ms && end_ms <= run->now_ms;
             continue;
         }
-        // The published generation is the newest, also if the times differ.
+        // The published generation is the newest, even if the times differ.
         if (reasons[i] == 0 && !row->pinned && row->g.generation.v < run->db.published.v)
             expire(run, row);
     }
@@ -251,7 +251,7 @@ gather_dead(void *argument, const struct dead_blob *dead)
     return g->count == DELETE_BLOBS_MAX ? 1 : 0;
 }
 
-// Blobs that lie in another volume's part of the store are its business.
+// Blobs in another volume's part of the store are deleted by that volume's owner.
 static bool
 is_own(const struct blob_record *blob)
 {
@@ -296,7 +296,7 @@ gather(struct gathering *g, struct generation from, struct generation to)
     return rc;
 }
 
-// Deletes what died in (from, to] and was born after `before`; `needed_by` needed it last.
+// Deletes blobs that died in (from, to] and were born after `before`; `needed_by` needed them last.
 static int
 free_range(struct run *run, struct generation before, struct generation from, struct generation to,
     const struct generation_record *needed_by)
@@ -345,8 +345,9 @@ kept_above(const struct run *run, size_t i)
     return run->db.published;
 }
 
-// A generation needs what was born up to it and died after it. What died before the next one that
-// stays is needed by that one no more, and what was born after the one before is not needed by it.
+// A generation needs the blobs that were born up to it and died after it. The next generation that
+// stays does not need blobs that died before it, and the previous one does not need blobs that were
+// born after it.
 static int
 free_due(struct run *run)
 {
@@ -535,7 +536,7 @@ run_steps(struct run *run)
     int rc = remote_manifest_learn_history(o->place, o->manifest, o->db);
     if (rc == 0)
         rc = ask_time(run);
-    // The pins first: who writes one later finds in the chain what had expired by then.
+    // The pins first: a host that writes one later finds the expired generations in the chain.
     if (rc == 0)
         rc = remote_pins_read(o->place, &run->pins);
     if (rc == 0)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The two states are exported into memory, where each is a row of puts in the order of kinds and
-// keys. Merging the rows tells what goes and what comes.
+// keys. Merging the rows gives the deletes and the puts.
 #include "retention/history.h"
 
 #include <errno.h>
@@ -152,7 +152,7 @@ diff_pass(struct diff *d, const struct buffer *old, const struct buffer *new, bo
         bool same = order == 0 && a.length == b.length && memcmp(a.start, b.start, a.length) == 0;
         if (deletes && order < 0 && delete_of(&a.change, &gone))
             emit(d, &gone);
-        // Of a blob that lives under another key the content counts.
+        // For a blob that lives under another key the content counts.
         same |= order == 0 && b.change.kind == CHANGE_PUT_BLOB;
         if (!deletes && order >= 0 && !same)
             emit(d, &b.change);
@@ -328,7 +328,7 @@ history_publish(const struct remote_place *place, struct manifest *m, struct db_
     if (rc < 0)
         return rc;
     *generation_out = staged.header.generation;
-    // Whatever it names is in the store, or it must not be told.
+    // The record may name only blobs that are in the store.
     if (count > 0) {
         log_error("history.failed", "a blob of the new generation is not in the store");
         rc = -EINVAL;

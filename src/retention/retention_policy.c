@@ -65,7 +65,7 @@ parse_time(const char *text, const char *end, uint64_t *ms_out)
 static void
 format_time(uint64_t ms, struct buffer *out)
 {
-    // The largest unit that says it exactly; what is below a second is not said.
+    // The largest unit that says it exactly; parts of a second are left out.
     ms -= ms % SECOND_MS;
     for (size_t i = 0; i < ARRAY_LENGTH(units); i++)
         if (ms % units[i].ms == 0 && (ms > 0 || units[i].letter == 's')) {
@@ -189,7 +189,7 @@ retention_format(const struct retention_policy *policy, struct buffer *out)
         buffer_printf(out, "all");
     for (size_t i = 0; i < ARRAY_LENGTH(items); i++) {
         uint64_t n = get_item(policy, &items[i]);
-        // The grace is always said, so that there is something to say.
+        // The grace is always written, so that the text is never empty.
         if (n == 0 && items[i].reason != 0)
             continue;
         buffer_printf(out, "%s%s=", any ? "," : "", items[i].name);

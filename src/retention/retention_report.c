@@ -55,7 +55,7 @@ read_known(const struct retention_scope *scope, struct known *k)
     return rc;
 }
 
-// Why each is kept; of those that expired, nothing.
+// The reason why each is kept; none for those that expired.
 static unsigned *
 reasons_of(const struct known *k, const struct remote_pins *pins)
 {

@@ -50,7 +50,7 @@ snapshot_parse_time(const char *text, uint64_t *ms_out)
     if (seconds < 0 || tm.tm_mon != same.tm_mon || tm.tm_mday != same.tm_mday ||
         same.tm_hour > 23 || same.tm_min > 59 || same.tm_sec > 59)
         return false;
-    // Until the end of what is said.
+    // The last millisecond of the day, minute or second in the text.
     uint64_t last_ms = n == 10 ? 24 * 3600 * 1000 - 1 : n == 16 ? 59999 : 999;
     *ms_out = (uint64_t)seconds * 1000 + last_ms;
     return true;
@@ -134,7 +134,7 @@ find_retained(const struct remote_generations *g, struct generation generation,
             "generation %" PRIu64 " has expired: its blobs are about to be deleted", generation.v);
         return -ESTALE;
     }
-    // A volume of a program before tells of none; what lies in the chain can be had.
+    // A volume of an older program tells of none; generations in the chain can be used.
     if (!g->complete && generation.v <= g->head.v) {
         *record_out = (struct generation_record){.generation = generation};
         return 0;

@@ -315,7 +315,7 @@ check_state(struct run *run)
     return rc;
 }
 
-// What is read of a generation that is no error of the store or the disk.
+// Errors of reading a generation that are damage, not failures of the store or the disk.
 static bool
 is_damage(int rc)
 {
@@ -355,7 +355,7 @@ check_generations(struct run *run, const struct remote_generations *g)
     const struct verify_options *o = run->options;
     int rc = 0;
     for (size_t i = 0; rc == 0 && i < g->count; i++) {
-        // What has expired may go at any moment.
+        // Expired generations may be deleted at any moment.
         if (g->records[i].state != GENERATION_RETAINED)
             continue;
         run->generation = g->records[i].generation;
@@ -367,7 +367,7 @@ check_generations(struct run *run, const struct remote_generations *g)
     return rc;
 }
 
-// Once. 1: somebody wrote to the chain meanwhile, which may look like damage.
+// Once. 1: a writer added to the chain meanwhile, which may look like damage.
 static int
 look_once(const struct verify_options *options, struct verify_result *result)
 {

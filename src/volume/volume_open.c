@@ -3,7 +3,7 @@
 //
 //     root has the db ready   -> replay the WAL -> catch up with the bucket -> claim -> go
 //     root does not have it   -> import from the bucket -> claim -> go
-// another writer was here -> the local state is old: if all of it had been published, import
+//     another writer was here -> the local state is old: if all of it had been published, import
 //                                anew; else refuse, unless the user says discard_unpublished
 //     store not reachable     -> a root that has the db goes on with it and claims later; a root
 //                                that does not have it cannot go on

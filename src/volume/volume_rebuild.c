@@ -2,7 +2,7 @@
 // A storage root whose manifest is damaged, or gone, while its log is there. The bucket's newest
 // generation and the log from its cut on are everything that was ever acknowledged, if
 //
-// the newest record of the chain is this root's own: no other root has gone on with the volume;
+//     the newest record of the chain is this root's own: no other root has gone on with the volume;
 //     the log reaches back to the cut of the newest generation, and holds together from there.
 //
 // Then a new manifest is made: imported as on a bare host, with the cut of that generation, so that
