@@ -64,7 +64,7 @@ dirty_merge_find_obstacle(
 
 // ---- merging ------------------------------------------------------------------------------------
 
-// A patch over a page, both in memory: what either of them has is known.
+// A patch over a page, both in memory: the known bytes are those of either.
 static struct dirty_page
 lay_over(const struct dirty_page *patch, const struct dirty_page *below)
 {
@@ -106,7 +106,7 @@ merge_page(void *argument, struct page_no page, const struct dirty_page *content
     if (content->mask)
         state = dirty_set_find(m->lower, m->object, page, &below);
     if (state == DIRTY_PAGE && dirty_page_is_lost(&below))
-        return 0; // with a part of it nobody can do anything
+        return 0; // a part of the page is of no use
     if (state == DIRTY_PAGE) {
         assert(content->page && below.page);
         merged = lay_over(content, &below);

@@ -201,7 +201,8 @@ next_hole(const struct hole *hole)
     return n ? CONTAINER_OF(n, struct hole, node) : NULL;
 }
 
-// Adds [first, end), joining what touches: each hole that goes was added by a call of its own.
+// Adds [first, end), joining holes that touch it: each hole that goes was added by a call of its
+// own.
 static void
 add_hole(struct dirty_object *o, uint64_t first, uint64_t end)
 {

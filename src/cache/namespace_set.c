@@ -194,7 +194,7 @@ find_inode(const struct namespace_set *s, struct object_id object)
     return NULL;
 }
 
-// An object that goes takes its attributes along: what the set says about them is void.
+// An object that goes takes its attributes along: their entries in the set are void.
 static void
 drop_xattrs(struct namespace_set *s, struct object_id object)
 {

@@ -139,7 +139,7 @@ int
 checkpoint_fold_commits(struct checkpoint *c)
 {
     lock_take(&c->lock);
-    c->fold.cancelable = false; // from here on nobody sets `cancel`
+    c->fold.cancelable = false; // from here on no caller sets `cancel`
     lock_release(&c->lock);
     return checkpoint_fold_go_on(c);
 }

@@ -44,7 +44,7 @@ add_chunk(struct gather *g, uint64_t index)
     return chunk;
 }
 
-// ---- what changed -------------------------------------------------------------------------------
+// ---- changes of the cut -------------------------------------------------------------------------
 
 struct page_count {
     uint32_t pages;
@@ -85,7 +85,7 @@ touches_hole(const struct gather *g, uint64_t first, uint64_t end)
     return dirty_set_next_hole(g->cut->pages, g->object, first, &hole) && hole.first < end;
 }
 
-// ---- what is there ------------------------------------------------------------------------------
+// ---- existing images ----------------------------------------------------------------------------
 
 static int
 add_delta(void *argument, const struct chunk_delta *delta)

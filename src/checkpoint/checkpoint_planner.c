@@ -94,7 +94,7 @@ plan_chunk(const struct plan_chunk *c, const struct plan_policy *policy, struct 
     return true;
 }
 
-// ---- what the budget pays for -------------------------------------------------------------------
+// ---- upkeep within the budget -------------------------------------------------------------------
 
 // A chunk that would be the better for more work than its change asks for.
 struct upkeep {

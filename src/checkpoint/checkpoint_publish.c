@@ -32,7 +32,7 @@ struct publication {
     uint64_t job_id; // of the fold that made the generation, when it is known
     bool again;      // an older attempt of ours turned up in the chain: begin anew, at once
 
-    struct lock lock; // "publication": protects what follows
+    struct lock lock; // "publication": protects all below
     size_t next;      // upload to take
     atomic_int error; // of the first upload that failed; is_stopping() reads it without the lock
 };

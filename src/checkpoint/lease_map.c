@@ -21,7 +21,7 @@ struct lease {
 };
 
 struct lease_map {
-    struct lock lock; // "leases": protects what follows
+    struct lock lock; // "leases": protects all below
     struct condition released;
     struct lease *leases; // a handful: one a checkpoint in flight
     size_t count;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Reading ahead: pages that a sequential reader is about to want are fetched from the store by
 // threads of the chunk reader's own, several at once. They put the bytes into LocalStore; a reader
-// that is there earlier waits for the flight. For chunks that are here they do nothing.
+// that comes earlier waits for the flight. For chunks on this host they do nothing.
 #include <stdlib.h>
 
 #include "chunk/chunk_internal.h"
@@ -156,7 +156,7 @@ chunk_ahead_stop(struct chunk_reader *r)
     __atomic_store_n(&a->stopping, true, __ATOMIC_RELAXED);
     condition_broadcast(&a->work);
     lock_release(&r->lock);
-    // Nobody starts threads any more.
+    // No thread is started any more.
     for (unsigned i = 0; i < a->thread_count; i++)
         thread_join(&a->threads[i]);
 }

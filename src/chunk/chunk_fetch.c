@@ -29,7 +29,7 @@ overlaps_locked(struct chunk_reader *r, const struct sha256 *blob, uint64_t from
     return false;
 }
 
-// One piece of work: what is wanted, and until when.
+// One piece of work: the wanted bytes, and the deadline.
 struct fetch {
     struct blob_record blob;
     uint64_t offset;
@@ -39,7 +39,7 @@ struct fetch {
     void *verify_argument;
     struct remote_call call; // always with a deadline
     uint64_t landings;       // when the local copy was looked at
-    bool landed;             // somebody has landed since
+    bool landed;             // another flight has landed since
 };
 
 static struct remote_call
@@ -51,9 +51,9 @@ with_deadline(const struct chunk_reader *r, const struct remote_call *call)
     return limited;
 }
 
-// Takes off (0), or waits until those who fetch the same bytes have landed (1: the bytes may be
-// here now). -EINTR and -ETIMEDOUT when that takes too long: who waits has a deadline of its own,
-// or many readers of a store that does not answer would wait one after the other.
+// Takes off (0), or waits until the threads that fetch the same bytes have landed (1: the bytes may
+// be here now). -EINTR and -ETIMEDOUT when that takes too long: a waiting reader has a deadline of
+// its own, or many readers of a store that does not answer would wait one after the other.
 static int
 take_off(struct chunk_reader *r, struct chunk_flight *flight, struct fetch *x)
 {
@@ -160,12 +160,12 @@ fetch_remote(struct chunk_reader *r, const struct fetch *x)
     if (rc < 0)
         return rc;
     memcpy(x->p, bytes.data, x->n);
-    // Keeping is for later readers; this one has what it asked for.
+    // Keeping is for later readers; this one has its bytes.
     keep(r, x, buffer_string(&key), &bytes);
     return 0;
 }
 
-// 0, -ENOENT (not here), -EBADMSG (here, but not what it should be), or a read error.
+// 0, -ENOENT (not here), -EBADMSG (here, with other bytes), or a read error.
 static int
 read_local(struct chunk_reader *r, const struct fetch *x)
 {
@@ -219,7 +219,7 @@ fetch_local(struct chunk_reader *r, struct fetch *x)
     return rc;
 }
 
-// What a reader is told when the only copy could not be read.
+// The error for a reader when the only copy could not be read.
 static int
 fail_local(const struct fetch *x, int rc)
 {

@@ -141,7 +141,7 @@ run_in_layout(struct chunk_reader *r, struct chunk_layout *layout, uint32_t page
     uint32_t lost_end;
     bool lost = chunk_layout_is_lost(layout, page, &lost_end);
     uint64_t end = lost_end;
-    *hole_out = !lost; // what is lost was data
+    *hole_out = !lost; // a lost page was data
     for (size_t i = 0; i < layout->image_count && *hole_out; i++) {
         const struct blob_index *index;
         int rc = chunk_reader_index(r, layout, i, call, &index);
@@ -280,7 +280,7 @@ absolute(const struct read *x, uint32_t page)
     return (struct page_no){x->layout->index.v * CHUNK_PAGES + page};
 }
 
-// Gives a page of the present frames to the sink, and to the answer if it was asked for.
+// Gives a page of the present frames to the sink, and to the answer if the reader asked for it.
 static void
 deliver(struct read *x, size_t image, uint32_t page, const uint8_t *data)
 {
@@ -393,9 +393,9 @@ is_whole_frame(const struct read *x, size_t i, size_t image, uint32_t frame)
     return true;
 }
 
-// Says where the frames go that begin with the one of page i. One that is asked for as a whole goes
-// to the answer at once, and not to the sink: who reads in such pieces reads on, and would only
-// push out what others come back to.
+// Says where the frames go that begin with the one of page i. A frame that is asked for as a whole
+// goes to the answer at once, and not to the sink: a reader of such pieces reads on, and its pages
+// would only push out pages that others read again.
 static void
 place_frames(struct read *x, size_t i, size_t image)
 {
@@ -418,7 +418,7 @@ place_frames(struct read *x, size_t i, size_t image)
             f->to[k] = f->memory + (size_t)--in_memory * BLOB_FRAME_BYTES;
 }
 
-// Notes that what was unpacked into the answer is there.
+// Notes that the pages unpacked into the answer are there.
 static void
 note_placed(struct read *x)
 {
@@ -471,7 +471,7 @@ own_page(struct read *x, size_t i)
     return own;
 }
 
-// Applies the patches that lie above what has been read, oldest first.
+// Applies the patches above the pages read, oldest first.
 static int
 apply_patches(struct read *x, size_t i)
 {

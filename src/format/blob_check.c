@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Checks a whole image, including what readers of single pages have no cause to look at.
+// Checks a whole image, including the parts that readers of single pages do not look at.
 #include <errno.h>
 #include <stdlib.h>
 

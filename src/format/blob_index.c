@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reads an index. Every field is taken for hostile until it is checked; what is kept in memory is
-// then trusted without further checks.
+// Reads an index. Every field is taken for hostile until it is checked; the index in memory is then
+// trusted without further checks.
 #include <errno.h>
 #include <stdlib.h>
 

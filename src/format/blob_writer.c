@@ -19,7 +19,7 @@ struct blob_writer {
     enum blob_kind kind;
     blob_sink *sink;
     void *argument;
-    int failed; // what the sink returned, for good
+    int failed; // the error of the sink, for good
     bool finished;
     struct sha256_stream *hash;
     uint32_t written;

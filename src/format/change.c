@@ -375,7 +375,7 @@ change_decode(struct byte_reader *r, struct change *change_out)
         return -EBADMSG;
     struct byte_reader fields = byte_reader_over(body, length);
     read_body(&fields, version, change_out);
-    // What must be understood and is not, is no damage.
+    // An unknown item that must be understood is no damage.
     if (!fields.bad && must_be_known(change_out))
         return -ENOTSUP;
     if (fields.bad || byte_reader_left(&fields) != 0 || version != version_of(change_out) ||

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Reading is done twice when there is a visitor: once to find out whether the record is whole, once
-// to tell it. Each length is checked against what is left of the record before memory is taken for
-// it, and there are never more than two sections' worth of memory.
+// to tell it. Each length is checked against the rest of the record before memory is taken for it,
+// and there are never more than two sections' worth of memory.
 #include <errno.h>
 #include <stdlib.h>
 
@@ -133,7 +133,7 @@ record_decode_footer(const uint8_t *p, unsigned version, struct record_footer *f
         return are_zeros(&r, FOOTER_ZEROS_1) ? 0 : -EBADMSG;
     f->index_bytes = read_le32(&r);
     f->index_crc = read_le32(&r);
-    // A seal is for those who have the key: others do not look at it.
+    // Only a reader with the key looks at a seal.
     return 0;
 }
 

@@ -16,7 +16,7 @@ struct manifest_record_writer {
     struct manifest_record_header header;
     bool begun;
     struct buffer section; // raw changes
-    struct buffer stored;  // section header and what is stored
+    struct buffer stored;  // section header and stored bytes
     uint32_t section_changes;
     bool ordered; // a catalog
     struct record_order order;
@@ -79,7 +79,7 @@ encode_parent(const struct volume_parent *v, struct buffer *out)
     buffer_append_le64(out, v->generation.v);
 }
 
-// Nothing at all when there is nothing to say; else the items and their checksum.
+// Nothing at all when there are no items; else the items and their checksum.
 static void
 encode_extensions(const struct manifest_record_header *h, struct buffer *out)
 {

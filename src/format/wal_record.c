@@ -11,7 +11,7 @@
 //    56  incompatible features u32 (none known)      60 CRC-32C of bytes 0 .. 59
 //    64  writer uuid         80  writer epoch u64    88 CRC-32C of bytes 64 .. 87
 //    92  zeros, not looked at
-// Programs before wrote zeros from 64 on, and do not look there.
+// Older programs wrote zeros from 64 on, and do not look there.
 #define SEGMENT_MAGIC        "CKPTWALS"
 #define SEGMENT_VERSION_BARE 1u // there was no mark
 #define SEGMENT_VERSION      2u
@@ -65,7 +65,7 @@ wal_segment_header_decode(
     if (!is_segment_range(h_out->start.v, h_out->segment_bytes) ||
         h_out->prior_end.v > h_out->start.v)
         return -EBADMSG;
-    // Nothing that recovery does depends on it: what does not hold is not known.
+    // Recovery does not depend on it: a copy that does not verify counts as missing.
     h_out->has_writer = get_le32(p + 88) == crc32c(0, p + 64, 24) && get_le32(p + 88) != 0;
     if (h_out->has_writer) {
         memcpy(h_out->writer.b, p + 64, 16);

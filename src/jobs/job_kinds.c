@@ -40,7 +40,7 @@ encode_truncation(const void *parameters, struct buffer *out)
     buffer_append(out, p->session.b, sizeof(p->session.b));
 }
 
-// Nobody has ever written version 1, which had the object only.
+// No program has ever written version 1, which had the object only.
 static bool
 decode_truncation(unsigned version, struct byte_reader *r, void *parameters_out)
 {

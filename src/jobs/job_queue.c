@@ -20,7 +20,7 @@
 #define UNFINISHED_MAX 4096u
 #define KEPT_DEFAULT   64u
 #define TEXTS_KEPT     16u
-// Progress is written to the table so often, and is good for a lease of that length.
+// The worker writes progress to the table so often, and each time renews a lease of that length.
 #define PROGRESS_INTERVAL_MS 5000u
 #define LEASE_MS             60000u
 #define RETRY_DOUBLINGS      6u
@@ -42,7 +42,7 @@ struct job_queue {
     struct job_queue_options options;
     struct thread thread;
 
-    struct lock lock; // "jobs": protects what follows
+    struct lock lock; // "jobs": protects all below
     struct condition work;
     struct queued_job **jobs; // in order of their ids
     size_t count;
@@ -231,7 +231,7 @@ set_cause(struct job_record *job, int error, struct buffer *text)
     job->cause[strcspn(job->cause, "\n")] = 0;
 }
 
-// What has become of a job whose run has ended with `rc`.
+// Sets the job's state after a run that ended with `rc`.
 static void
 judge_locked(struct job_queue *q, struct queued_job *j, int rc, struct buffer *text)
 {
@@ -284,7 +284,7 @@ settle_locked(struct job_queue *q, struct queued_job *j)
     }
 }
 
-// Says in the table that the job runs. When that cannot be said the job waits for a while.
+// Notes in the table that the job runs. When that fails the job waits for a while.
 static bool
 begin_locked(struct job_queue *q, struct queued_job *j)
 {
@@ -308,7 +308,7 @@ static void
 run_locked(struct job_queue *q, struct queued_job *j)
 {
     if (j->record.cancel_wanted) {
-        // By somebody who asked a process that has died.
+        // A user asked an earlier process for that, which has died.
         BUFFER_AUTO nothing = {0};
         judge_locked(q, j, -ECANCELED, &nothing);
         settle_locked(q, j);

@@ -212,7 +212,7 @@ manifest_export(
     return rc;
 }
 
-// ---- what is unpublished ------------------------------------------------------------------------
+// ---- unpublished changes ------------------------------------------------------------------------
 
 // The present state of the key's entry as a put: 1, or 0 when it is gone.
 static int

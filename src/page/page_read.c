@@ -79,7 +79,7 @@ free_layered(struct reading *x)
     memset(x->layered, 0, x->count * sizeof(*x->layered));
 }
 
-// ---- what must be read from chunks --------------------------------------------------------------
+// ---- pages that must be read from chunks --------------------------------------------------------
 
 static void
 keep_page(void *argument, struct page_no page, struct page *content)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The handler calls nothing but what may be called in one, and takes no memory. Which file lies at
-// an address is read from /proc/self/maps then.
+// The handler calls only functions that a signal handler may call, and takes no memory. Which file
+// lies at an address is read from /proc/self/maps then.
 #define _GNU_SOURCE
 #include "platform/fault_report.h"
 
@@ -16,7 +16,7 @@
 
 #define LINE_BYTES 1024u
 
-// Text that is being put together; what has no room is left out.
+// Text that is being put together; text without room is left out.
 struct line {
     char text[LINE_BYTES];
     size_t length;
@@ -46,7 +46,7 @@ put_path(struct line *l, const char *text)
     }
 }
 
-// ---- what is mapped there -----------------------------------------------------------------------
+// ---- the file mapped there ----------------------------------------------------------------------
 
 static uintptr_t
 read_hex(const char **p)
@@ -110,7 +110,7 @@ static void
 report(int number, siginfo_t *info, void *context UNUSED)
 {
     struct line l = {.length = 0};
-    // A signal that somebody has sent has no address.
+    // A signal that a process has sent has no address.
     uintptr_t at = info->si_code > 0 ? (uintptr_t)info->si_addr : 0;
     put(&l, "{\"level\":\"error\",\"event\":\"process.fault\",\"signal\":\"");
     put(&l, number == SIGBUS ? "SIGBUS" : "SIGSEGV");

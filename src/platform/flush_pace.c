@@ -3,7 +3,7 @@
 
 #include "platform/clock.h"
 
-// Commits do not wake who waits for his turn: he looks again after so long.
+// Commits do not wake a thread that waits for its turn: it looks again after so long.
 #define LOOK_MS 2u
 
 static __thread struct flush_pace *bound;

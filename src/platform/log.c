@@ -20,8 +20,8 @@ static struct log_limit limit;
 
 static const char *const level_names[] = {"debug", "info", "warning", "error"};
 
-// What happens once, and what an operator must see: who has the volume, whether it can be written
-// and whether what it says is whole.
+// Events that happen once, and that an operator must see: which host has the volume, whether it can
+// be written, and whether its data is whole.
 static const char *const always_logged[] = {"checkpoint.corrupt", "log.dropped", "log.suppressed",
     "manifest.damaged", "mount.failed", "store.catalog_lost", "store.damaged", "volume.closed",
     "volume.fenced", "volume.start_over", "wal.damaged", "wal.failed", "wal.replay_failed",

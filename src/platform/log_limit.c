@@ -50,7 +50,7 @@ find(
     for (size_t i = 0; i < count; i++) {
         struct log_limit_slot *s = &slots[i];
         if (s->event[0] != '\0' && s->hash == hash) {
-            // What nobody took the count of yet goes into the next window's.
+            // Lines that are not yet reported are counted in the next window.
             if (has_ended(s, now_ms)) {
                 s->began_ms = now_ms;
                 s->passed = 0;
@@ -92,7 +92,7 @@ log_limit_admit(struct log_limit *l, const char *event, const char *key, uint64_
     return true;
 }
 
-// ---- what was suppressed ------------------------------------------------------------------------
+// ---- suppressed lines ---------------------------------------------------------------------------
 
 static struct log_limit_slot *
 first_to_end(struct log_limit_slot *slots, size_t count, struct log_limit_slot *first)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // stderr, a file on a full or a hanging disk, and the system log's socket can all keep a writer
-// waiting. So whoever logs only puts a line into the queue, and the thread "log" is the one that
-// waits. A daemon that is killed loses the lines that are still in the queue, usually none.
+// waiting. So a thread that logs only puts a line into the queue, and the thread "log" waits
+// instead. A daemon that is killed loses the lines that are still in the queue, usually none.
 #define _GNU_SOURCE
 #include "platform/log_internal.h"
 
@@ -37,10 +37,10 @@ static int file_fd = -1; // the number never changes: the log is reopened under 
 static atomic_bool reopen_wanted;
 static sem_t wake; // lines, a reopening, the end; may be posted by a signal handler
 
-static struct lock lock;       // "log": protects what follows
+static struct lock lock;       // "log": protects all below
 static struct condition ended; // `running` is false again
 static struct list_node queue;
-static size_t queued_bytes; // with what is being written
+static size_t queued_bytes; // with the bytes being written
 static uint64_t dropped;
 static bool running;
 static bool stopping;
@@ -220,7 +220,7 @@ run(void *argument UNUSED)
         stop = stopping;
         lock_release(&lock);
         write_lines(&lines);
-        // What was dropped meanwhile is reported behind what made the queue full.
+        // Dropped lines are reported behind the lines that filled the queue.
         lock_take(&lock);
         uint64_t count = dropped;
         dropped = 0;

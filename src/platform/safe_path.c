@@ -45,7 +45,8 @@ safe_path_is_private(const char *path, struct buffer *why)
     return is_private(path, 0, why);
 }
 
-// A directory above: everybody may only write to it when that leaves the entries of others alone.
+// A directory above: all users may write to it only when they cannot touch the entries of others
+// (sticky bit).
 static bool
 check_above(const char *path, struct buffer *why)
 {

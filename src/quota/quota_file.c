@@ -65,7 +65,7 @@ quota_count_tree(const char *path)
     return S_ISREG(st.st_mode) ? (uint64_t)st.st_blocks * BLOCK_BYTES : count_below(path, NULL);
 }
 
-// What belongs to no place.
+// Counts the files that belong to no place.
 static uint64_t
 count_other(const char *root)
 {
@@ -309,7 +309,7 @@ name_places(struct quota_map *map, const char *root, const char *directory, cons
         closedir(dir);
 }
 
-// The machine was started anew, or the file was: nobody has any place yet.
+// The machine was started anew, or the file is new: no process has any place yet.
 static void
 count_all(const char *root, struct quota_file *file)
 {

@@ -38,7 +38,7 @@ add(uint64_t *counter, uint64_t bytes)
     __atomic_fetch_add(counter, bytes, __ATOMIC_SEQ_CST);
 }
 
-// Not below zero: files that somebody else removed or cut would leave a number without end.
+// Not below zero: a file that another process removed or cut would leave a huge number.
 static void
 take(uint64_t *counter, uint64_t bytes)
 {
@@ -121,7 +121,7 @@ room_of(const struct storage_quota *q, enum quota_need need)
     return room;
 }
 
-// Whether what has been added already is within the limits: the very last byte may be used.
+// Whether the sum, already added, is within the limits: the very last byte may be used.
 static bool
 fits(const struct storage_quota *q, enum quota_need need, uint64_t added)
 {
@@ -174,7 +174,7 @@ reserve(struct storage_quota *q, const struct wanted *x)
 {
     if (!q || try_reserve(q, x))
         return 0;
-    // Others may take what is freed; then it is tried once more.
+    // Other threads may take the freed room; then this one tries again.
     for (unsigned tries = 0; q->make_room && tries < 3; tries++) {
         if (!q->make_room(q->argument, x->bytes + x->promised))
             break;

@@ -187,7 +187,7 @@ remote_manifest_check_ground(const struct remote_place *place, uint64_t sequence
     return -EIDRM;
 }
 
-// ---- what needs the volume ----------------------------------------------------------------------
+// ---- users of the volume ------------------------------------------------------------------------
 
 static uint64_t
 seconds_left(const struct remote_lease *lease)

@@ -27,7 +27,7 @@ struct import {
     struct db_id db;
     struct generation at; // {0}: the newest
     struct remote_link link;
-    struct db_counters counters; // as records say, and above what was met
+    struct db_counters counters; // as records say, and above the ids met
     struct remote_listed used;   // number 0: none
     uint64_t bytes_since_catalog;
     uint64_t chunk_sum; // of the catalog's numbers of the deltas of chunks

@@ -367,7 +367,7 @@ remote_chain_prune(const struct remote_place *place, struct manifest *m, struct 
     return rc;
 }
 
-// ---- what nothing knows -------------------------------------------------------------------------
+// ---- unknown objects ----------------------------------------------------------------------------
 
 struct sweep {
     const struct remote_place *place;

@@ -35,8 +35,8 @@
 
 struct row {
     struct generation_record g;
-    bool pinned;   // by somebody who counts
-    bool is_due;   // expired, its grace is over, nobody pins it
+    bool pinned;   // by a pin that counts
+    bool is_due;   // expired, its grace is over, no pin holds it
     bool is_freed; // its blobs are gone
 };
 

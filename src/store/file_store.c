@@ -248,7 +248,7 @@ forget_parents(struct file_store *fs, const char *path)
     }
 }
 
-// After what a known directory was needed for has failed with -ENOENT: somebody removed one.
+// After a use of a known directory has failed with -ENOENT: another process removed one.
 static int
 remake_parents(struct file_store *fs, const char *path)
 {
@@ -269,8 +269,8 @@ sync_parent(struct file_store *fs, const char *path)
 
 // ---- put ----------------------------------------------------------------------------------------
 
-// In a directory that is not durable: what lies in it is of no worth after a crash. The caller
-// leaves `place_out` in every case.
+// In a directory that is not durable: its files are of no worth after a crash. The caller leaves
+// `place_out` in every case.
 static int
 open_temporary(struct file_store *fs, struct safe_place *place_out)
 {
@@ -301,7 +301,7 @@ write_source(struct file_store *fs, int fd, const char *key, const struct remote
 {
     CLEANUP(memory_free_auto)
     uint8_t *block = memory_alloc_aligned(FILE_DIRECT_ALIGNMENT, COPY_BYTES);
-    // Nobody here reads a large object soon, and it saves a copy of every byte.
+    // Direct, because no thread here reads a large object soon; that saves a copy of every byte.
     bool direct = source->length >= DIRECT_BYTES_MIN && file_set_direct(fd, true) == 0;
     struct store_check check;
     store_check_begin(&check, source);
@@ -353,7 +353,7 @@ answer_exists(struct file_store *fs, const char *key, const char *path)
             "put %s in %s: other objects' keys begin with this one and a slash; "
             "a file store cannot hold both",
             key, fs->directory);
-    // Who made it may not have got to this yet, and our caller takes it for stored.
+    // The process that made it may not have got to this yet, and our caller takes it for stored.
     rc = sync_parent(fs, path);
     if (rc < 0)
         return file_store_fail(fs, rc, "put", key);
@@ -586,7 +586,7 @@ static const struct remote_store_ops file_store_ops = {
     .close = file_store_close,
 };
 
-// Removes what a process that died left in .tmp. Younger files may be somebody's put.
+// Removes files in .tmp of processes that died. Younger files may be a put under way.
 static void
 sweep_temporaries(const struct file_store *fs)
 {

@@ -246,7 +246,7 @@ on_header(char *line, size_t size, size_t count, void *p)
     struct buffer *out = &t->response->headers;
     size_t n = size * count;
     if (n > 5 && memcmp(line, "HTTP/", 5) == 0) {
-        buffer_clear(out); // what came before was an interim answer
+        buffer_clear(out); // the lines before were an interim answer
         return n;
     }
     const char *colon = memchr(line, ':', n);
@@ -309,8 +309,8 @@ make_headers(const struct http_request *r, struct curl_slist **list_out)
         CLEANUP(memory_free_auto) char *line = memory_printf("%s: %s", h->name, h->value);
         append_line(list_out, line);
     }
-    // To be refused before a large body is sent is worth a round trip; for a small one it is not,
-    // and libcurl would ask always.
+    // A refusal before a large body is sent is worth a round trip; for a small one it is not, and
+    // libcurl would always ask.
     append_line(list_out, r->body_length >= EXPECT_FROM_BYTES ? "Expect: 100-continue" : "Expect:");
     return 0;
 }
@@ -461,7 +461,7 @@ class_of(CURLcode code)
     }
 }
 
-// ---- what no retry can mend ---------------------------------------------------------------------
+// ---- failures that no retry can mend ------------------------------------------------------------
 
 // Whether the name servers say that there is no such host, and not that they cannot be asked.
 // libcurl does not tell the two apart. This waits as long as the resolver likes.

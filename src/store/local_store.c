@@ -173,8 +173,8 @@ take_open_file(struct local_store *s, const struct sha256 *hash, uint64_t *forgo
     return f;
 }
 
-// Makes an open file known, unless another thread was faster; a user has what is returned. NULL:
-// names changed since `forgotten`, so what was opened may be the wrong file.
+// Makes an open file known, unless another thread was faster; the result counts one user more.
+// NULL: names changed since `forgotten`, so the open file may be the wrong one.
 static struct open_file *
 enter_file(struct local_store *s, struct open_file *made, uint64_t forgotten)
 {
@@ -303,8 +303,8 @@ local_store_read(
     return rc;
 }
 
-// A partial file has grown by what was reserved, or by less. Others may be writing to it, too: what
-// they have written already is counted twice until they come here.
+// A partial file has grown by what was reserved, or by less. Other threads may be writing to it,
+// too: their bytes are counted twice until they come here.
 void
 local_store_count_growth(struct local_store *s, struct open_file *f, uint64_t reserved)
 {

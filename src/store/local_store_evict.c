@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Eviction from hot_cache, in parts. What a part_sieve knows goes in its order: a whole copy
+// Eviction from hot_cache, in parts. Parts that a part_sieve knows go in its order: a whole copy
 // becomes a partial one by another name, and the part is punched out of it. That is safe at any
-// moment, because a hole passes no checksum (doc/decisions/0004): who reads there goes to the
-// store. What nobody has used since the mount goes before that, whole file by whole file.
+// moment, because a hole passes no checksum (doc/decisions/0004): a reader of it goes to the store.
+// Blobs that no reader has used since the mount go before that, whole file by whole file.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <stdlib.h>
@@ -13,7 +13,7 @@
 #include "platform/memory.h"
 #include "store/local_store_internal.h"
 
-// ---- what is used -------------------------------------------------------------------------------
+// ---- parts in use -------------------------------------------------------------------------------
 
 // Without a limit nothing is evicted, and recency costs nothing.
 static bool
@@ -107,8 +107,8 @@ look_at(struct local_store *s, const char *name, struct candidate *x)
     return true;
 }
 
-// What decides; and with it whether the copy is whole. It is asked once the removal has been
-// announced: whoever makes the blob anew pins it first.
+// The caller's decision, which also depends on whether the copy is whole. It is asked for once the
+// removal has been announced: a thread that makes the blob anew pins it first.
 struct judge {
     local_store_may_go *may_go;
     void *argument;
@@ -165,7 +165,7 @@ is_known(struct local_store *s, const struct sha256 *hash)
     return known;
 }
 
-// Removes what has not been used since the mount; what must stay becomes known.
+// Removes blobs that were not used since the mount; blobs that must stay become known.
 static int64_t
 evict_unknown(struct local_store *s, const struct judge *judge, uint64_t want)
 {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Dispatch: what holds for every store is checked here, so that backends need not.
+// Dispatch: rules of all stores are checked here, so that backends need not.
 #include "store/remote_store.h"
 
 #include <errno.h>
@@ -18,7 +18,7 @@
 
 #define KEY_MAX_BYTES 1024
 
-#define LIST_PAGE 1000 // what S3 gives in one answer
+#define LIST_PAGE 1000 // as many as S3 gives in one answer
 
 // ---- error text ---------------------------------------------------------------------------------
 

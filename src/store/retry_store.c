@@ -111,7 +111,7 @@ is_worth_retrying(const struct series *t, int rc)
     return rc == -EAGAIN || rc == -EBUSY || (rc == -EPROTO && !t->call->fail_fast);
 }
 
-// ---- what is told of failures -------------------------------------------------------------------
+// ---- telling of failures ------------------------------------------------------------------------
 
 // "put KEY: CAUSE" becomes "CAUSE (put KEY)", so that a narrow line shows the cause. `more` goes
 // behind the key.
@@ -141,7 +141,7 @@ note_failure(struct series *t)
     rs->failed_ms = now_ms(rs);
     snprintf(rs->failure, sizeof(rs->failure), "%s", buffer_string(&text));
     lock_release(&rs->lock);
-    // The second one comes within a second; what repeats is told ever more rarely.
+    // The second one comes within a second; repeated failures are told ever more rarely.
     if (tries >= 2 && (tries & (tries - 1)) == 0)
         log_warning("store.retrying", "retrying, %llu errors, last: %s", (unsigned long long)tries,
             buffer_string(&text));
@@ -218,7 +218,7 @@ series_goes_on(struct series *t, int *rc)
 // ---- the conditional create ---------------------------------------------------------------------
 
 // Whether the object under `key` holds exactly the bytes of the source: 0 when it does, -EEXIST
-// when not, else what kept us from finding out.
+// when not, else the error that kept us from finding out.
 static int
 compare_with_source(struct retry_store *rs, const char *key, const struct remote_source *source,
     const struct remote_call *call)

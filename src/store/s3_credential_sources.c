@@ -61,7 +61,7 @@ s3_environment_free(struct s3_environment *env)
         s3_wipe_string(env->values[i]);
 }
 
-// The home directory: HOME, or what the user database says. A mount at boot has no HOME.
+// The home directory: HOME, or that of the user database. A mount at boot has no HOME.
 static char *
 home_directory(const struct s3_environment *env)
 {
@@ -165,7 +165,7 @@ role_from_answer(const struct http_response *response, const char *role, const c
     return 0;
 }
 
-// Exchanges the token for credentials. The token goes in the body: what stands in a URL is logged.
+// Exchanges the token for credentials. The token goes in the body: servers log URLs.
 static int
 ask_sts(struct s3_credential_chain *chain, const struct remote_call *call, const char *url,
     const char *role, const char *session, const char *token, struct s3_credentials *out)

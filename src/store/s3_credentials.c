@@ -12,8 +12,8 @@
 #include "store/store_internal.h"
 
 #define REFRESH_BEFORE_MS (5ull * 60 * 1000)
-#define REFRESH_AGAIN_MS  (10ull * 1000) // when that failed, or brought what expires at once
-#define USABLE_MS         (5ull * 1000)  // what expires sooner is not given out
+#define REFRESH_AGAIN_MS  (10ull * 1000) // when that failed, or they expire at once
+#define USABLE_MS         (5ull * 1000)  // credentials that expire sooner are not given out
 
 // ---- small things -------------------------------------------------------------------------------
 
@@ -132,7 +132,7 @@ void
 s3_credential_chain_refused(struct s3_credential_chain *chain, const struct s3_credentials *refused)
 {
     lock_take(&chain->lock);
-    // Somebody else may have fetched new ones since.
+    // Another thread may have fetched new ones since.
     if (chain->now.access_key && strcmp(chain->now.access_key, refused->access_key) == 0 &&
         strcmp(chain->now.session_token ? chain->now.session_token : "",
             refused->session_token ? refused->session_token : "") == 0)

@@ -45,7 +45,7 @@ list_page(struct s3_store *ss, const char *prefix, const char *after, const char
     return rc;
 }
 
-// Takes the page's keys over. They must be what was asked for, and in order.
+// Takes the page's keys over. They must be those asked for, and in order.
 static int
 take_page(struct s3_store *ss, const char *prefix, struct buffer *last,
     const struct s3_list_page *page, size_t limit, struct remote_listing *out)

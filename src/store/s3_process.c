@@ -99,7 +99,7 @@ spawn(char **words, int output, pid_t *pid_out)
     return -rc;
 }
 
-// Reads to the end of the output. 0, or what ended it early.
+// Reads to the end of the output. 0, or the error that ended it early.
 static int
 read_output(
     int fd, uint64_t end_ms, const struct remote_call *call, const char *name, struct buffer *out)
@@ -164,7 +164,7 @@ s3_process_run(
         rc = read_output(fds[0], end_ms, call, name, out);
         if (rc == 0)
             rc = wait_for_end(pid, end_ms, name);
-        // Whatever it left behind goes, too.
+        // Processes that it left behind are killed, too.
         kill(-pid, SIGKILL);
         while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
             ;

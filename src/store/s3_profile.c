@@ -208,7 +208,7 @@ string_member(const json_t *object, const char *name)
     return text && *text ? memory_string(text) : NULL;
 }
 
-// Takes the keys out of `root`, which it releases; `token` is what the session token is called.
+// Takes the keys out of `root`, which it releases; `token` is the name of the session token.
 static int
 take_credentials(json_t *root, const char *token, const char *source, struct s3_credentials *out)
 {

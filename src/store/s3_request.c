@@ -256,7 +256,7 @@ send_signed(struct s3_bucket *b, const struct s3_request *r, const struct s3_cre
     return rc;
 }
 
-// ---- what an answer offers ----------------------------------------------------------------------
+// ---- fields of an answer ------------------------------------------------------------------------
 
 static bool
 has_words(const struct http_response *response)

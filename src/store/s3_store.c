@@ -175,7 +175,7 @@ parse_content_range(const char *text, uint64_t *first, uint64_t *last, uint64_t 
            *text++ == '/' && parse_number(&text, size) && *text == 0;
 }
 
-// Whether the answer is what was asked for: these bytes, and all of them.
+// Whether the answer has the bytes asked for, and all of them.
 static int
 check_range(const char *key, const struct http_response *response, uint64_t offset, uint64_t length,
     uint64_t received)
@@ -387,7 +387,7 @@ static const struct remote_store_ops s3_store_ops = {
 
 // ---- opening ------------------------------------------------------------------------------------
 
-// Splits "http[s]://host[:port][/]"; false when it is something else.
+// Splits "http[s]://host[:port][/]"; false for another form.
 static bool
 split_endpoint(const char *endpoint, struct buffer *scheme, struct buffer *authority)
 {

@@ -28,7 +28,7 @@ refuse(const char *source, const char *why)
         buffer_string(&shown), why);
 }
 
-// Appends the components of `path` to `out`, each after one slash; NULL or what is wrong.
+// Appends the components of `path` to `out`, each after one slash; NULL or the fault.
 static const char *
 append_components(struct buffer *out, const char *path)
 {

@@ -43,7 +43,7 @@ struct volume_operations {
     struct generation collected; // the published generation that the last run saw
     uint64_t next_run_ms, next_prune_ms, next_sweep_ms;
 
-    struct lock lock; // "operations": protects what follows
+    struct lock lock; // "operations": protects all below
     struct condition work;
     struct operation_entry entries[OPERATIONS_MAX];
     uint64_t last_ticket;

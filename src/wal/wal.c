@@ -19,9 +19,9 @@
 #define RING_MIN     (2u * SEGMENT_MIN)
 // The next segment is made when this part of the newest one has been used.
 #define PREPARE_AT 4
-// With one that is filled and one to go on with, checkpoints can always make room.
+// With one full segment and one to go on with, checkpoints can always make room.
 #define LEAST_SEGMENTS 2u
-// What has been reserved can need so many spare segments (see wal_room.c).
+// Reserved records can need so many spare segments (see wal_room.c).
 #define SPARES_MIN 2u
 // After a segment could not be made.
 #define PREPARE_RETRY_MS 1000u
@@ -421,7 +421,7 @@ wal_set_limit(struct wal *w, uint64_t limit_bytes)
     if (w->limit_bytes != limit_bytes) {
         w->limit_bytes = limit_bytes;
         w->segments_max = segments_max_of(w, limit_bytes);
-        // One spare stays: what has been reserved may count on it.
+        // One spare stays: reserved records may need it.
         while (w->segment_count > w->segments_max && wal_spares_locked(w) > SPARES_MIN) {
             list_append(&removed, list_take_first(&w->spares));
             w->segment_count--;
@@ -570,7 +570,7 @@ wal_set_writer_epoch(struct wal *w, uint64_t epoch)
     atomic_store(&w->writer_epoch, epoch);
 }
 
-// The last batch of a log that was closed is vouched for as well.
+// The last batch of a closed log is vouched for as well.
 static void
 mark_end(struct wal *w)
 {

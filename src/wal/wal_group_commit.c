@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// One thread at a time writes what has been filled and answers who waits for it. While it writes
-// one batch, the next one gathers behind it; that is the whole of group commit. Which thread that
-// is: the flusher, or, where callers may, the first who asks while nobody writes. It answers itself
-// first and goes on until nobody waits; what then is left is the flusher's.
+// One thread at a time writes the filled records and answers the waiters. While it writes one
+// batch, the next one gathers behind it; that is the whole of group commit. The thread is the
+// flusher, or, where callers may, the first caller while no thread writes. A caller answers itself
+// first and goes on until no waiter is left; the flusher writes the rest.
 #include <errno.h>
 #include <stdlib.h>
 
@@ -11,8 +11,7 @@
 #include "platform/memory.h"
 #include "wal/wal_internal.h"
 
-// The flusher flushes records that nobody waits for after this long, so that an idle volume is
-// clean.
+// The flusher flushes records without a waiter after this long, so that an idle volume is clean.
 #define IDLE_FLUSH_MS 1000u
 
 struct lsn
@@ -69,7 +68,7 @@ struct batch {
     uint64_t to;
 };
 
-// False: nothing is to be made durable, or somebody else writes.
+// False: nothing is to be made durable, or another thread writes.
 static bool
 next_batch_locked(struct wal *w, struct batch *out)
 {
@@ -157,7 +156,7 @@ answer_waiters_locked(struct wal *w)
     lock_take(&w->lock);
 }
 
-// What had been released before it was flushed.
+// Recycles segments that were released before they were flushed.
 static void
 recycle_locked(struct wal *w)
 {
@@ -171,7 +170,7 @@ recycle_locked(struct wal *w)
     lock_take(&w->lock);
 }
 
-// One batch. False when there was nothing to write, or somebody else writes.
+// One batch. False when there was nothing to write, or another thread writes.
 static bool
 flush_once_locked(struct wal *w)
 {
@@ -223,7 +222,7 @@ wal_flusher_run(void *argument)
             continue;
         if (w->stopping && !w->flushing)
             break;
-        if (is_urgent_locked(w)) // what is waited for has not been filled yet, or there is no room
+        if (is_urgent_locked(w)) // the record is not filled yet, or there is no room
             condition_wait_until(&w->work, &w->lock, clock_monotonic_ms() + IDLE_FLUSH_MS);
     }
     lock_release(&w->lock);
@@ -259,7 +258,7 @@ wal_start_writing(struct wal *w, const struct wal_slot *slot)
     lock_release(&w->lock);
 }
 
-// For somebody who waits, in his own thread.
+// A waiting caller flushes in its own thread.
 static void
 flush_for_waiters_locked(struct wal *w)
 {

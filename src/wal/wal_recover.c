@@ -1,24 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
-// Recovery: which segments hold what, and the replay of the records from the cut on.
+// Recovery: finding the order of the segments, and the replay of the records from the cut on.
 //
 // A segment's header is durable before its first record is written. Segments whose range lies below
-// the cut hold nothing that is needed: they become spares. The others are walked in order of their
-// start. Inside a segment records follow each other until one is not valid. Three cases:
+// the cut are not needed: they become spares. The others are walked in order of their start. Inside
+// a segment records follow each other until one is not valid. Three cases:
 //   1. The next segment says that its predecessor ended exactly here: go on there.
-//   2. There is a next segment, but it says that its predecessor went on: what lies between was
-//      durable before the next segment's header was written, and is damaged. Refuse.
+//   2. There is a next segment, but it says that its predecessor went on: the bytes between were
+//      durable before the next segment's header was written, and are damaged. Refuse.
 //   3. There is no next segment. If a valid record further on in this segment says that this place
 //      had been durable: damaged, refuse. Else this is the torn or clean end of the log.
 // A segment whose header is damaged, but that holds a valid record from the cut on, is damaged too.
 // And the mark must not know of a newer segment, or of a later end, than was found; nor may the
 // manifest know of a later one (w->reached).
 //
-// Nothing is changed on disk before everything has been found to be in order. Then what a torn
-// write left behind the end is overwritten, so that it can never pass for a record, since the log
-// goes on there. What was replayed is made durable, too: after the death of a process it may be in
-// the kernel's cache only, and later records will say that it was durable. What nothing vouches for
-// is written again for that, because after a write that failed the kernel may take for clean, and
-// not sync, what never got to the disk.
+// Recovery changes nothing on disk before it has found everything in order. Then it overwrites the
+// rest of a torn write behind the end, which could else pass for a record, since the log goes on
+// there. It makes the replayed records durable, too: after the death of a process they may be in
+// the kernel's cache only, and later records will say that they were durable. It writes the part
+// that nothing vouches for again, because after a failed write the kernel may take bytes for clean,
+// and not sync them, that never got to the disk.
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -49,7 +49,7 @@ struct recovery {
     uint64_t ranges_end;  // where the newest of our segments ends; 0: there is none
     uint8_t *bytes;       // of the segment read last: the newest one, after the walk
     uint64_t bytes_room;
-    uint64_t torn_end; // in it: where what was torn ends, behind the end of the log
+    uint64_t torn_end; // in it: the end of torn bytes behind the end of the log
     bool mended;       // it has been written to
     bool look_only;
     uint64_t replayed;
@@ -97,8 +97,8 @@ newest_segment(const struct recovery *r)
     return CONTAINER_OF(r->w->live.previous, struct wal_segment, node);
 }
 
-// Looks at what lies behind the last record: whether a valid record there says that the place
-// `from` was durable, and where that ends what might be taken for records.
+// Looks at the bytes behind the last record: whether a valid record there says that the place
+// `from` was durable, and where the bytes end that might be taken for records.
 static bool
 was_durable(const struct wal_segment *s, const uint8_t *map, uint32_t epoch, uint64_t from,
     uint64_t *torn_end_out)
@@ -134,7 +134,7 @@ damaged(struct recovery *r, const struct wal_segment *s, uint64_t lsn, const cha
 
 // ---- the mark -----------------------------------------------------------------------------------
 
-// A segment file does not hold what the mark says it held.
+// A segment file does not hold the records that the mark says it held.
 static int
 contradicted(struct recovery *r, const char *how)
 {
@@ -354,7 +354,7 @@ load_segment(struct recovery *r, uint32_t file_number)
     }
     if (file_number >= w->next_file_number)
         w->next_file_number = file_number + 1;
-    // Whoever wrote it: what is left of its records must not carry the epoch of new ones.
+    // From any writer: new records must not have the epoch of the segment's old ones.
     if (h.epoch > r->newest_epoch)
         r->newest_epoch = h.epoch;
     uint64_t end = h.start.v + h.segment_bytes;
@@ -424,7 +424,7 @@ replay_record(struct recovery *r, const uint8_t *p, const struct wal_record_head
         .piece_crcs = p + WAL_RECORD_HEADER,
     };
     r->replayed++;
-    r->w->append = r->w->flushed = record.end; // what may be read back meanwhile
+    r->w->append = r->w->flushed = record.end; // may be read back meanwhile
     return r->replay(r->argument, &record);
 }
 
@@ -445,7 +445,7 @@ note_below_cut(struct recovery *r, const struct wal_segment *s, const uint8_t *m
 }
 
 // Replays the records of one segment. *end_out is where the first byte that is not a valid record
-// lies. What is damaged below the cut is not needed: the records go on at the cut.
+// lies. Damaged records below the cut are not needed: the records go on at the cut.
 static int
 replay_segment(struct recovery *r, struct wal_segment *s, const uint8_t *map, uint32_t epoch,
     uint64_t *end_out)
@@ -516,8 +516,8 @@ check_beginning(struct recovery *r)
 
 // ---- everything is in order ---------------------------------------------------------------------
 
-// Where the part of the newest segment begins that nobody says was durable. Records in it show that
-// its header was.
+// Where the part of the newest segment begins that no record or mark says was durable. Records in
+// it show that its header was.
 static uint64_t
 vouched_end(const struct recovery *r, const struct wal_segment *s)
 {
@@ -529,8 +529,8 @@ vouched_end(const struct recovery *r, const struct wal_segment *s)
     return bound < s->end.v ? bound - s->start.v : s->end.v - s->start.v;
 }
 
-// Writes the end of the log again, and zeros over what is left of a torn write behind it, which
-// would be of the epoch and in the place of new records.
+// Writes the end of the log again, and zeros over the rest of a torn write behind it, which would
+// be of the epoch and in the place of new records.
 static int
 mend_end(struct recovery *r)
 {
@@ -552,7 +552,7 @@ mend_end(struct recovery *r)
     return rc;
 }
 
-// What has been recovered will be built upon.
+// Makes the mark name the recovered end, because new records will follow it.
 static int
 settle_mark(struct recovery *r)
 {
@@ -564,7 +564,7 @@ settle_mark(struct recovery *r)
             return rc;
     }
     if (r->mended)
-        w->mark.end.v = 0; // the last process may have failed to write it: again, whatever it says
+        w->mark.end.v = 0; // in any case again: the last process may have failed to write it
     int rc = newest ? wal_mark_advance(w, newest, newest->end) : 0;
     if (rc < 0) {
         CLEANUP(memory_free_auto) char *path = wal_mark_path(w);
@@ -573,7 +573,7 @@ settle_mark(struct recovery *r)
     return rc;
 }
 
-// Syncs what was replayed, lets go of files that are of no use, and makes the names of the others
+// Syncs the replayed records, removes files that are of no use, and makes the names of the others
 // durable.
 static int
 settle(struct recovery *r)

@@ -6,14 +6,14 @@
 
 #include "wal/wal_internal.h"
 
-// What a change of segment can waste of the LSN space. What has been reserved can change segments
-// twice at most, because the ring is not larger than two of them.
+// The part of the LSN space that a change of segment can waste. Reserved records can change
+// segments twice at most, because the ring is not larger than two of them.
 #define GAP_MAX (WAL_RECORD_MAX + WAL_SEGMENT_HEADER_BYTES)
 
 #define SPARES_FOR_STREAM  2u
 #define SPARES_AFTER_STALL 4u
 
-// Somebody who waits; on its stack.
+// A waiting thread; on its stack.
 struct reserver {
     struct list_node node; // in w->reservers
     uint64_t turn;
@@ -46,7 +46,7 @@ has_segment_room_locked(const struct wal *w, uint64_t bytes, enum quota_need nee
         usable = current->start.v + current->bytes - w->append.v - WAL_RECORD_MAX;
     if (w->reserved + bytes <= usable)
         return true;
-    // What a segment is filled with needs room in a checkpoint.
+    // The records of a segment need room in a checkpoint.
     if (!storage_quota_may_fill(w->quota, need))
         return false;
     for (struct list_node *n = w->spares.next; n != &w->spares; n = n->next)
@@ -76,7 +76,7 @@ wal_is_starved_locked(const struct wal *w)
     return !has_segment_room_locked(w, first->bytes, QUOTA_GROW);
 }
 
-// In order of turns: who comes again takes its old place.
+// In order of turns: a thread that waits again takes its old place.
 static void
 queue_locked(struct wal *w, struct reserver *x)
 {
@@ -87,8 +87,8 @@ queue_locked(struct wal *w, struct reserver *x)
     list_append(at, &x->node);
 }
 
-// Who waits writes a stream, and will need more than the one segment that is always ready. Each
-// that is made costs the disk as much as what will be written to it.
+// A thread that waits writes a stream, and will need more than the one segment that is always
+// ready. Making a segment costs the disk as much as writing its records.
 static void
 want_spares_locked(struct wal *w, const struct reserver *x)
 {
