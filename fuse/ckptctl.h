@@ -96,11 +96,11 @@ int show_changes(const struct changes_request *request);
 
 struct volume_config;
 
-// What ckptctl_offline.c does, with config->source as SOURCE. The exit status.
+// Carries out a command of ckptctl_offline.c, with config->source as SOURCE. The exit status.
 struct offline_request {
     const struct volume_config *config;
     bool json, quiet;
-    bool yes; // nobody is asked
+    bool yes; // without asking the user
     bool data, repair, partial;
     const char *root; // or NULL
 };
@@ -137,7 +137,7 @@ void progress_stop(struct progress *p);
 
 // "1.5 GiB"; `text_out` has at least 32 bytes, as for the others.
 // Shows a line of progress on the terminal in the place of the one before, cut to the terminal's
-// width: a longer one could not be taken back. What matters most comes first.
+// width: a longer one could not be taken back. The most important part comes first.
 void print_progress(struct buffer *line);
 // Appends "retrying, N errors, last: CAUSE".
 void print_retries(struct buffer *out, uint64_t errors, const char *cause);

@@ -56,7 +56,7 @@ print_change(const struct ckptfs_change *c, struct buffer *out)
     buffer_append_string(out, "\n");
 }
 
-// Where to begin. A subscriber that is new begins with what happens from now on, or at `after`.
+// Where to begin. A new subscriber begins with the next change, or at `after`.
 static int
 subscribe(int fd, const struct changes_request *request, uint64_t *after, struct ckptfs_changes *io)
 {
@@ -79,7 +79,7 @@ print_batch(const struct ckptfs_changes *io)
     return print_out(&out);
 }
 
-// Prints what there is and then, to follow, what comes.
+// Prints the records that there are and then, to follow, the new ones.
 static int
 follow(int fd, const struct changes_request *request, uint64_t after, struct ckptfs_changes *io)
 {
@@ -89,7 +89,7 @@ follow(int fd, const struct changes_request *request, uint64_t after, struct ckp
             return control_failed("changes of", request->path, rc);
         if (io->count > 0) {
             after = io->changes[io->count - 1].sequence;
-            // Acknowledged is only what has been written.
+            // ckptctl acknowledges only records that it has written.
             int status = print_batch(io);
             if (status != EXIT_SUCCESS)
                 return status;

@@ -22,7 +22,7 @@ number_of(const struct ckptfs_metrics *metrics, const char *name)
     return 0;
 }
 
-// Until the daemon has done it: it goes on in the background when ckptctl is interrupted.
+// Waits until the daemon has finished: it goes on in the background when ckptctl is interrupted.
 static int
 wait_for_check(int fd, uint64_t ticket, struct ckptfs_metrics *metrics)
 {

@@ -134,7 +134,7 @@ run_checkpoint(const struct arguments *a)
     CLEANUP(file_close_auto) int fd = control_open(a->operand);
     if (fd < 0)
         return EXIT_STATUS_ERROR;
-    // Whoever may not, and versions that do not fit, show here; later errors are the checkpoint's.
+    // A missing permission and a wrong version show here; later errors are the checkpoint's.
     int rc = control_status(fd, &status);
     if (rc != 0)
         return control_failed("checkpoint of", a->operand, rc);

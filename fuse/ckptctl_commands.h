@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The commands of ckptctl: a table of what each is called, takes, says about itself and does.
+// The commands of ckptctl: a table with the name, operands, help and function of each.
 #ifndef CKPTFS_FUSE_CKPTCTL_COMMANDS_H
 #define CKPTFS_FUSE_CKPTCTL_COMMANDS_H
 
@@ -43,7 +43,7 @@ struct command {
     const char *switches; // for getopt_long: the short ones; 'h' is always there
     const struct option *long_switches;
     const char *usage;
-    const char *help;    // what stands below the usage line
+    const char *help;    // the text below the usage line
     const char *operand; // of which there is exactly one, or with "NAME " before it two
     int (*run)(const struct arguments *arguments);
     bool lists_options; // --help tells the options of the volume, too

@@ -43,7 +43,7 @@ control_metrics(int fd, struct ckptfs_metrics *metrics_out)
     *metrics_out = (struct ckptfs_metrics){.version = CKPTFS_ABI_VERSION};
     if (ioctl(fd, CKPTFS_IOC_METRICS, metrics_out) < 0)
         return -errno;
-    // Bytes of another program: what is used of them is made sure of here.
+    // Bytes of another program: the fields in use are checked here.
     if (metrics_out->count > CKPTFS_METRICS_MAX)
         return -EBADMSG;
     for (size_t i = 0; i < metrics_out->count; i++) {
@@ -193,7 +193,7 @@ run_progress(void *argument)
     lock_take(&p->lock);
     while (!p->stopping) {
         struct ckptfs_status status;
-        // The first look comes after a while: what is quick needs no line.
+        // The first look comes after a while: a quick checkpoint needs no line.
         (void)condition_wait_until(
             &p->changed, &p->lock, clock_monotonic_ms() + PROGRESS_INTERVAL_MS);
         if (p->stopping)

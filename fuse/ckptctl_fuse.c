@@ -93,7 +93,7 @@ print_fuse_requests(const struct ckptfs_fuse_requests *r, struct buffer *out)
     buffer_printf(out, "%-16s %12" PRIu64 "\n", "all", sum_of(r));
 }
 
-// Names without a request are there too, so that programs need not ask whether they are.
+// Names without a request are printed too, so that programs find each name.
 void
 print_fuse_requests_json(const struct ckptfs_fuse_requests *r, struct buffer *out)
 {

@@ -282,7 +282,7 @@ main(int argc, char *argv[])
         printf("ckptctl %s\n", PACKAGE_VERSION);
         return EXIT_SUCCESS;
     }
-    // What went wrong is printed once, as text.
+    // The error is printed once, as text.
     log_set_level(LOG_LEVEL_ERROR);
     int words;
     const struct command *c = find_command(argc - 1, argv + 1, &words);

@@ -63,7 +63,7 @@ failed(const char *what, const struct offline_request *r, int rc, struct buffer 
 
 // ---- destroy ------------------------------------------------------------------------------------
 
-// The volume's name is what nobody types by mistake.
+// The user must type the volume's name, which is not typed by mistake.
 static bool
 is_confirmed(const struct offline_request *r)
 {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Unmounting a volume and waiting until its daemon has published what is left; and what a storage
-// root holds, whether anything of it is mounted or not.
+// Unmounting a volume and waiting until its daemon has published the rest; and showing the volumes
+// of a storage root, mounted or not.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -172,7 +172,7 @@ fail(const char *what, const char *path, const char *why)
     return EXIT_STATUS_ERROR;
 }
 
-// Only the daemon's user or root finds its process; in another pid namespace nobody does.
+// Only the daemon's user or root finds its process; in another pid namespace no user does.
 static int
 open_process(uint32_t pid)
 {
@@ -317,7 +317,7 @@ wait_for_end(const struct unmounting *u)
     return EXIT_SUCCESS;
 }
 
-// The daemon has ended: what it left.
+// The daemon has ended: reports the state that it left.
 static int
 report(const struct unmounting *u)
 {

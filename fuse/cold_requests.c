@@ -132,7 +132,7 @@ park(struct cold_request *x)
 {
     struct fs *fs = fs_of(x->req);
     fs_begin_deferred(fs);
-    // Before others can answer it; libfuse may call the function at once.
+    // Before another thread can answer it; libfuse may call the function at once.
     fuse_req_interrupt_func(x->req, interrupted, &x->job);
     cold_pool_put(&fs->cold, &x->job);
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The protocol: https://www.kernel.org/doc/html/latest/filesystems/fuse.html, <linux/fuse.h>.
-// A thread reads a request and handles it before it reads the next one, so what was read last is
-// what is being handled.
+// A thread reads a request and handles it before it reads the next one, so the request read last is
+// the one being handled.
 #define _GNU_SOURCE
 #include "fuse/device.h"
 
@@ -91,8 +91,8 @@ note_request(struct fs *fs, const uint8_t *request, size_t length)
         offered = init_in.flags & WANTED;
 }
 
-// Notes what the extension of a SETXATTR request says, and takes it out where libfuse does not know
-// it; the request's new length.
+// Notes the extension of a SETXATTR request, and takes it out where libfuse does not know it; the
+// request's new length.
 static size_t
 adapt_setxattr(uint8_t *request, size_t length)
 {
@@ -155,8 +155,9 @@ device_receive(struct fuse_session *session, struct fs *fs, struct fuse_buf *req
     return 1;
 }
 
-// The descriptor becomes the end of a pipe that nobody reads. It polls as broken, which is how
-// libfuse recognises a connection that has ended; else it would unmount what is at the path.
+// The descriptor becomes the end of a pipe without a reader. It polls as broken, which is how
+// libfuse recognises a connection that has ended; else it would unmount any file system at the
+// path.
 int
 device_leave(struct fuse_session *session)
 {

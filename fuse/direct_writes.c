@@ -38,8 +38,8 @@ direct_writes_destroy(struct direct_writes *d)
 }
 
 // The kernel names the owner of the locks with requests that go past its page cache, and only with
-// those. The open flags say less: what does not fit O_DIRECT is written through the cache, with its
-// pages locked, and dropping those would wait for the answer to that very write.
+// those. The open flags say less: a write that does not fit O_DIRECT goes through the cache, with
+// its pages locked, and dropping those would wait for the answer to that very write.
 bool
 direct_writes_is_direct(const struct fuse_file_info *fi)
 {

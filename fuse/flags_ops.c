@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The flags of files that chattr(1) and lsattr(1) show and change: FS_IOC_GETFLAGS and SETFLAGS,
 // and the younger FSGETXATTR and FSSETXATTR. The kernel knows the flags of a FUSE file only from
-// here, so what they forbid is refused by the volume, not by the kernel.
+// here, so the volume, not the kernel, refuses forbidden changes.
 #include <errno.h>
 #include <linux/fs.h>
 #include <string.h>
@@ -45,8 +45,8 @@ from_xflags(uint32_t xflags, uint32_t *flags_out)
     return xflags == 0;
 }
 
-// The owner and root; what forbids changes, root only. Newer kernels have checked that before (the
-// capabilities too), older ones pass the ioctl on as it is.
+// The owner and root may set flags; flags that forbid changes, root only. Newer kernels have
+// checked that before (the capabilities too), older ones pass the ioctl on as it is.
 static int
 check_change(fuse_req_t req, const struct inode_record *inode, uint32_t flags)
 {
@@ -106,7 +106,8 @@ get_flags(fuse_req_t req, fuse_ino_t ino, unsigned command)
 }
 
 // The command numbers of flags and generations say "long", but programs pass an int. The kernel
-// copies in what the number says, and out as much as is replied: never more than an int.
+// copies in as many bytes as the number says, and out as many as the reply has: never more than an
+// int.
 bool
 fs_flags_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned command, const void *in, size_t in_size,
     size_t out_size)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Replies, and what answering takes.
+// Replies, and helpers for answering.
 #include "fuse/fs.h"
 
 #include <errno.h>
@@ -37,8 +37,8 @@ fs_end_deferred(struct fs *fs)
 void
 fs_reply_result(fuse_req_t req, int result)
 {
-    // A reply fails only when the connection is gone; there is nobody left to tell.
-    // Damage is an input/output error to the application; the log tells more.
+    // A reply fails only when the connection is gone; then no process waits for it. Damage is an
+    // input/output error to the application; the log tells more.
     fuse_reply_err(req, result == -EBADMSG ? EIO : -result);
 }
 

@@ -34,12 +34,12 @@ apply_settings(const struct fs_settings *settings, struct fuse_conn_info *conn)
     // before it. Times that change less often cost less.
     conn->time_gran =
         settings->time_granularity_ms > 0 ? (unsigned)settings->time_granularity_ms * 1000000u : 1;
-    // Everything that is not named stays off. EXPLICIT_INVAL_DATA: nobody else changes files, so a
-    // new mtime is no reason to drop cached pages. No POSIX_LOCKS and FLOCK_LOCKS: one host has the
-    // volume, the kernel's own locks are enough. No HANDLE_KILLPRIV: it makes the daemon clear
-    // suid bits on every write without being told who writes; device.h has its second version.
-    // EXPORT_SUPPORT: the kernel asks by number for an object that it has forgotten (fs_lookup).
-    // DONT_MASK: a default access list takes the place of the umask.
+    // Everything that is not named stays off. EXPLICIT_INVAL_DATA: no other host changes files, so
+    // a new mtime is no reason to drop cached pages. No POSIX_LOCKS and FLOCK_LOCKS: one host has
+    // the volume, the kernel's own locks are enough. No HANDLE_KILLPRIV: it makes the daemon clear
+    // suid bits on every write without being told which user writes; device.h has its second
+    // version. EXPORT_SUPPORT: the kernel asks by number for an object that it has forgotten
+    // (fs_lookup). DONT_MASK: a default access list takes the place of the umask.
     unsigned want = FUSE_CAP_ASYNC_READ | FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_IOCTL_DIR |
                     FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_ASYNC_DIO |
                     FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_CACHE_SYMLINKS |

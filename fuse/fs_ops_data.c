@@ -103,7 +103,7 @@ fs_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         close_object(fs, object_of(ino), fi);
 }
 
-// A file of that name that somebody made while this request was on its way.
+// Another process made a file of that name while this request was on its way.
 static int
 find_file(struct fs *fs, struct object_id parent, const char *name,
     struct volume_attributes *attributes_out)
@@ -184,7 +184,7 @@ fs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_f
 
 // With its write-back cache the kernel keeps the times itself, those of direct writes too, and
 // sends them with SETATTR. Without it, stores through mappings change them when they arrive here.
-// What the kernel writes back comes later and with the open flags of any opener: it is never an
+// A write-back of the kernel comes later and with the open flags of any opener: it is never an
 // append, never O_SYNC (the kernel sends FSYNC), never the moment to clear suid.
 static unsigned
 write_flags(fuse_req_t req, const struct fuse_file_info *fi)

@@ -29,8 +29,8 @@ lookup_by_number(fuse_req_t req, fuse_ino_t ino, const char *name)
         fs_reply_result(req, rc == 0 || rc == -ENOENT ? -ESTALE : rc);
 }
 
-// By the daemon itself (mount_truncate). The kernel keeps nothing of the name, so that nobody who
-// does not know it finds it.
+// By the daemon itself (mount_truncate). The kernel does not cache the name, so that no process
+// finds it without knowing it.
 static bool
 lookup_through_door(fuse_req_t req, fuse_ino_t parent, const char *name)
 {

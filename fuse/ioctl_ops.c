@@ -86,8 +86,8 @@ checkpoint_interrupted(fuse_req_t req, void *data)
     fs_end_deferred(fs);
 }
 
-// From here on a request that waits belongs to whoever takes it out of the ticket, which can happen
-// before this returns.
+// From here on a request that waits belongs to the thread that takes it out of the ticket, which
+// can happen before this returns.
 static int
 start_checkpoint(struct fs *fs, struct ticket_slot *slot, uint32_t flags)
 {
@@ -104,7 +104,7 @@ static void
 wait_for_checkpoint(fuse_req_t req, struct ticket_slot *slot, uint64_t ticket, uint32_t flags)
 {
     struct fs *fs = fs_of(req);
-    // Before the request can be answered by others: libfuse may call the function at once.
+    // Before another thread can answer the request: libfuse may call the function at once.
     fuse_req_interrupt_func(req, checkpoint_interrupted, (void *)(uintptr_t)ticket);
     fs_begin_deferred(fs);
     if (ticket_wait(slot, req)) {

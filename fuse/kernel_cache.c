@@ -15,9 +15,9 @@
 // dropped from it, so that the writes that follow cost nothing more.
 #define DIRECT_WRITES_UNTIL_ALL 256u
 
-// What an object that is open for writing is said to have beyond what it has: this, or an eighth of
-// what it was given since it was opened. So the kernel asks again about 70 times while a GiB is
-// written.
+// An object that is open for writing is said to have more blocks than it has: so many bytes more,
+// or an eighth of the bytes written since it was opened. So the kernel asks again about 70 times
+// while a GiB is written.
 #define CLAIM_BYTES_MIN ((uint64_t)128 << 10)
 #define CLAIM_DIVISOR   8u
 
@@ -34,7 +34,7 @@ struct writer {
     bool claimed;           // blocks that it does not have
     uint64_t full_to;       // up to here there were no holes when the kernel asked
     uint64_t given;         // bytes by way of the kernel's cache, where there may have been holes
-    uint64_t enough;        // for what was given up to here the kernel has been told of blocks
+    uint64_t enough;        // the kernel knows the blocks of bytes given up to here
     unsigned direct_writes; // since the kernel was last known to use its cache
 };
 
@@ -49,14 +49,14 @@ kernel_cache_init(struct kernel_cache *k, struct mount *mount)
 void
 kernel_cache_destroy(struct kernel_cache *k)
 {
-    // The kernel does not close what is open when the connection breaks.
+    // The kernel does not close open files when the connection breaks.
     HASH_TABLE_FOR_EACH(&k->writers, node)
     free(CONTAINER_OF(node, struct writer, node));
     hash_table_free(&k->writers);
     lock_destroy(&k->lock);
 }
 
-// ---- who writes ---------------------------------------------------------------------------------
+// ---- writers ------------------------------------------------------------------------------------
 
 static struct writer *
 find_writer_locked(struct kernel_cache *k, struct object_id object)
@@ -87,7 +87,7 @@ kernel_cache_note_writer(struct kernel_cache *k, struct object_id object, bool i
         w = memory_alloc_zero(sizeof(*w));
         w->object = object;
         w->has_pages = !is_new;
-        w->enough = is_new ? UINT64_MAX : 0; // of what is new the kernel knows nothing yet
+        w->enough = is_new ? UINT64_MAX : 0; // of a new object the kernel knows nothing yet
         w->used = ++k->uses;
         w->direct_writes = DIRECT_WRITES_UNTIL_ALL;
         hash_table_insert(&k->writers, &w->node, hash_u64(object.v));
@@ -180,7 +180,7 @@ kernel_cache_begin_write(
     return ticket;
 }
 
-// The negative offset leaves the pages alone, so this waits for nobody.
+// The negative offset leaves the pages alone, so this waits for no other thread.
 void
 kernel_cache_drop_attributes(struct kernel_cache *k, struct object_id object)
 {
@@ -190,8 +190,8 @@ kernel_cache_drop_attributes(struct kernel_cache *k, struct object_id object)
             (unsigned long long)object.v, strerror(-rc));
 }
 
-// When nobody counts meanwhile the kernel knows nothing and will ask; until then writes need not
-// tell it again. An answer that is on its way the kernel throws away.
+// When no thread counts meanwhile the kernel knows nothing and will ask; until then writes need not
+// tell it again. The kernel throws an answer away that is on its way.
 void
 kernel_cache_drop_stale(struct kernel_cache *k, struct object_id object)
 {
@@ -281,12 +281,13 @@ list_writers(struct kernel_cache *k, size_t *count_out)
 // The notification that a file has changed makes the kernel write back its dirty pages and drop
 // all. For a mount that cannot be entered (another one lies over it), and for files that cannot be
 // opened by their number. It is not the first choice: a thread that waits for that within the
-// connection keeps the process from ending when it is killed, and what is dropped is read again.
+// connection keeps the process from ending when it is killed, and dropped pages must be read again.
 static int
 drop(struct kernel_cache *k, uint64_t object)
 {
     int rc = fuse_lowlevel_notify_inval_inode(k->session, object, 0, 0);
-    // Not cached; or written to again meanwhile, after what was there had been handed over.
+    // Not cached; or written to again meanwhile, after the kernel had handed over the earlier
+    // pages.
     return rc == -ENOENT || rc == -EBUSY ? 0 : rc;
 }
 

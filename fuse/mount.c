@@ -31,7 +31,7 @@
 // FILEID_INO64_GEN
 #define NODE_HANDLE_TYPE 0x81
 
-// Whether what is on top at `path` is a ckptfs.
+// Whether the topmost mount at `path` is a ckptfs.
 static bool
 is_ours(const char *path)
 {
@@ -177,11 +177,11 @@ mount_close(struct mount *m)
 
 // ---- from within the daemon ---------------------------------------------------------------------
 
-// Who enters the mount from within the daemon waits for the daemon's own answers. When the daemon
-// is killed meanwhile there are none, and the kernel breaks the connection, which ends the waiting,
-// only after the last descriptor of it was closed. So each visit is a thread with a table of
-// descriptors of its own that has none of them; else the process could never end, and would keep
-// the mount and the storage root. (The log's descriptor is not there, either.)
+// A thread that enters the mount from within the daemon waits for the daemon's own answers. When
+// the daemon is killed meanwhile there are none, and the kernel breaks the connection, which ends
+// the waiting, only after the last descriptor of it was closed. So each visit is a thread with a
+// table of descriptors of its own that has none of them; else the process could never end, and
+// would keep the mount and the storage root. (The log's descriptor is not there, either.)
 struct visit {
     const char *path;
     dev_t device; // set by visit_stat, expected by the others
@@ -228,10 +228,10 @@ visit_stat(struct visit *visit)
     return 0;
 }
 
-// Waits until the kernel has written what it caches of one file. -EAGAIN: it cannot be opened by
-// its number: the kernel does not cache it, or the caller may not (only who is allowed to read
-// every file may do that). The number is what the kernel makes of an inode for NFS: its node id and
-// its generation.
+// Waits until the kernel has written its cached pages of one file. -EAGAIN: it cannot be opened by
+// its number: the kernel does not cache it, or the caller may not (only a process that may read
+// every file may do that). The number is the kernel's name of an inode for NFS: its node id and its
+// generation.
 static int
 flush_node(int mount, uint64_t node)
 {

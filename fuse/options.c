@@ -16,7 +16,7 @@
 // ---- options that are not the volume's ----------------------------------------------------------
 
 enum mount_option_type {
-    OPTION_IGNORE, // for mount(8), or what is done anyway
+    OPTION_IGNORE, // for mount(8), or done anyway
     OPTION_PASS,   // for mount(2)
     OPTION_FLAG,
     OPTION_BOTH, // for both of us
@@ -26,7 +26,7 @@ enum mount_option_type {
 };
 
 struct mount_option {
-    const char *name; // "x-*": whatever begins with "x-"; "uid=": needs a value
+    const char *name; // "x-*": all that begin with "x-"; "uid=": needs a value
     enum mount_option_type type;
     size_t offset;    // in struct options
     const char *help; // NULL: not worth a line

@@ -35,7 +35,7 @@ set_files(const struct volume_config *config, struct buffer *error)
     return -EMFILE;
 }
 
-// The filter holds also where the kernel hands dumps to a program, whatever their limit of size.
+// The filter also holds where the kernel hands dumps to a program, with any limit of their size.
 static void
 keep_memory_out_of_dumps(void)
 {

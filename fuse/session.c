@@ -4,11 +4,11 @@
 //   workers see the end of the connection and end.
 // - SIGTERM, SIGINT: the control thread unmounts while the workers still serve. When the
 //   mount is busy, or the file system lives on after that (in another mount namespace, below
-//   another mount, with files open after umount -l), it makes the kernel hand over what it caches
-//   and stops the workers; the mount is detached where it can be, and whoever still uses it gets
-//   ENOTCONN.
-// - The mount leaves the mount table and the file system lives on: the control thread logs who has
-//   it, and the session goes on.
+//   another mount, with files open after umount -l), it makes the kernel hand over its dirty pages
+//   and stops the workers; the mount is detached where it can be, and a process that still uses it
+//   gets ENOTCONN.
+// - The mount leaves the mount table and the file system lives on: the control thread logs which
+//   processes have it, and the session goes on.
 // - The process that started us is gone before the mount is up: as a signal.
 #define _GNU_SOURCE
 #include "fuse/session.h"
@@ -141,7 +141,7 @@ mount_volume(struct session *s, struct buffer *error)
 
 // ---- the control thread -------------------------------------------------------------------------
 
-// Signal handlers have no argument of their own: where they report to is the process's.
+// Signal handlers have no argument of their own: they report to a variable of the process.
 static volatile int signal_event = -1;
 
 static void
@@ -181,7 +181,7 @@ static void
 unmount_and_stop(struct session *s)
 {
     BUFFER_AUTO why = {0};
-    // The kernel would wait for what it reads ahead, even when nobody wants it any more.
+    // The kernel would wait for its read-ahead, even when no process wants it any more.
     cold_pool_stop(&s->fs.cold);
     int rc = mount_unmount(&s->mount);
     // The kernel ends the connection with the last mount of the file system.
@@ -192,7 +192,7 @@ unmount_and_stop(struct session *s)
     mount_describe_users(&s->mount, &why);
     log_warning("mount.busy", "%s: %s; it is detached, and whoever uses it gets ENOTCONN",
         s->mount.path, buffer_string(&why));
-    // Logged where it fails; what the kernel keeps is lost then, as in a crash.
+    // Logged where it fails; the kernel's dirty pages are lost then, as in a crash.
     rc = kernel_cache_flush(&s->kernel_cache);
     // Their work needs the workers.
     seeker_stop(s->fs.seeker);
@@ -271,7 +271,7 @@ take_signals(struct session *s)
     struct sigaction note = {.sa_handler = note_signal, .sa_flags = SA_RESTART};
     for (size_t i = 0; i < ARRAY_LENGTH(ending); i++)
         sigaction(ending[i], &note, NULL);
-    // Without SA_RESTART: it is there to interrupt what a worker waits in.
+    // Without SA_RESTART: it is there to interrupt the system call in which a worker waits.
     struct sigaction interrupt = {.sa_handler = ignore_signal};
     sigaction(SIGUSR1, &interrupt, NULL);
     return 0;

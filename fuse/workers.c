@@ -46,7 +46,7 @@ struct workers {
     struct thread watchdog;
     struct cpu_latency latency; // the watchdog's own
 
-    struct lock lock; // "workers": protects what follows
+    struct lock lock; // "workers": protects all below
     struct condition role_free;
     struct condition watch;
     struct condition ended;
@@ -106,7 +106,7 @@ pass_role(struct workers *w)
     if (w->idle > 0)
         condition_signal(&w->role_free);
     else if (!w->stopping && w->threads < w->threads_max)
-        (void)start_worker_locked(w); // without one, the role is taken by who comes back first
+        (void)start_worker_locked(w); // else the next thread that comes back takes the role
     lock_release(&w->lock);
 }
 
