@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The kinds of jobs: what each is called, what at most one unfinished job of it may have, and how
-// its parameters are written. Records of jobs (manifest/manifest.h) carry the parameters as bytes
-// with a version, so that a kind can change without the table that holds it. Pure.
+// The kinds of jobs: the name of each, the key that at most one unfinished job of it may have, and
+// how its parameters are written. Records of jobs (manifest/manifest.h) carry the parameters as
+// bytes with a version, so that a kind can change without the table that holds it. Pure.
 #ifndef CKPTFS_JOBS_JOB_KINDS_H
 #define CKPTFS_JOBS_JOB_KINDS_H
 
@@ -18,8 +18,8 @@ struct job_kind_entry {
     void (*encode)(const void *parameters, struct buffer *out);
     // False when they do not hold together; `version` is 1 to the newest.
     bool (*decode)(unsigned version, struct byte_reader *r, void *parameters_out);
-    // Appends what tells jobs of the kind apart that may be unfinished together, at most
-    // JOB_KEY_BYTES_MAX. NULL: there is one at a time in a db.
+    // Appends the key that tells unfinished jobs of the kind apart, at most JOB_KEY_BYTES_MAX.
+    // NULL: there is one at a time in a db.
     void (*key)(const void *parameters, struct buffer *out);
 };
 

@@ -8,9 +8,9 @@
 //        '-------------'  a more urgent job came, the try failed and is to be repeated, the queue
 //                         was closed, or the process died
 //
-// One queue of a db is open at a time: whoever opens it holds the lock of the volume. So a job that
-// is InFlight when a queue is opened belongs to a process that has died, and is taken over at once.
-// The lease in the record tells others how long ago the worker was heard of.
+// One queue of a db is open at a time: its process holds the lock of the volume. So a job that is
+// InFlight when a queue is opened belongs to a process that has died, and is taken over at once.
+// The lease in the record tells other processes how long ago the worker renewed it.
 //
 // One job runs at a time, the one with the highest priority and then the one with the lowest id. A
 // more urgent job that comes interrupts a job of a lower priority, which goes on later from its
@@ -31,9 +31,9 @@
 struct job_queue;
 
 enum job_priority {
-    JOB_PRIORITY_SWEEP = 10,  // looks for what is not needed
+    JOB_PRIORITY_SWEEP = 10,  // looks for objects that are not needed
     JOB_PRIORITY_NORMAL = 20, // fetches or checks data
-    JOB_PRIORITY_ASKED = 30,  // somebody waits for it
+    JOB_PRIORITY_ASKED = 30,  // a user waits for it
     JOB_PRIORITY_URGENT = 40, // holds up a part of the volume while it waits
 };
 
@@ -41,8 +41,7 @@ enum job_priority {
 struct job_run {
     const struct job_record *job;
     struct job_queue *queue;
-    struct buffer
-        *text; // what the job has to say to who asks: the cause when it fails, else a report
+    struct buffer *text; // for the user: the cause when the job fails, else a report
 };
 
 // Carries a job out. 0: it is completed; else a negative errno. Runs in the worker's thread with no
@@ -53,7 +52,7 @@ typedef int job_handler(void *argument, struct job_run *run);
 struct job_handler_entry {
     enum job_kind kind;
     job_handler *run;
-    // Whether a try that failed with this error is to be repeated; NULL: none is.
+    // Whether the worker repeats a try that failed with this error; NULL: never.
     bool (*is_passing)(int error);
     uint32_t tries_max; // 0: as often as it takes
 };
@@ -78,18 +77,18 @@ void job_queue_close(struct job_queue *q);
 // Puts a job into the queue, durably. With a token that is not zero, a job that was put in with the
 // same token is found again, also when it has ended: submitting twice is submitting once. 0 and the
 // job's id; -EEXIST and the id of the unfinished job with the same kind and key; -EROFS while the
-// queue is being closed; or what the manifest returns.
+// queue is being closed; or the manifest's error.
 MUST_CHECK int job_queue_submit(struct job_queue *q, enum job_kind kind, const void *parameters,
     enum job_priority priority, const struct uuid *token, uint64_t *id_out);
 
 // Asks for the end of a job. One that waits is Failed with -ECANCELED when this returns, one that
-// runs soon after. 0; -ENOENT: there is no such job; -EALREADY: it has ended; -EBUSY: its kind is
-// not carried out by this queue; or what the manifest returns.
+// runs soon after. 0; -ENOENT: there is no such job; -EALREADY: it has ended; -EBUSY: this queue
+// does not carry out its kind; or the manifest's error.
 MUST_CHECK int job_queue_cancel(struct job_queue *q, uint64_t id);
 
-// The job with this id, or with the lowest id above it with `next`: what stands in the table, with
-// the progress of the moment for the one that runs. Payload and extension are NULL in it.
-// `text_out` (may be NULL) gets the text of its last run in this process. 0 or -ENOENT.
+// The job with this id, or with the lowest id above it with `next`: its record in the table, with
+// the present progress for the one that runs. Payload and extension are NULL in it. `text_out` (may
+// be NULL) gets the text of its last run in this process. 0 or -ENOENT.
 MUST_CHECK int job_queue_look(struct job_queue *q, uint64_t id, bool next,
     struct job_record *job_out, struct buffer *text_out);
 

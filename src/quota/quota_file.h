@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// ROOT/quota: the account of a storage root, which all its daemons share. Each maps the file. It
-// holds nothing that cannot be counted again, but for the limit that an operator set. Layout, in
-// the byte order of the machine, because it is memory and not a message (doc/format.md):
+// ROOT/quota: the account of a storage root, which all its daemons share. Each maps the file. A
+// process can count all of it again, but for the limit that an operator set. Layout, in the byte
+// order of the machine, because it is memory and not a message (doc/format.md):
 //
 //     header   struct quota_header, 4,096 bytes
 //     slots    QUOTA_SLOTS times struct quota_slot, 128 bytes each
 //
 // A slot belongs to a place: the directories of one volume ("db/N"), or a read-only mount
 // ("views/NAME"). Only the process that has the place writes to its slot; it holds a lock on the
-// slot's first byte for as long, so that others can tell. Who takes or frees slots holds the lock
-// of the whole file (flock).
+// slot's first byte for as long, so that others can tell. A process that takes or frees slots holds
+// the lock of the whole file (flock).
 //
 // States of a slot, and what a crash leaves:
 //
@@ -22,7 +22,7 @@
 //     stale    left, and none of its directories exists: the next process that takes a slot frees
 //              it
 //
-// After a crash of the machine the file may say anything of before: `boot_id` is then another one,
+// After a crash of the machine the file may have any older content: `boot_id` is then another one,
 // and the first process counts all places.
 #ifndef CKPTFS_QUOTA_QUOTA_FILE_H
 #define CKPTFS_QUOTA_QUOTA_FILE_H
@@ -54,8 +54,8 @@ struct quota_slot {
     char name[QUOTA_NAME_BYTES]; // NUL-terminated
     uint64_t log;                // bytes of the log's files
     uint64_t blobs;              // bytes of hot_cache and checkpoint_scratch
-    uint64_t promised;           // to the checkpoints of what the log can hold
-    uint64_t limit;              // of the place, for who looks; 0: none
+    uint64_t promised;           // to the checkpoints of all that the log can hold
+    uint64_t limit;              // of the place, for other processes to show; 0: none
     uint64_t reserved[4];
 };
 _Static_assert(sizeof(struct quota_slot) == 128, "layout");
@@ -71,9 +71,9 @@ struct quota_file {
     struct quota_slot *slot;
 };
 
-// Opens the account of a root, or makes it, and takes the slot `name` for this process, whose
-// counters are those that it was left with. What stands in the way (a full disk, a file of another
-// program) is logged, and the account is then of this process alone. Ends with quota_file_close.
+// Opens the account of a root, or makes it, and takes the slot `name` for this process, with the
+// counters that are in it. An obstacle (a full disk, a file of another program) is logged, and the
+// account is then of this process alone. Ends with quota_file_close.
 void quota_file_open(const char *root, const char *name, struct quota_file *file_out);
 // Sets the limit of the root; 0: none. A process that is killed between its two words leaves a
 // limit that is known to be damaged, and void.

@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
-// StorageQuota: who writes below the storage root reserves bytes before it writes them, and gives
-// them back when it has removed them. Bytes are those of allocated blocks, so a sparse file counts
-// what it holds.
+// StorageQuota: a thread that writes below the storage root reserves bytes before it writes them,
+// and gives them back when it has removed them. Bytes are those of allocated blocks, so holes of a
+// sparse file do not count.
 //
 // Two limits hold at once: that of this process's place (one volume), and that of the root, over
-// all places and the manifest. Who reserves adds first and looks at the sum afterwards; a sum that
-// is too large is taken back. So of two processes that reserve at once at least one sees what both
-// have added, and the limit is never passed; it may happen that both are refused.
+// all places and the manifest. A process that reserves adds first and looks at the sum afterwards;
+// it takes a sum back that is too large. So of two processes that reserve at once at least one sees
+// the sum of both, and the limit is never passed; it may happen that both are refused.
 //
-// What each need may use of a limit L:
+// The part of a limit L that each need may use:
 //
-//     QUOTA_CACHE       L - floor - promised    copies of what is in the store
+//     QUOTA_CACHE       L - floor - promised    copies of objects in the store
 //     QUOTA_GROW        L - floor - promised    more log than the least
-//     QUOTA_CHECKPOINT  L - reserve             what a checkpoint writes, and the least log
+//     QUOTA_CHECKPOINT  L - reserve             files of a checkpoint, and the least log
 //     QUOTA_LAST        L                       records on their way to the store
 //
-// `promised` is what the checkpoints of all that the log's segments can hold will write: as much as
-// the segments have bytes. The floor (an eighth of L, at most 256 MiB) pays for what that estimate
-// misses. The reserve (a thirty-second of L, at most 64 MiB) is for the growth of the manifest,
+// `promised` is the size of the checkpoints of all that the log's segments can hold: as much as the
+// segments have bytes. The floor (an eighth of L, at most 256 MiB) covers the error of that
+// estimate. The reserve (a thirty-second of L, at most 64 MiB) is for the growth of the manifest,
 // which is counted when it has happened.
 //
 // All functions but open and close: any thread, and a quota that is NULL has no limits and counts
@@ -51,7 +51,7 @@ enum quota_need {
 struct storage_quota *storage_quota_open(const char *root, const char *name);
 void storage_quota_close(struct storage_quota *q); // NULL is fine
 
-// Counts the place again, when nobody writes to it.
+// Counts the place again, when no thread writes to it.
 void storage_quota_recount(struct storage_quota *q);
 
 // How reservations that do not fit get room: called by the thread that reserves, which holds no
@@ -70,7 +70,7 @@ bool storage_quota_is_limited(const struct storage_quota *q);
 MUST_CHECK int storage_quota_reserve(
     struct storage_quota *q, enum quota_kind kind, enum quota_need need, uint64_t bytes);
 void storage_quota_give_back(struct storage_quota *q, enum quota_kind kind, uint64_t bytes);
-// What was reserved turned out to be another number.
+// Corrects a reservation that turned out to be another number.
 void storage_quota_settle(
     struct storage_quota *q, enum quota_kind kind, uint64_t reserved, uint64_t bytes);
 
@@ -78,12 +78,12 @@ void storage_quota_settle(
 MUST_CHECK int storage_quota_reserve_segment(struct storage_quota *q, uint64_t bytes, bool least);
 // Its file had so many bytes.
 void storage_quota_give_back_segment(struct storage_quota *q, uint64_t bytes, uint64_t promised);
-// Whether a segment that was reserved may be filled now. QUOTA_GROW: with data; what its checkpoint
-// will write has room beside all else. QUOTA_CHECKPOINT: with what makes room in the end, a
-// removal. Cheap, and may be called with locks held.
+// Whether a segment that was reserved may be filled now. QUOTA_GROW: with data; the files of its
+// checkpoint have room beside all else. QUOTA_CHECKPOINT: with a removal, which makes room in the
+// end. Cheap, and may be called with locks held.
 bool storage_quota_may_fill(const struct storage_quota *q, enum quota_need need);
 
-// Somebody has been refused because a segment may not be filled.
+// A writer has been refused because a segment may not be filled.
 void storage_quota_note_exhausted(struct storage_quota *q);
 
 // The manifest's file has so many bytes in blocks now.
@@ -96,11 +96,11 @@ struct storage_quota_numbers {
     uint64_t root_used;  // by all places, the manifest, and the rest
     uint64_t log, blobs; // of the place
     uint64_t promised;   // of the place
-    // What of the limits data may still take, cached copies that can go not considered; UINT64_MAX
+    // The part of the limits that data may still take, without evicting cached copies; UINT64_MAX
     // without limits.
     uint64_t room;
     uint64_t places;    // that the root has
-    uint64_t exhausted; // how often somebody was refused
+    uint64_t exhausted; // how often a writer was refused
 };
 void storage_quota_numbers(const struct storage_quota *q, struct storage_quota_numbers *out);
 
