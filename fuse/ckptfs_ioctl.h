@@ -106,7 +106,7 @@ struct ckptfs_check {
 #define CKPTFS_OPERATION_SNAPSHOTS       6 /* list them */
 #define CKPTFS_OPERATION_SNAPSHOT_SHOW   7 /* NAME: its JSON object in the store */
 #define CKPTFS_OPERATION_QUOTA           8 /* show it; "volume SIZE" or "root SIZE": set one */
-#define CKPTFS_OPERATION_EVICT           9 /* copies of what is in the store; "inode N": a file's */
+#define CKPTFS_OPERATION_EVICT           9 /* copies of objects in the store; "inode N": a file's */
 
 #define CKPTFS_OPERATION_JSON    (1u << 0)
 #define CKPTFS_OPERATION_DRY_RUN (1u << 1) /* GC: tell what would be done */
@@ -218,7 +218,7 @@ struct ckptfs_truncate {
     __u64 reserved[5];
 };
 
-/* The source variant of a file, and of what is made in a directory. On a descriptor of it; its
+/* The source variant of a file, and of new files of a directory. On a descriptor of it; its
    owner may, too. */
 #define CKPTFS_VARIANT_DETECT      0 /* the planner of checkpoints finds out */
 #define CKPTFS_VARIANT_APPEND_ONLY 1
@@ -270,7 +270,7 @@ struct ckptfs_job {
     char cause[160];
 };
 
-/* What is on and off for the volume; CKPTFS_FLAG_*. */
+/* Features that are on or off for the volume; CKPTFS_FLAG_*. */
 #define CKPTFS_FLAG_APPEND_ONLY_TRUNCATION (1u << 0) /* enable_append_only_truncation */
 
 struct ckptfs_flags {

@@ -58,7 +58,7 @@ struct cold_pool {
     struct list_node queue;   // of cold_job, in the order they were put
     unsigned queued;
     unsigned idle;
-    uint64_t success_ms; // when a job last got what it wanted
+    uint64_t success_ms; // when a job last succeeded
     struct thread threads[COLD_THREADS_MAX];
     unsigned thread_count;
     struct thread reaper; // ends jobs whose time has passed
@@ -75,9 +75,9 @@ void cold_pool_stop(struct cold_pool *p);
 
 // Any thread. The job may have ended before this returns.
 void cold_pool_put(struct cold_pool *p, struct cold_job *job);
-// Nobody needs the job's result any more: ends it if it is queued, cancels it if it runs, and if it
-// has not been put yet, makes cold_pool_put end it. The job must still exist: the callee that ends
-// it has to keep it until no call of this is under way.
+// The caller does not need the job's result any more: ends it if it is queued, cancels it if it
+// runs, and if it has not been put yet, makes cold_pool_put end it. The job must still exist: the
+// callee that ends it has to keep it until no call of this is under way.
 void cold_pool_interrupt(struct cold_pool *p, struct cold_job *job);
 // For the job's remote_call: takes no lock.
 bool cold_job_is_canceled(void *job);

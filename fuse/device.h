@@ -34,9 +34,9 @@ MUST_CHECK int device_attach(struct fuse_session *session);
 MUST_CHECK int device_receive(
     struct fuse_session *session, struct fs *fs, struct fuse_buf *request);
 
-// Closes the connection of a session whose requests nobody reads any more, without unmounting: for
-// a mount that lives on elsewhere, or under another one. fuse_session_unmount then finds that the
-// file system is gone, and does not touch the present mount at the place. 0 or -errno.
+// Closes the connection of a session whose requests no worker reads any more, without unmounting:
+// for a mount that lives on elsewhere, or under another one. fuse_session_unmount then finds that
+// the file system is gone, and does not touch the present mount at the place. 0 or -errno.
 MUST_CHECK int device_leave(struct fuse_session *session);
 
 // Whether the last WRITE, OPEN or CREATE request that the calling thread has read asks the daemon

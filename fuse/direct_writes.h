@@ -9,7 +9,7 @@
 //
 // The dropping waits for requests of the kernel, so no worker may do it. Threads of this module do,
 // one at first, more while all of them wait. Pure users of O_DIRECT do not come here: a new file
-// that nobody has read or written through the cache has no pages to drop.
+// that no program has read or written through the cache has no pages to drop.
 #ifndef CKPTFS_FUSE_DIRECT_WRITES_H
 #define CKPTFS_FUSE_DIRECT_WRITES_H
 

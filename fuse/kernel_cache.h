@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Dirty pages in the kernel: of its write-back cache, and written through mappings. A file that
-// nobody has open for writing has none: the kernel writes them back before it releases the open
+// Dirty pages in the kernel: of its write-back cache, and written through mappings. A file that no
+// program has open for writing has none: the kernel writes them back before it releases the open
 // file. So this module remembers the files that are open for writing, and of each whether the
 // kernel may have cached pages of it, for writes that go past that cache. Any thread.
 #ifndef CKPTFS_FUSE_KERNEL_CACHE_H
@@ -51,8 +51,8 @@ void kernel_cache_note_refusal(struct kernel_cache *k);
 struct kernel_cache_claim {
     uint64_t given; // bytes that writes had given the object when the caller counted its blocks
 };
-// False: nobody has the object open for writing, so the caller reports its real blocks. Else the
-// caller must count the blocks after this.
+// False: no program has the object open for writing, so the caller reports its real blocks. Else
+// the caller must count the blocks after this.
 bool kernel_cache_begin_claim(
     struct kernel_cache *k, struct object_id object, struct kernel_cache_claim *claim_out);
 // The blocks to report. The kernel does not take attributes from every answer: not when it hands
@@ -92,7 +92,7 @@ enum kernel_cache_stale kernel_cache_note_direct_write(
 // used its cache since, it has no pages. Until this call other writes drop their ranges.
 void kernel_cache_note_dropped(struct kernel_cache *k, struct object_id object, uint64_t token);
 // Drops the pages of a range from the kernel's cache (length 0: of all from the offset on); waits
-// for reads of them that are on their way and writes back what is dirty. Not from a worker.
+// for reads of them that are on their way and writes dirty pages back. Not from a worker.
 void kernel_cache_drop(
     struct kernel_cache *k, struct object_id object, uint64_t offset, uint64_t length);
 

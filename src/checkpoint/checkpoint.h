@@ -123,7 +123,8 @@ typedef void checkpoint_done(void *argument, int result, struct generation gener
 // -ESTALE: another writer has taken the volume.
 void checkpoint_request(
     struct checkpoint *c, unsigned flags, checkpoint_done *done, void *argument);
-// After this nobody calls `done` for this argument; false when the call was made or is under way.
+// After this no thread calls `done` for this argument; false when the call was made or is under
+// way.
 bool checkpoint_forget(struct checkpoint *c, void *argument);
 
 // ---- for truncations ----------------------------------------------------------------------------
@@ -138,9 +139,9 @@ MUST_CHECK int checkpoint_wait_for_leases(struct checkpoint *c, const struct chu
     struct generation target, uint64_t deadline_ms, bool (*is_canceled)(void *argument),
     void *argument);
 // CancelCheckpoint: gives up the fold and the publication in flight. Neither leaves anything but a
-// record in the change log. What they would have taken is taken by the next ones; requests that
-// wait for them wait on, but with CANCEL_USER_REQUESTED they get -ECANCELED. 0 when one of them
-// will stop (soon after this returns), -EALREADY when nothing is in flight that could.
+// record in the change log. The next ones take their changes; requests that wait for them wait on,
+// but with CANCEL_USER_REQUESTED they get -ECANCELED. 0 when one of them will stop (soon after this
+// returns), -EALREADY when nothing is in flight that could.
 MUST_CHECK int checkpoint_cancel(struct checkpoint *c, enum cancel_reason reason);
 // The next fold's record in the change log carries this note.
 void checkpoint_note_truncation(struct checkpoint *c, const struct manifest_note *note);

@@ -25,7 +25,7 @@ struct chunk_reader_options {
 };
 
 struct chunk_reader *chunk_reader_new(const struct chunk_reader_options *options);
-void chunk_reader_free(struct chunk_reader *r); // ends what is read ahead
+void chunk_reader_free(struct chunk_reader *r); // ends reading ahead
 
 // Gets every page that the reader unpacked on the way, the requested ones among them, with its
 // content as of the local generation. May keep a reference of its own.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What fallocate(2) has allocated of a file: pages that count as blocks of it whether or not there
-// is data in them. It is an item of the inode's extension area, so it goes where the inode goes:
-// the log, the manifest, the bucket. An inode that nothing was allocated for has no such item.
+// The pages of a file that fallocate(2) has allocated: they count as blocks of it with or without
+// data in them. They are an item of the inode's extension area, so they go where the inode goes:
+// the log, the manifest, the bucket. An inode without allocated pages has no such item.
 //
 //     type 1, length 16 * count
 //     count times:   first page u64, number of pages u64

@@ -26,7 +26,7 @@ enum change_kind {
     CHANGE_DELETE_DELTA = 12,      // delta: chunk, generation
     CHANGE_PUT_BLOB = 13,          // blob (residency and references are not encoded)
     CHANGE_PUT_COUNTERS = 14,      // counters
-    CHANGE_FORGET_BLOB = 15,       // forgotten: nobody keeps the object any more
+    CHANGE_FORGET_BLOB = 15,       // forgotten: the object is no longer kept
     CHANGE_PUT_NAMESPACE = 16,     // space
     CHANGE_PUT_GENERATION = 17,    // published: a generation is retained, or expired
     CHANGE_DELETE_GENERATION = 18, // published (generation): its own blobs are deleted

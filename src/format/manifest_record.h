@@ -21,7 +21,7 @@ enum manifest_record_kind {
     MANIFEST_RECORD_GENERATION = 3, // a checkpoint is published
     MANIFEST_RECORD_CATALOG = 4,    // not part of the chain: the state after record `sequence`
     MANIFEST_RECORD_RETENTION = 5,  // which generations are kept, and which deaths are told anew
-    MANIFEST_RECORD_DESTROY = 6,    // the volume is being destroyed: nobody may use it any more
+    MANIFEST_RECORD_DESTROY = 6,    // the volume is being destroyed: no host may use it any more
 };
 
 #define MANIFEST_RECORD_KIND_MAX MANIFEST_RECORD_DESTROY

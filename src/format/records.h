@@ -104,8 +104,8 @@ struct chunk_entry {
     uint64_t delta_bytes;   // their images' bytes
     uint32_t present_pages; // pages that are not holes; an upper bound (st_blocks)
     uint8_t sealed;         // append-only chunk that is full
-    // What later programs know of a chunk (format/extension.h). Like the texts of other records it
-    // lies in the bytes that it was read from.
+    // Items of later programs about a chunk (format/extension.h). Like the texts of other records
+    // it lies in the bytes that it was read from.
     uint16_t extension_length;
     const uint8_t *extension;
 };
@@ -122,8 +122,8 @@ struct chunk_delta {
 };
 
 // Pages of an object whose bytes are lost (`chunk_damage`): `pages` of them from `page` on, all in
-// one chunk. Reads of them fail, whatever the chunk's images hold there. They are whole again when
-// they are written, become a hole or go with the chunk.
+// one chunk. Reads of them fail, even if the chunk's images hold bytes there. They are whole again
+// when they are written, become a hole or go with the chunk.
 struct chunk_damage {
     struct object_id object;
     struct page_no page;
@@ -183,7 +183,7 @@ struct blob_identity {
 // A published generation, and its state.
 enum generation_state {
     GENERATION_RETAINED = 1, // hosts may use it
-    GENERATION_EXPIRED = 2,  // nobody may begin to use it; it goes after the grace period
+    GENERATION_EXPIRED = 2,  // no host may begin to use it; it goes after the grace period
 };
 
 struct generation_record {

@@ -9,8 +9,8 @@
 // Seals. In a sealed environment each value carries a checksum over table, key and value
 // (lmdb_seal.h), which callers do not see. Each read compares an entry with its seal, and keys must
 // come in their order. For "there is no such entry" the two entries around its place must be whole
-// and in order, so that nobody takes an entry whose key changed on the disk for one that was never
-// there. Damage is -EBADMSG, logged and counted.
+// and in order, so that no reader takes an entry whose key changed on the disk for one that was
+// never there. Damage is -EBADMSG, logged and counted.
 //
 // An environment must not be open twice in one process: closing one handle drops the file locks of
 // the other (fcntl(2)), after which other processes take the reader slots for abandoned.

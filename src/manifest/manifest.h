@@ -52,7 +52,7 @@ void manifest_set_quota(struct manifest *m, struct storage_quota *quota);
 struct uuid manifest_root_id(const struct manifest *m);
 
 // Whether a commit failed for good, so that all later ones fail (-EIO): the disk did not recover
-// within a second, or nobody knows whether the commit is there.
+// within a second, or it is unknown whether the commit is there.
 bool manifest_is_lost(const struct manifest *m);
 // How many damaged entries readers have met since the manifest was opened.
 uint64_t manifest_damage(const struct manifest *m);
@@ -70,7 +70,7 @@ struct manifest_sweep {
 MUST_CHECK int manifest_sweep_step(struct manifest *m, struct manifest_sweep *s);
 
 // A look at the pages that hold the entries together, to be made before a sweep, which trusts them.
-// One read transaction: what commits meanwhile let go of stays in the file until it ends. Not
+// One read transaction: pages that commits free meanwhile stay in the file until it ends. Not
 // `always`: only in a manifest that was too large to be looked through when it was opened. `go_on`
 // (or NULL) is asked each 256 pages; it may pause, or end the look with false: -ECANCELED. -EBADMSG
 // when a page is damaged: logged.
@@ -202,8 +202,8 @@ MUST_CHECK int manifest_export(
 // present state: for every key touched since, its put or its delete, deletes of chunks and inodes
 // before puts; every blob with references that is not in the store, or that was dead and came back,
 // as CHANGE_PUT_BLOB, before the chunks that name it; the counters; at the end each blob in the
-// store that died, as CHANGE_PUT_BLOB with its death, and a CHANGE_FORGET_BLOB for each that nobody
-// keeps any more.
+// store that died, as CHANGE_PUT_BLOB with its death, and a CHANGE_FORGET_BLOB for each that is no
+// longer kept.
 MUST_CHECK int manifest_export_unpublished(
     struct manifest_reader *r, struct db_id db, manifest_visit_change *visit, void *argument);
 
@@ -244,7 +244,7 @@ void manifest_batch_change(struct manifest_batch *b, const struct change *change
 // Changes that are too many to be in memory at once: `source` makes them with manifest_batch_change
 // on the batch that it gets, which holds 64 KiB of them at most. The writer's thread calls it while
 // it applies `b`, at this place among the operations, and again when it repeats the transaction:
-// each time it must make the same changes, with no other operations. Whoever waits in
+// each time it must make the same changes, with no other operations. The caller that waits in
 // manifest_submit keeps `argument` alive. The source may read the manifest, as it was before the
 // transaction. A negative result fails the batch.
 typedef int manifest_source(void *argument, struct manifest_batch *changes);
@@ -296,9 +296,9 @@ void manifest_batch_identity(
     struct manifest_batch *b, const struct uuid *volume, const struct uuid *name_key);
 // Tells the readers of the change log what the batch is about; the last one counts.
 void manifest_batch_annotate(struct manifest_batch *b, const struct manifest_note *note);
-// Subscribers of the change log: what one has acknowledged (`updated_ms` becomes now), and that it
-// is gone. A batch with nothing else gets no record in the log. -EINVAL: the name is empty, or the
-// sequence is not in the log yet.
+// Subscribers of the change log: notes the record that one has acknowledged (`updated_ms` becomes
+// now), or removes it. A batch with nothing else gets no record in the log. -EINVAL: the name is
+// empty, or the sequence is not in the log yet.
 void manifest_batch_put_cursor(struct manifest_batch *b, const struct change_cursor *cursor);
 void manifest_batch_drop_cursor(struct manifest_batch *b, const char *name);
 // Which flags of the db are on (DB_FLAG_*).
@@ -358,7 +358,7 @@ MUST_CHECK int manifest_check(struct manifest *m, struct db_id db);
 // The same of inodes, names, attributes, chunks and totals, in one pass without memory for each of
 // them: 0, -EBADMSG with the first contradiction in `problem` when it is one, or -errno.
 MUST_CHECK int manifest_count(struct manifest_reader *r, struct db_id db, struct buffer *problem);
-// The sum, over all chunks, of what a chunk says about its deltas.
+// The sum, over all chunks, of the numbers that a chunk has of its deltas.
 MUST_CHECK int manifest_sum_chunks(struct manifest_reader *r, struct db_id db, uint64_t *sum_out);
 uint64_t manifest_chunk_sum(const struct chunk_entry *chunk);
 

@@ -32,7 +32,7 @@ struct manifest {
     const struct manifest_options *options; // while it is being opened
     struct schema_key root_key;             // of the one entry without a seal
     struct thread writer;
-    // In developer builds the writer checks what it has committed.
+    // In developer builds the writer checks its commits.
     uint64_t unchecked;            // records that it may look at
     struct buffer known_dbs;       // which of them held together before
     bool contradictions_are_meant; // set by tests: no check
@@ -200,7 +200,7 @@ struct apply {
     struct buffer extension;           // of the chunk that was loaded last, to be stored again
 };
 
-// Applies what a source has put into its batch so far, which is empty then.
+// Applies the changes that a source has put into its batch so far, which is empty then.
 void manifest_apply_piece(struct manifest_batch *piece);
 
 // Applies the batch; 0, or an error that means the transaction must be aborted.

@@ -51,7 +51,7 @@ struct dead_blob {
     uint64_t told; // sequence of the record that told the death
 };
 
-// What an operator can turn off for a db while it is mounted; all is on in a new one.
+// Features that an operator can turn off for a db while it is mounted; all are on in a new one.
 enum db_flag {
     DB_FLAG_APPEND_ONLY_TRUNCATION = 1u << 0, // enable_append_only_truncation
 };
@@ -107,7 +107,7 @@ struct job_record {
     // Of the kind's own: how far it has come, for a run that goes on with it.
     uint16_t marker_length;
     uint8_t marker[JOB_MARKER_BYTES_MAX];
-    // What later programs know of a job (format/extension.h). `extension` of a job that was read
+    // Items of later programs about a job (format/extension.h). `extension` of a job that was read
     // lies in the map.
     uint16_t extension_length;
     const uint8_t *extension;
@@ -128,7 +128,7 @@ enum cancel_reason {
     CANCEL_TIMEOUT = 3, // its leases on chunks ran out
 };
 
-// What a batch tells subscribers beyond the counts of its operations.
+// The note of a batch for subscribers, beside the counts of its operations.
 enum manifest_note_kind {
     MANIFEST_NOTE_NONE = 0,
     MANIFEST_NOTE_CANCEL_CHECKPOINT = 1, // compensates the job's PutJob

@@ -92,7 +92,7 @@ enum unpublished_kind {
     UNPUBLISHED_CHUNK = 4,     // object, index
     UNPUBLISHED_DELTA = 5,     // chunk, generation
     UNPUBLISHED_BLOB = 6,      // hash: it died, or came back to life
-    UNPUBLISHED_FORGET = 7,    // hash, checkpoint id, generation: nobody keeps it any more
+    UNPUBLISHED_FORGET = 7,    // hash, checkpoint id, generation: it is no longer kept
     UNPUBLISHED_NAMESPACE = 8, // id
     UNPUBLISHED_DAMAGE = 9,    // object, page
 };

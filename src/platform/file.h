@@ -36,8 +36,8 @@ struct file_ops {
 // is pwritev2(RWF_DSYNC).
 extern const struct file_ops file_ops_system;
 
-// Whether a call failed for want of descriptors or memory, which others may give back. That says
-// nothing about what is in a file: nobody may take it for damage.
+// Whether a call failed for want of descriptors or memory, which may be free again soon. That says
+// nothing about the content of a file: no caller may take it for damage.
 bool file_error_is_shortage(int error);
 
 // Opens with O_CLOEXEC; returns the descriptor.

@@ -11,10 +11,10 @@
 #include "base/compiler.h"
 
 // Checks that only this user and root can change the contents of the directory `path` (absolute):
-// it is no symbolic link, belongs to one of the two, nobody else may write to it, and no directory
-// above it lets everybody put another one in its place. (It trusts the owners of those above.)
-// Returns the path without links, which the caller frees; or NULL, and appends the wrong directory
-// and the reason to `why`.
+// it is no symbolic link, belongs to one of the two, no other user may write to it, and no
+// directory above it lets all users put another one in its place. (It trusts the owners of those
+// above.) Returns the path without links, which the caller frees; or NULL, and appends the wrong
+// directory and the reason to `why`.
 char *safe_path_resolve(const char *path, struct buffer *why);
 // The same for one directory by itself; true when there is nothing at `path`.
 bool safe_path_is_private(const char *path, struct buffer *why);

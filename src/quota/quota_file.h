@@ -17,7 +17,7 @@
 //     owned    named and locked. Bytes are added before they are written and taken away after they
 //              are removed: a process that is killed in between has counted too much, never too
 //              little
-//     left     named, nobody has the lock: the process has ended, in whatever way. Still counted;
+//     left     named, not locked: the process has ended, in any way. Still counted;
 //              the next mount of the place counts its files
 //     stale    left, and none of its directories exists: the next process that takes a slot frees
 //              it

@@ -2,7 +2,7 @@
 // Destroying a volume: everything that the volume has in the bucket goes, and nothing else. The
 // first step is the mark, a record of the kind DESTROY at the end of the chain: from then on no
 // host mounts the volume, forks it or publishes to it. The mark goes last, so that the same call
-// finishes what a process that died has left (doc/retention.md, Destroying).
+// finishes the work of a process that died (doc/retention.md, Destroying).
 //
 // A fork, a reader's pin or a lease keeps the volume from being destroyed.
 #ifndef CKPTFS_REMOTE_REMOTE_DESTROY_H
@@ -34,7 +34,7 @@ typedef int remote_destroy_progress(
 struct remote_destroy_options {
     uint64_t reader_pin_ms;            // an older pin of a reader is one that was left behind
     uint64_t fork_pin_ms;              // so is an older pin of a fork that does not exist
-    bool takeover;                     // leases keep nobody away
+    bool takeover;                     // leases do not count
     remote_destroy_progress *progress; // or NULL
     void *argument;
 };

@@ -132,8 +132,8 @@ struct remote_keys {
 void remote_keys_clear(struct remote_keys *k);
 // There is room.
 void remote_keys_add(struct remote_keys *k, const struct buffer *key);
-// Deletes what is gathered, if anything is, and makes sure of the first one: a store may say yes
-// and do nothing. What is gathered stays.
+// Deletes the gathered keys, if there are any, and makes sure of the first one: a store may say yes
+// and do nothing. The keys stay gathered.
 MUST_CHECK int remote_keys_delete(const struct remote_place *place, const struct remote_keys *k);
 
 // ---- remote_destroy.c ---------------------------------------------------------------------------

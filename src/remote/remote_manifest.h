@@ -76,7 +76,7 @@ struct remote_continuation {
     struct generation generation; // the newest
     uint64_t created_ms;          // of the newest record
     char host[64];                // its writer's
-    bool own;                     // the root wrote it, or nobody has written since the creation
+    bool own;                     // the root wrote it, or no root has written since the creation
     bool cut_is_known;            // if own: the records that tell the cut are there
     struct lsn cut;               // all below it is in the newest generation
 };
@@ -130,8 +130,8 @@ MUST_CHECK int remote_manifest_claim(const struct remote_place *place, struct ma
     struct db_record *db, uint64_t ttl_ms, bool takeover, struct remote_lease *lease_out);
 
 // After -EBADMSG of catching up or claiming: whether the record at db's position is the one that
-// was there, and says something else than the manifest, which is damaged then: 1 and what they
-// disagree about (a constant). 0: no, or -errno.
+// was there, and says something else than the manifest, which is damaged then: 1 and the name of
+// the field in which they disagree (a constant). 0: no, or -errno.
 MUST_CHECK int remote_manifest_is_contradicted(
     const struct remote_place *place, const struct db_record *db, const char **what_out);
 
@@ -143,7 +143,7 @@ MUST_CHECK int remote_manifest_is_followed(const struct remote_place *place, uin
 // the function deletes the new record and returns -EIDRM.
 MUST_CHECK int remote_manifest_check_ground(const struct remote_place *place, uint64_t sequence);
 
-// ---- looking after what is there ----------------------------------------------------------------
+// ---- looking after published objects -----------------------------------------------------------
 //
 // For the owner: `db` is the manifest's, and this root wrote the record at its position in
 // db->epoch. -EBADMSG when the bucket has lost or changed an object (logged; remote_store_error()

@@ -67,7 +67,7 @@ struct remote_pin {
     enum pin_kind kind;
     struct generation generation;
     char name[PIN_NAME_BYTES_MAX + 1];
-    const char *holder; // remote_pin_put: what the pin is for, for people; NULL: this host
+    const char *holder; // remote_pin_put: the user of the pin, for people; NULL: this host
 };
 
 const char *pin_kind_name(enum pin_kind kind);
@@ -78,7 +78,7 @@ MUST_CHECK int remote_pin_delete(const struct remote_place *place, const struct 
 // Milliseconds since the pin was written, by the server's clock. -ENOENT: it is gone.
 MUST_CHECK int remote_pin_age(
     const struct remote_place *place, const struct remote_pin *pin, uint64_t *age_ms_out);
-// What the pin is for, for people: a fork's name or a host. -ENOENT: it is gone.
+// The user of the pin, for people: a fork's name or a host. -ENOENT: it is gone.
 MUST_CHECK int remote_pin_holder(
     const struct remote_place *place, const struct remote_pin *pin, struct buffer *holder_out);
 // Deletes the pins of a fork among its parent's, wherever in the store the parent is: it looks for
@@ -125,7 +125,7 @@ struct remote_pruned {
 // before it deletes records below it.
 MUST_CHECK int remote_chain_lowest(
     const struct remote_place *place, const struct db_record *db, uint64_t *lowest_out);
-// Deletes records, catalogs and leases that nobody needs.
+// Deletes records, catalogs and leases that no reader needs.
 MUST_CHECK int remote_chain_prune(const struct remote_place *place, struct manifest *m,
     struct db_id db, const struct remote_chain_use *use, struct remote_pruned *pruned_out);
 

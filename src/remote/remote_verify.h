@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Looking through everything that a volume has in the bucket: the chain of records, the catalogs,
-// and which objects are there. Nothing is changed. What is damaged is told, and is no error.
+// and which objects are there. It changes nothing. It reports damage, which is no error.
 #ifndef CKPTFS_REMOTE_REMOTE_VERIFY_H
 #define CKPTFS_REMOTE_REMOTE_VERIFY_H
 
@@ -23,7 +23,7 @@ MUST_CHECK int remote_chain_verify(const struct remote_place *place,
 
 // ---- which objects are there --------------------------------------------------------------------
 
-// What listings have told of objects; places are listed when they are first asked for. A listing
+// The objects that listings have shown; places are listed when they are first asked for. A listing
 // costs a request for each thousand objects.
 struct remote_inventory;
 struct remote_inventory *remote_inventory_new(const struct remote_place *place);
@@ -35,8 +35,8 @@ struct remote_object_state {
     // The caller's, kept with the object: whether its bytes have been read, and were right.
     bool *read, *good;
 };
-// Whether the object `key` is there, whose place in the store is everything below `prefix`. What
-// the listing lacks is asked for by its name.
+// Whether the object `key` is there, whose place in the store is everything below `prefix`. An
+// object that the listing lacks is asked for by its name.
 MUST_CHECK int remote_inventory_find(struct remote_inventory *inventory, const char *prefix,
     const char *key, struct remote_object_state *state_out);
 

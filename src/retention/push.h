@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Filling a new place in a store from a storage root whose bucket is lost: what the root's manifest
-// says, and the blobs of which the root has copies. For tools: the volume is not mounted from the
-// root.
+// Filling a new place in a store from a storage root whose bucket is lost: the state in the root's
+// manifest, and the blobs of which the root has copies. For tools: the volume is not mounted from
+// the root.
 #ifndef CKPTFS_RETENTION_PUSH_H
 #define CKPTFS_RETENTION_PUSH_H
 
@@ -16,7 +16,7 @@ struct push {
     // Is called now and then; anything but 0 ends the run and is its result. May be NULL.
     int (*progress)(void *argument, const char *what, uint64_t done, uint64_t total);
     void *argument;
-    // What push_upload finds.
+    // The results of push_upload.
     struct db_record db;       // of the root
     struct buffer state;       // history_export
     uint64_t blobs, bytes;     // in the new place

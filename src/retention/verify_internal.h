@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the files of verification share.
+// Declarations that the files of verification share.
 #ifndef CKPTFS_RETENTION_VERIFY_INTERNAL_H
 #define CKPTFS_RETENTION_VERIFY_INTERNAL_H
 
@@ -9,7 +9,7 @@
 struct verify_damage *verify_find_blob(
     const struct verify_result *result, const struct sha256 *hash);
 
-// Notes that a blob is damaged, and returns what is noted of it.
+// Notes that a blob is damaged, and returns the note.
 struct verify_damage *verify_note_blob(
     struct verify_result *result, const char *key, const char *why, const struct blob_record *blob);
 

@@ -25,8 +25,8 @@ struct local_store;
 // holds the db's lock may sweep them.
 MUST_CHECK int local_store_open(
     const struct file_ops *ops, const char *root, struct db_id db, struct local_store **store_out);
-// From now on what is kept is reserved, and what is removed is given back. Before others use the
-// store. What adopted files hold has been reserved by who wrote them.
+// From now on the store reserves the bytes that it keeps, and gives back those that it removes.
+// Before other threads use the store. The writers of adopted files have reserved their bytes.
 void local_store_set_quota(struct local_store *s, struct storage_quota *quota);
 struct storage_quota *local_store_quota(const struct local_store *s);
 // Removes copies that `is_needed` does not know. Returns how many went, or -errno.
@@ -34,7 +34,7 @@ typedef bool local_store_is_needed(void *argument, const struct sha256 *hash);
 MUST_CHECK int local_store_sweep(
     struct local_store *s, local_store_is_needed *is_needed, void *argument);
 void local_store_close(struct local_store *s); // NULL is fine
-// What must not be removed now.
+// The blobs that must not be removed now.
 struct pin_set *local_store_pins(const struct local_store *s);
 // Makes the two directories again after somebody has removed them.
 MUST_CHECK int local_store_make_directories(struct local_store *s);
@@ -57,23 +57,23 @@ MUST_CHECK int local_store_read(
 MUST_CHECK int local_store_keep(
     struct local_store *s, const struct sha256 *hash, uint64_t offset, const void *p, size_t n);
 // The first byte in [offset, end) that lies in a hole of the file; `end` when there is none. Bytes
-// before it may still be zeros that nobody kept (parts of blocks): verify them.
+// before it may still be zeros that were never kept (parts of blocks): verify them.
 uint64_t local_store_find_hole(
     struct local_store *s, const struct sha256 *hash, uint64_t offset, uint64_t end);
 // Whether there is a whole copy.
 bool local_store_has(struct local_store *s, const struct sha256 *hash);
 // Opens the whole copy for reading, or returns -errno; the caller closes it.
 MUST_CHECK int local_store_open_blob(struct local_store *s, const struct sha256 *hash, int *fd_out);
-// Removes copies, whole or partial, that `may_go` lets go and nobody has pinned, until `want` bytes
-// of blocks are free or all have been looked at. Returns the bytes, or -errno. `may_go` is called
-// when the removal has been announced to the pins, without locks.
+// Removes copies, whole or partial, that `may_go` lets go and no thread has pinned, until `want`
+// bytes of blocks are free or all have been looked at. Returns the bytes, or -errno. `may_go` is
+// called when the removal has been announced to the pins, without locks.
 typedef bool local_store_may_go(void *argument, const struct sha256 *hash, bool whole);
 MUST_CHECK int64_t local_store_evict(
     struct local_store *s, local_store_may_go *may_go, void *argument, uint64_t want);
 // One blob: whether it went.
 bool local_store_evict_blob(
     struct local_store *s, const struct sha256 *hash, local_store_may_go *may_go, void *argument);
-// The same for who needs room: what has not been used since the mount goes first, then parts, by
+// The same for a thread that needs room: copies not used since the mount go first, then parts, by
 // recency (part_sieve.h). For a store with a quota. One thread at a time.
 MUST_CHECK int64_t local_store_make_room(
     struct local_store *s, local_store_may_go *may_go, void *argument, uint64_t want);

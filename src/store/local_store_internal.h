@@ -43,15 +43,15 @@ bool local_store_parse_name(const char *name, struct sha256 *hash_out, bool *who
 MUST_CHECK int local_store_get_file(
     struct local_store *s, const struct sha256 *hash, bool make, struct open_file **out);
 void local_store_put_file(struct local_store *s, struct open_file *f);
-// The partial file may have grown by what was reserved, or by less, or have shrunk.
+// The partial file may have grown by the reserved bytes, or by less, or have shrunk.
 void local_store_count_growth(struct local_store *s, struct open_file *f, uint64_t reserved);
 
 // Bytes in blocks of the two files of a blob that have lost their names.
 struct unlinked {
     uint64_t partial, whole;
 };
-// Lets no further user have the open file: its name means something else now. Gives back what has
-// lost its name, of a file that is open when it is closed.
+// Lets no further user have the open file: its name means something else now. Gives back the bytes
+// of a file that has lost its name; of an open one when it is closed.
 void local_store_forget_file(
     struct local_store *s, const struct sha256 *hash, const struct unlinked *gone);
 

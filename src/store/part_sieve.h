@@ -2,8 +2,8 @@
 // Which parts of local copies are evicted first: SIEVE (Zhang, Yang, Yue, Vigfusson, Rashmi:
 // "SIEVE is Simpler than LRU", NSDI 2024), over parts of PART_BYTES. Parts stand in a queue in the
 // order in which they came and never move; a use sets a bit. A hand goes from the oldest part to
-// the newest: it clears the bits that are set, and what has none is the next to go. So what a scan
-// brought goes when the hand first meets it, and what is used again stays.
+// the newest: it clears the bits that are set, and a part without one is the next to go. So a part
+// that a scan brought goes when the hand first meets it, and a part that is used again stays.
 //
 // Recency is in memory only, 28 bytes a part and some 100 a blob. Why this one, and how it
 // compares: doc/eviction.md. Pure; not for concurrent use.
@@ -32,8 +32,8 @@ void part_sieve_use(struct part_sieve *s, const struct sha256 *blob, uint32_t pa
 bool part_sieve_has(const struct part_sieve *s, const struct sha256 *blob);
 size_t part_sieve_count(const struct part_sieve *s);
 
-// Moves the hand to the part that should go next, and past it: who does not drop it has it stay
-// until the hand comes round again. False: the queue is empty.
+// Moves the hand to the part that should go next, and past it: a part that the caller does not drop
+// stays until the hand comes round again. False: the queue is empty.
 MUST_CHECK bool part_sieve_next(struct part_sieve *s, struct sha256 *blob_out, uint32_t *part_out);
 // The part has gone. How many of the blob are left.
 uint32_t part_sieve_drop(struct part_sieve *s, const struct sha256 *blob, uint32_t part);

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// What must stay in hot_cache for the moment, and who wants that: the one place that everybody asks
-// who removes copies of blobs (folds, eviction, repair), and where everybody says so who needs them
-// (a publication uploads them, a fold reads them).
+// The blobs that must stay in hot_cache for the moment, and their users. Every thread that removes
+// copies of blobs (folds, eviction, repair) asks here, and every thread that needs them pins them
+// here (a publication uploads them, a fold reads them).
 //
-// Who pins, pins first and looks afterwards whether the copy is there; who removes, announces that
-// first and looks afterwards for pins. One of the two sees the other: a removal that was announced
-// first is waited for, and a copy that was pinned first stays.
+// A user pins first and looks afterwards whether the copy is there; a remover announces the removal
+// first and looks afterwards for pins. One of the two sees the other: a pin waits for a removal
+// that was announced first, and a copy that was pinned first stays.
 //
 // Any thread; a pin belongs to one thread at a time. Take no lock of rank STORE before.
 #ifndef CKPTFS_STORE_PIN_SET_H
@@ -27,7 +27,7 @@ void pin_set_free(struct pin_set *s); // without pins; NULL is fine
 struct pin *pin_begin(struct pin_set *s, const char *who, const char *why);
 void pin_end(struct pin *pin); // NULL is fine
 
-// Holds everything, for as long as it is not known what is needed.
+// Holds everything, until it is known which blobs are needed.
 void pin_everything(struct pin *pin);
 // Holds these blobs and nothing else, and generations up to `up_to`: images of these are not to be
 // merged into others, or staged again.

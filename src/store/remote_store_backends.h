@@ -85,7 +85,7 @@ struct store_fault {
 //     slow MS      every call waits so long first
 // A missing or empty file means healthy.
 struct remote_store *fault_store_wrap(struct remote_store *inner, const char *script);
-// `s` is what fault_store_wrap returned. Any thread. The rule is copied.
+// `s` is the result of fault_store_wrap. Any thread. The rule is copied.
 void fault_store_add(struct remote_store *s, const struct store_fault *fault);
 void fault_store_clear(struct remote_store *s);
 // While on, every call fails with -EAGAIN.

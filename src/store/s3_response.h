@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The XML that S3 and STS answer with. Everything here comes from the network: sizes, depths and
 // counts are bounded, and a document type declaration is refused, so that no entity expands. All
-// parsers return 0, or -EBADMSG when the text is not what it should be.
+// parsers return 0, or -EBADMSG when the text is malformed.
 #ifndef CKPTFS_STORE_S3_RESPONSE_H
 #define CKPTFS_STORE_S3_RESPONSE_H
 

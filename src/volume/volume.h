@@ -30,7 +30,7 @@ struct volume_host {
     // Takes a warning of volume_open for the user: one sentence without a newline. The thread that
     // opens calls it.
     void (*say)(void *argument, const char *text);
-    // Cuts the file at `offset` (tail), or makes a hole of what lies before it, by way of the
+    // Cuts the file at `offset` (tail), or makes a hole of the bytes before it, by way of the
     // kernel. Called likewise. -EAGAIN: the kernel cannot be asked at the moment.
     int (*truncate)(void *argument, struct object_id object, bool tail, uint64_t offset);
     // The host stamps the times of files itself (the kernel's write-back cache does): changes of
@@ -101,7 +101,7 @@ struct volume_set_attributes {
     uint64_t size;
     struct timestamp atime, mtime, ctime;
     uint32_t flags;         // INODE_*
-    uint8_t source_variant; // enum source_variant: of files, and of what is made in a directory
+    uint8_t source_variant; // enum source_variant: of files, and of new files of a directory
 };
 
 // -EPERM when INODE_IMMUTABLE or INODE_APPEND_ONLY forbids it, as in all functions below.
@@ -216,7 +216,7 @@ void volume_sync(struct volume *v, volume_synced *done, void *argument);
 
 enum volume_checkpoint_flags {
     VOLUME_CHECKPOINT_PUBLISH = 1 << 0,     // until it is in the store, not only local
-    VOLUME_CHECKPOINT_SYNC_KERNEL = 1 << 1, // first take in what the kernel still caches
+    VOLUME_CHECKPOINT_SYNC_KERNEL = 1 << 1, // first take in the dirty pages of the kernel
 };
 
 // Starts a checkpoint of all changes so far. A thread of the volume calls `done` once, with the
@@ -247,8 +247,9 @@ MUST_CHECK int volume_set_flags(struct volume *v, unsigned flags);
 
 // The change log. `visit` gets the records of this volume with sequence > `after`, in order, until
 // it returns nonzero; `oldest_out` (may be NULL) is the oldest that the root's log has, of any
-// volume. A subscriber is known by a name of 1 to 47 bytes: what it has acknowledged, -ENOENT when
-// there is none (any more); acknowledging; leaving. -EROFS: a read-only mount has no log.
+// volume. A subscriber is known by a name of 1 to 47 bytes: reading its last acknowledged record,
+// -ENOENT when there is no such subscriber (any more); acknowledging; leaving. -EROFS: a read-only
+// mount has no log.
 MUST_CHECK int volume_changes(struct volume *v, uint64_t after, manifest_visit_change_record *visit,
     void *argument, uint64_t *oldest_out);
 MUST_CHECK int volume_subscriber(struct volume *v, const char *name, uint64_t *sequence_out);
@@ -274,7 +275,7 @@ enum volume_operation {
     VOLUME_OPERATION_SNAPSHOTS,       // lists them
     VOLUME_OPERATION_SNAPSHOT_SHOW,   // NAME
     VOLUME_OPERATION_QUOTA,           // shows it; `argument`: "volume SIZE" or "root SIZE" sets one
-    VOLUME_OPERATION_EVICT, // local copies of what is in the store; `argument`: "inode N" of a file
+    VOLUME_OPERATION_EVICT, // local copies of objects in the store; `argument`: "inode N" of a file
 };
 enum volume_operation_flags {
     VOLUME_OPERATION_JSON = 1 << 0,

@@ -5,7 +5,7 @@
 #include "format/allocation.h"
 #include "volume/volume.h"
 
-// Reads what is allocated of an inode (format/allocation.h) that the view gave. Call it under the
+// Reads the allocated pages of an inode (format/allocation.h) that the view gave. Call it under the
 // lock: the inode's extension area lives no longer.
 void volume_see_allocation(const struct inode_record *inode, struct allocation *allocation_out);
 // Gives the inode this allocation; the inode's new extension area lies in `area`.

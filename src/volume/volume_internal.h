@@ -121,7 +121,7 @@ struct volume {
     uint64_t frozen_change_ms;
     uint64_t local_change_ms; // oldest change that is folded but not published; 0: none
 
-    struct lock evicting;    // "evicting": one thread at a time looks for what can go
+    struct lock evicting;    // "evicting": one thread at a time looks for copies that can go
     uint64_t evict_again_ms; // not before: nothing was found. Under `evicting`
     atomic_bool relieving;   // a checkpoint was asked for to make room
 
@@ -160,7 +160,7 @@ uint64_t volume_count_inodes(struct volume *v, uint64_t local, struct object_id 
 
 // ---- volume_quota.c: disk space -----------------------------------------------------------------
 
-// Below this the log is not cut, whatever the quota is.
+// Below this the log is not cut, with any quota.
 #define VOLUME_LOG_LIMIT_MIN (UINT64_C(16) << 20)
 // Takes the volume's place in the root's account; needs local and manifest.
 void volume_open_quota(struct volume *v);
@@ -172,7 +172,8 @@ void volume_relieve(struct volume *v);
 // Each second: the same, and the log follows the quota.
 void volume_watch_quota(struct volume *v);
 void volume_quota_metrics(struct volume *v, struct metrics *m);
-// What data may still take, counting what can be evicted; UINT64_MAX: there is no quota.
+// The bytes that data may still take, with those that can be evicted; UINT64_MAX: there is no
+// quota.
 uint64_t volume_quota_room(struct volume *v, uint64_t unpublished_bytes);
 // VOLUME_OPERATION_EVICT.
 MUST_CHECK int volume_evict_operation(
@@ -343,7 +344,7 @@ void volume_apply_locked(struct volume *v, const struct change *change, struct p
 // order.
 struct timestamp volume_now(void);
 
-// Nobody may change, rename, link or unlink such an object.
+// No user may change, rename, link or unlink such an object.
 static inline bool
 is_fixed(const struct inode_record *inode)
 {
@@ -393,7 +394,7 @@ MUST_CHECK int volume_purge_orphans(struct volume *v);
 void volume_free_live_objects(struct volume *v);
 // Deletes objects for whose deletion the log had no room. Does not wait for room. Hold no locks.
 void volume_delete_late(struct volume *v);
-// Whether nobody can reach the object any more, although its deletion is not logged yet.
+// Whether no program can reach the object any more, although its deletion is not logged yet.
 bool volume_is_abandoned_locked(
     struct volume *v, struct object_id object, const struct inode_record *inode);
 
@@ -469,7 +470,7 @@ MUST_CHECK int volume_take_lock(struct volume *v, struct buffer *error);
 // CAUSE".
 #define VOLUME_LOCK_CLOSING  "closing"
 #define VOLUME_LOCK_RETRYING "retrying"
-// The retries of the store that are of interest to somebody who waits; `tries` is 0 when there are
+// The retries of the store that are of interest to a waiting user; `tries` is 0 when there are
 // none.
 void volume_trouble(struct volume *v, struct remote_trouble *trouble_out);
 void volume_mark_closing(struct volume *v, uint64_t done_bytes, uint64_t total_bytes);

@@ -38,7 +38,7 @@ MUST_CHECK int volume_rollback(const struct volume_config *config, const char *t
 MUST_CHECK int volume_fork(const struct volume_config *config, const char *at,
     const char *new_source, struct generation *generation_out, struct buffer *error);
 
-// What became of a fork that was to be detached.
+// The result of detaching a fork.
 struct volume_detached {
     uint64_t copied, copied_bytes; // blobs, by this run
     struct generation generation;  // the newest, which does not need the parent any more
@@ -47,7 +47,7 @@ struct volume_detached {
     struct generation needed_by;
 };
 
-// Copies what of the fork's newest generation lies in its parent's part of the store into the
+// Copies the blobs of the fork's newest generation from its parent's part of the store into the
 // fork's own, publishes a generation that names the copies, and deletes the pin in the parent when
 // no generation of the fork needs it. An interrupted run goes on and copies no blob twice.
 MUST_CHECK int volume_detach(const struct volume_config *config,

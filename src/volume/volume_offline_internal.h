@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the tools that work on volumes in the store share (volume_offline.h): a temporary root, and
+// Shared by the tools that work on volumes in the store (volume_offline.h): a temporary root, and
 // the volume's state in it.
 #ifndef CKPTFS_VOLUME_VOLUME_OFFLINE_INTERNAL_H
 #define CKPTFS_VOLUME_VOLUME_OFFLINE_INTERNAL_H
@@ -40,7 +40,7 @@ MUST_CHECK int offline_resolve(
 // The number of the newest generation. -ENOENT: there is none.
 MUST_CHECK int offline_newest_text(struct offline *o, char text[24], struct buffer *error);
 
-// Appends lines about a damaged object: what is wrong, generations, files.
+// Appends lines about a damaged object: the fault, generations, files.
 void offline_print_damage(const struct verify_damage *d, struct buffer *out);
 
 #endif

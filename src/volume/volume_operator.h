@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What operators ask of the life of data (volume.h, enum volume_operation), done here for a mount
-// and for a volume in the store alike: they differ in where the manifest is and in how a change is
-// told to the chain. For one thread at a time, which may wait for the store.
+// Carries out operators' commands about the life of data (volume.h, enum volume_operation), for a
+// mount and for a volume in the store alike: they differ in where the manifest is and in how a
+// change is told to the chain. For one thread at a time, which may wait for the store.
 #ifndef CKPTFS_VOLUME_VOLUME_OPERATOR_H
 #define CKPTFS_VOLUME_VOLUME_OPERATOR_H
 
@@ -13,7 +13,7 @@ struct volume_operator {
     // its owner.
     struct manifest *manifest;
     struct db_id db;
-    // Creates the next record, beside publications; NULL: nobody publishes.
+    // Creates the next record, beside publications; NULL: no thread publishes.
     int (*tell)(void *argument, const struct change *changes, size_t count, uint64_t lowest);
     void *argument;
     struct generation *scanned; // collect_options.scanned from run to run; NULL: begins anew

@@ -119,7 +119,7 @@ MUST_CHECK int wal_reserve(struct wal *w, uint32_t bytes, uint64_t deadline_ms);
 MUST_CHECK int wal_reserve_in_turn(
     struct wal *w, uint32_t bytes, uint64_t deadline_ms, uint64_t *turn);
 // The same for a record without data, which may make room in the end, when the quota has no room
-// for data: waits for nothing, and passes those who wait for that. 0, -ENOSPC or -EROFS.
+// for data: waits for nothing, and passes threads that wait for that. 0, -ENOSPC or -EROFS.
 MUST_CHECK int wal_reserve_past_quota(struct wal *w, uint32_t bytes);
 // Gives back a reservation that was not used.
 void wal_unreserve(struct wal *w, uint32_t bytes);
@@ -203,7 +203,7 @@ struct wal_numbers {
     unsigned waiting; // threads that wait for room
     bool starved;     // they do, and only a release can make room
     int spare_error;  // 0, or the error of the last new segment; the preparer tries again
-    bool quota_full;  // what is in the log must be in a checkpoint before more segments are used
+    bool quota_full;  // the log must be in a checkpoint before more segments are used
 };
 void wal_numbers(struct wal *w, struct wal_numbers *numbers_out);
 

@@ -119,9 +119,9 @@ bool wal_is_starved_locked(const struct wal *w);
 // wal_check.c
 void wal_check_locked(const struct wal *w);
 
-// wal.c: turns segments that nobody needs into spares; collects surplus ones, which
-// wal_remove_segments removes without the lock. A segment that the flusher still uses stays, even
-// when it is released: it goes after the flush.
+// wal.c: turns unneeded segments into spares; collects surplus ones, which wal_remove_segments
+// removes without the lock. A segment that the flusher still uses stays, even when it is released:
+// it goes after the flush.
 void wal_recycle_locked(struct wal *w, struct list_node *removed);
 void wal_remove_segments(struct wal *w, struct list_node *removed);
 
