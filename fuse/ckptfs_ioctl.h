@@ -98,7 +98,7 @@ struct ckptfs_check {
 /* Retention, GC and snapshots. The daemon carries these out one after the other, in the
    background; CKPTFS_IOC_REPORT tells the state and the text of one. EROFS on read-only mounts,
    EAGAIN when too many wait. The daemon remembers the newest 16. */
-#define CKPTFS_OPERATION_GC              1 /* delete what is not kept */
+#define CKPTFS_OPERATION_GC              1 /* delete unneeded objects */
 #define CKPTFS_OPERATION_RETENTION       2 /* show the policy, or set it to the argument */
 #define CKPTFS_OPERATION_GENERATIONS     3 /* which are kept, and why */
 #define CKPTFS_OPERATION_SNAPSHOT_CREATE 4 /* NAME, a blank, a published generation */
@@ -207,8 +207,8 @@ struct ckptfs_fuse_requests {
    under way. EROFS on read-only mounts. */
 #define CKPTFS_CHUNK_BYTES (64u << 20)
 
-#define CKPTFS_TRUNCATE_HEAD 1 /* what lies before the offset becomes a hole; offsets do not move */
-#define CKPTFS_TRUNCATE_TAIL 2 /* what lies behind it goes */
+#define CKPTFS_TRUNCATE_HEAD 1 /* bytes before the offset become a hole; offsets do not move */
+#define CKPTFS_TRUNCATE_TAIL 2 /* the bytes behind it go */
 
 struct ckptfs_truncate {
     __u32 version;
@@ -246,7 +246,7 @@ struct ckptfs_variant {
 #define CKPTFS_JOB_COMPLETED 3
 #define CKPTFS_JOB_FAILED    4
 
-#define CKPTFS_JOB_RETRYABLE     (1u << 0) /* out: the last try failed with what may pass */
+#define CKPTFS_JOB_RETRYABLE     (1u << 0) /* out: the last try failed, but may be repeated */
 #define CKPTFS_JOB_CANCEL_WANTED (1u << 1) /* out */
 
 /* All but the first three fields must be zero in the call, and are set by LOOK and NEXT. */
@@ -276,7 +276,7 @@ struct ckptfs_job {
 struct ckptfs_flags {
     __u32 version;
     __u32 change; /* in: the flags to be changed; 0: just tell */
-    __u32 flags;  /* in: what they become. out: all that are on */
+    __u32 flags;  /* in: their new values. out: all that are on */
     __u32 known;  /* out */
     __u64 reserved[6];
 };
@@ -322,9 +322,9 @@ struct ckptfs_changes {
     __u32 flags;
     __u32 count;   /* out: of `changes` */
     __u64 oldest;  /* out: the oldest record that there is, of any volume of the storage root */
-    __u64 resumed; /* out, with RESUME: what was acknowledged */
+    __u64 resumed; /* out, with RESUME: the last acknowledged one */
     __u64 reserved[5];
-    char name[48];                                    /* NUL-terminated; "": nobody in particular */
+    char name[48];                                    /* NUL-terminated; "": no subscriber */
     struct ckptfs_change changes[CKPTFS_CHANGES_MAX]; /* out */
 };
 

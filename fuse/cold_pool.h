@@ -52,7 +52,7 @@ struct cold_pool {
     uint64_t patience_ms;
     unsigned threads_max;
     atomic_bool stopping;     // changes under the lock
-    struct lock lock;         // "cold_pool": protects what follows, and the state of jobs
+    struct lock lock;         // "cold_pool": protects all below, and the state of jobs
     struct condition work;    // `queue`, for the threads
     struct condition changed; // `queue`, for the reaper
     struct list_node queue;   // of cold_job, in the order they were put

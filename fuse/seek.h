@@ -23,7 +23,7 @@ struct seeker {
     struct volume *volume;
     struct kernel_cache *kernel_cache;
     struct thread thread;
-    struct lock lock;         // protects what follows
+    struct lock lock;         // protects all below
     struct condition changed; // `queue`, `running`
     struct list_node queue;   // of struct seek_request
     bool running;             // requests are taken

@@ -4,7 +4,7 @@
 // not grow:
 //
 //     each publication                 the newest record
-//     each that somebody asked for     also the records that readers need, the newest catalog
+//     each that a user asked for        also the records that readers need, the newest catalog
 //                                      and one blob
 //     the first after ten minutes      the same and eight blobs, others each time
 //

@@ -145,7 +145,7 @@ stage(struct fold *f)
 }
 
 // The blobs get their names in hot_cache before the transaction that names them. A crash in between
-// leaves files that nobody names; the mount removes them. They are pinned until they are recorded:
+// leaves files without a record; the mount removes them. They are pinned until they are recorded:
 // the manifest may know one of them as it was before, when the store had it.
 static int
 adopt(struct fold *f)

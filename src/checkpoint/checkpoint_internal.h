@@ -207,7 +207,7 @@ struct staged_image {
     uint32_t present_pages;
     struct lost_runs lost;  // of the chunk, with this image
     uint32_t newly_lost;    // pages of them that were not lost before
-    struct chunk_id chunk;  // once it is recorded, as what follows
+    struct chunk_id chunk;  // once it is recorded, as all below
     bool exists;            // the chunk is in the manifest already
     struct chunk_entry old; // then: its entry
 };

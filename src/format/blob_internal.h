@@ -14,7 +14,7 @@
 //         24  u32    page size, 4096
 //         28  u32    pages of a full frame, 16
 //         32  u8[16] id of the key that the frames are encrypted with: only together with the
-//                    incompatible feature 1, which nobody writes yet. Else reserved
+//                    incompatible feature 1, which no program writes yet. Else reserved
 //         48  u8[12] reserved
 //         60  u32    CRC-32C of bytes 0 .. 59
 //

@@ -63,13 +63,13 @@ MUST_CHECK int lmdb_env_grow(struct lmdb_env *env);
 // Bytes in blocks of the environment's file.
 uint64_t lmdb_env_file_bytes(const struct lmdb_env *env);
 
-// After a failed commit that may or may not be on the disk the environment is failed: nobody can
+// After a failed commit that may or may not be on the disk the environment is failed: no thread can
 // write. lmdb_env_mend, which the writer calls, opens it again, which takes the doubtful
 // transaction back: 0 when the environment durably has the state of the last successful commit and
 // is writable; the writer may then do the failed transaction again. Readers wait a moment
 // meanwhile. Errors: the disk's; -EBUSY when readers do not end; -ESTALE when the newest
 // transaction is not the expected one. Try again later, or give up with lmdb_env_give_up, for ever:
-// then nobody writes any more, and reads go on as far as they can.
+// then no thread writes any more, and reads go on as far as they can.
 bool lmdb_env_is_failed(const struct lmdb_env *env);
 MUST_CHECK int lmdb_env_mend(struct lmdb_env *env);
 void lmdb_env_give_up(struct lmdb_env *env);

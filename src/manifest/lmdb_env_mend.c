@@ -4,11 +4,11 @@
 // LMDB commits in two steps: it writes the new pages and flushes the file; then it writes a meta
 // page that names them, through a descriptor with O_DSYNC. Transaction n has meta page n % 2, and
 // the newest meta page counts. A page that the newest transaction n uses is never written again
-// before n + 1 is durable. So n, of which both steps succeeded, is on the disk, whatever happens to
-// n + 1. After a flush that failed the kernel may take pages for clean that never got to the disk,
-// but those can only be pages that n + 1 was the first to write. They are free as n sees it: a
-// later transaction that takes one writes the whole page anew, which makes it dirty again, and
-// flushes it. Nothing that n + 1 left in the kernel's cache is ever read. Therefore:
+// before n + 1 is durable. So n, of which both steps succeeded, is on the disk, in spite of all
+// that happens to n + 1. After a flush that failed the kernel may take pages for clean that never
+// got to the disk, but those can only be pages that n + 1 was the first to write. They are free as
+// n sees it: a later transaction that takes one writes the whole page anew, which makes it dirty
+// again, and flushes it. Nothing that n + 1 left in the kernel's cache is ever read. Therefore:
 //
 //   - The flush failed. Both meta pages are as they were. But the descriptor with O_DSYNC has not
 //     told the error yet and would tell it for the next meta page, which may be good. New

@@ -150,7 +150,7 @@ adopt_sealed(struct manifest *m, struct lmdb_txn *txn, uint32_t root_format)
         return contradiction("it has no copy with a checksum");
     if (format != root_format || !uuid_equal(&id, &m->root_id))
         return contradiction("it is not what its copy says");
-    // Nothing changes with version 3 but that programs before refuse the root.
+    // Version 3 changes nothing but that older programs refuse the root.
     if (root_format != MANIFEST_FORMAT_VERSION)
         rc = write_root(m, txn);
     if (rc < 0)
@@ -170,7 +170,7 @@ find_new_root_id(struct manifest *m)
     return rc;
 }
 
-// A root of before, or a new one. Nothing of a root that has seals may be taken for that.
+// A root of an older program, or a new one. A root with seals may not be taken for one of these.
 static int
 seal_root(struct manifest *m, struct lmdb_txn *txn, bool is_new)
 {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// The manifest: what a storage root knows about its dbs, in LMDB, one environment a root. Readers
-// use short read transactions. One thread writes: it takes batches from a queue and commits each as
-// one transaction with one ManifestChangeRecord in `change_log`; batches that wait together may
-// share a commit. Several processes may have the same root open (for different dbs).
+// The manifest: a storage root's records of its dbs, in LMDB, one environment a root. Readers use
+// short read transactions. One thread writes: it takes batches from a queue and commits each as one
+// transaction with one ManifestChangeRecord in `change_log`; batches that wait together may share a
+// commit. Several processes may have the same root open (for different dbs).
 //
 // manifest/manifest_schema.h and doc/format.md have the tables, their keys and their values. Only
 // the files lmdb_env* include lmdb.h. Functions return 0 or -errno; any thread may call them,
@@ -294,7 +294,7 @@ void manifest_batch_fenced(struct manifest_batch *b, bool fenced);
 // Volume identity and counters learned at import.
 void manifest_batch_identity(
     struct manifest_batch *b, const struct uuid *volume, const struct uuid *name_key);
-// Tells the readers of the change log what the batch is about; the last one counts.
+// Adds a note on the batch for the readers of the change log; the last one counts.
 void manifest_batch_annotate(struct manifest_batch *b, const struct manifest_note *note);
 // Subscribers of the change log: notes the record that one has acknowledged (`updated_ms` becomes
 // now), or removes it. A batch with nothing else gets no record in the log. -EINVAL: the name is

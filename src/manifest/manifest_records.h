@@ -32,7 +32,7 @@ struct db_record {
     struct lsn log_end;     // up to here it was durable when the cut was recorded; 0: not known
     uint64_t local_time_ms; // wall clock of the local cut
     struct uuid local_checkpoint; // the id that the local generation is published under; zero when
-                                  // nobody has given it one
+                                  // it has none yet
     uint64_t published_time_ms;   // wall clock of the published generation's cut
     uint64_t epoch;               // writer epoch this root holds or held; 0: never
     uint64_t remote_sequence;     // newest record of the chain this root has seen and applied
@@ -103,7 +103,7 @@ struct job_record {
     uint32_t tries;         // runs that were begun
     uint64_t not_before_ms; // wall clock: a failed try is repeated from then on; 0: at once
     uint8_t priority;       // the highest goes first
-    bool cancel_wanted;     // somebody asked to cancel it: it does not run again
+    bool cancel_wanted;     // a user asked to cancel it: it does not run again
     // Of the kind's own: how far it has come, for a run that goes on with it.
     uint16_t marker_length;
     uint8_t marker[JOB_MARKER_BYTES_MAX];

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// The one thread that writes. It takes what has queued up while it was committing and commits that
-// as one transaction (group commit). A batch that fails must not fail those it happens to share the
-// transaction with: the transaction is done again without it. Failures of that kind are bugs or
-// races of the caller and rare, so the usual case pays nothing for them.
+// The one thread that writes. It takes the batches that queued up while it was committing and
+// commits them as one transaction (group commit). A batch that fails must not fail those it happens
+// to share the transaction with: the transaction is done again without it. Failures of that kind
+// are bugs or races of the caller and rare, so the usual case pays nothing for them.
 #include <errno.h>
 
 #include "manifest/manifest_internal.h"

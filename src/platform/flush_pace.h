@@ -30,7 +30,7 @@ struct flush_pace {
     atomic_uint_fast64_t commits;      // flushes that a program waited for
     atomic_uint_fast64_t committed_ms; // the last of them; monotonic
     atomic_bool hurried;
-    struct lock lock; // "flush_pace": protects what follows
+    struct lock lock; // "flush_pace": protects all below
     struct condition turn;
     unsigned waiters;      // for the background's work
     uint64_t tickets;      // drawn so far: a thread's place in line

@@ -22,7 +22,7 @@
 
 // ---- counting -----------------------------------------------------------------------------------
 
-// Counts what is below the directory `fd`, which it closes; but for directories called `skip`.
+// Counts the files below the directory `fd`, which it closes; but for directories called `skip`.
 static uint64_t
 count_directory(int fd, const char *skip)
 {

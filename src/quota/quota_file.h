@@ -11,7 +11,7 @@
 // slot's first byte for as long, so that others can tell. A process that takes or frees slots holds
 // the lock of the whole file (flock).
 //
-// States of a slot, and what a crash leaves:
+// States of a slot, also after a crash:
 //
 //     free     name[0] is 0
 //     owned    named and locked. Bytes are added before they are written and taken away after they

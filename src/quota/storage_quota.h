@@ -114,7 +114,7 @@ storage_quota_blocks_for(uint64_t bytes)
     return (bytes / QUOTA_BLOCK + 2) * QUOTA_BLOCK;
 }
 
-// path_remove_tree, and gives back what its files had.
+// path_remove_tree, and gives back the bytes of its files.
 MUST_CHECK int storage_quota_remove_tree(
     struct storage_quota *q, enum quota_kind kind, const char *path);
 

@@ -4,12 +4,12 @@
 // A root that published and died before it recorded that finds its own record there; so does a root
 // whose request the store carried out after the root gave up on it. Which records are its own:
 //
-//     record                     what the root knows             verdict
+//     record                     the root's knowledge            verdict
 //     GENERATION, own writer,    generation <= local             own: its changes are in the tables
 //       epoch <= db.epoch        generation > local              foreign: the tables are older than
 //                                                                the chain (restored, or a copy)
-//     RETENTION, own writer,     any                             own: it tells what holds whatever
-//       epoch <= db.epoch                                        the tables say
+//     RETENTION, own writer,     any                             own: it is valid with any state of
+//       epoch <= db.epoch                                        the tables
 //     OPEN, own writer           epoch == db.epoch               own: a claim notes the epoch first
 //                                another epoch                   foreign: a copy of this root
 //     any, other writer                                          foreign

@@ -429,7 +429,7 @@ delete_kind(struct destroying *d, const char *kind)
     return delete_below(d, buffer_string(&prefix), NULL);
 }
 
-// ---- blobs under keys of programs before --------------------------------------------------------
+// ---- blobs under keys of older programs ---------------------------------------------------------
 
 // Whether the tenant has any: one request for each of its volumes.
 static int

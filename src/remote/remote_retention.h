@@ -103,7 +103,7 @@ MUST_CHECK int remote_blobs_delete(const struct remote_place *place, struct mani
     struct db_id db, const struct dead_blob *blobs, size_t count, remote_blobs_gone *gone,
     void *argument);
 
-// The parts of the chain that somebody may need.
+// The parts of the chain that a reader may need.
 struct remote_chain_use {
     const uint64_t *sequences; // of the generations that are kept, in order
     size_t count;

@@ -303,7 +303,7 @@ local_store_read(
     return rc;
 }
 
-// A partial file has grown by what was reserved, or by less. Other threads may be writing to it,
+// A partial file has grown by the reserved bytes, or by less. Other threads may be writing to it,
 // too: their bytes are counted twice until they come here.
 void
 local_store_count_growth(struct local_store *s, struct open_file *f, uint64_t reserved)

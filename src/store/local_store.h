@@ -36,7 +36,7 @@ MUST_CHECK int local_store_sweep(
 void local_store_close(struct local_store *s); // NULL is fine
 // The blobs that must not be removed now.
 struct pin_set *local_store_pins(const struct local_store *s);
-// Makes the two directories again after somebody has removed them.
+// Makes the two directories again after a user has removed them.
 MUST_CHECK int local_store_make_directories(struct local_store *s);
 // ROOT/checkpoint_scratch/{db}.
 const char *local_store_scratch(const struct local_store *s);

@@ -18,7 +18,7 @@
 //     -ENOSPC        the store is full (file store)
 //     -EOPNOTSUPP    the store cannot do a conditional create (put with REMOTE_PUT_CREATE, probe)
 //     -EPROTO        the configured server cannot work: no host of that name, a certificate that
-//                    the client does not accept, another protocol. It stays so until somebody
+//                    the client does not accept, another protocol. It stays so until a user
 //                    changes something; retried, because that may happen, unless the call is
 //                    fail_fast
 //     -EIO           anything else; not worth retrying

@@ -187,7 +187,7 @@ MUST_CHECK int64_t volume_read(struct volume *v, struct object_id object, uint64
     size_t length, uint8_t *out, const struct volume_read_context *context);
 
 enum volume_write_flags {
-    VOLUME_WRITE_APPEND = 1 << 0,       // at the end, whatever `offset` says
+    VOLUME_WRITE_APPEND = 1 << 0,       // at the end; `offset` does not count
     VOLUME_WRITE_KILL_SUIDGID = 1 << 1, // as VOLUME_SET_KILL_SUIDGID
     VOLUME_WRITE_KEEP_TIMES = 1 << 2,   // the kernel sets the times itself (write-back cache)
 };
@@ -279,7 +279,7 @@ enum volume_operation {
 };
 enum volume_operation_flags {
     VOLUME_OPERATION_JSON = 1 << 0,
-    VOLUME_OPERATION_DRY_RUN = 1 << 1, // GC: tells what it would do
+    VOLUME_OPERATION_DRY_RUN = 1 << 1, // GC: only tells its steps
     VOLUME_OPERATION_SWEEP = 1 << 2,   // GC: looks for orphaned objects, too
 };
 #define VOLUME_OPERATION_ARGUMENT_MAX 440u

@@ -134,7 +134,7 @@ struct set {
     struct buffer area; // extension area of which allocated pages were cut off
 };
 
-// With the write-back cache the kernel hands over times when it likes, also those of before the
+// With the write-back cache the kernel hands over times when it likes, also times from before the
 // flags were set: they come without anything else, and are not later than the flags' ctime.
 static bool
 are_late_times(const struct inode_record *inode, const struct volume_set_attributes *a)

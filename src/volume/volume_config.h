@@ -71,7 +71,7 @@ MUST_CHECK int volume_config_set(struct volume_config *c, const char *option, st
 // Whether the options go together and the source is one: 0, or -EINVAL with a text for the user.
 MUST_CHECK int volume_config_check(const struct volume_config *c, struct buffer *error);
 
-// A size as the options take it, as a quota: 0, or at least what a volume needs. -EINVAL with a
+// A size as the options take it, as a quota: 0, or at least the minimum of a volume. -EINVAL with a
 // text.
 MUST_CHECK int volume_config_parse_quota(
     const char *name, const char *text, uint64_t *bytes_out, struct buffer *error);

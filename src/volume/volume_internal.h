@@ -58,7 +58,7 @@ struct volume_ownership {
 // Two threads of a volume: the housekeeping thread renews the lease and watches log and root, the
 // check thread looks through the manifest on request.
 struct volume_housekeeping {
-    struct lock lock; // "housekeeping": protects what follows, down to `checked`
+    struct lock lock; // "housekeeping": protects all below, down to `checked`
     struct condition work;
     struct condition check_work;
     bool stopping;
@@ -105,9 +105,9 @@ struct volume {
     uint64_t lost_changes; // skipped by the replay
 
     // ---- the namespace: layers above the tables of the manifest
-    struct lock lock;            // "volume": protects what follows, and the layers of `pages`
-    struct condition folded;     // a cut has been folded: there may be room
-    struct namespace_set *names; // active
+    struct lock lock;                   // "volume": protects all below, and the layers of `pages`
+    struct condition folded;            // a cut has been folded: there may be room
+    struct namespace_set *names;        // active
     struct namespace_set *frozen_names; // NULL between checkpoints
     struct checkpoint_cut cut;          // while frozen
     bool fold_failed;                   // the frozen layer has taken in one whose fold failed
@@ -155,7 +155,7 @@ void volume_stop_operations(struct volume *v);
 // ---- volume_checkpoint.c: numbers ---------------------------------------------------------------
 
 // How many inodes the volume has: `local` in the local generation, whose counters end before object
-// `next`, and what has changed since. Takes the volume's lock.
+// `next`, and the changes since. Takes the volume's lock.
 uint64_t volume_count_inodes(struct volume *v, uint64_t local, struct object_id next);
 
 // ---- volume_quota.c: disk space -----------------------------------------------------------------

@@ -21,7 +21,7 @@
 #define LOW_PART 16u
 // After a look that found nothing.
 #define FRUITLESS_PAUSE_MS 200u
-// The log, with what its checkpoints will write, takes half of the limit at most.
+// The log, with the files of its checkpoints, takes half of the limit at most.
 #define LOG_PART 4u
 
 // The smaller one of the limits that there are; 0: none.
