@@ -325,7 +325,7 @@ kernel_cache_flush(void *kernel_cache)
     struct kernel_cache *k = kernel_cache;
     uint64_t before = atomic_load(&k->refusals);
     int rc = flush_all(k);
-    // An error with nothing refused meanwhile is an old one, which has been told now.
+    // An error with nothing refused meanwhile is an old one, which the kernel has told now.
     if (rc < 0 && atomic_load(&k->refusals) == before)
         rc = flush_all(k);
     return rc;

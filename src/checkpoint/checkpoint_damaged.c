@@ -2,7 +2,7 @@
 // Blobs that only this host has and that cannot be read any more as a whole. A publication that
 // wants to upload one finds out, and asks for a fold. That fold writes the blob's images anew
 // without it, from the pages that can still be read; the others are lost (format/records.h:
-// chunk_damage). Then nothing refers to the blob any more, and the publication is tried again.
+// chunk_damage). Then nothing refers to the blob any more, and the publish thread tries again.
 //
 //     noted     by the publish thread; it waits until a fold has been tried
 //     tried     a fold has been recorded since: if the blob is still in the way, that did not help,
@@ -204,7 +204,7 @@ checkpoint_explain_upload(struct checkpoint *c, const struct blob_record *blob, 
             "the local copy was damaged; it was got back from the store, which had it already");
         return 0;
     }
-    // While the store does not say whether it has the blob, nothing is given up.
+    // While the store does not say whether it has the blob, the thread gives nothing up.
     if (rc != -ENOENT)
         return rc;
     if (c->options.host.root_is_gone && c->options.host.root_is_gone(c->options.host.argument))

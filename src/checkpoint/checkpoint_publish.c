@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Publication: the newest local generation goes to the store. No reader sees anything of it until
-// the record is created; every step before can be done again, and is, under the same keys.
+// the record is created; the thread repeats every step before it, under the same keys.
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -48,7 +48,7 @@ read_db(struct checkpoint *c, struct db_record *db_out)
     return rc;
 }
 
-// Nothing may be merged or removed while it is not known which images a publication names.
+// A fold may merge or remove nothing while it is not known which images a publication names.
 static void
 begin_publishing(struct checkpoint *c)
 {
@@ -415,7 +415,7 @@ publish_steps(struct publication *p, bool ask)
         return -ESTALE;
     if (p->db.local.v == p->db.published.v)
         return ask ? ask_store(p) : 0;
-    // So that nothing is uploaded again and again to a damaged bucket.
+    // So that the thread does not upload again and again to a damaged bucket.
     if (checkpoint_bucket_is_damaged(c))
         rc = check_bucket(p, &c->options.place, true);
     if (rc < 0)

@@ -2,7 +2,7 @@
 // Packs that are not in the store yet and mostly hold superseded images: the next fold stages their
 // live images again, so that the pack can go. Every image is then rewritten at the cost of at least
 // as many dead bytes, and the packs kept for an upload are at most twice their live bytes, however
-// long the store is out. The same is done with all images in blobs that are damaged
+// long the store is out. The fold does the same with all images in damaged blobs
 // (checkpoint_damaged.c).
 #include <errno.h>
 #include <stdlib.h>

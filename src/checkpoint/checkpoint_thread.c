@@ -195,7 +195,7 @@ local_generation(struct checkpoint *c)
     return db.local;
 }
 
-// The requests whose fold is done either wait for publication or are answered.
+// Requests whose fold is done wait for publication, or get their answer.
 static void
 sort_requests(struct checkpoint *c, int rc, struct generation generation)
 {
@@ -430,7 +430,7 @@ checkpoint_numbers(struct checkpoint *c, struct checkpoint_numbers *numbers_out)
     lock_release(&c->lock);
 }
 
-// The job that an earlier process left is taken over: it keeps its id.
+// Takes over the job that an earlier process left: it keeps its id.
 static int
 find_job(void *argument, const struct job_record *job)
 {

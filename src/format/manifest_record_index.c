@@ -60,7 +60,7 @@ read_tail(manifest_record_source *source, void *argument, uint64_t bytes, struct
     if (rc < 0)
         return rc;
     const uint8_t *p = tail->data + n;
-    // Both footers are told by their magic; the longer one begins with it further up.
+    // The magic tells the two footers apart; the longer one begins with it further up.
     if (record_decode_footer(p - FOOTER_BYTES, 2, footer_out) < 0)
         return record_decode_footer(p - FOOTER_BYTES_1, 1, footer_out) < 0 ? -EBADMSG : -ENOTSUP;
     if (footer_out->record_bytes != bytes ||

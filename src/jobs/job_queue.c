@@ -262,8 +262,8 @@ judge_locked(struct job_queue *q, struct queued_job *j, int rc, struct buffer *t
     }
 }
 
-// Makes the table say what memory says about a job that ran, however long that takes: a queue that
-// is being closed leaves it to the next one.
+// Writes the state of a job that ran from memory to the table, even if that takes long: a queue
+// that is being closed leaves it to the next one.
 static void
 settle_locked(struct job_queue *q, struct queued_job *j)
 {

@@ -22,8 +22,7 @@ static const uint64_t map_sizes[] = {64ull << 30, 4ull << 30, 64ull << 20};
 #define MARKER_NAME "format"
 #define MARKER_TEXT "ckptfs manifest 1\n"
 
-// Up to this size all entries are looked at when the manifest is opened, which takes well below a
-// second.
+// Up to this size opening the manifest looks at all entries, which takes well below a second.
 #define VERIFIED_BYTES_MAX (128ull << 20)
 
 // Entries in a step of manifest_sweep_step: about a millisecond.

@@ -12,7 +12,7 @@ struct export
     void *argument;
 };
 
-// Makes a change of an entry: 1, or 0 when the entry is not to be told, or -errno.
+// Makes a change of an entry: 1, or 0 when the export leaves the entry out, or -errno.
 typedef int entry_decoder(const struct table_walk *w, struct db_id db, struct change *c);
 
 static int

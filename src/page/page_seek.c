@@ -27,8 +27,8 @@ layer_run_locked(
     return run;
 }
 
-// The same for the chunks. An image may go away while it is asked, because a local generation took
-// its place: then it is asked again.
+// The same for the chunks. An image may go away meanwhile, because a local generation took its
+// place: then this looks again.
 static int
 chunk_run(struct page_store *ps, struct object_id object, uint64_t page,
     const struct remote_call *call, bool *hole_out, uint64_t *run_out)

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // Claiming a volume for writing. In order:
 //
-//     1. The record at db's position is looked up and verified: its writer owns the volume now. (A
-//        bucket that was restored to an older state shows here.) Its volume, name key and
-//        generation must be those of the manifest, before anything is written.
+//     1. The root looks the record at db's position up and verifies it: its writer owns the volume.
+//        (A bucket that was restored to an older state shows here.) Its volume, name key and
+//        generation must be those of the manifest, before the root writes anything.
 //     2. Unless that is this root, or `takeover`, the owner's lease must be released, too old, or
 //        missing with a record that is too old.
-//     3. The next epoch is noted in the manifest, position unchanged. Should this process die, the
-//        next one knows by it that an OPEN record of that epoch is its own, and not that of a copy
-//        of this storage root that was started elsewhere.
-//     4. The OPEN record is created: the claim is made, or lost to a host that came first.
-//     5. The lease is written and the position recorded.
+//     3. The root notes the next epoch in the manifest, position unchanged. Should this process
+//        die, the next one knows by it that an OPEN record of that epoch is its own, and not that
+//        of a copy of this storage root that was started elsewhere.
+//     4. The root creates the OPEN record: it has claimed the volume, or lost to a host that came
+//        first.
+//     5. The root writes the lease and records the position.
 #include <errno.h>
 #include <string.h>
 

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// Import: an empty db is filled from the newest catalog that is good, and the records after it.
+// Import: fills an empty db from the newest good catalog and the records after it.
 //
-//     1. Catalogs are listed. Of those at or below the wanted generation the newest is taken; one
-//        that does not verify, or that the chain contradicts, is passed over with a warning for an
-//        older one: the records since then hold the same changes.
-//     2. The records after it are read in order. None may be missing, none may fail to verify:
+//     1. It lists the catalogs and takes the newest one at or below the wanted generation. It
+//        passes over one that does not verify, or that the chain contradicts, with a warning, and
+//        takes an older one: the records since then hold the same changes.
+//     2. It reads the records after it in order. None may be missing, none may fail to verify:
 //        until the next catalog a record is the only copy of its changes.
-//     3. The imported entries are counted: directories, links, chunks and totals must agree with
-//        the inodes, chunks and the catalog. An import that is only read from (place->forgiving)
-//        tells a contradiction and goes on, so that files can be copied away.
+//     3. It counts the imported entries: directories, links, chunks and totals must agree with the
+//        inodes, chunks and the catalog. An import that is only read from (place->forgiving) tells
+//        a contradiction and goes on, so that a user can copy files away.
 //     4. The last batch makes the db ready. Until then its state is DB_STATE_IMPORTING, and an
 //        import that was interrupted is worth nothing.
 #include <errno.h>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Records: what makes a row of them a chain, reading them, creating them.
+// Records: the rules of their chain, reading them, creating them.
 #include "remote/remote_manifest.h"
 
 #include <errno.h>

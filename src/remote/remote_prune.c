@@ -281,7 +281,7 @@ prune_record(struct prune *p, size_t i, enum record_use *next)
     return let_go(p, &name, record->bytes, &p->out->records);
 }
 
-// From the newest to the oldest, because a record is judged by the one after it.
+// From the newest to the oldest, because the one after a record decides about it.
 static int
 prune_records(struct prune *p)
 {

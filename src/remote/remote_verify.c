@@ -30,7 +30,7 @@ struct looking {
     uint64_t lowest;         // records below it may be missing
 };
 
-// Damage is told and passed over: 0; other errors stay.
+// Tells damage and passes over it: 0; other errors stay.
 static int
 pass_over(struct looking *l, const char *key, int rc)
 {

@@ -11,8 +11,8 @@
 //     6. delete records, catalogs and leases that no reader needs
 //     7. delete objects that the manifest does not know
 //
-// A death at any point repeats a step: blobs are forgotten after they are deleted, and a generation
-// after its blobs.
+// After a death at any point the next run repeats a step: a run forgets blobs after it has deleted
+// them, and a generation after its blobs.
 #include "retention/collect.h"
 
 #include <errno.h>
@@ -26,7 +26,7 @@
 #include "platform/memory.h"
 
 #define DELETE_BLOBS_MAX 10000u
-// So many records that are kept for nothing but the deaths that they tell are told anew as one.
+// A run tells the deaths of so many records anew as one, when the records stay only for them.
 #define TOLD_RECORDS_MAX 64u
 #define RETOLD_MAX       50000u
 // Telling that so many more records may be missing is worth a record of its own.
@@ -142,7 +142,8 @@ add_change(struct run *run, enum change_kind kind)
 }
 
 // A pin of a generation that has expired counts when it was written before: a host that wrote it
-// later has found, or will find, that the generation has expired. Until then nothing is deleted.
+// later has found, or will find, that the generation has expired. Until then the run deletes
+// nothing.
 static void
 judge_late_pin(struct run *run, const struct remote_pin *pin, struct row *row, uint64_t age_ms)
 {
@@ -251,7 +252,7 @@ gather_dead(void *argument, const struct dead_blob *dead)
     return g->count == DELETE_BLOBS_MAX ? 1 : 0;
 }
 
-// Blobs in another volume's part of the store are deleted by that volume's owner.
+// The owner of another volume deletes the blobs in that volume's part of the store.
 static bool
 is_own(const struct blob_record *blob)
 {

@@ -94,7 +94,7 @@ row_compare(const struct row *a, const struct row *b)
     return c != 0 ? c : (a->key.length > b->key.length) - (a->key.length < b->key.length);
 }
 
-// The delete that undoes a put. False: nothing has to be said.
+// The delete that undoes a put. False: none is needed.
 static bool
 delete_of(const struct change *put, struct change *out)
 {
@@ -119,7 +119,7 @@ delete_of(const struct change *put, struct change *out)
         out->kind = CHANGE_DELETE_DAMAGE;
         return true;
     default:
-        // Blobs go with what refers to them; places stay known.
+        // Blobs go with the last reference to them; places stay known.
         return false;
     }
 }

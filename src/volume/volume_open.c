@@ -350,7 +350,7 @@ make_root_directory(struct volume *v)
     return volume_operate(v, &op);
 }
 
-// A manifest that is damaged is made anew if nothing is lost by that.
+// Makes a damaged manifest anew if nothing is lost by that.
 static int
 open_sound_manifest(struct volume *v, const char *directory, struct buffer *error)
 {

@@ -5,11 +5,12 @@
 //     the newest record of the chain is this root's own: no other root has gone on with the volume;
 //     the log reaches back to the cut of the newest generation, and holds together from there.
 //
-// Then a new manifest is made: imported as on a bare host, with the cut of that generation, so that
-// opening the log replays the newer changes. Blobs of local generations that were never published
-// are not needed: their changes are in the log behind that cut. If one of the two does not hold,
-// changes that were acknowledged would be lost; then nothing is changed, unless the user says
-// discard_unpublished: the log is set aside, and the volume begins with the newest generation.
+// Then the mount makes a new manifest: it imports as on a bare host, with the cut of that
+// generation, so that opening the log replays the newer changes. Blobs of local generations that
+// were never published are not needed: their changes are in the log behind that cut. If one of the
+// two does not hold, changes that were acknowledged would be lost; then the mount changes nothing,
+// unless the user says discard_unpublished: it sets the log aside, and the volume begins with the
+// newest generation.
 //
 // No step needs to know of the one before, because each mount judges by the state that it finds:
 //

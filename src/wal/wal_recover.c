@@ -2,8 +2,8 @@
 // Recovery: finding the order of the segments, and the replay of the records from the cut on.
 //
 // A segment's header is durable before its first record is written. Segments whose range lies below
-// the cut are not needed: they become spares. The others are walked in order of their start. Inside
-// a segment records follow each other until one is not valid. Three cases:
+// the cut are not needed: they become spares. Recovery walks the others in order of their start.
+// Inside a segment records follow each other until one is not valid. Three cases:
 //   1. The next segment says that its predecessor ended exactly here: go on there.
 //   2. There is a next segment, but it says that its predecessor went on: the bytes between were
 //      durable before the next segment's header was written, and are damaged. Refuse.
@@ -224,8 +224,8 @@ check_end(struct recovery *r, uint64_t end)
                : 0;
 }
 
-// After the walk: the log must go as far as it did when the cut was recorded. Of segments that lie
-// below the cut nothing is read, and the newest one may be gone if it does.
+// After the walk: the log must go as far as it did when the cut was recorded. Recovery reads
+// nothing of segments below the cut, and the newest one may be gone if it lies there.
 static int
 check_reached(struct recovery *r)
 {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Room in the ring and in the segments is given out in the order in which it was asked for, so that
+// Threads get room in the ring and in the segments in the order in which they asked for it, so that
 // a large record does not wait while small ones pass it.
 #include <assert.h>
 #include <errno.h>
