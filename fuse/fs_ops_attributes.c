@@ -132,8 +132,8 @@ is_access_list(const char *name)
     return strcmp(name, XATTR_ACCESS_LIST) == 0 || strcmp(name, XATTR_DEFAULT_ACCESS_LIST) == 0;
 }
 
-// Access lists are refused when the kernel would not enforce them. The kernel decides which user
-// may use the other namespaces, but sends on names that it does not know.
+// The daemon refuses access lists when the kernel would not enforce them. The kernel decides which
+// user may use the other namespaces, but sends on names that it does not know.
 static int
 check_name(const struct fs *fs, const char *name)
 {

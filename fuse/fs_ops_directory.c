@@ -9,10 +9,10 @@
 #define OFFSET_DOT     1
 #define OFFSET_DOT_DOT 2
 
-// Nothing is kept for an open directory: listings go on from an offset, and a removed directory
-// stays until the kernel forgets it, which it does not before the last close. So the kernel need
-// not tell: after one ENOSYS it sends neither OPENDIR nor RELEASEDIR any more, and caches listings
-// by itself. Databases open a directory for each fsync of it.
+// The daemon keeps nothing for an open directory: listings go on from an offset, and a removed
+// directory stays until the kernel forgets it, which it does not before the last close. So the
+// kernel need not tell: after one ENOSYS it sends neither OPENDIR nor RELEASEDIR any more, and
+// caches listings by itself. Databases open a directory for each fsync of it.
 void
 fs_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {

@@ -25,7 +25,8 @@
 #define WATCH_ROUNDS 100u
 // Requests since the last look from which on they come fast: 1,000 in a second.
 #define FAST_REQUESTS 10u
-// How often threads are told again to end: one that is about to enter read(2) can miss a signal.
+// How often the daemon tells threads again to end: one that is about to enter read(2) can miss a
+// signal.
 #define STOP_RETRY_MS 100u
 
 struct worker {

@@ -2,7 +2,7 @@
 // CancelCheckpoint, and the other things that truncations need of checkpoints: none begins, those
 // in flight let go of their chunks, and the change log tells of the truncation.
 //
-// A fold can be cancelled until it hands its generation to the manifest, a publication until it
+// A caller can cancel a fold until it hands its generation to the manifest, a publication until it
 // creates its record; after that it is only a matter of time until they end.
 #include <errno.h>
 #include <stdio.h>

@@ -469,8 +469,8 @@ drop_plan(struct fold *f)
 // An old image that cannot be read is no reason to fail: the cut alone is enough. Each attempt
 // finds one; when there are many, the last attempt reads no images at all.
 #define IMAGES_TRIED 4u
-// Before pages are lost for good they are asked for again, after a while: a disk that hiccups gives
-// them then. (One that stays away takes no images either, so that nothing is recorded.)
+// Before pages are lost for good the fold asks for them again, after a while: a disk that hiccups
+// gives them then. (One that stays away takes no images either, so that nothing is recorded.)
 #define LOST_PAUSE_MS 500u
 
 static bool

@@ -114,8 +114,7 @@ begin_anew(struct publication *p)
     return -EAGAIN;
 }
 
-// A volume that was mounted while the store could not be reached is claimed before it first
-// publishes.
+// Claims a volume that was mounted while the store could not be reached, before it first publishes.
 static int
 ensure_claimed(struct publication *p)
 {

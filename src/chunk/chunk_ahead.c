@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reading ahead: pages that a sequential reader is about to want are fetched from the store by
-// threads of the chunk reader's own, several at once. They put the bytes into LocalStore; a reader
-// that comes earlier waits for the flight. For chunks on this host they do nothing.
+// Reading ahead: threads of the chunk reader fetch pages that a sequential reader is about to want
+// from the store, several at once. They put the bytes into LocalStore; a reader that comes earlier
+// waits for the flight. For chunks on this host they do nothing.
 #include <stdlib.h>
 
 #include "chunk/chunk_internal.h"

@@ -9,8 +9,8 @@
 //                         was closed, or the process died
 //
 // One queue of a db is open at a time: its process holds the lock of the volume. So a job that is
-// InFlight when a queue is opened belongs to a process that has died, and is taken over at once.
-// The lease in the record tells other processes how long ago the worker renewed it.
+// InFlight when a queue is opened belongs to a process that has died, and the queue takes it over
+// at once. The lease in the record tells other processes how long ago the worker renewed it.
 //
 // One job runs at a time, the one with the highest priority and then the one with the lowest id. A
 // more urgent job that comes interrupts a job of a lower priority, which goes on later from its

@@ -2,7 +2,7 @@
 // The life of data (`snapshot_index`): published generations, and blobs that the chain has told to
 // be dead and that lie in the store still. Three entries belong to a dead blob: its record under
 // its identity, a place in the order of deaths, and one more in the count of the record that told
-// the death. They are written by put_dead and remove_dead only.
+// the death. Only put_dead and remove_dead write them.
 #include <errno.h>
 
 #include "manifest/manifest_internal.h"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Going on after a commit that failed: the environment is closed and opened again.
+// Going on after a commit that failed: the writer closes the environment and opens it again.
 //
 // LMDB commits in two steps: it writes the new pages and flushes the file; then it writes a meta
 // page that names them, through a descriptor with O_DSYNC. Transaction n has meta page n % 2, and
@@ -23,8 +23,8 @@
 //
 // After that the caller's transaction is certainly not in, and the caller may do it again.
 //
-// The same copy is made whenever the environment is opened: the process before may have died
-// between a failure and its repair.
+// Opening the environment makes the same copy: the process before may have died between a failure
+// and its repair.
 //
 // If another process has committed meanwhile, or the old number could not be put back, then the
 // newest transaction is not n. The two cannot be told apart, so the answer is an error: the

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The one thread that writes. It takes the batches that queued up while it was committing and
 // commits them as one transaction (group commit). A batch that fails must not fail those it happens
-// to share the transaction with: the transaction is done again without it. Failures of that kind
-// are bugs or races of the caller and rare, so the usual case pays nothing for them.
+// to share the transaction with: the writer does the transaction again without it. Failures of that
+// kind are bugs or races of the caller and rare, so the usual case pays nothing for them.
 #include <errno.h>
 
 #include "manifest/manifest_internal.h"
@@ -133,8 +133,8 @@ check_committed(struct manifest *m UNUSED, struct db_id id UNUSED)
 #endif
 
 // After a commit in doubt: whether the environment is as before, and the group can be tried again.
-// Before each try comes a longer pause; a disk that does not come back within them is given up, so
-// that callers learn it soon.
+// Before each try comes a longer pause; the writer gives up a disk that does not come back within
+// them, so that callers learn it soon.
 static bool
 mend(struct manifest *m, unsigned *tries)
 {
@@ -148,8 +148,8 @@ mend(struct manifest *m, unsigned *tries)
 }
 
 // The group's last try failed, and the state on the disk is in doubt. If the environment can be
-// mended and only room was missing, the caller learns that. Else the environment is opened again
-// for reading.
+// mended and only room was missing, the caller learns that. Else the writer opens the environment
+// again for reading.
 static int
 settle_doubt(struct manifest *m, int rc)
 {

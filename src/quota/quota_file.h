@@ -14,9 +14,9 @@
 // States of a slot, also after a crash:
 //
 //     free     name[0] is 0
-//     owned    named and locked. Bytes are added before they are written and taken away after they
-//              are removed: a process that is killed in between has counted too much, never too
-//              little
+//     owned    named and locked. The process adds bytes before it writes them and subtracts them
+//              after it has removed them: one that is killed in between has counted too much,
+//              never too little
 //     left     named, not locked: the process has ended, in any way. Still counted;
 //              the next mount of the place counts its files
 //     stale    left, and none of its directories exists: the next process that takes a slot frees

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Access lists. The kernel checks permissions by them (FUSE_POSIX_ACL); here they are kept, handed
-// down, and held in step with the mode.
+// Access lists. The kernel checks permissions by them (FUSE_POSIX_ACL); the volume keeps them,
+// hands them down, and holds them in step with the mode.
 #include <errno.h>
 #include <string.h>
 #include <sys/stat.h>

@@ -16,9 +16,9 @@
 #define ROOM_HOPELESS_MS 3000u // when they fail for a reason that no waiting mends
 #define ROOM_SLICE_MS    1000u
 #define REFUSED_MS       2000u // so long after one was told, others are told at once
-// Changes of names and inodes that may gather in memory before a fold is asked for, and before
-// writers wait for it: so memory does not grow with the number of files. The same of the bytes that
-// they carry: names, link targets and extended attributes.
+// Changes of names and inodes that may gather in memory before the volume asks for a fold, and
+// before writers wait for it: so memory does not grow with the number of files. The same of the
+// bytes that they carry: names, link targets and extended attributes.
 #define NAMES_PRESS       32768u
 #define NAMES_MAX         131072u
 #define NAMES_BYTES_PRESS (8u << 20)

@@ -8,7 +8,8 @@
 #include "platform/random.h"
 #include "volume/volume_internal.h"
 
-// A root that has the volume does not wait longer for the store: the volume is claimed later then.
+// A root that has the volume does not wait longer for the store: the publisher claims the volume
+// later.
 #define CLAIM_CALL_MS 10000u
 
 static bool

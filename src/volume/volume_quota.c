@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The volume under a StorageQuota: how it makes room when there is none, and its numbers.
 //
-// Under pressure, in this order: copies in hot_cache that are in the store, too, are removed; a
-// checkpoint is forced and published, which makes more of them removable; writers wait for that, a
+// Under pressure, in this order: the volume removes copies in hot_cache that are in the store, too;
+// it forces a checkpoint, whose publication makes more of them removable; writers wait for that, a
 // minute at most, or three seconds while the store cannot be reached; then they get ENOSPC.
 #include <errno.h>
 #include <inttypes.h>

@@ -14,10 +14,10 @@
 //
 // No step needs to know of the one before, because each mount judges by the state that it finds:
 //
-//     a manifest that is damaged               it is judged, then renamed. Then: the next case
-//     no db of this volume, and its log        it is judged; the import carries the cut
-//     a db that is IMPORTING, and its log      the db is removed, as after any import: as above
-//     a db that is READY                       no rebuild: the log is opened from the db's cut
+//     a manifest that is damaged               judges it, then renames it. Then: the next case
+//     no db of this volume, and its log        judges the log; the import carries the cut
+//     a db that is IMPORTING, and its log      removes the db, as after any import: as above
+//     a db that is READY                       no rebuild: opens the log from the db's cut
 //
 // A log that was dropped on purpose, since the volume went on elsewhere, has the file "dropped"
 // beside it until it is gone.
@@ -185,7 +185,7 @@ note_db(void *argument, const char *name)
     return 0;
 }
 
-// Numbers that directories of the root carry are not given to other dbs.
+// No other db gets a number that a directory of the root carries.
 static int
 find_highest_db(const struct volume *v, uint32_t *highest_out)
 {
