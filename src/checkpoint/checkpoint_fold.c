@@ -494,7 +494,7 @@ fold_cut(struct fold *f)
     c->fold.unreadable_count = 0;
     for (unsigned tries = 1;; tries++) {
         known = c->fold.unreadable_count;
-        c->fold.avoid_images = tries > IMAGES_TRIED;
+        c->fold.avoid_images = c->fold.frugal || tries > IMAGES_TRIED;
         rc = plan_and_stage(f);
         bool doubtful = rc == 0 && !again && loses_pages(f);
         if (!doubtful && (rc == 0 || c->fold.unreadable_count == known))
@@ -560,6 +560,7 @@ checkpoint_fold(struct checkpoint *c, struct generation *generation_out)
     if (rc == 0)
         rc = fold_cut(&f);
     *generation_out = f.generation;
+    c->fold.frugal = rc == -EDQUOT;
     if (rc == -ECANCELED)
         cancel(&f);
     else if (rc < 0)

@@ -13,6 +13,7 @@ struct checkpoint_request {
     unsigned flags;
     checkpoint_done *done;
     void *argument;
+    uint64_t asked_ms;            // monotonic
     struct generation generation; // that holds it, once folded
 };
 
@@ -40,6 +41,7 @@ struct checkpoint_fold_state {
     } * unreadable;
     size_t unreadable_count;
     bool avoid_images;
+    bool frugal; // the last fold had no room in the quota: the next one writes changed pages only
 
     bool cancelable;           // a fold is in flight that checkpoint_cancel can stop
     atomic_int cancel;         // enum cancel_reason, 0: it goes on. Any thread may read it

@@ -17,6 +17,8 @@
 #define BACKOFF_FIRST_MS 500u
 #define BACKOFF_MAX_MS   30000u
 #define FOLD_RETRY_MS    1000u
+// So long a request waits for room in the quota, which publications make.
+#define QUOTA_WAIT_MS 60000u
 // People put a bucket right that has lost something, and they can ask for a publication.
 #define DAMAGED_RETRY_MS (5u * 60 * 1000)
 
@@ -95,6 +97,7 @@ checkpoint_request(struct checkpoint *c, unsigned flags, checkpoint_done *done, 
     r->flags = flags;
     r->done = done;
     r->argument = argument;
+    r->asked_ms = clock_monotonic_ms();
     bool sync = (flags & CHECKPOINT_REQUEST_SYNC_KERNEL) && c->options.host.sync_kernel;
     lock_take(&c->lock);
     list_append(sync ? &c->unsynced : &c->asked, &r->node);
@@ -195,17 +198,23 @@ local_generation(struct checkpoint *c)
     return db.local;
 }
 
-// Requests whose fold is done wait for publication, or get their answer.
+// The requests whose fold is done either wait for publication or are answered. Those of a fold that
+// had no room in the quota wait for the next one.
 static void
 sort_requests(struct checkpoint *c, int rc, struct generation generation)
 {
     struct list_node ready;
     list_init(&ready);
+    uint64_t now = clock_monotonic_ms();
     lock_take(&c->lock);
     LIST_FOR_EACH(&c->folding, n)
     {
         struct checkpoint_request *r = CONTAINER_OF(n, struct checkpoint_request, node);
         list_remove(&r->node);
+        if (rc == -EDQUOT && now - r->asked_ms < QUOTA_WAIT_MS) {
+            list_append(&c->asked, &r->node);
+            continue;
+        }
         r->generation = generation;
         bool publish = rc >= 0 && (r->flags & CHECKPOINT_REQUEST_PUBLISH);
         list_append(publish ? &c->folded : &ready, &r->node);
@@ -232,8 +241,8 @@ fold_once(struct checkpoint *c, bool timer)
     int reason = rc == -ECANCELED ? atomic_load(&c->fold.cancel) : 0;
     lock_take(&c->lock);
     c->numbers.folds += rc == 0;
-    if (timer)
-        c->publish.due = true;
+    if (timer || rc == -EDQUOT)
+        c->publish.due = true; // published images can be evicted
     if (rc < 0 && rc != -ESTALE && reason == 0)
         c->fold.pressed = true; // the rest is still there: again, after a pause
     c->fold.pressed |= reason != 0 && pressed;

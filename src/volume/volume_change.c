@@ -195,8 +195,7 @@ wait_for_memory(struct volume *v, uint64_t deadline)
 static int
 room_error(int error, bool *hopeless_out)
 {
-    *hopeless_out = error == -ENOSPC || error == -EDQUOT || error == -EIO || error == -EBADMSG ||
-                    error == -EROFS;
+    *hopeless_out = error == -ENOSPC || error == -EIO || error == -EBADMSG || error == -EROFS;
     return error == -EROFS ? -EROFS : error == -EIO || error == -EBADMSG ? -EIO : -ENOSPC;
 }
 
@@ -249,7 +248,8 @@ wait_for_room(struct volume *v, uint32_t bytes, const struct operation *op)
         bool stuck = error != 0 || n.spare_error != 0 || n.quota_full;
         bool hopeless;
         rc = room_error(error, &hopeless);
-        if (n.quota_full || n.spare_error == -EDQUOT) {
+        // Publications make room in a quota.
+        if (n.quota_full || n.spare_error == -EDQUOT || error == -EDQUOT) {
             hopeless |= !is_store_reachable(v);
             volume_relieve(v);
         }
