@@ -244,7 +244,6 @@ START_TEST(a_passing_failure_is_repeated_and_the_cause_is_kept)
     // Three tries are what this kind gets.
     w->failing = 3;
     id = submit(w, JOB_TRUNCATE_APPEND_ONLY, 2, JOB_PRIORITY_NORMAL);
-    BUFFER_AUTO text = {0};
     job = await_end(w, id);
     ck_assert_int_eq(job.state, JOB_FAILED);
     ck_assert_int_eq(job.error, -EAGAIN);

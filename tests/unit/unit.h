@@ -11,6 +11,18 @@
 
 #include "platform/file.h"
 
+#ifdef __SANITIZE_THREAD__
+// The manifest's writer takes LMDB's lock of writers and the lock of the environment in both
+// orders: when a fold reads inside the transaction, and when it mends. No other thread of the
+// process takes LMDB's lock, so none can hold it and wait for the other one.
+const char *__tsan_default_suppressions(void);
+__attribute__((weak, visibility("default"))) const char *
+__tsan_default_suppressions(void)
+{
+    return "deadlock:lmdb_env_mend\n";
+}
+#endif
+
 // A new empty directory below $TMPDIR; remove it with unit_directory_remove.
 static inline char *
 unit_directory_new(void)
