@@ -314,6 +314,8 @@ local_store_count_growth(struct local_store *s, struct open_file *f, uint64_t re
     uint64_t now = storage_quota_file_bytes(f->fd);
     storage_quota_settle(s->quota, QUOTA_BLOBS, reserved + f->counted, now);
     f->counted = now;
+    // It was removed before it had any.
+    f->owed |= f->doomed && now > 0;
     lock_release(&s->lock);
 }
 

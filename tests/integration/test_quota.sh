@@ -36,16 +36,15 @@ watch_end() {
     assert_at_most "$ROOT_QUOTA" "$(cat "$WORK/most")" "bytes in the root, of which the quota is $ROOT_QUOTA"
 }
 
-# The account says what the disk says, as soon as nothing is under way. The file system takes some
-# blocks for the maps of files when it writes them out, which a mount counts; and the account may be
-# a little too high, never too low, until a mount counts the files.
+# The account says what the disk says, as soon as nothing is under way. The file system takes a few
+# blocks for the maps of files when it writes them out, which the next mount counts.
 MAPS=$((64 * 1024))
 account_is_right() {
     local account disk
     account=$(volume_status one .root_quota_used_bytes)
     disk=$(files_bytes)
     echo "account $account, disk $disk" >"$WORK/account"
-    [ $((account - disk)) -le $MIB ] && [ $((disk - account)) -le $MAPS ]
+    [ $((account - disk)) -le $MAPS ] && [ $((disk - account)) -le $MAPS ]
 }
 assert_account() {
     local end=$(($(now_ms) + 20000))

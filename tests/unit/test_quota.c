@@ -416,6 +416,40 @@ START_TEST(the_account_is_what_the_disk_says)
 }
 END_TEST
 
+static struct local_store *removes_while_written;
+static const struct sha256 written = {{7}};
+
+static ssize_t
+remove_and_write(int fd, const struct iovec *iov, int count, off_t offset, bool durable)
+{
+    struct local_store *s = removes_while_written;
+    removes_while_written = NULL;
+    if (s)
+        ck_assert_int_ge(local_store_remove(s, &written), 0);
+    return file_ops_system.pwritev(fd, iov, count, offset, durable);
+}
+
+// A copy that is removed before its first bytes are written has no blocks yet when it goes.
+START_TEST(a_copy_that_is_removed_while_it_is_written_is_given_back)
+{
+    struct file_ops ops = file_ops_system;
+    struct local_store *s;
+    ops.pwritev = remove_and_write;
+    ck_assert_int_eq(local_store_open(&ops, root, (struct db_id){1}, &s), 0);
+    struct storage_quota *q = storage_quota_open(root, "db/1");
+    storage_quota_set_limit(q, 1024 * MIB);
+    local_store_set_quota(s, q);
+    CLEANUP(memory_free_auto) uint8_t *bytes = memory_alloc_zero(MIB);
+    removes_while_written = s;
+    ck_assert_int_eq(local_store_keep(s, &written, 0, bytes, MIB), 0);
+    ck_assert_ptr_null(removes_while_written);
+    ck_assert_uint_eq(scan(), 0);
+    ck_assert_uint_eq(numbers_of(q).blobs, 0);
+    local_store_close(s);
+    storage_quota_close(q);
+}
+END_TEST
+
 // The other process is killed at any moment. What it leaves counts at least what is there, and the
 // next mount counts exactly that.
 START_TEST(a_kill_leaves_no_drift)
@@ -468,6 +502,7 @@ main(void)
     add(suite, "alone", without_the_file_a_mount_counts_for_itself);
     add(suite, "remove", what_is_removed_is_given_back_file_or_directory);
     add(suite, "disk", the_account_is_what_the_disk_says);
+    add(suite, "removed while written", a_copy_that_is_removed_while_it_is_written_is_given_back);
     add(suite, "kill", a_kill_leaves_no_drift);
     return unit_run(suite);
 }
