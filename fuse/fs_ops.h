@@ -70,6 +70,8 @@ bool fs_job_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned command, const void *
 // Whether the caller may control the volume: root and the owner of the root directory. 0, -EPERM or
 // another error.
 int fs_check_control(fuse_req_t req);
+// Whether reserved fields of a request are zero.
+bool fs_is_zero(const void *p, size_t n);
 void fs_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned command, void *argument,
     struct fuse_file_info *fi, unsigned flags, const void *in, size_t in_size, size_t out_size);
 

@@ -14,8 +14,8 @@
 
 #define CHECKPOINT_FLAGS (CKPTFS_CHECKPOINT_WAIT | CKPTFS_CHECKPOINT_LOCAL_ONLY)
 
-static bool
-is_zero(const void *p, size_t n)
+bool
+fs_is_zero(const void *p, size_t n)
 {
     const uint8_t *b = p;
     for (size_t i = 0; i < n; i++)
@@ -300,7 +300,7 @@ static int
 check_checkpoint(const struct ckptfs_checkpoint *in)
 {
     if (in->version != CKPTFS_ABI_VERSION || (in->flags & ~CHECKPOINT_FLAGS) != 0 ||
-        !is_zero(in->reserved, sizeof(in->reserved)))
+        !fs_is_zero(in->reserved, sizeof(in->reserved)))
         return -EINVAL;
     return 0;
 }
@@ -309,7 +309,7 @@ static int
 check_status(const struct ckptfs_status *in)
 {
     if (in->version != CKPTFS_ABI_VERSION || in->reserved0 != 0 ||
-        !is_zero(in->reserved, sizeof(in->reserved)))
+        !fs_is_zero(in->reserved, sizeof(in->reserved)))
         return -EINVAL;
     return 0;
 }
@@ -318,7 +318,7 @@ static int
 check_fuse_requests(const struct ckptfs_fuse_requests *in)
 {
     if (in->version != CKPTFS_ABI_VERSION || in->reserved0 != 0 ||
-        !is_zero(in->reserved, sizeof(in->reserved)))
+        !fs_is_zero(in->reserved, sizeof(in->reserved)))
         return -EINVAL;
     return 0;
 }
@@ -327,7 +327,7 @@ static int
 check_metrics(const struct ckptfs_metrics *in)
 {
     if (in->version != CKPTFS_ABI_VERSION || in->count != 0 || in->pid != 0 || in->reserved0 != 0 ||
-        !is_zero(in->reserved, sizeof(in->reserved)))
+        !fs_is_zero(in->reserved, sizeof(in->reserved)))
         return -EINVAL;
     return 0;
 }
@@ -336,7 +336,7 @@ static int
 check_check(const struct ckptfs_check *in)
 {
     if (in->version != CKPTFS_ABI_VERSION || in->flags != 0 || in->ticket != 0 ||
-        !is_zero(in->reserved, sizeof(in->reserved)))
+        !fs_is_zero(in->reserved, sizeof(in->reserved)))
         return -EINVAL;
     return 0;
 }
@@ -345,7 +345,7 @@ static int
 check_lost(const struct ckptfs_lost *in)
 {
     if (in->version != CKPTFS_ABI_VERSION ||
-        !is_zero(&in->count, sizeof(*in) - offsetof(struct ckptfs_lost, count)))
+        !fs_is_zero(&in->count, sizeof(*in) - offsetof(struct ckptfs_lost, count)))
         return -EINVAL;
     return 0;
 }
@@ -354,7 +354,7 @@ static int
 check_operation(const struct ckptfs_operation *in)
 {
     if (in->version != CKPTFS_ABI_VERSION || in->reserved0 != 0 || in->ticket != 0 ||
-        !is_zero(in->reserved, sizeof(in->reserved)) ||
+        !fs_is_zero(in->reserved, sizeof(in->reserved)) ||
         !memchr(in->argument, 0, sizeof(in->argument)))
         return -EINVAL;
     return 0;
@@ -364,7 +364,7 @@ static int
 check_report(const struct ckptfs_report *in)
 {
     if (in->version != CKPTFS_ABI_VERSION || in->state != 0 || in->total != 0 || in->result != 0 ||
-        in->length != 0 || !is_zero(in->reserved, sizeof(in->reserved)))
+        in->length != 0 || !fs_is_zero(in->reserved, sizeof(in->reserved)))
         return -EINVAL;
     return 0;
 }

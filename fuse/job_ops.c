@@ -18,18 +18,9 @@ _Static_assert(
 _Static_assert(
     (int)CKPTFS_FLAG_APPEND_ONLY_TRUNCATION == (int)DB_FLAG_APPEND_ONLY_TRUNCATION, "ABI");
 
-static bool
-is_zero(const void *from, const void *end)
-{
-    for (const uint8_t *b = from; b < (const uint8_t *)end; b++)
-        if (*b != 0)
-            return false;
-    return true;
-}
-
 // The rest of the struct behind a field is zero.
 #define REST_IS_ZERO(in, field)                                                                    \
-    is_zero((const uint8_t *)(in) + offsetof(__typeof__(*(in)), field), (in) + 1)
+    fs_is_zero(&(in)->field, sizeof(*(in)) - offsetof(__typeof__(*(in)), field))
 
 static int
 check_owner(fuse_req_t req, fuse_ino_t ino)
@@ -182,7 +173,7 @@ changes(fuse_req_t req, struct ckptfs_changes *io)
     bool read = io->command == CKPTFS_CHANGES_READ;
     if (io->command > CKPTFS_CHANGES_LEAVE || io->count != 0 || io->oldest != 0 ||
         io->resumed != 0 || (io->flags & ~(read ? CKPTFS_CHANGES_RESUME : 0u)) ||
-        !is_zero(io->reserved, io->name) || !memchr(io->name, 0, sizeof(io->name)) ||
+        !fs_is_zero(io->reserved, sizeof(io->reserved)) || !memchr(io->name, 0, sizeof(io->name)) ||
         !REST_IS_ZERO(io, changes))
         return -EINVAL;
     int rc = fs_check_control(req);

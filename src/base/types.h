@@ -89,6 +89,15 @@ sha256_equal(const struct sha256 *a, const struct sha256 *b)
     return memcmp(a->b, b->b, sizeof(a->b)) == 0;
 }
 
+// A key for hash tables: the hash is random enough to be cut.
+static inline uint64_t
+sha256_key(const struct sha256 *hash)
+{
+    uint64_t key;
+    memcpy(&key, hash->b, sizeof(key));
+    return key;
+}
+
 static inline bool
 uuid_equal(const struct uuid *a, const struct uuid *b)
 {

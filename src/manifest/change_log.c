@@ -136,24 +136,6 @@ manifest_read_cursor(struct manifest_reader *r, const char *name, struct change_
                : manifest_bad_entry(TABLE_CHANGE_CURSORS);
 }
 
-int
-manifest_read_cursors(struct manifest_reader *r, manifest_visit_cursor *visit, void *argument)
-{
-    struct schema_key from = {0};
-    struct table_walk w;
-    int rc = table_walk_begin(&w, manifest_reader_txn(r), TABLE_CHANGE_CURSORS, &from, 0);
-    while (rc > 0) {
-        struct change_cursor cursor;
-        rc = read_cursor_entry(&w, &cursor) ? visit(argument, &cursor)
-                                            : manifest_bad_entry(TABLE_CHANGE_CURSORS);
-        if (rc != 0)
-            break;
-        rc = table_walk_next(&w);
-    }
-    table_walk_end(&w);
-    return rc;
-}
-
 // ---- records ------------------------------------------------------------------------------------
 
 int

@@ -345,9 +345,6 @@ MUST_CHECK int manifest_read_change_log(
 // 0 or -ENOENT: there is no subscriber of that name (any more).
 MUST_CHECK int manifest_read_cursor(
     struct manifest_reader *r, const char *name, struct change_cursor *cursor_out);
-typedef int manifest_visit_cursor(void *argument, const struct change_cursor *cursor);
-MUST_CHECK int manifest_read_cursors(
-    struct manifest_reader *r, manifest_visit_cursor *visit, void *argument);
 
 // ---- checking -----------------------------------------------------------------------------------
 

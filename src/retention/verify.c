@@ -29,9 +29,7 @@ hash_text(const char *text)
 static uint64_t
 hash_of_blob(const struct sha256 *hash)
 {
-    uint64_t h;
-    memcpy(&h, hash->b, sizeof(h));
-    return hash_u64(h);
+    return hash_u64(sha256_key(hash));
 }
 
 struct verify_damage *

@@ -106,18 +106,10 @@ local_store_scratch(const struct local_store *s)
     return s->scratch;
 }
 
-static uint64_t
-key_of(const struct sha256 *hash)
-{
-    uint64_t v;
-    memcpy(&v, hash->b, sizeof(v));
-    return v;
-}
-
 static struct open_file *
 find_locked(struct local_store *s, const struct sha256 *hash)
 {
-    struct hash_node *n = hash_table_first(&s->files, key_of(hash));
+    struct hash_node *n = hash_table_first(&s->files, sha256_key(hash));
     for (; n; n = hash_table_next_same(n)) {
         struct open_file *f = CONTAINER_OF(n, struct open_file, node);
         if (sha256_equal(&f->hash, hash))
@@ -183,7 +175,7 @@ enter_file(struct local_store *s, struct open_file *made, uint64_t forgotten)
     bool enter = !f && s->forgotten == forgotten;
     if (enter) {
         f = made;
-        hash_table_insert(&s->files, &f->node, key_of(&made->hash));
+        hash_table_insert(&s->files, &f->node, sha256_key(&made->hash));
     }
     if (f)
         use_locked(f);

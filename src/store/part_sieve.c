@@ -45,18 +45,10 @@ part_sieve_new(void)
     return s;
 }
 
-static uint64_t
-key_of(const struct sha256 *hash)
-{
-    uint64_t v;
-    memcpy(&v, hash->b, sizeof(v));
-    return v;
-}
-
 static struct part_blob *
 find_blob(const struct part_sieve *s, const struct sha256 *hash)
 {
-    struct hash_node *n = hash_table_first(&s->blobs, key_of(hash));
+    struct hash_node *n = hash_table_first(&s->blobs, sha256_key(hash));
     for (; n; n = hash_table_next_same(n)) {
         struct part_blob *b = CONTAINER_OF(n, struct part_blob, node);
         if (sha256_equal(&b->hash, hash))
@@ -78,7 +70,7 @@ get_blob(struct part_sieve *s, const struct sha256 *hash, uint32_t part)
     if (!b) {
         b = memory_alloc_zero(sizeof(*b));
         b->hash = *hash;
-        hash_table_insert(&s->blobs, &b->node, key_of(hash));
+        hash_table_insert(&s->blobs, &b->node, sha256_key(hash));
     }
     if (part >= b->capacity) {
         uint32_t capacity = part + 1 > 2 * b->capacity ? part + 1 : 2 * b->capacity;

@@ -72,14 +72,6 @@ pin_begin(struct pin_set *s, const char *who, const char *why)
     return pin;
 }
 
-static uint64_t
-key_of(const struct sha256 *hash)
-{
-    uint64_t v;
-    memcpy(&v, hash->b, sizeof(v));
-    return v;
-}
-
 static void
 let_go_locked(struct pin *pin)
 {
@@ -135,7 +127,7 @@ pin_everything(struct pin *pin)
 static const struct pinned_blob *
 find_blob_locked(const struct pin_set *s, const struct sha256 *hash, const struct pin *pin)
 {
-    struct hash_node *n = hash_table_first(&s->blobs, key_of(hash));
+    struct hash_node *n = hash_table_first(&s->blobs, sha256_key(hash));
     for (; n; n = hash_table_next_same(n)) {
         const struct pinned_blob *b = CONTAINER_OF(n, struct pinned_blob, node);
         if (sha256_equal(&b->hash, hash) && (!pin || b->pin == pin))
@@ -152,7 +144,7 @@ add_locked(struct pin *pin, const struct sha256 *hash)
     struct pinned_blob *b = memory_alloc_zero(sizeof(*b));
     *b = (struct pinned_blob){.hash = *hash, .pin = pin, .next = pin->blobs};
     pin->blobs = b;
-    hash_table_insert(&pin->set->blobs, &b->node, key_of(hash));
+    hash_table_insert(&pin->set->blobs, &b->node, sha256_key(hash));
 }
 
 void

@@ -64,16 +64,22 @@ volume_subscriber(struct volume *v, const char *name, uint64_t *sequence_out)
     return rc;
 }
 
+static int
+check_subscriber(const struct volume *v, const char *name)
+{
+    if (v->from_bucket)
+        return -EROFS;
+    return name[0] == 0 || strlen(name) >= CHANGE_CURSOR_NAME_BYTES ? -EINVAL : 0;
+}
+
 int
 volume_acknowledge(struct volume *v, const char *name, uint64_t sequence)
 {
     struct change_cursor cursor = {.sequence = sequence};
-    size_t n = strlen(name);
-    if (v->from_bucket)
-        return -EROFS;
-    if (n == 0 || n >= sizeof(cursor.name))
-        return -EINVAL;
-    memcpy(cursor.name, name, n);
+    int rc = check_subscriber(v, name);
+    if (rc < 0)
+        return rc;
+    memcpy(cursor.name, name, strlen(name));
     struct manifest_batch *b = manifest_batch_new(v->db);
     manifest_batch_put_cursor(b, &cursor);
     return manifest_submit(v->manifest, b, NULL);
@@ -82,10 +88,9 @@ volume_acknowledge(struct volume *v, const char *name, uint64_t sequence)
 int
 volume_unsubscribe(struct volume *v, const char *name)
 {
-    if (v->from_bucket)
-        return -EROFS;
-    if (name[0] == 0 || strlen(name) >= CHANGE_CURSOR_NAME_BYTES)
-        return -EINVAL;
+    int rc = check_subscriber(v, name);
+    if (rc < 0)
+        return rc;
     struct manifest_batch *b = manifest_batch_new(v->db);
     manifest_batch_drop_cursor(b, name);
     return manifest_submit(v->manifest, b, NULL);

@@ -637,14 +637,7 @@ main(int argc, char **argv)
         return run_work();
     }
     Suite *s = suite_create("remote_chain");
-#define ADD(t)                                                                                     \
-    do {                                                                                           \
-        TCase *c = tcase_create(#t);                                                               \
-        tcase_set_timeout(c, 120);                                                                 \
-        tcase_add_checked_fixture(c, setup, teardown);                                             \
-        tcase_add_test(c, t);                                                                      \
-        suite_add_tcase(s, c);                                                                     \
-    } while (0)
+#define ADD(t) unit_add_with(s, #t, t, setup, teardown, 120)
     ADD(record_that_verifies_must_also_fit_the_chain);
     ADD(changes_that_cannot_be_applied_are_refused);
     ADD(catalog_must_fit_the_chain);

@@ -846,14 +846,7 @@ int
 main(void)
 {
     Suite *s = suite_create("remote_claim");
-#define ADD(t)                                                                                     \
-    do {                                                                                           \
-        TCase *c = tcase_create(#t);                                                               \
-        tcase_set_timeout(c, 120);                                                                 \
-        tcase_add_checked_fixture(c, setup, teardown);                                             \
-        tcase_add_test(c, t);                                                                      \
-        suite_add_tcase(s, c);                                                                     \
-    } while (0)
+#define ADD(t) unit_add_with(s, #t, t, setup, teardown, 120)
     ADD(what_a_listing_lacks_is_gone_only_when_it_cannot_be_had);
     ADD(looking_tells_damage_from_another_writer_and_from_an_outage);
     ADD(claim_opens_an_epoch);

@@ -154,14 +154,7 @@ int
 main(void)
 {
     Suite *s = suite_create("remote_counts");
-#define ADD(t)                                                                                     \
-    do {                                                                                           \
-        TCase *c = tcase_create(#t);                                                               \
-        tcase_set_timeout(c, 120);                                                                 \
-        tcase_add_checked_fixture(c, setup, teardown);                                             \
-        tcase_add_test(c, t);                                                                      \
-        suite_add_tcase(s, c);                                                                     \
-    } while (0)
+#define ADD(t) unit_add_with(s, #t, t, setup, teardown, 120)
     ADD(counters_are_never_below_what_is_there);
     ADD(counts_that_contradict_each_other_refuse_an_import);
     ADD(deltas_that_a_catalog_counts_wrongly_refuse_an_import);

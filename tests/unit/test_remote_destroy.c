@@ -221,14 +221,7 @@ int
 main(void)
 {
     Suite *s = suite_create("remote_destroy");
-#define ADD(t)                                                                                     \
-    do {                                                                                           \
-        TCase *c = tcase_create(#t);                                                               \
-        tcase_set_timeout(c, 120);                                                                 \
-        tcase_add_checked_fixture(c, setup, teardown);                                             \
-        tcase_add_test(c, t);                                                                      \
-        suite_add_tcase(s, c);                                                                     \
-    } while (0)
+#define ADD(t) unit_add_with(s, #t, t, setup, teardown, 120)
     ADD(who_holds_a_volume_keeps_it);
     ADD(pin_of_a_fork_that_was_never_made_counts_for_a_day);
     ADD(pin_that_comes_just_before_the_mark_counts);

@@ -810,14 +810,7 @@ int
 main(void)
 {
     Suite *s = suite_create("remote_manifest");
-#define ADD(t)                                                                                     \
-    do {                                                                                           \
-        TCase *c = tcase_create(#t);                                                               \
-        tcase_set_timeout(c, 120);                                                                 \
-        tcase_add_checked_fixture(c, setup, teardown);                                             \
-        tcase_add_test(c, t);                                                                      \
-        suite_add_tcase(s, c);                                                                     \
-    } while (0)
+#define ADD(t) unit_add_with(s, #t, t, setup, teardown, 120)
     ADD(volume_is_created_once);
     ADD(blob_keys_are_those_of_the_design);
     ADD(imported_db_equals_the_published_one);

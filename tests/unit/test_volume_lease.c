@@ -210,14 +210,7 @@ int
 main(void)
 {
     Suite *s = suite_create("volume_lease");
-#define ADD(t)                                                                                     \
-    do {                                                                                           \
-        TCase *c = tcase_create(#t);                                                               \
-        tcase_set_timeout(c, 120);                                                                 \
-        tcase_add_checked_fixture(c, setup, teardown);                                             \
-        tcase_add_test(c, t);                                                                      \
-        suite_add_tcase(s, c);                                                                     \
-    } while (0)
+#define ADD(t) unit_add_with(s, #t, t, setup, teardown, 120)
     ADD(an_idle_month_costs_few_requests_and_the_lease_is_always_fresh);
     ADD(a_volume_in_use_has_a_short_lease);
     ADD(an_outage_is_waited_for_at_the_short_beat);

@@ -66,14 +66,23 @@ unit_set_fault_hook(const char *variable, const char *value)
 #endif
 }
 
-// Adds one test as a case of its own, with a timeout in seconds.
+// Adds one test as a case of its own, with a timeout in seconds, and functions that run before and
+// after it in its process (NULL: none).
 static inline void
-unit_add(Suite *suite, const char *name, const TTest *test, double timeout)
+unit_add_with(Suite *suite, const char *name, const TTest *test, void (*setup)(void),
+    void (*teardown)(void), double timeout)
 {
     TCase *tcase = tcase_create(name);
     tcase_set_timeout(tcase, timeout);
+    tcase_add_checked_fixture(tcase, setup, teardown);
     tcase_add_test(tcase, test);
     suite_add_tcase(suite, tcase);
+}
+
+static inline void
+unit_add(Suite *suite, const char *name, const TTest *test, double timeout)
+{
+    unit_add_with(suite, name, test, NULL, NULL, timeout);
 }
 
 #endif
