@@ -80,6 +80,11 @@ int truncate_file(const struct truncate_request *request);
 int handle_variant(const char *path, const char *set, bool json);
 int handle_flags(const char *path, const char *set, bool json);
 
+// ---- reading from the store ---------------------------------------------------------------------
+
+// Shows the limits, or with "NAME=VALUE" sets one. The exit status.
+int handle_limits(const char *path, const char *set, bool json);
+
 // ---- the change log -----------------------------------------------------------------------------
 
 struct changes_request {

@@ -423,6 +423,12 @@ run_flags(const struct arguments *a)
 }
 
 static int
+run_limits(const struct arguments *a)
+{
+    return handle_limits(a->operand, a->policy, a->json);
+}
+
+static int
 run_push(const struct arguments *a)
 {
     struct offline_request request = offline_request(a);
@@ -630,6 +636,14 @@ const struct command commands[] = {
         "    --set NAME=on|off  changes it: enable_append_only_truncation\n"
         "    --json             as a JSON object\n",
         "MOUNTPOINT", .run = run_flags},
+    {"limits", ":h", retention_switches, "limits [--set NAME=VALUE] [--json] MOUNTPOINT",
+        "Shows how fast the mount may read from the store and upload to it.\n"
+        "\n"
+        "    --set NAME=VALUE  changes it until the mount ends: read_limit=SIZE and\n"
+        "                      upload_limit=SIZE (bytes a second; units K, M, G), or\n"
+        "                      read_requests=N (at the same time); 0: no limit\n"
+        "    --json            as a JSON object\n",
+        "MOUNTPOINT", .run = run_limits},
     {"changes", ":h", changes_switches,
         "changes [--after N] [--subscriber NAME [--leave]] [--follow] MOUNTPOINT",
         "Prints the change log: one JSON object a line for each change of the manifest, which "

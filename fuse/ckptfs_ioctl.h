@@ -281,6 +281,21 @@ struct ckptfs_flags {
     __u64 reserved[6];
 };
 
+/* Limits of the mount's calls to the store, until it ends. EINVAL also: a rate is below 65,536 and
+   not 0. */
+#define CKPTFS_LIMIT_READ_BYTES    (1u << 0)
+#define CKPTFS_LIMIT_READ_REQUESTS (1u << 1)
+#define CKPTFS_LIMIT_UPLOAD_BYTES  (1u << 2)
+
+struct ckptfs_limits {
+    __u32 version;
+    __u32 change;        /* in: the limits to be set; 0: just tell */
+    __u64 read_bytes;    /* a second, of files; 0: no limit, as of the others */
+    __u64 read_requests; /* at once */
+    __u64 upload_bytes;  /* a second */
+    __u64 reserved[4];
+};
+
 /* The change log: one record for each change of the manifest, which names blobs only once they are
    in the store. READ tells the records with a sequence above `after`; with a name and RESUME, above
    what that subscriber has acknowledged (ENOENT: there is none of that name, or it was dropped
@@ -340,6 +355,7 @@ struct ckptfs_changes {
 #define CKPTFS_IOC_JOB        _IOWR('K', 0x22, struct ckptfs_job)
 #define CKPTFS_IOC_FLAGS      _IOWR('K', 0x23, struct ckptfs_flags)
 #define CKPTFS_IOC_CHANGES    _IOWR('K', 0x24, struct ckptfs_changes)
+#define CKPTFS_IOC_LIMITS     _IOWR('K', 0x30, struct ckptfs_limits)
 #define CKPTFS_IOC_FUSE       _IOWR('K', 0x10, struct ckptfs_fuse_requests)
 
 #ifdef __cplusplus
@@ -349,6 +365,7 @@ static_assert(sizeof(struct ckptfs_truncate) == 64, "ABI");
 static_assert(sizeof(struct ckptfs_variant) == 64, "ABI");
 static_assert(sizeof(struct ckptfs_job) == 384, "ABI");
 static_assert(sizeof(struct ckptfs_flags) == 64, "ABI");
+static_assert(sizeof(struct ckptfs_limits) == 64, "ABI");
 static_assert(sizeof(struct ckptfs_changes) == 8192, "ABI");
 static_assert(sizeof(struct ckptfs_lost) == 576, "ABI");
 static_assert(sizeof(struct ckptfs_operation) == 512, "ABI");
@@ -362,6 +379,7 @@ _Static_assert(sizeof(struct ckptfs_truncate) == 64, "ABI");
 _Static_assert(sizeof(struct ckptfs_variant) == 64, "ABI");
 _Static_assert(sizeof(struct ckptfs_job) == 384, "ABI");
 _Static_assert(sizeof(struct ckptfs_flags) == 64, "ABI");
+_Static_assert(sizeof(struct ckptfs_limits) == 64, "ABI");
 _Static_assert(sizeof(struct ckptfs_changes) == 8192, "ABI");
 _Static_assert(sizeof(struct ckptfs_lost) == 576, "ABI");
 _Static_assert(sizeof(struct ckptfs_operation) == 512, "ABI");

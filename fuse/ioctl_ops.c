@@ -434,7 +434,8 @@ fs_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned command, void *argument UNUSED
     union request u;
     size_t size = size_of(command);
     if (fs_flags_ioctl(req, ino, command, in, in_size, out_size) ||
-        fs_job_ioctl(req, ino, command, in, in_size, out_size))
+        fs_job_ioctl(req, ino, command, in, in_size, out_size) ||
+        fs_fetch_ioctl(req, command, in, in_size, out_size))
         return;
     if (size == 0) {
         fs_reply_result(req, -ENOTTY);

@@ -46,6 +46,7 @@ static struct remote_call
 with_deadline(const struct chunk_reader *r, const struct remote_call *call)
 {
     struct remote_call limited = *call;
+    limited.paced = true;
     if (limited.deadline_ms == 0)
         limited.deadline_ms = clock_monotonic_ms() + r->deadline_ms;
     return limited;

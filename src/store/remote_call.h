@@ -25,6 +25,7 @@ struct remote_call {
     bool again;      // of readers: the repetition of a call with local_only
     bool local_only; // of readers of chunks: -EREMOTE instead of asking the store
     bool no_keep;    // of readers of chunks: bytes from the store do not go to hot_cache
+    bool paced;      // bytes of files: they wait for their turn under the limits of the store
     bool fail_fast;  // -EPROTO ends a series of tries, for callers that cannot go on without
 };
 

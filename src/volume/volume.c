@@ -90,6 +90,8 @@ static int
 open_store(struct volume *v, struct buffer *error)
 {
     int rc = volume_open_store(&v->config, &v->url, &v->remote, error);
+    if (rc == 0)
+        volume_open_limits(v);
     if (v->url.tenant)
         v->place_name = store_url_place(&v->url);
     return rc;

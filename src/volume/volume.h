@@ -15,6 +15,7 @@
 #include "format/records.h"
 #include "manifest/manifest.h"
 #include "metrics/metrics.h"
+#include "store/limited_store.h"
 #include "store/remote_call.h"
 #include "volume/volume_config.h"
 #include "volume/volume_lost.h"
@@ -244,6 +245,11 @@ MUST_CHECK int volume_truncate(
 // Flags of the volume that operators turn off and on while it is mounted: DB_FLAG_*.
 MUST_CHECK int volume_get_flags(struct volume *v, unsigned *flags_out);
 MUST_CHECK int volume_set_flags(struct volume *v, unsigned flags);
+
+// Limits of this mount's reads and uploads (store/limited_store.h), until it ends. -EINVAL: a rate
+// is below LIMITER_RATE_MIN and not 0.
+void volume_get_limits(struct volume *v, struct remote_limits *limits_out);
+MUST_CHECK int volume_set_limits(struct volume *v, const struct remote_limits *limits);
 
 // The change log. `visit` gets the records of this volume with sequence > `after`, in order, until
 // it returns nonzero; `oldest_out` (may be NULL) is the oldest that the root's log has, of any

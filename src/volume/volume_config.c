@@ -10,6 +10,7 @@
 #include "base/similar.h"
 #include "platform/memory.h"
 #include "quota/storage_quota.h"
+#include "store/read_limiter.h"
 #include "store/remote_store.h"
 
 #define KIB    (UINT64_C(1) << 10)
@@ -65,6 +66,12 @@ const struct config_entry volume_config_table[] = {
         "disk space for all volumes in the storage root together; 0: leave it as it was set"),
     VALUE("upload_threads", CONFIG_NUMBER, upload_threads, 1, 16, "4", "N",
         "uploads to the store at the same time"),
+    VALUE("read_limit", CONFIG_BYTES, read_limit_bytes, 0, TIB, "0", "SIZE",
+        "bytes of files to read from the store in a second; 0: no limit"),
+    VALUE("read_requests", CONFIG_NUMBER, read_requests, 0, 1024, "0", "N",
+        "requests for bytes of files in the store at the same time; 0: no limit"),
+    VALUE("upload_limit", CONFIG_BYTES, upload_limit_bytes, 0, TIB, "0", "SIZE",
+        "bytes to upload to the store in a second; 0: no limit"),
     VALUE("lease_ttl", CONFIG_DURATION, lease_ttl_ms, 3 * SECOND, HOUR, "60s", "TIME",
         "a claim to the volume is void when it was not renewed for this time"),
     VALUE("read_deadline", CONFIG_DURATION, read_deadline_ms, 100, HOUR, "30s", "TIME",
@@ -342,6 +349,25 @@ volume_config_parse_quota(
     return check_quota(name, *bytes_out, error);
 }
 
+static int
+check_rate(const char *name, uint64_t bytes, struct buffer *error)
+{
+    if (bytes == 0 || bytes >= LIMITER_RATE_MIN)
+        return 0;
+    buffer_printf(error, "%s: at least 64K a second, or 0 for no limit", name);
+    return -EINVAL;
+}
+
+int
+volume_config_parse_rate(
+    const char *name, const char *text, uint64_t *bytes_out, struct buffer *error)
+{
+    if (parse_number(text, byte_units, bytes_out))
+        return check_rate(name, *bytes_out, error);
+    buffer_printf(error, "%s: '%s' is not right; give %s", name, text, what_is_right(CONFIG_BYTES));
+    return -EINVAL;
+}
+
 int
 volume_config_check(const struct volume_config *c, struct buffer *error)
 {
@@ -355,6 +381,10 @@ volume_config_check(const struct volume_config *c, struct buffer *error)
     rc = check_quota("option quota", c->quota_bytes, error);
     if (rc == 0)
         rc = check_quota("option root_quota", c->root_quota_bytes, error);
+    if (rc == 0)
+        rc = check_rate("option read_limit", c->read_limit_bytes, error);
+    if (rc == 0)
+        rc = check_rate("option upload_limit", c->upload_limit_bytes, error);
     if (rc < 0)
         return rc;
     const char *reads = c->at ? "at=" : c->read_only ? "ro" : NULL;

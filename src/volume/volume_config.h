@@ -32,6 +32,9 @@ struct volume_config {
     uint64_t quota_bytes;      // of the volume; 0: none
     uint64_t root_quota_bytes; // of the storage root; 0: as it was
     uint64_t upload_threads;
+    uint64_t read_limit_bytes;   // a second; 0: none
+    uint64_t read_requests;      // at once; 0: no limit
+    uint64_t upload_limit_bytes; // a second; 0: none
     uint64_t lease_ttl_ms;
     uint64_t read_deadline_ms;
     uint64_t unmount_timeout_ms;
@@ -74,6 +77,10 @@ MUST_CHECK int volume_config_check(const struct volume_config *c, struct buffer 
 // A size as the options take it, as a quota: 0, or at least the minimum of a volume. -EINVAL with a
 // text.
 MUST_CHECK int volume_config_parse_quota(
+    const char *name, const char *text, uint64_t *bytes_out, struct buffer *error);
+
+// A size a second as the options take it: 0, or at least LIMITER_RATE_MIN. -EINVAL with a text.
+MUST_CHECK int volume_config_parse_rate(
     const char *name, const char *text, uint64_t *bytes_out, struct buffer *error);
 
 // The name of the table that is most like the option's, or NULL.

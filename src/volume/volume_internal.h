@@ -15,6 +15,7 @@
 #include "platform/lock.h"
 #include "platform/thread.h"
 #include "remote/remote_manifest.h"
+#include "store/limited_store.h"
 #include "store/local_store.h"
 #include "store/remote_store.h"
 #include "volume/volume.h"
@@ -132,6 +133,12 @@ struct volume {
 // Opens the store of config->source; both results are to be freed, also after an error.
 MUST_CHECK int volume_open_store(const struct volume_config *config, struct store_url *url_out,
     struct remote_store **store_out, struct buffer *error);
+
+// ---- volume_limits.c: the limits of the store ---------------------------------------------------
+
+// Wraps the open store, and sets the limits of the config.
+void volume_open_limits(struct volume *v);
+void volume_limits_metrics(struct volume *v, struct metrics *m);
 
 // ---- volume_jobs.c: the queue of jobs -----------------------------------------------------------
 

@@ -27,6 +27,7 @@ START_TEST(defaults_are_those_of_the_manual)
     ck_assert_uint_eq(c.wal_limit_bytes, UINT64_C(1) << 30);
     ck_assert_uint_eq(c.page_cache_bytes, UINT64_C(64) << 20);
     ck_assert_uint_eq(c.upload_threads, 4);
+    ck_assert_uint_eq(c.read_limit_bytes + c.read_requests + c.upload_limit_bytes, 0);
     ck_assert_uint_eq(c.lease_ttl_ms, 60000);
     ck_assert_uint_eq(c.read_deadline_ms, 30000);
     ck_assert_uint_eq(c.unmount_timeout_ms, 60000);

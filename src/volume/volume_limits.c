@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+// The limits of the store under a mount: how fast it may read and upload.
+#include <errno.h>
+
+#include "platform/log.h"
+#include "volume/volume_internal.h"
+
+void
+volume_open_limits(struct volume *v)
+{
+    const struct remote_limits limits = {
+        .reads = {v->config.read_limit_bytes, v->config.read_requests},
+        .uploads = {.bytes = v->config.upload_limit_bytes},
+    };
+    v->remote = limited_store_wrap(v->remote);
+    limited_store_set(v->remote, &limits);
+}
+
+void
+volume_get_limits(struct volume *v, struct remote_limits *limits_out)
+{
+    limited_store_get(v->remote, limits_out);
+}
+
+static bool
+is_rate(uint64_t bytes)
+{
+    return bytes == 0 || bytes >= LIMITER_RATE_MIN;
+}
+
+int
+volume_set_limits(struct volume *v, const struct remote_limits *limits)
+{
+    if (!is_rate(limits->reads.bytes) || !is_rate(limits->uploads.bytes))
+        return -EINVAL;
+    limited_store_set(v->remote, limits);
+    struct log_event e;
+    log_begin(&e, LOG_LEVEL_INFO, "limits.set");
+    log_u64(&e, "read_bytes", limits->reads.bytes);
+    log_u64(&e, "read_requests", limits->reads.requests);
+    log_u64(&e, "upload_bytes", limits->uploads.bytes);
+    log_end(&e);
+    return 0;
+}
+
+void
+volume_limits_metrics(struct volume *v, struct metrics *m)
+{
+    struct remote_limits limits;
+    struct remote_limits_numbers n;
+    limited_store_get(v->remote, &limits);
+    limited_store_numbers(v->remote, &n);
+    m->read_limit_bytes = limits.reads.bytes;
+    m->read_limit_requests = limits.reads.requests;
+    m->upload_limit_bytes = limits.uploads.bytes;
+    m->limit_waits = n.waits;
+    m->limit_wait_ms = n.wait_ms;
+    m->limit_waiting = n.waiting;
+    m->limit_timeouts = n.refused;
+    m->read_bytes_foreground = n.read_bytes[REMOTE_FOREGROUND];
+    m->read_bytes_read_ahead = n.read_bytes[REMOTE_READ_AHEAD];
+    m->read_bytes_job = n.read_bytes[REMOTE_UPLOAD] + n.read_bytes[REMOTE_JOB];
+    m->read_bytes_cold_scan = n.read_bytes[REMOTE_COLD_SCAN];
+}
