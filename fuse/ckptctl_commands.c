@@ -631,7 +631,7 @@ const struct command commands[] = {
         "    --json         as a JSON object\n",
         "FILE", .run = run_variant},
     {"flags", ":h", retention_switches, "flags [--set NAME=on|off] [--json] MOUNTPOINT",
-        "Shows what is turned on and off for the volume on this host.\n"
+        "Shows which functions are on and off for the volume on this host.\n"
         "\n"
         "    --set NAME=on|off  changes it: enable_append_only_truncation\n"
         "    --json             as a JSON object\n",
@@ -653,11 +653,10 @@ const struct command commands[] = {
         "not read.\n"
         "\n"
         "    --after N          those behind this one\n"
-        "    --subscriber NAME  go on where this subscriber stopped, and remember what was "
-        "printed;\n"
+        "    --subscriber NAME  go on where this subscriber stopped, and keep its position;\n"
         "                       one that reads nothing for a week is forgotten\n"
         "    --leave            forget it\n"
-        "    --follow           print what comes, until it is interrupted\n",
+        "    --follow           print new entries as they come, until it is interrupted\n",
         "MOUNTPOINT", .run = run_changes},
     {"jobs", ":h", jobs_switches, "jobs [--watch] [--json] MOUNTPOINT",
         "Lists the jobs that wait, run, or have ended lately.\n"
@@ -674,8 +673,8 @@ const struct command commands[] = {
         "Exit status: 0 it is completed, 2 it failed.\n",
         "JOB MOUNTPOINT", .run = run_job_wait},
     {"job cancel", ":h", json_switches, "job cancel JOB MOUNTPOINT",
-        "Asks for the end of a job. Of a checkpoint: the next one takes what it would have "
-        "taken.\n",
+        "Asks for the end of a job. After a checkpoint that was cancelled, the next one takes "
+        "its changes.\n",
         "JOB MOUNTPOINT", .run = run_job_cancel},
     {"destroy", ":ho:", destroy_switches, "destroy [--yes] [-o OPTION,...] [--json] SOURCE",
         "Deletes everything that the volume has in the store: all generations, snapshots and the\n"
@@ -702,7 +701,7 @@ const struct command commands[] = {
         "Exit status: 0 it is sound, 4 something is damaged, 2 it could not be looked through.\n",
         "SOURCE", .run = run_verify},
     {"push", ":ho:", push_switches, "push [--partial] [-o OPTION,...] [--json] ROOT NEWSOURCE",
-        "Makes the volume NEWSOURCE out of what the storage root ROOT holds, whose own bucket is\n"
+        "Makes the volume NEWSOURCE from the copies in the storage root ROOT, whose own bucket is\n"
         "lost. The volume must not be mounted. Refuses when blobs are lost, and names the files.\n"
         "\n"
         "    --partial  push the rest all the same: reading the lost parts of files fails\n"

@@ -143,8 +143,8 @@ print_identity(
                 : "no: the store could not be reached; another host may take the volume");
     if (print_metric(metrics, "store_damaged"))
         line(out, "store",
-            "damaged: it has lost or changed what was published. Nothing more is published; "
-            "changes are kept in the root");
+            "damaged: it has lost or changed published objects. Nothing more is published; "
+            "the root keeps the changes");
     else if (print_metric(metrics, "store_failing") > 0)
         buffer_printf(out, "%-14s retrying, %" PRIu64 " errors, last: %s\n", "store",
             print_metric(metrics, "store_failing"), s->last_error);

@@ -41,8 +41,8 @@ print_entry(const struct volume_root_entry *e, uint64_t now_ms, struct buffer *o
     print_size(e->closing_done_bytes, size);
     print_size(e->closing_total_bytes, total);
     if (e->mounted && e->closing)
-        buffer_printf(
-            out, "unmounted; process %ld publishes what is left: %s of %s", e->pid, size, total);
+        buffer_printf(out, "unmounted; process %ld publishes the last changes: %s of %s", e->pid,
+            size, total);
     else if (e->mounted)
         buffer_printf(out, "mounted by process %ld", e->pid);
     else
@@ -270,7 +270,7 @@ show_progress(const struct unmounting *u, const struct volume_root_entry *e)
         print_retries(&line, e->closing_errors, e->closing_error);
         buffer_append_string(&line, "; ");
     }
-    buffer_printf(&line, "publishing what is left: %s of %s", done, total);
+    buffer_printf(&line, "publishing the last changes: %s of %s", done, total);
     print_progress(&line);
 }
 
@@ -307,7 +307,7 @@ wait_for_end(const struct unmounting *u)
         }
         if (wait >= 0 && waited >= (uint64_t)wait * 1000) {
             clear_progress(u);
-            print_error("unmount %s: unmounted; the daemon still publishes what is left "
+            print_error("unmount %s: unmounted; the daemon still publishes changes "
                         "(ckptctl status --root %s shows how far it is)",
                 u->mountpoint, u->status.root);
             return EXIT_STATUS_UNFINISHED;

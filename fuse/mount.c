@@ -161,7 +161,7 @@ mount_describe_hidden(const struct mount *m, struct buffer *out)
     if (d)
         closedir(d);
     if (count > 0)
-        buffer_printf(out, "%s is not empty; the mount hides what is in it until it ends", m->path);
+        buffer_printf(out, "%s is not empty; the mount hides its contents until it ends", m->path);
 }
 
 void

@@ -190,7 +190,7 @@ unmount_and_stop(struct session *s)
     if (rc != 0)
         buffer_printf(&why, "%s: ", strerror(-rc));
     mount_describe_users(&s->mount, &why);
-    log_warning("mount.busy", "%s: %s; it is detached, and whoever uses it gets ENOTCONN",
+    log_warning("mount.busy", "%s: %s; it is detached, and programs that use it get ENOTCONN",
         s->mount.path, buffer_string(&why));
     // Logged where it fails; the kernel's dirty pages are lost then, as in a crash.
     rc = kernel_cache_flush(&s->kernel_cache);
@@ -236,7 +236,7 @@ control(void *argument)
         s->options->max_readahead > 0 ? s->options->max_readahead : READAHEAD_DEFAULT_BYTES);
     log_info("mount.ready", "%s on %s", s->options->config.source, s->mount.path);
     if (!startup_succeeded(s->startup)) {
-        log_warning("mount.abandoned", "%s: who started it is gone", s->mount.path);
+        log_warning("mount.abandoned", "%s: the process that started it is gone", s->mount.path);
         unmount_and_stop(s);
     }
     CLEANUP(file_close_auto) int table = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC);

@@ -33,11 +33,11 @@ checkpoint_note_bucket(struct checkpoint *c, int rc)
     lock_release(&c->lock);
     if (after && !before)
         log_error("store.damaged",
-            "the store has lost or changed what was published: %s. Nothing is published until that "
-            "is put right; changes are kept in the storage root",
+            "the store has lost or changed published objects: %s. Nothing is published until they "
+            "are back; the storage root keeps the changes",
             remote_store_error());
     else if (before && !after)
-        log_info("store.mended", "what was published is in the store again");
+        log_info("store.mended", "the published objects are in the store again");
 }
 
 bool

@@ -211,7 +211,7 @@ checkpoint_explain_upload(struct checkpoint *c, const struct blob_record *blob, 
         return error;
     bool hope = note(c, &blob->hash);
     log_blob(LOG_LEVEL_ERROR, "checkpoint.blob_damaged", key,
-        hope ? "the only copy is damaged or missing; what can be read of it is written anew"
+        hope ? "the only copy is damaged or missing; its readable part is written anew"
              : "the only copy is damaged or missing, and could not be replaced");
     return hope ? -EUCLEAN : -EIO;
 }

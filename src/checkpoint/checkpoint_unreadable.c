@@ -34,7 +34,7 @@ checkpoint_note_unreadable(struct checkpoint *c, const struct chunk_action *acti
     log_u64(&e, "object", action->object.v);
     log_u64(&e, "chunk", action->index.v);
     log_string(&e, "message",
-        "an image of the chunk cannot be read; what has changed is written without it");
+        "an image of the chunk cannot be read; the checkpoint writes the changes without it");
     log_end(&e);
 }
 

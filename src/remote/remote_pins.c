@@ -180,8 +180,8 @@ remote_pins_read(const struct remote_place *place, struct remote_pins *pins_out)
     while ((rc = remote_walk_next_entry(&walk, &entry, &name)) > 0) {
         struct remote_pin pin;
         if (!parse_pin(name, &pin)) {
-            rc = remote_log_bad(entry->key, "it lies among the pins and is none; nobody can say "
-                                            "what it keeps, so nothing is deleted");
+            rc = remote_log_bad(entry->key, "it lies among the pins and is none; it may keep any "
+                                            "generation, so nothing is deleted");
             break;
         }
         if (pins_out->count == capacity) {

@@ -35,7 +35,7 @@ static int
 pass_over(struct looking *l, const char *key, int rc)
 {
     if (rc == -EBADMSG)
-        l->fault(l->argument, key, "it is damaged, or does not follow what is before it");
+        l->fault(l->argument, key, "it is damaged, or does not follow its predecessor");
     else if (rc == -ENOTSUP)
         remote_store_set_error("a newer version of this program wrote %s: use that one", key);
     return rc == -EBADMSG ? 0 : rc;

@@ -317,17 +317,17 @@ log_closed(struct volume *v, int publish_result, int log_result, uint64_t unread
         buffer_append_string(&text, "everything is in the store");
     else if (atomic_load(&v->own.root_lost))
         buffer_printf(&text,
-            "the storage root %s was removed or moved away while it was mounted. What was written "
-            "after generation %llu is not in the store, and lost with the root",
+            "the storage root %s was removed or moved away while it was mounted. The changes after "
+            "generation %llu are not in the store, and are lost with the root",
             v->root, (unsigned long long)db.published.v);
     else if (log_result != 0)
         buffer_printf(&text,
-            "the log in %s could not be written: %s. What was not synced before is lost", v->root,
-            strerror(-log_result));
+            "the log in %s could not be written: %s. Changes that no program synced are lost",
+            v->root, strerror(-log_result));
     else if (db.fenced)
         buffer_printf(&text,
-            "another host took the volume over. What this host had not published is not part of "
-            "the volume; it stays in %s until a mount with discard_unpublished",
+            "another host took the volume over. Changes that this host had not published are not "
+            "part of the volume; they stay in %s until a mount with discard_unpublished",
             v->root);
     else if (unreadable > 0)
         buffer_printf(&text,

@@ -75,8 +75,9 @@ refuse_other_volume(struct volume *v, const struct remote_place *place, const st
         "%s holds volume %s, and the storage root %s holds another one of that name, volume %s: "
         "the "
         "bucket or directory was made anew, or something else was put in its place. Nothing was "
-        "changed. To mount what is in the store, give another storage root with -o root=, or move "
-        "this one away, which gives up what was not published from it; to go on with volume %s, "
+        "changed. To mount the volume in the store, give another storage root with -o root=, or "
+        "move "
+        "this one away, which gives up its unpublished changes; to go on with volume %s, "
         "put its objects back into the store",
         v->config.source, there_text, v->config.root, here_text, here_text);
     return -EBUSY;

@@ -148,7 +148,8 @@ volume_take_lock(struct volume *v, struct buffer *error)
             return -EBUSY;
         }
         if (closing && !told) {
-            volume_say(v, "waiting for process %ld, which was unmounted and publishes what is left",
+            volume_say(v,
+                "waiting for process %ld, which was unmounted and publishes the last changes",
                 strtol(text, NULL, 10));
             told = true;
         }

@@ -100,7 +100,7 @@ open_manifest(struct volume *v, const char *directory, bool throwaway, struct bu
             rc == -EBADMSG
                 ? "; it is damaged (the log says where), or of a newer version of ckptfs. Nothing "
                   "was changed. Restore it, or move the storage root away to mount from the store "
-                  "alone, which gives up what was not published"
+                  "alone, which gives up unpublished changes"
             : rc == -EBUSY
                 ? "; another process uses this storage root in the format of an older version: end "
                   "that process, then mount again"

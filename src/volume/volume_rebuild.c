@@ -313,9 +313,10 @@ refuse(struct volume *v, struct judgement *j, const char *what, struct buffer *e
     char when[32];
     time_text(j->chain.created_ms, when);
     volume_error(error,
-        "%s. It cannot be made anew from the store and the log without losing changes: %s. What "
-        "this root wrote after generation %" PRIu64 " (the newest record in the store is of %s) "
-        "would be lost. Nothing was changed. Restore %s/manifest, or give those changes up with "
+        "%s. It cannot be made anew from the store and the log without losing changes: %s. The "
+        "changes of this root after generation %" PRIu64 " (the newest record in the store is of "
+        "%s) would be lost. Nothing was changed. Restore %s/manifest, or give those changes up "
+        "with "
         "-o discard_unpublished, which sets manifest and log aside in the root",
         what, buffer_string(&j->why_not), j->chain.generation.v, when, v->config.root);
     log_error("volume.rebuild_refused", "%s", buffer_string(error));

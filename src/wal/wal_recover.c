@@ -146,7 +146,7 @@ contradicted(struct recovery *r, const char *how)
         "the write-ahead log is damaged: %s %s; it held the log from LSN %" PRIu64 " to %" PRIu64
         " at least, so acknowledged changes would be lost. Nothing was changed. Restore the file; "
         "or move the storage root away to go back to the last published generation; or, to go on "
-        "with what is left, write the word accept into %s",
+        "with the rest, write the word accept into %s",
         path, how, m->start.v, m->end.v, mark);
     log_error("wal.damaged", "%s", buffer_string(r->error));
     return -EBADMSG;
