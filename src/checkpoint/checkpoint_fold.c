@@ -151,16 +151,20 @@ static int
 adopt(struct fold *f)
 {
     struct checkpoint *c = f->c;
+    size_t adopted = 0;
     c->fold.pin = pin_begin(local_store_pins(c->options.local), "fold", "it is recorded");
     for (size_t i = 0; i < f->staging.blob_count; i++) {
         struct staged_blob *blob = &f->staging.blobs[i];
+        if (blob->part != STAGED_HERE)
+            continue;
         pin_blob(c->fold.pin, &blob->record.hash);
         int rc = local_store_adopt(f->c->options.local, blob->path, &blob->record.hash);
         if (rc < 0)
             return rc;
         checkpoint_remember_crc(f->c, blob);
+        adopted++;
     }
-    return f->staging.blob_count > 0 ? local_store_sync(f->c->options.local) : 0;
+    return adopted > 0 ? local_store_sync(f->c->options.local) : 0;
 }
 
 // ---- recorded -----------------------------------------------------------------------------------
@@ -312,6 +316,9 @@ add_chunks(struct fold *f, struct manifest_batch *b, struct manifest_reader *r)
         if (rc == 0)
             rc = checkpoint_put_lost(f->c, b, r, f->generation, image->action, &image->lost);
     }
+    for (size_t i = 0; rc == 0 && i < f->staging.blob_count; i++)
+        if (f->staging.blobs[i].part == STAGED_IN_STORE)
+            manifest_batch_blob_uploaded(b, &f->staging.blobs[i].record.hash, f->generation);
     return rc == 0 ? add_drops(f, b, r) : rc;
 }
 
@@ -426,7 +433,10 @@ abandon_blobs(struct fold *f, int rc)
 {
     struct checkpoint *c = f->c;
     struct manifest_reader *r;
-    if (rc == -EIO || manifest_read_begin(c->options.manifest, &r) < 0)
+    if (rc == -EIO)
+        return;
+    checkpoint_parts_discard(c, &f->staging);
+    if (manifest_read_begin(c->options.manifest, &r) < 0)
         return;
     for (size_t i = 0; i < f->staging.blob_count; i++) {
         const struct sha256 *hash = &f->staging.blobs[i].record.hash;

@@ -214,9 +214,14 @@ struct staged_image {
     struct chunk_entry old; // then: its entry
 };
 struct staged_blob {
-    char *path;
+    char *path;   // NULL: there is no local copy
     uint32_t crc; // CRC-32C of the bytes as they were hashed
     struct blob_record record;
+    enum staged_part {
+        STAGED_HERE,
+        STAGED_IN_STORE,     // uploaded by this staging
+        STAGED_KNOWN_BEFORE, // the store had the same bytes already
+    } part;
 };
 struct checkpoint_staging {
     struct staged_image *images;
@@ -231,6 +236,23 @@ MUST_CHECK int checkpoint_stage(struct checkpoint *c, const struct checkpoint_cu
 // Reads every staged blob again and compares length and CRC-32C (decisions/0009).
 MUST_CHECK int checkpoint_verify_staging(
     struct checkpoint *c, const struct checkpoint_staging *staging);
+
+// checkpoint_part.c: parts of a checkpoint that has no room in the quota. A part is a pack that is
+// in memory until it is in the store; there is no copy of it on the disk. No generation names it
+// before the fold is recorded: after a death in between, the sweep of the bucket deletes it.
+#define CHECKPOINT_PART_BYTES (16u << 20)
+// Whether the fold in progress may stage in parts: it has been tried without, and this root may
+// write to the store.
+bool checkpoint_may_stage_in_parts(struct checkpoint *c);
+// A file in memory, or -errno.
+MUST_CHECK int checkpoint_part_open(void);
+// Uploads the file as the blob, unless the store has the same bytes, and sets blob->part. -EDQUOT:
+// not now (logged); -ECANCELED.
+MUST_CHECK int checkpoint_part_upload(struct checkpoint *c, struct staged_blob *blob, int fd);
+// Deletes the parts that the staging has uploaded, as far as no record of the manifest names them
+// and the store can be reached.
+void checkpoint_parts_discard(struct checkpoint *c, const struct checkpoint_staging *staging);
+
 // Whether the action makes a base (or else a delta).
 bool checkpoint_makes_base(const struct chunk_action *action);
 void checkpoint_staging_free(struct checkpoint_staging *staging);
@@ -279,6 +301,9 @@ MUST_CHECK int checkpoint_fold(struct checkpoint *c, struct generation *generati
 // asks the store about that also when there is nothing to publish.
 MUST_CHECK int checkpoint_publish(
     struct checkpoint *c, bool ask, struct generation *generation_out);
+
+// When an upload of so many bytes that begins now has failed.
+uint64_t checkpoint_upload_deadline_ms(const struct checkpoint *c, uint64_t bytes);
 
 // checkpoint_bucket.c: looks whether the bucket has the published state that `db` names, and at
 // more objects when `asked` or every tenth minute. 0: it has; 1: another record follows; -EBADMSG:

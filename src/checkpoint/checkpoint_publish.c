@@ -157,6 +157,12 @@ is_stopping(void *argument)
            atomic_load(&p->c->publish.cancel) != 0;
 }
 
+uint64_t
+checkpoint_upload_deadline_ms(const struct checkpoint *c, uint64_t bytes)
+{
+    return clock_monotonic_ms() + c->options.upload_deadline_ms + bytes / UPLOAD_BYTES_PER_MS_MIN;
+}
+
 static int
 upload_blob(struct publication *p, const struct blob_record *blob)
 {
@@ -168,8 +174,7 @@ upload_blob(struct publication *p, const struct blob_record *blob)
     struct remote_source source = {.fd = fd, .length = blob->bytes, .hash = blob->hash};
     source.crc_known = checkpoint_recall_crc(c, &blob->hash, &source.crc);
     struct remote_call call = {
-        .deadline_ms = clock_monotonic_ms() + c->options.upload_deadline_ms +
-                       blob->bytes / UPLOAD_BYTES_PER_MS_MIN,
+        .deadline_ms = checkpoint_upload_deadline_ms(c, blob->bytes),
         .is_canceled = is_stopping,
         .argument = p,
         .class = REMOTE_UPLOAD,

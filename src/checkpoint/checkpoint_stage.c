@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Staging: the images of a plan become blob files in the job's scratch directory. Large images have
-// a blob of their own, small ones share packs.
+// a blob of their own, small ones share packs. Images that find no room in the quota go to the
+// store at once (checkpoint_part.c), in packs that are in memory until they are there.
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,16 +32,21 @@ struct blob_file {
     struct buffer pending;      // not written yet
     struct storage_quota *quota;
     uint64_t reserved;
+    bool in_memory; // a part: it has no path, and its bytes are not on the disk
 };
 
 struct stage {
     struct checkpoint *c;
     const struct checkpoint_cut *cut;
+    const struct checkpoint_plan *plan;
     struct checkpoint_staging *out;
     const struct job_record *job;
     const char *directory;
+    bool in_parts; // the quota is full: packs go to the store as soon as they are finished
+    size_t at;     // the action in work
     struct blob_file pack;
-    size_t pack_images; // that have gone into it
+    size_t pack_first;  // the action of its first image
+    size_t pack_images; // that have gone into it as a whole
 };
 
 bool
@@ -56,7 +62,7 @@ static int
 file_write_behind(struct blob_file *f)
 {
     uint64_t end = f->bytes - f->pending.length;
-    if (end < f->started + WRITE_BUFFER)
+    if (f->in_memory || end < f->started + WRITE_BUFFER)
         return 0;
     int rc = file_start_writing(f->ops, f->fd, f->started, end - f->started);
     if (rc == 0 && f->started > WRITE_BEHIND)
@@ -97,10 +103,14 @@ file_append(void *argument, const void *p, size_t n)
 static int
 file_begin(struct stage *s, struct blob_file *f, bool pack)
 {
-    *f = (struct blob_file){
-        .ops = s->c->options.ops, .quota = local_store_quota(s->c->options.local)};
-    f->path = memory_printf("%s/blob-%zu", s->directory, s->out->blob_count);
-    f->fd = file_open(f->ops, f->path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+    *f = (struct blob_file){.ops = s->c->options.ops, .in_memory = s->in_parts};
+    if (f->in_memory) {
+        f->fd = checkpoint_part_open();
+    } else {
+        f->quota = local_store_quota(s->c->options.local);
+        f->path = memory_printf("%s/blob-%zu", s->directory, s->out->blob_count);
+        f->fd = file_open(f->ops, f->path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+    }
     if (f->fd < 0) {
         int rc = f->fd;
         free(f->path);
@@ -124,14 +134,28 @@ file_abandon(struct blob_file *f)
     *f = (struct blob_file){.fd = -1};
 }
 
-// Makes the file durable and adds it to the staging as blob number blob_count. `hash`: that of the
-// bytes, NULL for a pack.
+// The file goes, and gives its room back.
+static void
+file_discard(struct blob_file *f)
+{
+    uint64_t bytes = f->fd >= 0 && f->quota ? storage_quota_file_bytes(f->fd) : 0;
+    CLEANUP(memory_free_auto) char *path = f->path;
+    struct storage_quota *quota = f->quota;
+    const struct file_ops *ops = f->ops;
+    f->path = NULL;
+    file_abandon(f);
+    if (path && ops->unlink(path) == 0)
+        storage_quota_give_back(quota, QUOTA_BLOBS, bytes);
+}
+
+// Makes the file durable, here or in the store, and adds it to the staging as blob number
+// blob_count. `hash`: that of the bytes, NULL for a pack.
 static int
 file_finish(
     struct stage *s, struct blob_file *f, enum blob_object_kind kind, const struct sha256 *hash)
 {
     int rc = file_flush(f, f->pending.length);
-    if (rc == 0)
+    if (rc == 0 && !f->in_memory)
         rc = f->ops->fdatasync(f->fd);
     if (rc < 0)
         return rc;
@@ -154,8 +178,10 @@ file_finish(
         blob->record.hash = *hash;
     out->bytes += f->bytes;
     f->path = NULL;
+    if (f->in_memory)
+        rc = checkpoint_part_upload(s->c, blob, f->fd);
     file_abandon(f);
-    return 0;
+    return rc;
 }
 
 static int
@@ -163,8 +189,10 @@ finish_pack(struct stage *s)
 {
     if (s->pack.fd < 0)
         return 0;
-    s->pack_images = 0;
-    return file_finish(s, &s->pack, BLOB_OBJECT_PACK, NULL);
+    int rc = file_finish(s, &s->pack, BLOB_OBJECT_PACK, NULL);
+    if (rc == 0)
+        s->pack_images = 0;
+    return rc;
 }
 
 static int
@@ -193,22 +221,32 @@ align_pack(struct blob_file *f)
     return over ? file_append(f, zeros, BLOB_ALIGNMENT - over) : 0;
 }
 
+static int
+begin_pack(struct stage *s)
+{
+    s->pack_first = s->at;
+    s->pack_images = 0;
+    return file_begin(s, &s->pack, true);
+}
+
 // Packs take the next blob number only when they are finished, so a large image that comes between
 // finishes the pack first.
 static int
 stage_image(struct stage *s, const struct chunk_action *action)
 {
     struct staged_image *image = &s->out->images[s->out->image_count];
+    bool packed = action->pack || s->in_parts;
+    uint64_t pack_bytes_max = s->in_parts ? CHECKPOINT_PART_BYTES : PACK_BYTES_MAX;
     int rc = 0;
-    if (s->pack.fd >= 0 &&
-        (!action->pack || s->pack.bytes + action->estimated_bytes > PACK_BYTES_MAX))
+    if (s->pack.fd >= 0 && (!packed || s->pack.bytes + action->estimated_bytes > pack_bytes_max))
         rc = finish_pack(s);
     if (rc < 0)
         return rc;
-    if (action->pack) {
-        rc = s->pack.fd < 0 ? file_begin(s, &s->pack, true) : align_pack(&s->pack);
+    if (packed) {
+        rc = s->pack.fd < 0 ? begin_pack(s) : align_pack(&s->pack);
         if (rc == 0)
             rc = write_image(s, action, &s->pack, image);
+        s->pack_images += rc == 0;
     } else {
         struct blob_file f;
         rc = file_begin(s, &f, false);
@@ -219,13 +257,37 @@ stage_image(struct stage *s, const struct chunk_action *action)
         if (rc == 0)
             rc =
                 file_finish(s, &f, base ? BLOB_OBJECT_CHUNK : BLOB_OBJECT_DELTA, &image->info.hash);
-        file_abandon(&f);
+        file_discard(&f);
     }
     if (rc == 0)
         s->out->image_count++;
     else
         free(image->lost.runs);
     return rc;
+}
+
+static int
+stage_rest(struct stage *s)
+{
+    int rc = 0;
+    for (; rc == 0 && s->at < s->plan->count; s->at += rc == 0)
+        if (s->plan->actions[s->at].kind != CHUNK_ACTION_DROP_CHUNK)
+            rc = stage_image(s, &s->plan->actions[s->at]);
+    return rc == 0 ? finish_pack(s) : rc;
+}
+
+// The images of the unfinished pack are made again as a part: the pack cannot be finished where
+// there is no room, and a half image spoils its hash.
+static void
+go_on_in_parts(struct stage *s)
+{
+    if (s->pack.fd >= 0) {
+        s->at = s->pack_first;
+        for (; s->pack_images > 0; s->pack_images--)
+            free(s->out->images[--s->out->image_count].lost.runs);
+        file_discard(&s->pack);
+    }
+    s->in_parts = true;
 }
 
 int
@@ -238,20 +300,22 @@ checkpoint_stage(struct checkpoint *c, const struct checkpoint_cut *cut,
     struct stage s = {
         .c = c,
         .cut = cut,
+        .plan = plan,
         .out = staging_out,
         .job = job,
         .directory = directory,
         .pack = {.fd = -1},
     };
-    int rc = 0;
-    for (size_t i = 0; rc == 0 && i < plan->count; i++)
-        if (plan->actions[i].kind != CHUNK_ACTION_DROP_CHUNK)
-            rc = stage_image(&s, &plan->actions[i]);
-    if (rc == 0)
-        rc = finish_pack(&s);
+    int rc = stage_rest(&s);
+    if (rc == -EDQUOT && checkpoint_may_stage_in_parts(c)) {
+        go_on_in_parts(&s);
+        rc = stage_rest(&s);
+    }
     file_abandon(&s.pack);
-    if (rc < 0)
+    if (rc < 0) {
+        checkpoint_parts_discard(c, staging_out);
         checkpoint_staging_free(staging_out);
+    }
     return rc;
 }
 
@@ -282,7 +346,8 @@ checkpoint_verify_staging(struct checkpoint *c, const struct checkpoint_staging 
 {
     int rc = 0;
     for (size_t i = 0; rc == 0 && i < staging->blob_count; i++)
-        rc = verify_blob(c, &staging->blobs[i]);
+        if (staging->blobs[i].part == STAGED_HERE)
+            rc = verify_blob(c, &staging->blobs[i]);
     return rc;
 }
 

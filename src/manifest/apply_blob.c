@@ -245,6 +245,21 @@ apply_blob_remote(struct apply *a, const struct sha256 *hash)
 }
 
 int
+apply_blob_uploaded(struct apply *a, const struct sha256 *hash, struct generation generation)
+{
+    struct blob_record old;
+    int rc = manifest_load_blob(a->txn, a->db.id, hash, &old);
+    if (rc < 0)
+        return rc == -ENOENT ? 0 : rc;
+    if (old.references == 0 || (old.residency & RESIDENCY_REMOTE))
+        return 0;
+    struct blob_record blob = old;
+    blob.residency = RESIDENCY_REMOTE;
+    rc = note_blob(a, hash, generation);
+    return rc < 0 ? rc : blob_store(a, &old, &blob);
+}
+
+int
 apply_forget_blob(struct apply *a, const struct blob_identity *identity)
 {
     struct blob_record old;

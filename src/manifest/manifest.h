@@ -269,6 +269,11 @@ void manifest_batch_log_end(struct manifest_batch *b, struct lsn cut, struct lsn
 void manifest_batch_published(struct manifest_batch *b, struct generation published,
     uint64_t wall_ms, uint64_t sequence, const struct sha256 *hash, uint64_t record_bytes);
 void manifest_batch_blob_remote(struct manifest_batch *b, const struct sha256 *hash);
+// A blob of the local generation `generation` was uploaded before that is published, and has no
+// local copy: the generation's record tells its birth. After the changes that refer to the blob. A
+// blob that is in the store already, or that nothing refers to, stays as it is.
+void manifest_batch_blob_uploaded(
+    struct manifest_batch *b, const struct sha256 *hash, struct generation generation);
 // Another record of the chain was written or seen (OPEN): epoch and position, nothing else.
 void manifest_batch_remote_position(
     struct manifest_batch *b, uint64_t epoch, uint64_t sequence, const struct sha256 *hash);

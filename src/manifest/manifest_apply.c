@@ -312,6 +312,8 @@ apply_op(struct apply *a, enum batch_op_kind kind, const struct batch_op *op)
         return apply_published(a, op);
     case OP_BLOB_REMOTE:
         return apply_blob_remote(a, &op->blob);
+    case OP_BLOB_UPLOADED:
+        return apply_blob_uploaded(a, &op->uploaded.hash, op->uploaded.generation);
     case OP_REMOTE_POSITION:
         return apply_remote_position(a, op);
     case OP_CATALOG:

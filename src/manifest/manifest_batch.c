@@ -91,6 +91,14 @@ manifest_batch_blob_remote(struct manifest_batch *b, const struct sha256 *hash)
 }
 
 void
+manifest_batch_blob_uploaded(
+    struct manifest_batch *b, const struct sha256 *hash, struct generation generation)
+{
+    struct batch_op op = {.uploaded = {*hash, generation}};
+    append_op(b, OP_BLOB_UPLOADED, &op);
+}
+
+void
 manifest_batch_remote_position(
     struct manifest_batch *b, uint64_t epoch, uint64_t sequence, const struct sha256 *hash)
 {

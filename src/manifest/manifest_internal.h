@@ -56,6 +56,7 @@ enum batch_op_kind {
     OP_LOCAL_GENERATION,
     OP_PUBLISHED,
     OP_BLOB_REMOTE,
+    OP_BLOB_UPLOADED,
     OP_REMOTE_POSITION,
     OP_CATALOG,
     OP_NEXT_GENERATION,
@@ -99,6 +100,10 @@ struct batch_op {
             uint64_t record_bytes;
         } published;
         struct sha256 blob;
+        struct {
+            struct sha256 hash;
+            struct generation generation;
+        } uploaded;
         struct {
             uint64_t epoch;
             uint64_t sequence;
@@ -236,6 +241,8 @@ MUST_CHECK int apply_delete_delta(
 MUST_CHECK int apply_add_reference(struct apply *a, const struct blob_location *where);
 MUST_CHECK int apply_remove_reference(struct apply *a, const struct blob_location *where);
 MUST_CHECK int apply_put_blob(struct apply *a, const struct blob_record *blob);
+MUST_CHECK int apply_blob_uploaded(
+    struct apply *a, const struct sha256 *hash, struct generation generation);
 MUST_CHECK int apply_blob_remote(struct apply *a, const struct sha256 *hash);
 MUST_CHECK int apply_put_namespace(struct apply *a, const struct namespace_record *space);
 MUST_CHECK int apply_forget_blob(struct apply *a, const struct blob_identity *blob);
