@@ -284,12 +284,13 @@ create_record(struct publication *p)
     struct checkpoint *c = p->c;
     checkpoint_set_publish_phase(c, CHECKPOINT_PHASE_PUBLISHING);
     int rc = remote_manifest_publish(&c->options.place, &p->staged);
+    if (rc == 0 && !has_good_lease(c))
+        rc = remote_manifest_check_ground(
+            &c->options.place, p->staged.header.sequence, &p->staged.hash);
     if (rc == -ESTALE) {
         rc = catch_up(p);
         return rc == 0 ? begin_anew(p) : rc;
     }
-    if (rc == 0 && !has_good_lease(c))
-        rc = remote_manifest_check_ground(&c->options.place, p->staged.header.sequence - 1);
     if (rc < 0)
         return rc;
     crash_point("checkpoint.published_remotely");

@@ -164,29 +164,6 @@ put_mark(const struct remote_place *place, struct chain_end *end)
     return 0;
 }
 
-int
-remote_manifest_check_ground(const struct remote_place *place, uint64_t sequence)
-{
-    struct remote_head head;
-    BUFFER_AUTO name = {0};
-    remote_key(place, REMOTE_RECORD, sequence, &name);
-    struct remote_call call = remote_call_of(place, 0);
-    int rc = remote_store_head_blob(place->store, buffer_string(&name), &head, &call);
-    if (rc < 0 && rc != -ENOENT)
-        return remote_log_failure("remote.head_failed", buffer_string(&name), rc);
-    if (rc == 0)
-        return 0;
-    remote_key(place, REMOTE_RECORD, sequence + 1, &name);
-    const char *key = buffer_string(&name);
-    call = remote_call_of(place, 0);
-    rc = remote_store_delete_blobs(place->store, &key, 1, &call);
-    if (rc < 0)
-        return remote_log_failure("remote.delete_failed", key, rc);
-    log_error("remote.destroyed", "the volume was destroyed while this host was away");
-    remote_store_set_error("the volume was destroyed while this host was away");
-    return -EIDRM;
-}
-
 // ---- users of the volume ------------------------------------------------------------------------
 
 static uint64_t

@@ -138,10 +138,12 @@ MUST_CHECK int remote_manifest_is_contradicted(
 // Whether the record after `sequence` exists (one request): 0, 1, or -errno.
 MUST_CHECK int remote_manifest_is_followed(const struct remote_place *place, uint64_t sequence);
 
-// For a writer that has just created the record after `sequence`, and whose lease may have run out
-// before: whether the record `sequence` is there. If it is not, the volume was destroyed meanwhile:
-// the function deletes the new record and returns -EIDRM.
-MUST_CHECK int remote_manifest_check_ground(const struct remote_place *place, uint64_t sequence);
+// For a writer that has just created the record `sequence` with this hash, and whose lease may have
+// run out before: whether the record is part of the chain. The writer may have been away for so
+// long that another host took the volume and deleted the record that lay in this place, or that the
+// volume was destroyed. Then the function deletes the new record and returns -ESTALE or -EIDRM.
+MUST_CHECK int remote_manifest_check_ground(
+    const struct remote_place *place, uint64_t sequence, const struct sha256 *hash);
 
 // ---- looking after published objects -----------------------------------------------------------
 //

@@ -627,6 +627,98 @@ START_TEST(death_in_an_import_leaves_nothing_that_looks_ready)
 }
 END_TEST
 
+// A publication of one that stops right before it creates the record, and goes on later.
+struct stopped {
+    struct remote_staged staged;
+    struct remote_upload *uploads;
+    size_t count;
+};
+
+static void
+stop_before_the_record(struct root *r, struct stopped *p)
+{
+    root_fold(r, 0);
+    ck_assert_int_eq(remote_manifest_stage_generation(
+                         &r->place, r->m, r->db.id, &p->staged, &p->uploads, &p->count),
+        0);
+}
+
+static int
+go_on(struct root *r, struct stopped *p)
+{
+    ck_assert_int_eq(remote_manifest_publish(&r->place, &p->staged), 0);
+    return remote_manifest_check_ground(&r->place, p->staged.header.sequence, &p->staged.hash);
+}
+
+static void
+end_of(struct stopped *p)
+{
+    free(p->uploads);
+    remote_staged_free(&p->staged);
+}
+
+static void
+remove_record(uint64_t number)
+{
+    char *path = world_path(&world, "record-", number);
+    ck_assert_int_eq(unlink(path), 0);
+    free(path);
+}
+
+// Another host took the volume and deleted its OPEN record in the end. The record before it is
+// there still, because a generation needs it.
+static void
+pass_over(unsigned records, unsigned removed)
+{
+    struct stopped p;
+    BUFFER_AUTO name = {0};
+    struct remote_head head;
+    setup();
+    root_begin(&one);
+    root_fold(&one, 0);
+    ck_assert_int_eq(root_publish(&one), 0);
+    stop_before_the_record(&one, &p);
+    uint64_t place = p.staged.header.sequence;
+    root_import(&two);
+    ck_assert_int_eq(root_claim(&two, true, NULL), 0);
+    for (unsigned i = 0; i < records; i++) {
+        root_fold(&two, 0);
+        ck_assert_int_eq(root_publish(&two), 0);
+    }
+    for (unsigned i = 0; i < removed; i++)
+        remove_record(place + i);
+    ck_assert_int_eq(go_on(&one, &p), -ESTALE);
+    remote_key(&one.place, REMOTE_RECORD, place, &name);
+    ck_assert_int_eq(
+        remote_store_head_blob(world.store, buffer_string(&name), &head, NULL), -ENOENT);
+    end_of(&p);
+    teardown();
+}
+
+START_TEST(stalled_owner_that_was_passed_over_takes_its_record_back)
+{
+    pass_over(1, 1); // the next record names another hash
+    pass_over(3, 2); // there is a gap
+}
+END_TEST
+
+START_TEST(stalled_owner_that_was_first_has_published)
+{
+    struct stopped p;
+    root_begin(&one);
+    root_fold(&one, 0);
+    ck_assert_int_eq(root_publish(&one), 0);
+    stop_before_the_record(&one, &p);
+    ck_assert_int_eq(go_on(&one, &p), 0);
+    // Another host goes on from it meanwhile.
+    root_import(&two);
+    ck_assert_int_eq(root_claim(&two, true, NULL), 0);
+    ck_assert_int_eq(
+        remote_manifest_check_ground(&one.place, p.staged.header.sequence, &p.staged.hash), 0);
+    end_of(&p);
+}
+END_TEST
+
 int
 main(int argc, char **argv)
 {
@@ -653,6 +745,9 @@ main(int argc, char **argv)
     ADD(scratch_that_fails_is_reported);
     ADD(catalog_that_cannot_be_written_is_due_again);
     ADD(volume_whose_newest_record_is_large_is_claimed);
+    unit_add(s, "stalled_owner_that_was_passed_over_takes_its_record_back",
+        stalled_owner_that_was_passed_over_takes_its_record_back, 120);
+    ADD(stalled_owner_that_was_first_has_published);
     ADD(death_after_the_record_is_rolled_forward);
     ADD(death_in_a_claim_is_recovered_from);
     ADD(record_that_lands_after_death_in_a_claim_is_rolled_forward);

@@ -210,7 +210,8 @@ START_TEST(stalled_owner_publishes_nothing_into_the_void)
     // And when all has gone, his record goes, too.
     ck_assert_int_eq(destroy(), 0);
     ck_assert_int_eq(remote_manifest_publish(&one.place, &staged), 0);
-    ck_assert_int_eq(remote_manifest_check_ground(&one.place, staged.header.sequence - 1), -EIDRM);
+    ck_assert_int_eq(
+        remote_manifest_check_ground(&one.place, staged.header.sequence, &staged.hash), -EIDRM);
     ck_assert_uint_eq(objects(), 0);
     free(uploads);
     remote_staged_free(&staged);
