@@ -71,6 +71,33 @@ check_same_parent(const struct fork *f, struct buffer *error)
     return -EEXIST;
 }
 
+// The pin of a fork that does not exist counts for a day. This process may have been asleep for
+// longer, while the parent was destroyed. So it pins and looks once more when the child's first
+// record is there: the destroyer looks for that record after it has made its mark, and one of the
+// two sees the other.
+static int
+look_again(struct fork *f, struct buffer *error)
+{
+    BUFFER_AUTO problem = {0};
+    struct manifest_record_header origin;
+    int rc = snapshot_pin(&f->parent.place, &f->pin, &problem);
+    if (rc == 0)
+        rc = remote_manifest_origin(&f->parent.place, &origin);
+    // A new volume may lie where the parent was.
+    if (rc == 0 && !uuid_equal(&origin.volume, &f->parent_db.volume)) {
+        rc = -ENOENT;
+        if (remote_pin_delete(&f->parent.place, &f->pin) < 0)
+            log_warning("retention.pin_left", "the pin of a fork that was not made stays");
+    }
+    if (rc < 0)
+        volume_error(error,
+            "%s has gone or changed while %s was being made (%s). The new volume is empty: "
+            "destroy it, or say the same once more",
+            f->parent.config->source, f->child.config->source,
+            problem.length > 0 ? buffer_string(&problem) : strerror(-rc));
+    return rc;
+}
+
 // The child's chain: CREATE with its parent, a claim, and one generation.
 static int
 make_child(struct fork *f, struct generation *generation_out, struct buffer *error)
@@ -94,6 +121,9 @@ make_child(struct fork *f, struct generation *generation_out, struct buffer *err
     if (rc < 0)
         return offline_store_problem(&f->child, "create", rc, error);
     crash_point("fork.created");
+    rc = look_again(f, error);
+    if (rc < 0)
+        return rc;
     rc = offline_claim(&f->child, &f->child_db, error);
     if (rc < 0)
         return rc;
