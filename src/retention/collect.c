@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // One run:
 //
-//     1. learn the history, if a catalog was imported since
+//     1. learn the history, if a catalog was imported since; after a run that does not know whether
+//        its record was created: create one that says nothing
 //     2. list the pins
 //     3. read the generations, and decide: which are expired now, which are brought back, which
 //        are due (their grace is over and no pin holds them)
@@ -32,6 +33,8 @@
 // Telling that so many more records may be missing is worth a record of its own.
 #define LOWEST_STEP 16u
 #define PRUNE_MAX   100000u
+// An expiry is dated forward by up to this: no creation of a record takes longer.
+#define FORWARD_MS ((uint64_t)5 * 60 * 1000)
 
 struct row {
     struct generation_record g;
@@ -43,7 +46,8 @@ struct row {
 struct run {
     const struct collect_options *options;
     struct collect_result *result;
-    uint64_t now_ms;
+    uint64_t now_ms;   // by the server's clock, when it was asked
+    uint64_t asked_ms; // by the monotonic clock
     struct db_record db;
     struct retention_policy policy;
     struct row *rows; // in order of generations
@@ -99,6 +103,7 @@ ask_time(struct run *run)
 {
     const struct collect_options *o = run->options;
     run->now_ms = o->now_ms;
+    run->asked_ms = clock_monotonic_ms();
     return run->now_ms ? 0 : remote_server_time(o->place, &run->now_ms);
 }
 
@@ -461,6 +466,47 @@ retell_old(struct run *run, uint64_t lowest)
     return rc < 0 ? rc : 0;
 }
 
+// A host that has pinned a generation relies on it if no record expires it yet. So an expiry counts
+// from a time when the record is there: a later run takes each pin from before that time for one
+// that counts. It is safe, because no run deletes anything of the generation before that time, and
+// each later run sees those pins.
+static void
+date_expiries(struct run *run)
+{
+    uint64_t forward_ms =
+        run->policy.grace_ms / 2 < FORWARD_MS ? run->policy.grace_ms / 2 : FORWARD_MS;
+    uint64_t when_ms = run->now_ms + (clock_monotonic_ms() - run->asked_ms) + forward_ms;
+    for (size_t i = 0; i < run->change_count; i++) {
+        struct change *c = &run->changes[i];
+        if (c->kind == CHANGE_PUT_GENERATION && c->published.state == GENERATION_EXPIRED)
+            c->published.expired_ms = when_ms;
+    }
+}
+
+static int
+tell_changes(struct run *run, uint64_t lowest)
+{
+    const struct collect_options *o = run->options;
+    date_expiries(run);
+    int rc = o->tell ? o->tell(o->argument, run->changes, run->change_count, lowest)
+                     : remote_manifest_tell(
+                           o->place, o->manifest, o->db, run->changes, run->change_count, lowest);
+    // -ESTALE: another record has the place.
+    run->result->unsure = rc < 0 && rc != -ESTALE;
+    return rc;
+}
+
+// The record of the run before may come to be late, when its request was under way for long. It
+// says perhaps that a generation is brought back whose blobs this run deletes. A record that says
+// nothing takes its place.
+static int
+make_sure(struct run *run)
+{
+    run->result->unsure = run->options->unsure;
+    return run->options->unsure && !(run->options->flags & COLLECT_DRY_RUN) ? tell_changes(run, 0)
+                                                                            : 0;
+}
+
 static int
 tell(struct run *run)
 {
@@ -474,10 +520,7 @@ tell(struct run *run)
     bool worth = run->change_count > 0 || lowest >= run->db.lowest_sequence + LOWEST_STEP;
     if (rc < 0 || !worth || (o->flags & COLLECT_DRY_RUN))
         return rc;
-    if (o->tell)
-        return o->tell(o->argument, run->changes, run->change_count, lowest);
-    return remote_manifest_tell(
-        o->place, o->manifest, o->db, run->changes, run->change_count, lowest);
+    return tell_changes(run, lowest);
 }
 
 // ---- the chain and the rest ---------------------------------------------------------------------
@@ -535,6 +578,8 @@ run_steps(struct run *run)
 {
     const struct collect_options *o = run->options;
     int rc = remote_manifest_learn_history(o->place, o->manifest, o->db);
+    if (rc == 0)
+        rc = make_sure(run);
     if (rc == 0)
         rc = ask_time(run);
     // The pins first: a host that writes one later finds the expired generations in the chain.

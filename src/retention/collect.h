@@ -47,6 +47,7 @@ struct collect_options {
     void (*event)(void *argument, const struct collect_event *event);
     void *argument;
     struct generation scanned; // result of the run before: no dead blob up to here is unneeded
+    bool unsure;               // result of the run before in this process
 };
 
 struct collect_result {
@@ -57,6 +58,7 @@ struct collect_result {
     struct remote_pruned pruned;
     struct remote_orphans orphans;
     struct generation scanned;
+    bool unsure; // whether the run's record was created is not known
 };
 
 // The policy of a volume. A volume of an old program has none: then the result keeps everything.

@@ -40,6 +40,7 @@ struct volume_operations {
     atomic_bool interrupted; // the present command or run must end
     // Of the thread alone.
     struct generation scanned;   // collect_options.scanned
+    bool unsure;                 // collect_options.unsure
     struct generation collected; // the published generation that the last run saw
     uint64_t next_run_ms, next_prune_ms, next_sweep_ms;
 
@@ -93,6 +94,7 @@ operator_of(struct volume_operations *o, struct operations_place *p)
         .tell = tell,
         .argument = p,
         .scanned = &o->scanned,
+        .unsure = &o->unsure,
     };
 }
 

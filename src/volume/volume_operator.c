@@ -90,6 +90,7 @@ volume_operator_collect(const struct volume_operator *o, unsigned flags, struct 
         .event = hear_event,
         .argument = &run,
         .scanned = o->scanned ? *o->scanned : (struct generation){0},
+        .unsure = o->unsure && *o->unsure,
     };
     uint64_t began = clock_monotonic_ms();
     int rc = collect_run(&options, result_out);
@@ -97,6 +98,8 @@ volume_operator_collect(const struct volume_operator *o, unsigned flags, struct 
         return rc;
     if (o->scanned)
         *o->scanned = result_out->scanned;
+    if (o->unsure)
+        *o->unsure = result_out->unsure;
     log_run(result_out, rc, clock_monotonic_ms() - began);
     return rc;
 }

@@ -17,6 +17,7 @@ struct volume_operator {
     int (*tell)(void *argument, const struct change *changes, size_t count, uint64_t lowest);
     void *argument;
     struct generation *scanned; // collect_options.scanned from run to run; NULL: begins anew
+    bool *unsure;               // collect_options.unsure likewise; NULL: a process of one run
 };
 
 // Carries out one operation; its text goes to `out`. After a failure that is a sentence, or empty
