@@ -14,15 +14,15 @@ caller_of(fuse_req_t req)
 }
 
 // For a file handle: the kernel has forgotten the object and knows its number. Object ids are never
-// used again, so the handle of something deleted finds nothing. The parent of a directory is kept
-// nowhere.
+// used again, so the handle of something deleted finds nothing. Above a directory the kernel asks
+// for each parent up to one that it knows, and reads the parent to find the directory's name.
 static void
-lookup_by_number(fuse_req_t req, fuse_ino_t ino, const char *name)
+lookup_by_number(fuse_req_t req, fuse_ino_t ino, bool parent)
 {
     struct volume_attributes attributes;
-    int rc = -ESTALE;
-    if (strcmp(name, ".") == 0)
-        rc = volume_get_attributes(fs_of(req)->volume, object_of(ino), &attributes);
+    struct volume *v = fs_of(req)->volume;
+    int rc = parent ? volume_lookup_parent(v, object_of(ino), &attributes)
+                    : volume_get_attributes(v, object_of(ino), &attributes);
     if (rc == 0 && attributes.inode.nlink > 0)
         fs_reply_entry(req, &attributes);
     else
@@ -61,7 +61,7 @@ fs_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
     struct volume_attributes attributes;
     if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0) {
-        lookup_by_number(req, parent, name);
+        lookup_by_number(req, parent, name[1] == '.');
         return;
     }
     if (lookup_through_door(req, parent, name))

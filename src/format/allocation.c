@@ -35,43 +35,24 @@ decode_ranges(const struct extension *x, struct allocation *a)
 int
 allocation_decode(const void *area, size_t length, struct allocation *allocation_out)
 {
-    struct byte_reader r = byte_reader_over(area, length);
     struct extension x;
-    uint16_t last = 0;
-    int rc;
     allocation_out->count = 0;
-    while ((rc = extension_next(&r, &last, &x)) > 0)
-        if (x.type == ALLOCATION_EXTENSION)
-            return decode_ranges(&x, allocation_out);
-    return rc;
-}
-
-static void
-append_item(const struct allocation *a, struct buffer *out)
-{
-    uint8_t value[RANGE_BYTES * ALLOCATION_RANGES_MAX];
-    for (unsigned i = 0; i < a->count; i++) {
-        put_le64(value + i * RANGE_BYTES, a->ranges[i].first);
-        put_le64(value + i * RANGE_BYTES + 8, a->ranges[i].end - a->ranges[i].first);
-    }
-    if (a->count > 0)
-        extension_append(out, ALLOCATION_EXTENSION, value, a->count * RANGE_BYTES);
+    int rc = extension_find(area, length, ALLOCATION_EXTENSION, &x);
+    return rc == 0 ? decode_ranges(&x, allocation_out) : rc == -ENOENT ? 0 : rc;
 }
 
 void
 allocation_replace(
     const void *area, size_t length, const struct allocation *allocation, struct buffer *area_out)
 {
-    struct byte_reader r = byte_reader_over(area, length);
-    struct extension x;
-    uint16_t last = 0;
-    // No type stands before this one.
-    _Static_assert(ALLOCATION_EXTENSION == 1, "the item is the first of its area");
-    buffer_clear(area_out);
-    append_item(allocation, area_out);
-    while (extension_next(&r, &last, &x) > 0)
-        if (x.type != ALLOCATION_EXTENSION)
-            extension_append(area_out, x.type, x.value, x.length);
+    uint8_t value[RANGE_BYTES * ALLOCATION_RANGES_MAX];
+    for (unsigned i = 0; i < allocation->count; i++) {
+        const struct allocation_range *range = &allocation->ranges[i];
+        put_le64(value + i * RANGE_BYTES, range->first);
+        put_le64(value + i * RANGE_BYTES + 8, range->end - range->first);
+    }
+    extension_replace(
+        area, length, ALLOCATION_EXTENSION, value, allocation->count * RANGE_BYTES, area_out);
 }
 
 // ---- ranges -------------------------------------------------------------------------------------

@@ -35,6 +35,39 @@ extension_next(struct byte_reader *r, uint16_t *last_type, struct extension *ext
 }
 
 int
+extension_find(const void *area, size_t length, uint16_t type, struct extension *extension_out)
+{
+    struct byte_reader r = byte_reader_over(area, length);
+    uint16_t last = 0;
+    int rc;
+    while ((rc = extension_next(&r, &last, extension_out)) > 0)
+        if (extension_out->type == type)
+            return 0;
+    return rc < 0 ? rc : -ENOENT;
+}
+
+void
+extension_replace(const void *area, size_t area_length, uint16_t type, const void *value,
+    uint32_t length, struct buffer *area_out)
+{
+    struct byte_reader r = byte_reader_over(area, area_length);
+    struct extension x;
+    uint16_t last = 0;
+    bool placed = length == 0;
+    buffer_clear(area_out);
+    while (extension_next(&r, &last, &x) > 0) {
+        if (!placed && place_of(x.type) >= place_of(type)) {
+            extension_append(area_out, type, value, length);
+            placed = true;
+        }
+        if (place_of(x.type) != place_of(type))
+            extension_append(area_out, x.type, x.value, x.length);
+    }
+    if (!placed)
+        extension_append(area_out, type, value, length);
+}
+
+int
 extension_check(const void *area, size_t length)
 {
     struct byte_reader r = byte_reader_over(area, length);

@@ -30,6 +30,13 @@ void extension_append(struct buffer *out, uint16_t type, const void *value, uint
 // The next item: 1, 0 at the end, -EBADMSG. `last_type` is 0 before the first item, and updated.
 MUST_CHECK int extension_next(
     struct byte_reader *r, uint16_t *last_type, struct extension *extension_out);
+// The item of this type: 0; -ENOENT without one; -EBADMSG.
+MUST_CHECK int extension_find(
+    const void *area, size_t length, uint16_t type, struct extension *extension_out);
+// The area with this item instead of the one of its type; with `length` 0 without one. The area is
+// valid; `area_out` is cleared first.
+void extension_replace(const void *area, size_t area_length, uint16_t type, const void *value,
+    uint32_t length, struct buffer *area_out);
 // Checks an area for a reader that knows none of its types: 0; -EBADMSG when it breaks the rules;
 // -ENOTSUP when it has an incompatible item.
 MUST_CHECK int extension_check(const void *area, size_t length);

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "format/record_codec.h"
 
+#include <dirent.h>
+#include <errno.h>
+#include <sys/stat.h>
+
 #include "format/allocation.h"
 #include "format/extension.h"
-
-#include <dirent.h>
-#include <sys/stat.h>
+#include "format/parent.h"
 
 bool
 name_is_valid(const char *name, size_t length)
@@ -112,9 +114,12 @@ static bool
 extension_is_valid(const struct inode_record *v)
 {
     struct allocation allocation;
+    struct object_id parent;
+    int rc = parent_decode(v->extension, v->extension_length, &parent);
     return v->extension_length <= INODE_EXTENSION_BYTES_MAX &&
            extension_check(v->extension, v->extension_length) == 0 &&
-           allocation_decode(v->extension, v->extension_length, &allocation) == 0;
+           allocation_decode(v->extension, v->extension_length, &allocation) == 0 &&
+           (rc == -ENOENT || (rc == 0 && S_ISDIR(v->mode)));
 }
 
 bool

@@ -78,6 +78,10 @@ struct volume_attributes {
 
 MUST_CHECK int volume_lookup(struct volume *v, struct object_id parent, const char *name,
     struct volume_attributes *attributes_out);
+// Gives the parent of a directory, for the kernel's file handles. -ENOENT for the root, and for a
+// directory whose inode keeps no parent (format/parent.h).
+MUST_CHECK int volume_lookup_parent(
+    struct volume *v, struct object_id object, struct volume_attributes *attributes_out);
 MUST_CHECK int volume_get_attributes(
     struct volume *v, struct object_id object, struct volume_attributes *attributes_out);
 

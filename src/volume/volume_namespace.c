@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Names: lookup, making, linking, unlinking, renaming.
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "format/access_list.h"
+#include "format/parent.h"
 #include "platform/memory.h"
 #include "volume/volume_attributes.h"
 #include "volume/volume_internal.h"
@@ -92,6 +94,16 @@ count_entries(struct view *view, struct object_id directory, struct inode_record
     return 0;
 }
 
+// A directory keeps where it stands. The inode's new extension area lies in `area`.
+static void
+put_parent(struct inode_record *inode, struct object_id parent, struct buffer *area)
+{
+    parent_replace(inode->extension, inode->extension_length, parent, area);
+    assert(area->length <= INODE_EXTENSION_BYTES_MAX);
+    inode->extension = area->data;
+    inode->extension_length = (uint16_t)area->length;
+}
+
 // ---- lookup -------------------------------------------------------------------------------------
 
 struct lookup {
@@ -131,6 +143,31 @@ volume_lookup(struct volume *v, struct object_id parent, const char *name,
     return volume_fill_attributes(v, x.object, &x.inode, &x.allocation, attributes_out);
 }
 
+struct find_parent {
+    struct object_id object;
+    struct object_id parent;
+};
+
+static int
+find_parent(struct view *view, void *argument)
+{
+    struct find_parent *x = argument;
+    struct inode_record inode;
+    int rc = view_directory(view, x->object, &inode);
+    if (rc == 0)
+        rc = parent_decode(inode.extension, inode.extension_length, &x->parent);
+    return rc;
+}
+
+int
+volume_lookup_parent(
+    struct volume *v, struct object_id object, struct volume_attributes *attributes_out)
+{
+    struct find_parent x = {.object = object};
+    int rc = volume_look(v, find_parent, &x);
+    return rc < 0 ? rc : volume_get_attributes(v, x.parent, attributes_out);
+}
+
 // ---- making -------------------------------------------------------------------------------------
 
 struct make {
@@ -143,6 +180,7 @@ struct make {
     struct object_id object;
     struct inode_record inode;
     struct inherited_lists lists;
+    struct buffer area; // of a directory's inode
 };
 
 static int
@@ -218,6 +256,8 @@ decide_make(struct view *view, struct operation *op)
         return rc;
     struct timestamp now = volume_now();
     inherit(x, &parent, mode, now);
+    if (S_ISDIR(mode))
+        put_parent(&x->inode, x->parent, &x->area);
     x->object.v = view->volume->counters.next_object;
     put_change(op, change_put_inode(x->object, &x->inode));
     put_lists(op, x);
@@ -250,6 +290,7 @@ volume_make(struct volume *v, struct object_id parent, const char *name, uint32_
     struct operation op = {.decide = decide_make, .argument = &x};
     rc = volume_operate(v, &op);
     inherited_lists_free(&x.lists);
+    buffer_free(&x.area);
     if (rc < 0)
         return rc;
     return volume_fill_attributes(v, x.object, &x.inode, NULL, attributes_out);
@@ -405,6 +446,8 @@ struct rename {
     const char *new_name;
     unsigned flags;
     const struct volume_caller *caller;
+    struct buffer *area;        // of the inode of a directory that moves
+    struct buffer *target_area; // of one that it is exchanged with
 };
 
 // Everything a rename looks at.
@@ -493,15 +536,24 @@ put_parents(
 }
 
 static void
+put_moved(struct operation *op, struct object_id object, struct inode_record *inode,
+    struct object_id parent, struct buffer *area, struct timestamp now)
+{
+    inode->ctime = now;
+    if (S_ISDIR(inode->mode))
+        put_parent(inode, parent, area);
+    put_change(op, change_put_inode(object, inode));
+}
+
+static void
 exchange(struct operation *op, const struct rename *x, struct rename_state *s, struct timestamp now)
 {
     put_change(op, change_dirent(CHANGE_PUT_DIRENT, x->parent, s->from.cookie, x->name,
                        s->to.object, s->target.mode));
     put_change(op, change_dirent(CHANGE_PUT_DIRENT, x->new_parent, s->to.cookie, x->new_name,
                        s->from.object, s->inode.mode));
-    s->inode.ctime = s->target.ctime = now;
-    put_change(op, change_put_inode(s->from.object, &s->inode));
-    put_change(op, change_put_inode(s->to.object, &s->target));
+    put_moved(op, s->from.object, &s->inode, x->new_parent, x->area, now);
+    put_moved(op, s->to.object, &s->target, x->parent, x->target_area, now);
     put_parents(op, x, s, now);
 }
 
@@ -551,8 +603,7 @@ decide_rename(struct view *view, struct operation *op)
                            s.from.object, s.inode.mode));
     put_change(op, change_dirent(CHANGE_PUT_DIRENT, x->new_parent, cookie, x->new_name,
                        s.from.object, s.inode.mode));
-    s.inode.ctime = now;
-    put_change(op, change_put_inode(s.from.object, &s.inode));
+    put_moved(op, s.from.object, &s.inode, x->new_parent, x->area, now);
     if (s.target_exists)
         drop_link(op, s.to.object, &s.target, now);
     put_parents(op, x, &s, now);
@@ -570,7 +621,9 @@ volume_rename(struct volume *v, struct object_id parent, const char *name,
     int rc = check_name(new_name);
     if (rc < 0)
         return rc;
-    struct rename x = {parent, name, new_parent, new_name, flags, caller};
+    BUFFER_AUTO area = {0};
+    BUFFER_AUTO target_area = {0};
+    struct rename x = {parent, name, new_parent, new_name, flags, caller, &area, &target_area};
     struct operation op = {.decide = decide_rename, .argument = &x, .commit_point = true};
     return volume_operate(v, &op);
 }

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// File handles. Usage: handle_check save FILE HANDLE | open MOUNT HANDLE | stale MOUNT HANDLE.
-// `save` writes the handle of FILE to HANDLE; `open` prints what the file behind it holds; `stale`
-// succeeds when there is none any more.
+// File handles. Usage:
+//     handle_check save FILE HANDLE     writes the handle of FILE to HANDLE
+//     handle_check open MOUNT HANDLE    prints the contents of the file behind it
+//     handle_check path MOUNT HANDLE    prints the path of the directory behind it
+//     handle_check stale MOUNT HANDLE   succeeds when there is nothing behind it any more
+//     handle_check exchange NAME NAME   exchanges two names
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -44,6 +47,10 @@ main(int argc, char *argv[])
         return 2;
     if (strcmp(argv[1], "save") == 0)
         return save(argv[2], argv[3]);
+    if (strcmp(argv[1], "exchange") == 0)
+        return renameat2(AT_FDCWD, argv[2], AT_FDCWD, argv[3], RENAME_EXCHANGE) == 0
+                   ? 0
+                   : fail("renameat2");
     FILE *file = fopen(argv[3], "r");
     if (!file || fread(&handle, sizeof(handle), 1, file) != 1)
         return fail(argv[3]);
@@ -56,6 +63,14 @@ main(int argc, char *argv[])
         return fd < 0 && errno == ESTALE ? 0 : fail("a handle of nothing");
     if (fd < 0)
         return fail("open_by_handle_at");
+    if (strcmp(argv[1], "path") == 0) {
+        char link[64];
+        snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+        ssize_t length = readlink(link, text, sizeof(text));
+        if (length < 0)
+            return fail("readlink");
+        return printf("%.*s\n", (int)length, text) > 0 ? 0 : 1;
+    }
     ssize_t n = read(fd, text, sizeof(text));
     if (n < 0)
         return fail("read");

@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// What fallocate has allocated, against a table of pages: the ranges may say more, never less.
+// Items of an inode's extension area: the pages that fallocate has allocated, against a table of
+// pages (the ranges may say more, never less), and the parent of a directory.
 #include "unit.h"
 
 #include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/bytes.h"
 #include "format/allocation.h"
 #include "format/extension.h"
+#include "format/parent.h"
+#include "format/record_codec.h"
 #include "golden.h"
 
 #define PAGES 200u
@@ -119,6 +123,69 @@ START_TEST(impossible_ranges_are_refused)
 }
 END_TEST
 
+START_TEST(an_item_keeps_its_place_among_others)
+{
+    static const uint8_t later[] = {3, 0, 0, 0, 2, 0, 0, 0, 'a', 'b'};
+    struct allocation a = {0}, allocation_back;
+    struct object_id parent = {77}, back = {0};
+    BUFFER_AUTO one = {0};
+    BUFFER_AUTO two = {0};
+    BUFFER_AUTO three = {0};
+    allocation_add(&a, 4, 9);
+    // In either order, and once more.
+    parent_replace(later, sizeof(later), (struct object_id){5}, &one);
+    allocation_replace(one.data, one.length, &a, &two);
+    parent_replace(two.data, two.length, parent, &three);
+    ck_assert_int_eq(extension_check(three.data, three.length), 0);
+    ck_assert_int_eq(parent_decode(three.data, three.length, &back), 0);
+    ck_assert_uint_eq(back.v, 77);
+    ck_assert_int_eq(allocation_decode(three.data, three.length, &allocation_back), 0);
+    ck_assert(allocation_is_same(&a, &allocation_back));
+    ck_assert_uint_eq(three.length, two.length);
+    allocation_replace(later, sizeof(later), &a, &one);
+    parent_replace(one.data, one.length, parent, &two);
+    ck_assert_uint_eq(two.length, three.length);
+    ck_assert_mem_eq(two.data, three.data, two.length);
+    ck_assert_int_eq(parent_decode(later, sizeof(later), &back), -ENOENT);
+}
+END_TEST
+
+START_TEST(only_a_directory_has_a_parent_and_it_is_somebody)
+{
+    struct inode_record inode = {.mode = S_IFDIR | 0755, .nlink = 2};
+    static const uint8_t short_value[4] = {1};
+    BUFFER_AUTO area = {0};
+    BUFFER_AUTO bad = {0};
+    struct object_id back;
+    parent_replace(NULL, 0, (struct object_id){9}, &area);
+    inode.extension = area.data;
+    inode.extension_length = (uint16_t)area.length;
+    ck_assert(record_inode_is_valid(&inode));
+    inode.mode = S_IFREG | 0644;
+    inode.nlink = 1;
+    ck_assert(!record_inode_is_valid(&inode));
+    parent_replace(NULL, 0, (struct object_id){0}, &area);
+    ck_assert_int_eq(parent_decode(area.data, area.length, &back), -EBADMSG);
+    extension_append(&bad, PARENT_EXTENSION, short_value, sizeof(short_value));
+    ck_assert_int_eq(parent_decode(bad.data, bad.length, &back), -EBADMSG);
+    inode.mode = S_IFDIR | 0755;
+    inode.extension = bad.data;
+    inode.extension_length = (uint16_t)bad.length;
+    ck_assert(!record_inode_is_valid(&inode));
+}
+END_TEST
+
+START_TEST(format_of_parents_has_not_changed)
+{
+    BUFFER_AUTO area = {0};
+    BUFFER_AUTO golden = {0};
+    parent_replace(NULL, 0, (struct object_id){0x0102030405060708}, &area);
+    golden_load("parent-1.hex", &area, &golden);
+    ck_assert_uint_eq(golden.length, area.length);
+    ck_assert_mem_eq(golden.data, area.data, area.length);
+}
+END_TEST
+
 START_TEST(format_has_not_changed)
 {
     struct allocation a = {0};
@@ -140,6 +207,9 @@ main(void)
     unit_add(suite, "ranges", ranges_never_say_less_than_was_allocated, 20);
     unit_add(suite, "too_many", one_range_too_many_fills_the_smallest_gap, 20);
     unit_add(suite, "impossible", impossible_ranges_are_refused, 20);
+    unit_add(suite, "places", an_item_keeps_its_place_among_others, 20);
+    unit_add(suite, "parent", only_a_directory_has_a_parent_and_it_is_somebody, 20);
     unit_add(suite, "format", format_has_not_changed, 20);
+    unit_add(suite, "parent_format", format_of_parents_has_not_changed, 20);
     return unit_run(suite);
 }
