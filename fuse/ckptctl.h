@@ -82,6 +82,8 @@ int handle_flags(const char *path, const char *set, bool json);
 
 // ---- reading from the store ---------------------------------------------------------------------
 
+// Writes the file to standard output, past all caches. The exit status.
+int cat_file(const char *path, bool quiet);
 // Shows the limits, or with "NAME=VALUE" sets one. The exit status.
 int handle_limits(const char *path, const char *set, bool json);
 

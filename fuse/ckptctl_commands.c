@@ -423,6 +423,15 @@ run_flags(const struct arguments *a)
 }
 
 static int
+run_cat(const struct arguments *a)
+{
+    if (a->cold)
+        return cat_file(a->operand, a->quiet);
+    print_error("cat needs --cold; without it, cat(1) does the same");
+    return EXIT_STATUS_USAGE;
+}
+
+static int
 run_limits(const struct arguments *a)
 {
     return handle_limits(a->operand, a->policy, a->json);
@@ -496,6 +505,9 @@ static const struct option verify_switches[] = {{"help", no_argument, NULL, 'h'}
     {"root", required_argument, NULL, SWITCH_ROOT}, {NULL, 0, NULL, 0}};
 static const struct option push_switches[] = {{"help", no_argument, NULL, 'h'},
     {"json", no_argument, NULL, SWITCH_JSON}, {"partial", no_argument, NULL, SWITCH_PARTIAL},
+    {NULL, 0, NULL, 0}};
+static const struct option cat_switches[] = {{"help", no_argument, NULL, 'h'},
+    {"cold", no_argument, NULL, SWITCH_COLD}, {"quiet", no_argument, NULL, 'q'},
     {NULL, 0, NULL, 0}};
 static const struct option json_switches[] = {
     {"help", no_argument, NULL, 'h'}, {"json", no_argument, NULL, SWITCH_JSON}, {NULL, 0, NULL, 0}};
@@ -633,9 +645,17 @@ const struct command commands[] = {
     {"flags", ":h", retention_switches, "flags [--set NAME=on|off] [--json] MOUNTPOINT",
         "Shows which functions are on and off for the volume on this host.\n"
         "\n"
-        "    --set NAME=on|off  changes it: enable_append_only_truncation\n"
+        "    --set NAME=on|off  changes it: enable_append_only_truncation, enable_cold_scan\n"
+        "                       (marked files are read past the caches), cold_scan_all (all\n"
+        "                       files are)\n"
         "    --json             as a JSON object\n",
         "MOUNTPOINT", .run = run_flags},
+    {"cat", ":hq", cat_switches, "cat --cold [-q] FILE",
+        "Writes FILE to standard output. What is read stays out of hot_cache and of all caches in\n"
+        "memory, and what is there stays.\n"
+        "\n"
+        "    -q, --quiet  no progress on a terminal\n",
+        "FILE", .run = run_cat},
     {"limits", ":h", retention_switches, "limits [--set NAME=VALUE] [--json] MOUNTPOINT",
         "Shows how fast the mount may read from the store and upload to it.\n"
         "\n"

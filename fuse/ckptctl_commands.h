@@ -25,6 +25,7 @@ struct arguments {
     const char *tail;     // likewise
     bool watch;           // jobs
     bool all;             // evict
+    bool cold;            // cat
     bool follow, leave;   // changes
     const char *subscriber;
     const char *after;
@@ -76,6 +77,7 @@ enum {
     SWITCH_DATA,
     SWITCH_REPAIR,
     SWITCH_PARTIAL,
+    SWITCH_COLD,
 };
 
 extern const struct command commands[];

@@ -358,7 +358,8 @@ handle_variant(const char *path, const char *set, bool json)
 static const struct {
     uint32_t flag;
     const char *name;
-} flag_names[] = {{CKPTFS_FLAG_APPEND_ONLY_TRUNCATION, "enable_append_only_truncation"}};
+} flag_names[] = {{CKPTFS_FLAG_APPEND_ONLY_TRUNCATION, "enable_append_only_truncation"},
+    {CKPTFS_FLAG_COLD_SCAN, "enable_cold_scan"}, {CKPTFS_FLAG_COLD_SCAN_ALL, "cold_scan_all"}};
 
 // "NAME=on" or "NAME=off"
 static int

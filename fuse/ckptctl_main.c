@@ -121,6 +121,9 @@ take_switch(const struct command *c, struct arguments *a, int letter, const char
     case SWITCH_ALL:
         a->all = true;
         return EXIT_SUCCESS;
+    case SWITCH_COLD:
+        a->cold = true;
+        return EXIT_SUCCESS;
     case SWITCH_OF_ROOT:
         a->of_root = true;
         return EXIT_SUCCESS;

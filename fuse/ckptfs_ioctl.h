@@ -272,12 +272,39 @@ struct ckptfs_job {
 
 /* Features that are on or off for the volume; CKPTFS_FLAG_*. */
 #define CKPTFS_FLAG_APPEND_ONLY_TRUNCATION (1u << 0) /* enable_append_only_truncation */
+#define CKPTFS_FLAG_COLD_SCAN              (1u << 1) /* enable_cold_scan */
+#define CKPTFS_FLAG_COLD_SCAN_ALL          (1u << 2) /* cold_scan_all */
 
 struct ckptfs_flags {
     __u32 version;
     __u32 change; /* in: the flags to be changed; 0: just tell */
     __u32 flags;  /* in: their new values. out: all that are on */
     __u32 known;  /* out */
+    __u64 reserved[6];
+};
+
+/* How the daemon reads for this open file. Any process that has the file open may set it, but for
+   PIN_IN_CACHE only its owner. EOPNOTSUPP: cold scans are turned off. EISDIR, EBADF: not a file
+   that is open for data.
+   BYPASS_CACHE is a cold scan: what is read is not kept in hot_cache, in the daemon's memory or in
+   the kernel's cache, and what is there stays. The kernel does not change its way of caching for a
+   file that is open already: set O_DIRECT with fcntl(2), too, or the daemon drops pages some
+   16 MiB behind the reader, and the rest when the file is closed. */
+#define CKPTFS_FETCH_SET          (1u << 0) /* else tell it */
+#define CKPTFS_FETCH_BYPASS_CACHE (1u << 1)
+#define CKPTFS_FETCH_PIN_IN_CACHE (1u << 2) /* local copies of what is read stay while it is open */
+
+#define CKPTFS_PREFETCH_DETECT   0 /* the daemon finds out */
+#define CKPTFS_PREFETCH_NONE     1
+#define CKPTFS_PREFETCH_FORWARD  2
+#define CKPTFS_PREFETCH_BACKWARD 3
+#define CKPTFS_PREFETCH_BOTH     4
+
+struct ckptfs_fetch {
+    __u32 version;
+    __u32 flags;         /* in; and out, without SET */
+    __u32 prefetch_hint; /* CKPTFS_PREFETCH_* */
+    __u32 reserved0;
     __u64 reserved[6];
 };
 
@@ -356,6 +383,7 @@ struct ckptfs_changes {
 #define CKPTFS_IOC_FLAGS      _IOWR('K', 0x23, struct ckptfs_flags)
 #define CKPTFS_IOC_CHANGES    _IOWR('K', 0x24, struct ckptfs_changes)
 #define CKPTFS_IOC_LIMITS     _IOWR('K', 0x30, struct ckptfs_limits)
+#define CKPTFS_IOC_FETCH      _IOWR('K', 0x31, struct ckptfs_fetch)
 #define CKPTFS_IOC_FUSE       _IOWR('K', 0x10, struct ckptfs_fuse_requests)
 
 #ifdef __cplusplus
@@ -366,6 +394,7 @@ static_assert(sizeof(struct ckptfs_variant) == 64, "ABI");
 static_assert(sizeof(struct ckptfs_job) == 384, "ABI");
 static_assert(sizeof(struct ckptfs_flags) == 64, "ABI");
 static_assert(sizeof(struct ckptfs_limits) == 64, "ABI");
+static_assert(sizeof(struct ckptfs_fetch) == 64, "ABI");
 static_assert(sizeof(struct ckptfs_changes) == 8192, "ABI");
 static_assert(sizeof(struct ckptfs_lost) == 576, "ABI");
 static_assert(sizeof(struct ckptfs_operation) == 512, "ABI");
@@ -380,6 +409,7 @@ _Static_assert(sizeof(struct ckptfs_variant) == 64, "ABI");
 _Static_assert(sizeof(struct ckptfs_job) == 384, "ABI");
 _Static_assert(sizeof(struct ckptfs_flags) == 64, "ABI");
 _Static_assert(sizeof(struct ckptfs_limits) == 64, "ABI");
+_Static_assert(sizeof(struct ckptfs_fetch) == 64, "ABI");
 _Static_assert(sizeof(struct ckptfs_changes) == 8192, "ABI");
 _Static_assert(sizeof(struct ckptfs_lost) == 576, "ABI");
 _Static_assert(sizeof(struct ckptfs_operation) == 512, "ABI");

@@ -24,6 +24,7 @@
 // memory for one answer, 1 MiB at most.
 #define COLD_JOBS_MAX    65536u
 #define COLD_THREADS_MAX 16u
+#define SCAN_THREADS_MAX 8u // for cold scans
 
 struct cold_pool;
 

@@ -19,6 +19,8 @@ struct cold_request {
     uint64_t offset;
     size_t length;
     int whence; // WHENCE_READ: none, it is a read
+    struct cold_pool *pool;
+    struct fetch_entry *entry; // NULL: it is read in the usual way
 };
 
 static struct cold_request *
@@ -33,6 +35,7 @@ request_of(struct cold_job *job)
 static void
 answered(struct cold_request *x, struct fs *fs)
 {
+    fetch_table_put(&fs->fetches, x->entry);
     free(x);
     fs_end_deferred(fs);
 }
@@ -51,12 +54,28 @@ end_request(struct cold_request *x, int64_t result)
     return result == -EINTR && !atomic_load(&x->job.interrupted) ? -ENOTCONN : result;
 }
 
+// A file that is open past the kernel's cache does not get what others have written there.
+static int
+flush_kernel(const struct cold_request *x)
+{
+    struct fs *fs = fs_of(x->req);
+    bool flush =
+        x->entry && x->entry->past_kernel && kernel_cache_has_writer(fs->kernel_cache, x->object);
+    return flush ? kernel_cache_flush_object(fs->kernel_cache, x->object) : 0;
+}
+
 static int64_t
 read_and_reply(struct cold_request *x, const struct remote_call *call)
 {
     struct volume_read_context context = {.call = *call};
     uint8_t *data = fs_scratch(x->length);
-    int64_t n = volume_read(fs_of(x->req)->volume, x->object, x->offset, x->length, data, &context);
+    if (x->entry) {
+        context.call.fetch = x->entry->options;
+        context.scan = x->entry->scan;
+    }
+    int64_t n = flush_kernel(x);
+    if (n == 0)
+        n = volume_read(fs_of(x->req)->volume, x->object, x->offset, x->length, data, &context);
     n = end_request(x, n);
     if (n < 0)
         fs_reply_result(x->req, (int)n);
@@ -122,9 +141,9 @@ const struct cold_pool_ops cold_requests_ops = {.run = run, .give_up = give_up};
 
 // libfuse keeps `req` for this call, and holds a lock of its own.
 static void
-interrupted(fuse_req_t req, void *job)
+interrupted(fuse_req_t req UNUSED, void *job)
 {
-    cold_pool_interrupt(&fs_of(req)->cold, job);
+    cold_pool_interrupt(request_of(job)->pool, job);
 }
 
 static void
@@ -134,14 +153,18 @@ park(struct cold_request *x)
     fs_begin_deferred(fs);
     // Before another thread can answer it; libfuse may call the function at once.
     fuse_req_interrupt_func(x->req, interrupted, &x->job);
-    cold_pool_put(&fs->cold, &x->job);
+    cold_pool_put(x->pool, &x->job);
 }
 
 void
-cold_requests_read(struct fuse_req *req, struct object_id object, uint64_t offset, size_t length)
+cold_requests_read(struct fuse_req *req, struct object_id object, uint64_t offset, size_t length,
+    struct fetch_entry *entry)
 {
     struct cold_request *x = memory_alloc_zero(sizeof(*x));
+    struct fs *fs = fs_of(req);
     x->req = req;
+    x->entry = entry;
+    x->pool = entry && entry->scan ? &fs->scans : &fs->cold;
     x->object = object;
     x->offset = offset;
     x->length = length;
@@ -154,6 +177,7 @@ cold_requests_seek(struct fuse_req *req, struct object_id object, uint64_t offse
 {
     struct cold_request *x = memory_alloc_zero(sizeof(*x));
     x->req = req;
+    x->pool = &fs_of(req)->cold;
     x->object = object;
     x->offset = offset;
     x->whence = whence;

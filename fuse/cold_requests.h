@@ -12,10 +12,13 @@
 
 #include "base/types.h"
 
+struct fetch_entry;
 struct fuse_req;
 
-void cold_requests_read(
-    struct fuse_req *req, struct object_id object, uint64_t offset, size_t length);
+// `entry` (may be NULL) as of fetch_table_get; its reference goes with the request. A cold scan has
+// threads of its own, which no other request waits for.
+void cold_requests_read(struct fuse_req *req, struct object_id object, uint64_t offset,
+    size_t length, struct fetch_entry *entry);
 // `whence`: SEEK_DATA or SEEK_HOLE.
 void cold_requests_seek(struct fuse_req *req, struct object_id object, uint64_t offset, int whence);
 

@@ -13,6 +13,7 @@
 
 #include "fuse/ckptfs_ioctl.h"
 #include "fuse/cold_pool.h"
+#include "fuse/fetch_table.h"
 #include "fuse/kernel_cache.h"
 #include "fuse/ticket.h"
 #include "platform/lock.h"
@@ -50,7 +51,9 @@ struct fs {
     struct tickets tickets;
     struct kernel_cache *kernel_cache;
     struct seeker *seeker;
-    struct cold_pool cold; // see cold_requests.h
+    struct cold_pool cold;  // see cold_requests.h
+    struct cold_pool scans; // likewise, for cold scans: others do not stand behind them
+    struct fetch_table fetches;
     struct direct_writes *direct_writes;
     struct lock lock;      // protects `deferred`
     struct condition idle; // `deferred` has become 0

@@ -128,6 +128,8 @@ fs_init(struct fs *fs, const struct fs_settings *settings, struct volume *volume
     fs->seeker = memory_alloc_zero(sizeof(*fs->seeker));
     seeker_init(fs->seeker, volume, kernel_cache);
     cold_pool_init(&fs->cold, &cold_requests_ops, COLD_THREADS_MAX, settings->read_deadline_ms);
+    cold_pool_init(&fs->scans, &cold_requests_ops, SCAN_THREADS_MAX, settings->read_deadline_ms);
+    fetch_table_init(&fs->fetches, volume, kernel_cache);
     fs->direct_writes = memory_alloc_zero(sizeof(*fs->direct_writes));
     direct_writes_init(fs->direct_writes, kernel_cache);
     lock_init(&fs->lock, "fs", LOCK_RANK_FUSE);
@@ -139,6 +141,8 @@ fs_destroy(struct fs *fs)
 {
     condition_destroy(&fs->idle);
     lock_destroy(&fs->lock);
+    fetch_table_destroy(&fs->fetches);
+    cold_pool_destroy(&fs->scans);
     cold_pool_destroy(&fs->cold);
     seeker_destroy(fs->seeker);
     free(fs->seeker);
@@ -152,7 +156,9 @@ fs_drain(struct fs *fs)
 {
     fuse_req_t req;
     seeker_stop(fs->seeker);
+    fetch_table_stop(&fs->fetches);
     cold_pool_stop(&fs->cold);
+    cold_pool_stop(&fs->scans);
     direct_writes_stop(fs->direct_writes);
     // The checkpoints themselves go on; volume_close waits for them.
     while ((req = ticket_take_any_request(&fs->tickets))) {
@@ -163,4 +169,5 @@ fs_drain(struct fs *fs)
     while (fs->deferred > 0)
         condition_wait(&fs->idle, &fs->lock);
     lock_release(&fs->lock);
+    fetch_table_clear(&fs->fetches);
 }

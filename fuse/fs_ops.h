@@ -68,8 +68,8 @@ bool fs_flags_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned command, const void
 bool fs_job_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned command, const void *in, size_t in_size,
     size_t out_size);
 // The ioctls about reading from the store, likewise.
-bool fs_fetch_ioctl(
-    fuse_req_t req, unsigned command, const void *in, size_t in_size, size_t out_size);
+bool fs_fetch_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned command,
+    const struct fuse_file_info *fi, const void *in, size_t in_size, size_t out_size);
 // Whether the caller may control the volume: root and the owner of the root directory. 0, -EPERM or
 // another error.
 int fs_check_control(fuse_req_t req);

@@ -53,6 +53,7 @@ close_object(struct fs *fs, struct object_id object, const struct fuse_file_info
 {
     if (is_writer(fi))
         kernel_cache_forget_writer(fs->kernel_cache, object);
+    fetch_table_close(&fs->fetches, fi->fh);
     volume_object_closed(fs->volume, object);
 }
 
@@ -63,6 +64,18 @@ claim_blocks(struct fs *fs, struct object_id object)
     struct volume_attributes attributes;
     if (volume_get_attributes(fs->volume, object, &attributes) == 0 && attributes.blocks == 0)
         kernel_cache_drop_attributes(fs->kernel_cache, object);
+}
+
+// A file that is marked for cold scans is read past the kernel's cache, too, when it is opened for
+// reading only.
+static void
+begin_scan(struct fs *fs, struct object_id object, struct fuse_file_info *fi)
+{
+    static const struct fetch_options scan = {.bypass_cache = true};
+    if (is_writer(fi) || !volume_is_scanned(fs->volume, object))
+        return;
+    fi->direct_io = 1;
+    fetch_table_set(&fs->fetches, fi->fh, object, &scan, true);
 }
 
 static int
@@ -89,6 +102,9 @@ open_object(
     }
     fi->keep_cache = 1;
     fi->noflush = 1;
+    fi->fh = fetch_table_new_handle(&fs->fetches);
+    if (!is_new)
+        begin_scan(fs, object, fi);
     return 0;
 }
 
@@ -163,9 +179,44 @@ fs_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 // ---- data ---------------------------------------------------------------------------------------
 
+// Reads an open file that has options.
+static void
+read_with_options(fuse_req_t req, fuse_ino_t ino, size_t size, uint64_t offset,
+    const struct fuse_file_info *fi, struct fetch_entry *entry)
+{
+    struct fs *fs = fs_of(req);
+    struct volume_read_context context = {.call = {.local_only = true, .fetch = entry->options},
+        .keep_atime = (fi->flags & O_NOATIME) != 0,
+        .scan = entry->scan};
+    uint8_t *data = fs_scratch(size);
+    if (!direct_writes_is_direct(fi)) {
+        kernel_cache_note_pages(fs->kernel_cache, object_of(ino));
+        if (entry->scan)
+            fetch_table_note_cached(&fs->fetches, entry, offset);
+    }
+    bool flush = entry->past_kernel && kernel_cache_has_writer(fs->kernel_cache, object_of(ino));
+    int64_t n =
+        flush ? -EREMOTE : volume_read(fs->volume, object_of(ino), offset, size, data, &context);
+    if (n == -EREMOTE) {
+        cold_requests_read(req, object_of(ino), offset, size, entry);
+        return;
+    }
+    if (n < 0)
+        fs_reply_result(req, (int)n);
+    else
+        fuse_reply_buf(req, (const char *)data, (size_t)n);
+    fetch_table_put(&fs->fetches, entry);
+}
+
 void
 fs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
 {
+    struct fetch_entry *entry = fetch_table_get(&fs_of(req)->fetches, fi->fh);
+    if (UNLIKELY(entry && offset >= 0)) {
+        read_with_options(req, ino, size, (uint64_t)offset, fi, entry);
+        return;
+    }
+    fetch_table_put(&fs_of(req)->fetches, entry);
     struct volume_read_context context = {
         .call = {.local_only = true}, .keep_atime = (fi->flags & O_NOATIME) != 0};
     uint8_t *data = fs_scratch(size);
@@ -175,7 +226,7 @@ fs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_f
                            : volume_read(fs_of(req)->volume, object_of(ino), (uint64_t)offset, size,
                                  data, &context);
     if (UNLIKELY(n == -EREMOTE))
-        cold_requests_read(req, object_of(ino), (uint64_t)offset, size);
+        cold_requests_read(req, object_of(ino), (uint64_t)offset, size, NULL);
     else if (n < 0)
         fs_reply_result(req, (int)n);
     else

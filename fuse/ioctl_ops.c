@@ -428,14 +428,14 @@ check(unsigned command, const union request *in)
 
 void
 fs_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned command, void *argument UNUSED,
-    struct fuse_file_info *fi UNUSED, unsigned flags UNUSED, const void *in, size_t in_size,
+    struct fuse_file_info *fi, unsigned flags UNUSED, const void *in, size_t in_size,
     size_t out_size)
 {
     union request u;
     size_t size = size_of(command);
     if (fs_flags_ioctl(req, ino, command, in, in_size, out_size) ||
         fs_job_ioctl(req, ino, command, in, in_size, out_size) ||
-        fs_fetch_ioctl(req, command, in, in_size, out_size))
+        fs_fetch_ioctl(req, ino, command, fi, in, in_size, out_size))
         return;
     if (size == 0) {
         fs_reply_result(req, -ENOTTY);

@@ -15,8 +15,10 @@ _Static_assert((int)CKPTFS_VARIANT_APPEND_ONLY == (int)SOURCE_VARIANT_APPEND_ONL
 _Static_assert(
     (int)CKPTFS_JOB_PENDING == (int)JOB_PENDING && (int)CKPTFS_JOB_FAILED == (int)JOB_FAILED,
     "ABI");
-_Static_assert(
-    (int)CKPTFS_FLAG_APPEND_ONLY_TRUNCATION == (int)DB_FLAG_APPEND_ONLY_TRUNCATION, "ABI");
+_Static_assert((int)CKPTFS_FLAG_APPEND_ONLY_TRUNCATION == (int)DB_FLAG_APPEND_ONLY_TRUNCATION &&
+                   (int)CKPTFS_FLAG_COLD_SCAN == (int)DB_FLAG_COLD_SCAN &&
+                   (int)CKPTFS_FLAG_COLD_SCAN_ALL == (int)DB_FLAG_COLD_SCAN_ALL,
+    "ABI");
 
 // The rest of the struct behind a field is zero.
 #define REST_IS_ZERO(in, field)                                                                    \

@@ -183,6 +183,7 @@ unmount_and_stop(struct session *s)
     BUFFER_AUTO why = {0};
     // The kernel would wait for its read-ahead, even when no process wants it any more.
     cold_pool_stop(&s->fs.cold);
+    cold_pool_stop(&s->fs.scans);
     int rc = mount_unmount(&s->mount);
     // The kernel ends the connection with the last mount of the file system.
     if (rc == 0 && wait_for_workers(s, LAST_MOUNT_MS))
@@ -196,6 +197,7 @@ unmount_and_stop(struct session *s)
     rc = kernel_cache_flush(&s->kernel_cache);
     // Their work needs the workers.
     seeker_stop(s->fs.seeker);
+    fetch_table_stop(&s->fs.fetches);
     direct_writes_stop(s->fs.direct_writes);
     mount_end_serving(&s->mount);
     stop_loop(s);

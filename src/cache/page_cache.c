@@ -85,6 +85,16 @@ page_cache_get(struct page_cache *c, struct object_id object, struct page_no pag
     return p;
 }
 
+struct page *
+page_cache_peek(struct page_cache *c, struct object_id object, struct page_no page)
+{
+    lock_take(&c->lock);
+    struct entry *e = find_locked(c, object, page);
+    struct page *p = e ? page_get(e->page) : NULL;
+    lock_release(&c->lock);
+    return p;
+}
+
 static void
 shrink_locked(struct page_cache *c)
 {

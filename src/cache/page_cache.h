@@ -16,6 +16,8 @@ void page_cache_free(struct page_cache *c);
 
 // A reference to the page, or NULL.
 struct page *page_cache_get(struct page_cache *c, struct object_id object, struct page_no page);
+// The same, without noting that it was used.
+struct page *page_cache_peek(struct page_cache *c, struct object_id object, struct page_no page);
 // Puts a page (takes a reference of its own), replacing an older one.
 void page_cache_put(
     struct page_cache *c, struct object_id object, struct page_no page, struct page *content);

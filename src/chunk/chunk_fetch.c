@@ -47,6 +47,8 @@ with_deadline(const struct chunk_reader *r, const struct remote_call *call)
 {
     struct remote_call limited = *call;
     limited.paced = true;
+    if (limited.fetch.bypass_cache)
+        limited.class = REMOTE_COLD_SCAN;
     if (limited.deadline_ms == 0)
         limited.deadline_ms = clock_monotonic_ms() + r->deadline_ms;
     return limited;
@@ -124,7 +126,7 @@ get_verified(struct chunk_reader *r, const struct fetch *x, const char *key, str
 static void
 keep(struct chunk_reader *r, const struct fetch *x, const char *key, const struct buffer *bytes)
 {
-    if (x->call.no_keep)
+    if (x->call.no_keep || x->call.fetch.bypass_cache)
         return;
     int rc = local_store_keep(r->local, &x->blob.hash, x->offset, bytes->data, bytes->length);
     if (rc < 0 && rc != -EDQUOT)
@@ -170,7 +172,9 @@ fetch_remote(struct chunk_reader *r, const struct fetch *x)
 static int
 read_local(struct chunk_reader *r, const struct fetch *x)
 {
-    int rc = local_store_read(r->local, &x->blob.hash, x->offset, x->p, x->n);
+    int rc = x->call.fetch.bypass_cache
+                 ? local_store_peek(r->local, &x->blob.hash, x->offset, x->p, x->n)
+                 : local_store_read(r->local, &x->blob.hash, x->offset, x->p, x->n);
     if (rc == 0 && !x->verify(x->verify_argument, x->p, x->n))
         rc = -EBADMSG;
     return rc == -ENODATA ? -EBADMSG : rc;
@@ -285,6 +289,9 @@ chunk_fetch(struct chunk_reader *r, const struct blob_record *blob, uint64_t off
         .call = with_deadline(r, call),
     };
     int rc;
+    // Before it looks for the copy, as every user of a pin.
+    if (UNLIKELY(call->fetch.pin_in_cache != NULL))
+        pin_blob(call->fetch.pin_in_cache, &blob->hash);
     do {
         rc = try_fetch(r, &x);
     } while (rc > 0);

@@ -232,7 +232,7 @@ manifest_batch_drop_cursor(struct manifest_batch *b, const char *name)
 void
 manifest_batch_flags(struct manifest_batch *b, unsigned flags)
 {
-    struct batch_op op = {.flags_off = DB_FLAGS_ALL & ~flags};
+    struct batch_op op = {.flags_changed = (DB_FLAGS_DEFAULT ^ flags) & DB_FLAGS_ALL};
     append_op(b, OP_FLAGS, &op);
 }
 

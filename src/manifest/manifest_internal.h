@@ -143,7 +143,7 @@ struct batch_op {
         } source;
         struct manifest_note annotation;
         struct change_cursor cursor;
-        uint64_t flags_off;
+        uint64_t flags_changed;
     };
 };
 

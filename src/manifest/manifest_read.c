@@ -352,12 +352,12 @@ manifest_read_flags(struct manifest_reader *r, struct db_id db, unsigned *flags_
 {
     struct schema_key key;
     struct lmdb_value value;
-    uint64_t off = 0;
+    uint64_t changed = 0;
     schema_key_runtime(&key, RUNTIME_FLAGS, db);
     int rc = lmdb_get(manifest_reader_txn(r), TABLE_RUNTIME_STATE, key.bytes, key.length, &value);
-    if (rc == 0 && !schema_decode_u64(value.data, value.length, &off))
+    if (rc == 0 && !schema_decode_u64(value.data, value.length, &changed))
         rc = manifest_bad_entry(TABLE_RUNTIME_STATE);
-    *flags_out = DB_FLAGS_ALL & ~(unsigned)off;
+    *flags_out = DB_FLAGS_ALL & (DB_FLAGS_DEFAULT ^ (unsigned)changed);
     return rc == -ENOENT ? 0 : rc;
 }
 

@@ -51,11 +51,14 @@ struct dead_blob {
     uint64_t told; // sequence of the record that told the death
 };
 
-// Features that an operator can turn off for a db while it is mounted; all are on in a new one.
+// Features that an operator can turn off and on for a db while it is mounted.
 enum db_flag {
     DB_FLAG_APPEND_ONLY_TRUNCATION = 1u << 0, // enable_append_only_truncation
+    DB_FLAG_COLD_SCAN = 1u << 1,              // enable_cold_scan
+    DB_FLAG_COLD_SCAN_ALL = 1u << 2,          // cold_scan_all: every file is read so
 };
-#define DB_FLAGS_ALL 1u
+#define DB_FLAGS_ALL     7u
+#define DB_FLAGS_DEFAULT (DB_FLAG_APPEND_ONLY_TRUNCATION | DB_FLAG_COLD_SCAN) // of a new db
 
 // Numbers of entries of a db, and bytes of its blobs.
 struct db_totals {

@@ -35,6 +35,17 @@ struct page_store {
 MUST_CHECK int page_store_read_logged(
     struct page_store *ps, const struct dirty_page *content, uint8_t out[PAGE_BYTES]);
 
+// page_trickle.c: whole pages for a cold scan, from its window or from chunks.
+struct trickle_read {
+    struct object_id object;
+    uint64_t version; // of the layers, before any page was read
+    struct page_no first;
+    size_t count;
+    const struct remote_call *call;
+};
+MUST_CHECK int page_trickle_copy(struct page_trickle *t, struct chunk_reader *reader,
+    const struct trickle_read *x, uint8_t *out);
+
 // page_write.c: keeps dirty pages within their share of the memory.
 void page_store_balance_locked(struct page_store *ps);
 

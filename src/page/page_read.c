@@ -31,6 +31,7 @@ struct reading {
     struct layered_page *layered;
     uint64_t version;
     const struct remote_call *call;
+    struct page_trickle *trickle; // NULL: not a cold scan of an open file
     // Pages on their way to the clean cache.
     struct keep {
         struct page_no page;
@@ -108,6 +109,13 @@ cache_keeps(struct reading *x)
     x->keep_count = x->keep_capacity = 0;
 }
 
+// What gets the pages that come along: nothing, if they are not to be kept.
+static chunk_page_sink *
+sink_of(const struct reading *x)
+{
+    return x->call->fetch.bypass_cache ? NULL : keep_page;
+}
+
 // Whether the reader asked for all of a page, and it is in chunks as a whole: then it goes to the
 // answer directly.
 static bool
@@ -122,8 +130,11 @@ static int
 copy_run(struct reading *x, size_t from, size_t to)
 {
     struct page_no first = {x->first.v + from};
-    int rc = chunk_reader_copy(x->ps->reader, x->object, first, to - from, x->call,
-        x->out + (first.v * PAGE_BYTES - x->offset), keep_page, x);
+    uint8_t *out = x->out + (first.v * PAGE_BYTES - x->offset);
+    const struct trickle_read read = {x->object, x->version, first, to - from, x->call};
+    int rc = x->trickle ? page_trickle_copy(x->trickle, x->ps->reader, &read, out)
+                        : chunk_reader_copy(x->ps->reader, x->object, first, to - from, x->call,
+                              out, sink_of(x), x);
     cache_keeps(x);
     if (rc < 0)
         return rc;
@@ -132,14 +143,29 @@ copy_run(struct reading *x, size_t from, size_t to)
     return 0;
 }
 
+// The same by way of the window of a scan.
+static int
+read_by_trickle(struct reading *x, size_t from, size_t to)
+{
+    int rc = 0;
+    for (size_t i = from; rc == 0 && i < to; i++) {
+        const struct trickle_read read = {x->object, x->version, {x->first.v + i}, 1, x->call};
+        x->layered[i].base = page_new();
+        rc = page_trickle_copy(x->trickle, x->ps->reader, &read, x->layered[i].base->data);
+    }
+    return rc;
+}
+
 static int
 read_run(struct reading *x, size_t from, size_t to)
 {
     if (is_plain(x, from))
         return copy_run(x, from, to);
+    if (x->trickle)
+        return read_by_trickle(x, from, to);
     CLEANUP(memory_free_auto) struct page **pages = memory_alloc((to - from) * sizeof(*pages));
     int rc = chunk_reader_read(x->ps->reader, x->object, (struct page_no){x->first.v + from},
-        to - from, x->call, pages, keep_page, x);
+        to - from, x->call, pages, sink_of(x), x);
     cache_keeps(x);
     if (rc < 0)
         return rc;
@@ -153,8 +179,10 @@ static bool
 is_missing(struct reading *x, size_t i)
 {
     struct layered_page *v = &x->layered[i];
+    struct page_no page = {x->first.v + i};
     if (v->bottom == BOTTOM_CHUNK && !v->base)
-        v->base = page_cache_get(x->ps->clean, x->object, (struct page_no){x->first.v + i});
+        v->base = x->call->fetch.bypass_cache ? page_cache_peek(x->ps->clean, x->object, page)
+                                              : page_cache_get(x->ps->clean, x->object, page);
     return v->bottom == BOTTOM_CHUNK && !v->base;
 }
 
@@ -257,23 +285,16 @@ readahead_locked(struct page_store *ps, struct object_id object, uint64_t first,
     return r->ahead_page;
 }
 
-int
-page_store_read(struct page_store *ps, struct object_id object, uint64_t offset, size_t length,
-    uint8_t *out, const struct remote_call *call)
+static int
+read_layers(struct reading *reading)
 {
-    static const struct remote_call no_limits;
-    if (length == 0)
+    struct reading x = *reading;
+    struct page_store *ps = x.ps;
+    struct object_id object = x.object;
+    if (x.length == 0)
         return 0;
-    struct reading x = {
-        .ps = ps,
-        .object = object,
-        .first = page_of_offset(offset),
-        .count = pages_of_bytes(offset + length) - offset / PAGE_BYTES,
-        .offset = offset,
-        .length = length,
-        .out = out,
-        .call = call ? call : &no_limits,
-    };
+    x.first = page_of_offset(x.offset);
+    x.count = pages_of_bytes(x.offset + x.length) - x.offset / PAGE_BYTES;
     x.layered = memory_alloc_zero(x.count * sizeof(*x.layered));
     int rc = 0;
     for (int attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
@@ -283,7 +304,7 @@ page_store_read(struct page_store *ps, struct object_id object, uint64_t offset,
         x.version = ps->version;
         for (size_t i = 0; i < x.count; i++)
             look_locked(ps, object, (struct page_no){x.first.v + i}, &x.layered[i]);
-        if (attempt == 0 && !x.call->again)
+        if (attempt == 0 && !x.call->again && !x.call->fetch.bypass_cache)
             ahead_end = readahead_locked(ps, object, x.first.v, x.first.v + x.count, &ahead);
         lock_release(ps->lock);
         if (ahead_end > ahead)
@@ -305,7 +326,41 @@ page_store_read(struct page_store *ps, struct object_id object, uint64_t offset,
     if (rc == -ESTALE)
         log_error("page_store.read_failed",
             "object %llu at %llu: what holds these bytes has been let go",
-            (unsigned long long)object.v, (unsigned long long)offset);
+            (unsigned long long)object.v, (unsigned long long)x.offset);
     free(x.layered);
     return rc == -ESTALE ? -EIO : rc;
+}
+
+int
+page_store_read(struct page_store *ps, struct object_id object, uint64_t offset, size_t length,
+    uint8_t *out, const struct remote_call *call)
+{
+    static const struct remote_call no_limits;
+    struct reading x = {
+        .ps = ps,
+        .object = object,
+        .offset = offset,
+        .length = length,
+        .out = out,
+        .call = call ? call : &no_limits,
+    };
+    return read_layers(&x);
+}
+
+int
+page_store_read_page_trickle(struct page_store *ps, struct page_trickle *t, struct object_id object,
+    uint64_t offset, size_t length, uint8_t *out, const struct remote_call *call)
+{
+    struct remote_call bypass = call ? *call : (struct remote_call){0};
+    bypass.fetch.bypass_cache = true;
+    struct reading x = {
+        .ps = ps,
+        .object = object,
+        .offset = offset,
+        .length = length,
+        .out = out,
+        .call = &bypass,
+        .trickle = t,
+    };
+    return read_layers(&x);
 }

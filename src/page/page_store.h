@@ -97,6 +97,22 @@ MUST_CHECK int page_store_read(struct page_store *ps, struct object_id object, u
 MUST_CHECK int page_store_seek(struct page_store *ps, struct object_id object, uint64_t offset,
     uint64_t end, bool data, const struct remote_call *call, uint64_t *found_out);
 
+// ---- cold scans ---------------------------------------------------------------------------------
+
+// Reads of a file that are not to fill the caches: they note nothing as used and keep nothing, but
+// for a window of pages of this one scan, which grows up to `window_pages` for a reader in order.
+// Of one open file; any threads.
+struct cold_scan_options {
+    uint32_t window_pages;
+};
+struct page_trickle;
+struct page_trickle *page_trickle_new(const struct cold_scan_options *options);
+void page_trickle_free(struct page_trickle *t); // NULL is fine
+// As page_store_read, with fetch.bypass_cache, by way of the window of `t`.
+MUST_CHECK int page_store_read_page_trickle(struct page_store *ps, struct page_trickle *t,
+    struct object_id object, uint64_t offset, size_t length, uint8_t *out,
+    const struct remote_call *call);
+
 // ---- checkpoints --------------------------------------------------------------------------------
 
 // The active set becomes the frozen one; there must be no frozen set.

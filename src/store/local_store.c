@@ -271,9 +271,9 @@ find_hole(const struct open_file *f, uint64_t offset, uint64_t end)
     return (uint64_t)hole < end ? (uint64_t)hole : end;
 }
 
-int
-local_store_read(
-    struct local_store *s, const struct sha256 *hash, uint64_t offset, void *p, size_t n)
+static int
+read_bytes_of(struct local_store *s, const struct sha256 *hash, uint64_t offset, void *p, size_t n,
+    bool is_use)
 {
     struct open_file *f;
     int rc = local_store_get_file(s, hash, false, &f);
@@ -289,10 +289,25 @@ local_store_read(
         rc = file_read_exact_at(s->ops, f->fd, (uint8_t *)p + cached, n - cached, offset + cached);
     }
     lock_take(&s->lock);
-    local_store_note_use_locked(s, f, offset, n);
+    if (is_use)
+        local_store_note_use_locked(s, f, offset, n);
     put_file_locked(s, f);
     lock_release(&s->lock);
     return rc;
+}
+
+int
+local_store_read(
+    struct local_store *s, const struct sha256 *hash, uint64_t offset, void *p, size_t n)
+{
+    return read_bytes_of(s, hash, offset, p, n, true);
+}
+
+int
+local_store_peek(
+    struct local_store *s, const struct sha256 *hash, uint64_t offset, void *p, size_t n)
+{
+    return read_bytes_of(s, hash, offset, p, n, false);
 }
 
 // A partial file has grown by the reserved bytes, or by less. Other threads may be writing to it,

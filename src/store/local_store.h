@@ -52,6 +52,9 @@ MUST_CHECK int local_store_sync(struct local_store *s);
 // zeros in part: verify them. Calls thread_will_wait before it waits for the disk.
 MUST_CHECK int local_store_read(
     struct local_store *s, const struct sha256 *hash, uint64_t offset, void *p, size_t n);
+// The same, without noting that they were used: for readers that must not change what is evicted.
+MUST_CHECK int local_store_peek(
+    struct local_store *s, const struct sha256 *hash, uint64_t offset, void *p, size_t n);
 // Keeps bytes that were read from the store in the partial file. -EDQUOT: there is no room for
 // them. Hold no locks.
 MUST_CHECK int local_store_keep(

@@ -7,6 +7,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "store/fetch_options.h"
+
 // The purpose of a call. Limiters let the last three wait for the others.
 enum remote_class {
     REMOTE_FOREGROUND, // a program waits for it, or it keeps a lease or the chain of records alive
@@ -26,7 +28,8 @@ struct remote_call {
     bool local_only; // of readers of chunks: -EREMOTE instead of asking the store
     bool no_keep;    // of readers of chunks: bytes from the store do not go to hot_cache
     bool paced;      // bytes of files: they wait for their turn under the limits of the store
-    bool fail_fast;  // -EPROTO ends a series of tries, for callers that cannot go on without
+    struct fetch_options fetch; // of readers
+    bool fail_fast; // -EPROTO ends a series of tries, for callers that cannot go on without
 };
 
 static inline bool

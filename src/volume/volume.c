@@ -201,6 +201,7 @@ volume_open(const struct volume_config *config, const struct volume_host *host,
         volume_free(v);
         return rc;
     }
+    volume_load_flags(v);
     volume_say_lost(v);
     struct log_event e;
     log_begin(&e, LOG_LEVEL_INFO, "volume.opened");

@@ -174,10 +174,25 @@ MUST_CHECK int volume_space(struct volume *v, struct volume_space *space_out);
 
 // ---- data ---------------------------------------------------------------------------------------
 
+struct volume_scan;
+
 struct volume_read_context {
-    struct remote_call call; // for data that is only in the store
-    bool keep_atime;         // O_NOATIME
+    struct remote_call call;  // for data that is only in the store
+    bool keep_atime;          // O_NOATIME
+    struct volume_scan *scan; // of the open file; NULL: an ordinary read
 };
+
+// ColdScan: reads of one open file that leave hot_cache and the memory for pages as they are. The
+// caller ends it when no read of it is under way.
+struct volume_scan *volume_scan_begin(struct volume *v);
+void volume_scan_end(struct volume_scan *scan); // NULL is fine
+// Whether opening the file begins one: its mark says so (FETCH_MARK_XATTR), or a flag of the volume
+// (DB_FLAG_COLD_SCAN_ALL), and DB_FLAG_COLD_SCAN is on.
+bool volume_is_scanned(struct volume *v, struct object_id object);
+// Whether DB_FLAG_COLD_SCAN is on.
+bool volume_may_scan(const struct volume *v);
+// A pin for fetch_options.pin_in_cache; pin_end ends it.
+struct pin *volume_begin_pin(struct volume *v);
 
 // Tells that a program reads a directory: its access time changes as with the mount option
 // relatime. volume_read and volume_read_link change that of their object themselves. The new time

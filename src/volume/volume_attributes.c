@@ -9,6 +9,7 @@
 #include <sys/xattr.h>
 
 #include "format/access_list.h"
+#include "format/fetch_mark.h"
 #include "platform/clock.h"
 #include "platform/memory.h"
 #include "volume/volume_internal.h"
@@ -363,12 +364,38 @@ struct xattr {
     size_t size;
     int flags;
     struct buffer *out;
+    struct buffer area; // the inode's extension area
 };
+
+// The mark for cold scans is in the inode, too. Its area must live as long as the change.
+static void
+put_mark(struct inode_record *inode, uint8_t mark, struct buffer *area)
+{
+    fetch_mark_replace(inode->extension, inode->extension_length, mark, area);
+    inode->extension = area->length > 0 ? area->data : NULL;
+    inode->extension_length = (uint16_t)area->length;
+}
+
+static bool
+is_mark(const char *name)
+{
+    return strcmp(name, FETCH_MARK_XATTR) == 0;
+}
+
+static int
+check_mark(const struct inode_record *inode, const void *value, size_t size)
+{
+    if (!S_ISREG(inode->mode) && !S_ISDIR(inode->mode))
+        return -EPERM;
+    if (inode->extension_length > INODE_EXTENSION_BYTES_MAX - FETCH_MARK_BYTES)
+        return -ENOSPC;
+    return size == 1 && memcmp(value, "1", 1) == 0 ? 0 : -EINVAL;
+}
 
 static int
 decide_set_xattr(struct view *view, struct operation *op)
 {
-    const struct xattr *x = op->argument;
+    struct xattr *x = op->argument;
     struct inode_record inode;
     struct xattr_record old;
     int rc = view_inode(view, x->object, &inode);
@@ -383,6 +410,12 @@ decide_set_xattr(struct view *view, struct operation *op)
         return -EEXIST;
     if (rc == -ENOENT && (x->flags & XATTR_REPLACE))
         return -ENODATA;
+    if (is_mark(x->name)) {
+        rc = check_mark(&inode, x->value, x->size);
+        if (rc < 0)
+            return rc;
+        put_mark(&inode, FETCH_MARK_COLD_SCAN, &x->area);
+    }
     inode.ctime = volume_now();
     op->changes[op->count++] = change_put_xattr(x->object, x->name, x->value, x->size);
     op->changes[op->count++] = change_put_inode(x->object, &inode);
@@ -408,13 +441,15 @@ volume_set_xattr(struct volume *v, struct object_id object, const char *name, co
     struct xattr x = {.object = object, .name = name, .value = value, .size = size, .flags = flags};
     struct operation op = {
         .decide = decide_set_xattr, .argument = &x, .extra_bytes = (uint32_t)size};
-    return volume_operate(v, &op);
+    rc = volume_operate(v, &op);
+    buffer_free(&x.area);
+    return rc;
 }
 
 static int
 decide_remove_xattr(struct view *view, struct operation *op)
 {
-    const struct xattr *x = op->argument;
+    struct xattr *x = op->argument;
     struct inode_record inode;
     struct xattr_record old;
     int rc = view_inode(view, x->object, &inode);
@@ -428,6 +463,8 @@ decide_remove_xattr(struct view *view, struct operation *op)
     struct change c = {.kind = CHANGE_DELETE_XATTR};
     c.xattr = (struct xattr_record){
         .object = x->object, .name_length = (uint8_t)strlen(x->name), .name = x->name};
+    if (is_mark(x->name))
+        put_mark(&inode, 0, &x->area);
     inode.ctime = volume_now();
     op->changes[op->count++] = c;
     op->changes[op->count++] = change_put_inode(x->object, &inode);
@@ -442,7 +479,9 @@ volume_remove_xattr(struct volume *v, struct object_id object, const char *name)
         return rc;
     struct xattr x = {.object = object, .name = name};
     struct operation op = {.decide = decide_remove_xattr, .argument = &x};
-    return volume_operate(v, &op);
+    rc = volume_operate(v, &op);
+    buffer_free(&x.area);
+    return rc;
 }
 
 static int

@@ -529,6 +529,7 @@ volume_status(struct volume *v, struct volume_status *status_out)
     fill_from_store(v, m);
     volume_quota_metrics(v, m);
     volume_limits_metrics(v, m);
+    volume_scan_metrics(v, m);
     if (v->wal)
         fill_from_writer(v, s);
     else

@@ -46,7 +46,11 @@ volume_read(struct volume *v, struct object_id object, uint64_t offset, size_t l
         return 0;
     if (length > x.inode.size - offset)
         length = x.inode.size - offset;
-    rc = page_store_read(v->pages, object, offset, length, out, context ? &context->call : NULL);
+    if (context && context->scan)
+        rc = volume_read_scanned(context->scan, object, offset, length, out, &context->call);
+    else
+        rc =
+            page_store_read(v->pages, object, offset, length, out, context ? &context->call : NULL);
     return rc < 0 ? rc : (int64_t)length;
 }
 

@@ -126,6 +126,11 @@ struct volume {
     uint64_t evict_again_ms; // not before: nothing was found. Under `evicting`
     atomic_bool relieving;   // a checkpoint was asked for to make room
 
+    _Atomic unsigned flags;      // DB_FLAG_*, as the manifest has them
+    _Atomic uint64_t scans;      // cold scans that have begun and not ended
+    _Atomic uint64_t scan_bytes; // that programs got from them
+    _Atomic uint64_t scan_ms;    // when one last gave some; 0: never
+
     struct volume_ownership own;
     struct volume_housekeeping housekeeping;
 };
@@ -139,6 +144,14 @@ MUST_CHECK int volume_open_store(const struct volume_config *config, struct stor
 // Wraps the open store, and sets the limits of the config.
 void volume_open_limits(struct volume *v);
 void volume_limits_metrics(struct volume *v, struct metrics *m);
+
+// ---- volume_scan.c: cold scans ------------------------------------------------------------------
+
+// Reads the flags of the volume from the manifest.
+void volume_load_flags(struct volume *v);
+MUST_CHECK int volume_read_scanned(struct volume_scan *scan, struct object_id object,
+    uint64_t offset, size_t length, uint8_t *out, const struct remote_call *call);
+void volume_scan_metrics(struct volume *v, struct metrics *m);
 
 // ---- volume_jobs.c: the queue of jobs -----------------------------------------------------------
 

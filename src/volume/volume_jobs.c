@@ -124,7 +124,10 @@ volume_set_flags(struct volume *v, unsigned flags)
         return -EINVAL;
     struct manifest_batch *b = manifest_batch_new(v->db);
     manifest_batch_flags(b, flags);
-    return manifest_submit(v->manifest, b, NULL);
+    int rc = manifest_submit(v->manifest, b, NULL);
+    if (rc == 0)
+        atomic_store(&v->flags, flags);
+    return rc;
 }
 
 // ---- asking -------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "format/access_list.h"
+#include "format/fetch_mark.h"
 #include "format/parent.h"
 #include "platform/memory.h"
 #include "volume/volume_attributes.h"
@@ -180,7 +181,8 @@ struct make {
     struct object_id object;
     struct inode_record inode;
     struct inherited_lists lists;
-    struct buffer area; // of a directory's inode
+    struct buffer area;        // of a directory's inode
+    struct buffer marked_area; // with the mark for cold scans
 };
 
 static int
@@ -218,6 +220,21 @@ inherit(struct make *x, const struct inode_record *parent, uint32_t mode, struct
         x->inode.link_target_length = (uint16_t)strlen(x->target);
         x->inode.size = x->inode.link_target_length;
     }
+}
+
+// The mark for cold scans goes to files and directories, in the inode and as an attribute.
+static bool
+inherit_mark(struct make *x, const struct inode_record *parent)
+{
+    struct inode_record *inode = &x->inode;
+    uint8_t mark = fetch_mark_decode(parent->extension, parent->extension_length);
+    if (!(mark & FETCH_MARK_COLD_SCAN) || (!S_ISREG(inode->mode) && !S_ISDIR(inode->mode)))
+        return false;
+    fetch_mark_replace(
+        inode->extension, inode->extension_length, FETCH_MARK_COLD_SCAN, &x->marked_area);
+    inode->extension = x->marked_area.data;
+    inode->extension_length = (uint16_t)x->marked_area.length;
+    return true;
 }
 
 static void
@@ -259,7 +276,10 @@ decide_make(struct view *view, struct operation *op)
     if (S_ISDIR(mode))
         put_parent(&x->inode, x->parent, &x->area);
     x->object.v = view->volume->counters.next_object;
+    bool marked = inherit_mark(x, &parent);
     put_change(op, change_put_inode(x->object, &x->inode));
+    if (marked)
+        put_change(op, change_put_xattr(x->object, FETCH_MARK_XATTR, "1", 1));
     put_lists(op, x);
     if (!x->name) {
         operation_note(op, LIVE_NAMELESS, x->object);
@@ -291,6 +311,7 @@ volume_make(struct volume *v, struct object_id parent, const char *name, uint32_
     rc = volume_operate(v, &op);
     inherited_lists_free(&x.lists);
     buffer_free(&x.area);
+    buffer_free(&x.marked_area);
     if (rc < 0)
         return rc;
     return volume_fill_attributes(v, x.object, &x.inode, NULL, attributes_out);
