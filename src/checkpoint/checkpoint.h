@@ -152,6 +152,9 @@ void checkpoint_note_truncation(struct checkpoint *c, const struct manifest_note
 MUST_CHECK int checkpoint_tell(struct checkpoint *c, const struct remote_place *place,
     const struct change *changes, size_t count, uint64_t lowest);
 
+// Whether an entry of the scratch directory is that of the fold in progress, or of the last one.
+bool checkpoint_uses_scratch(struct checkpoint *c, const char *name);
+
 enum checkpoint_phase {
     CHECKPOINT_PHASE_IDLE,
     CHECKPOINT_PHASE_PLANNING,

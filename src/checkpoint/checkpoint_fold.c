@@ -48,6 +48,16 @@ share_job(struct fold *f)
     lock_release(&f->c->lock);
 }
 
+bool
+checkpoint_uses_scratch(struct checkpoint *c, const char *name)
+{
+    char id[37];
+    lock_take(&c->lock);
+    uuid_to_string(&c->job.checkpoint_id, id);
+    lock_release(&c->lock);
+    return strcmp(id, name) == 0;
+}
+
 // ---- planned ------------------------------------------------------------------------------------
 
 // The generation number and the checkpoint id are durable before anything carries them, so that

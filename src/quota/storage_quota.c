@@ -262,6 +262,28 @@ storage_quota_recount(struct storage_quota *q)
     __atomic_store_n(&s->promised, log, __ATOMIC_SEQ_CST);
 }
 
+int64_t
+storage_quota_audit(struct storage_quota *q)
+{
+    uint64_t found[2][2];
+    if (!q)
+        return 0;
+    uint64_t *counters[2] = {&q->file.slot->log, &q->file.slot->blobs};
+    const uint64_t before[2] = {load(counters[0]), load(counters[1])};
+    // Twice: a file that came and went during the first look would count for ever.
+    for (unsigned i = 0; i < 2; i++)
+        quota_count_place(q->root, q->file.slot->name, &found[i][0], &found[i][1]);
+    int64_t added = 0;
+    for (unsigned i = 0; i < 2; i++) {
+        uint64_t counted = before[i];
+        if (found[0][i] == found[1][i] && found[0][i] > counted &&
+            __atomic_compare_exchange_n(
+                counters[i], &counted, found[0][i], false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+            added += (int64_t)(found[0][i] - before[i]);
+    }
+    return added;
+}
+
 struct storage_quota *
 storage_quota_open(const char *root, const char *name)
 {

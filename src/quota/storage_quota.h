@@ -54,6 +54,12 @@ void storage_quota_close(struct storage_quota *q); // NULL is fine
 // Counts the place again, when no thread writes to it.
 void storage_quota_recount(struct storage_quota *q);
 
+// Compares the account of the place with its files, beside threads that write there, and adds what
+// the account lacks: a file system takes blocks for the map of a file only when it writes the file
+// out. Leaves the account when it changes meanwhile; a number that is too large stays, because it
+// may be a reservation. Returns the bytes added.
+int64_t storage_quota_audit(struct storage_quota *q);
+
 // How reservations that do not fit get room: called by the thread that reserves, which holds no
 // locks; returns whether it has freed anything. Set once, before the quota is used.
 typedef bool quota_make_room(void *argument, uint64_t bytes);

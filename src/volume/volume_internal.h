@@ -72,6 +72,7 @@ struct volume_housekeeping {
     bool checker_started;
     atomic_bool canceled;      // calls of `thread` to the store are to be given up
     struct volume_lease lease; // of `thread`
+    uint64_t next_janitor_ms;  // likewise
 };
 
 struct volume {
@@ -504,9 +505,16 @@ void volume_close_layers(struct volume *v);
 char *volume_wal_directory(const struct volume *v);
 // Opens the log and replays it into the layers.
 MUST_CHECK int volume_open_wal(struct volume *v, const struct db_record *db, struct buffer *error);
+
+// ---- volume_janitor.c: files that nothing needs -------------------------------------------------
+
 // Removes the remains of a dead process: staging directories, and blobs whose transaction never
-// came.
+// came. At mount.
 void volume_sweep(struct volume *v);
+// The same beside other threads, and an audit of the account. One thread at a time.
+void volume_clean(struct volume *v);
+// Every ten minutes; called by the housekeeping thread each second.
+void volume_clean_when_due(struct volume *v);
 
 // ---- volume_recover.c: replay -------------------------------------------------------------------
 

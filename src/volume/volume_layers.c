@@ -184,35 +184,3 @@ volume_open_wal(struct volume *v, const struct db_record *db, struct buffer *err
     page_store_set_wal(v->pages, v->wal);
     return rc;
 }
-
-static bool
-is_needed(void *argument, const struct sha256 *hash)
-{
-    struct volume *v = argument;
-    struct manifest_reader *r;
-    struct blob_record blob;
-    if (manifest_read_begin(v->manifest, &r) < 0)
-        return true;
-    int rc = manifest_read_blob(r, v->db, hash, &blob);
-    manifest_read_end(r);
-    return rc < 0 ? rc != -ENOENT : blob.references > 0;
-}
-
-void
-volume_sweep(struct volume *v)
-{
-    const char *scratch = local_store_scratch(v->local);
-    DIR *dir = opendir(scratch);
-    for (struct dirent *e; dir && (e = readdir(dir));) {
-        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
-            continue;
-        CLEANUP(memory_free_auto) char *path = memory_printf("%s/%s", scratch, e->d_name);
-        if (storage_quota_remove_tree(v->quota, QUOTA_BLOBS, path) < 0)
-            log_warning("scratch.failed", "cannot remove %s", path);
-    }
-    if (dir)
-        closedir(dir);
-    int removed = local_store_sweep(v->local, is_needed, v);
-    if (removed > 0)
-        log_info("scratch.swept", "removed %d blobs that no generation names", removed);
-}

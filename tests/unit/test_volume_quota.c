@@ -4,9 +4,12 @@
 
 #include <glob.h>
 #include <signal.h>
+#include <sys/stat.h>
 
+#include "base/checksum.h"
 #include "platform/clock.h"
 #include "platform/memory.h"
+#include "platform/thread.h"
 #include "quota/quota_file.h"
 #include "volume/volume_internal.h"
 
@@ -46,6 +49,18 @@ expect_files(struct volume *v, uint64_t seed)
 
 // All but the last file, and one page of that.
 static void
+write_files_again(struct volume *v, uint64_t seed)
+{
+    char name[16];
+    for (unsigned i = 0; i < FILES - 1; i++) {
+        snprintf(name, sizeof(name), "f%u", i);
+        volume_world_fill(v, volume_world_find(v, name), 0, FILE_BYTES, seed + i);
+    }
+    volume_world_fill(v, volume_world_find(v, "f4"), 0, PAGE_BYTES, seed + FILES - 1);
+    ck_assert_int_eq(volume_world_sync(v), 0);
+}
+
+static void
 expect_rewritten(struct volume *v)
 {
     char name[16];
@@ -64,6 +79,23 @@ numbers_of(const struct volume *v)
     struct storage_quota_numbers n;
     storage_quota_numbers(v->quota, &n);
     return n;
+}
+
+// As soon as nothing is under way: the log may be making a segment, for which it has reserved.
+static void
+expect_exact_account(const struct volume_world *w)
+{
+    uint64_t log;
+    uint64_t blobs;
+    uint64_t end_ms = clock_monotonic_ms() + 20000;
+    struct storage_quota_numbers n;
+    do {
+        clock_sleep_ms(2);
+        n = numbers_of(w->v);
+        quota_count_place(w->root, "db/1", &log, &blobs);
+    } while ((n.log != log || n.blobs != blobs) && clock_monotonic_ms() < end_ms);
+    ck_assert_uint_eq(n.log, log);
+    ck_assert_uint_eq(n.blobs, blobs);
 }
 
 // Leaves no room at all: the volume may take what it has.
@@ -87,12 +119,7 @@ START_TEST(a_log_without_room_for_its_checkpoint_goes_to_the_store_in_parts)
     storage_quota_set_limit(w.v->quota, 0);
     expect_files(w.v, 7);
     // What dies before it is published is told and buried as other blobs are.
-    for (unsigned i = 0; i < FILES - 1; i++) {
-        char name[16];
-        snprintf(name, sizeof(name), "f%u", i);
-        volume_world_fill(w.v, volume_world_find(w.v, name), 0, FILE_BYTES, 70 + i);
-    }
-    volume_world_fill(w.v, volume_world_find(w.v, "f4"), 0, PAGE_BYTES, 74);
+    write_files_again(w.v, 70);
     volume_world_fold(w.v);
     volume_world_publish(w.v);
     expect_rewritten(w.v);
@@ -146,12 +173,134 @@ START_TEST(a_death_between_two_parts_loses_nothing)
     volume_world_set_faults(&w, "");
     volume_world_open(&w);
     expect_files(w.v, 7);
+    expect_exact_account(&w);
+    volume_world_publish(w.v);
+    expect_files(w.v, 7);
+    volume_world_close(&w);
+    volume_world_check(&w);
+    volume_world_free(&w);
+}
+END_TEST
+
+// ---- what is left behind ------------------------------------------------------------------------
+
+static void
+die_with_a_full_quota(struct volume *v)
+{
+    write_files(v, 7);
+    volume_world_fold(v);
+    write_files_again(v, 70);
+    fill_quota(v);
+    raise(SIGKILL);
+}
+
+START_TEST(a_root_that_a_kill_left_with_the_quota_exactly_full_is_taken_over)
+{
+    struct volume_world w;
+    world_new(&w);
+    volume_world_die_after(&w, die_with_a_full_quota);
     uint64_t log;
     uint64_t blobs;
     quota_count_place(w.root, "db/1", &log, &blobs);
-    ck_assert_uint_eq(numbers_of(w.v).used, log + blobs);
+    w.config.quota_bytes = log + blobs;
+    volume_world_open(&w);
+    ck_assert_uint_eq(numbers_of(w.v).limit, log + blobs);
+    expect_exact_account(&w);
+    expect_rewritten(w.v);
     volume_world_publish(w.v);
+    ck_assert_uint_le(numbers_of(w.v).used, log + blobs);
+    // There is room again.
+    volume_world_fill(w.v, volume_world_make_file(w.v, "more"), 0, FILE_BYTES, 5);
+    ck_assert_int_eq(volume_world_sync(w.v), 0);
+    expect_rewritten(w.v);
+    volume_world_close(&w);
+    volume_world_check(&w);
+    volume_world_free(&w);
+}
+END_TEST
+
+static char *
+make_junk(const char *directory, const char *name, uint64_t age_s)
+{
+    char *path = memory_printf("%s/%s", directory, name);
+    CLEANUP(memory_free_auto) uint8_t *bytes = memory_alloc_zero(MIB);
+    const struct timespec now = {.tv_sec = (time_t)(clock_wall_ms() / 1000 - age_s)};
+    const struct timespec times[2] = {now, now};
+    ck_assert_int_eq(file_replace_whole(&file_ops_system, path, bytes, MIB, 0600), 0);
+    ck_assert_int_eq(utimensat(AT_FDCWD, path, times, 0), 0);
+    ck_assert_int_eq(utimensat(AT_FDCWD, directory, times, 0), 0);
+    return path;
+}
+
+static bool
+exists(const char *path)
+{
+    struct stat st;
+    return lstat(path, &st) == 0;
+}
+
+START_TEST(the_janitor_removes_what_nothing_needs_and_sets_the_account_right)
+{
+    const uint64_t day_s = (uint64_t)24 * 3600;
+    struct volume_world w;
+    world_new(&w);
+    volume_world_open(&w);
+    write_files(w.v, 7);
+    volume_world_publish(w.v);
+    const char *scratch = local_store_scratch(w.v->local);
+    CLEANUP(memory_free_auto) char *job = memory_printf("%s/job", scratch);
+    CLEANUP(memory_free_auto) char *young_job = memory_printf("%s/young", scratch);
+    CLEANUP(memory_free_auto) char *cache = memory_printf("%s/hot_cache/1", w.root);
+    char hex[65];
+    const struct sha256 hash = {{1, 2, 3}};
+    sha256_to_hex(&hash, hex);
+    CLEANUP(memory_free_auto) char *blob_name = memory_printf("%s.blob", hex);
+    ck_assert_int_eq(mkdir(job, 0700), 0);
+    ck_assert_int_eq(mkdir(young_job, 0700), 0);
+    CLEANUP(memory_free_auto) char *staged = make_junk(job, "blob-0", 2 * day_s);
+    CLEANUP(memory_free_auto) char *young = make_junk(young_job, "blob-0", 1);
+    CLEANUP(memory_free_auto) char *record = make_junk(scratch, "manifest-1.tmp", 2 * day_s);
+    CLEANUP(memory_free_auto) char *waits = make_junk(scratch, "manifest-2.tmp", 3600);
+    CLEANUP(memory_free_auto) char *blob = make_junk(cache, blob_name, 1);
+    volume_clean(w.v);
+    ck_assert(!exists(staged) && !exists(job) && !exists(record) && !exists(blob));
+    ck_assert(exists(young) && exists(waits));
+    expect_exact_account(&w);
     expect_files(w.v, 7);
+    ck_assert_uint_gt(numbers_of(w.v).blobs, FILES * FILE_BYTES);
+    volume_world_free(&w);
+}
+END_TEST
+
+static atomic_bool cleaning;
+
+static void
+clean_all_the_time(void *argument)
+{
+    while (atomic_load(&cleaning))
+        volume_clean(argument);
+}
+
+START_TEST(the_janitor_takes_nothing_from_a_checkpoint)
+{
+    struct volume_world w;
+    struct thread thread;
+    volume_world_new(&w);
+    volume_world_open(&w);
+    // The volume's own janitor comes after ten minutes.
+    atomic_store(&cleaning, true);
+    ck_assert_int_eq(thread_start(&thread, "janitor", clean_all_the_time, w.v), 0);
+    struct object_id object = volume_world_make_file(w.v, "f");
+    for (unsigned i = 0; i < 40; i++) {
+        volume_world_fill(w.v, object, i % 8 * (uint64_t)100000, 300000, i);
+        volume_world_fold(w.v);
+        volume_world_expect(w.v, object, i % 8 * (uint64_t)100000, 300000, i);
+    }
+    volume_world_publish(w.v);
+    atomic_store(&cleaning, false);
+    thread_join(&thread);
+    expect_exact_account(&w);
+    volume_world_expect(w.v, object, 7 * (uint64_t)100000, 300000, 39);
     volume_world_close(&w);
     volume_world_check(&w);
     volume_world_free(&w);
@@ -166,5 +315,11 @@ main(void)
         a_log_without_room_for_its_checkpoint_goes_to_the_store_in_parts, 60);
     unit_add(
         s, "a_death_between_two_parts_loses_nothing", a_death_between_two_parts_loses_nothing, 60);
+    unit_add(s, "a_root_that_a_kill_left_with_the_quota_exactly_full_is_taken_over",
+        a_root_that_a_kill_left_with_the_quota_exactly_full_is_taken_over, 60);
+    unit_add(s, "the_janitor_removes_what_nothing_needs_and_sets_the_account_right",
+        the_janitor_removes_what_nothing_needs_and_sets_the_account_right, 60);
+    unit_add(s, "the_janitor_takes_nothing_from_a_checkpoint",
+        the_janitor_takes_nothing_from_a_checkpoint, 60);
     return unit_run(s);
 }
