@@ -359,6 +359,10 @@ note_log_end(struct fold *f, struct manifest_batch *b)
         manifest_batch_log_end(b, f->cut.lsn, end);
 }
 
+// What the manifest keeps of a changed name or inode, but for its texts, and of an image.
+#define NAME_BYTES  200u
+#define IMAGE_BYTES 400u
+
 static int
 record(struct fold *f)
 {
@@ -368,6 +372,9 @@ record(struct fold *f)
         return rc;
     struct manifest_batch *b = manifest_batch_new(c->options.db);
     manifest_batch_source(b, make_changes, f);
+    manifest_batch_expect(b, NAME_BYTES * namespace_set_count(f->cut.names) +
+                                 namespace_set_bytes(f->cut.names) +
+                                 IMAGE_BYTES * f->staging.image_count);
     manifest_batch_local_generation(b, f->generation, f->cut.lsn, f->counters, f->cut.wall_ms);
     manifest_batch_checkpoint_id(b, f->generation, &f->job.checkpoint_id);
     note_log_end(f, b);

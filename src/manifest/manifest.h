@@ -249,6 +249,8 @@ void manifest_batch_change(struct manifest_batch *b, const struct change *change
 // transaction. A negative result fails the batch.
 typedef int manifest_source(void *argument, struct manifest_batch *changes);
 void manifest_batch_source(struct manifest_batch *b, manifest_source *source, void *argument);
+// So many bytes of changes the sources of the batch will make, by an estimate.
+void manifest_batch_expect(struct manifest_batch *b, uint64_t bytes);
 // The residency of blobs in later PUT_BLOB changes of this batch; RESIDENCY_LOCAL by default.
 void manifest_batch_set_residency(struct manifest_batch *b, uint8_t residency);
 // BumpGeneration (local): the state of the tables is now generation `local`, cut at `cut`.

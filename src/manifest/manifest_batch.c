@@ -62,6 +62,12 @@ manifest_batch_source(struct manifest_batch *b, manifest_source *source, void *a
 }
 
 void
+manifest_batch_expect(struct manifest_batch *b, uint64_t bytes)
+{
+    b->expected_bytes += bytes;
+}
+
+void
 manifest_batch_set_residency(struct manifest_batch *b, uint8_t residency)
 {
     b->residency = residency;

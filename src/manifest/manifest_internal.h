@@ -163,7 +163,8 @@ struct manifest_batch {
     struct list_node node; // in the queue
     enum batch_kind kind;
     struct db_id db;
-    struct buffer ops; // kind (u8) and operation, one after the other
+    struct buffer ops;       // kind (u8) and operation, one after the other
+    uint64_t expected_bytes; // of its sources' changes
     uint8_t residency;
     bool unpublished; // as of the last OP_NOTE
     struct generation generation;

@@ -223,6 +223,30 @@ answer_locked(struct list_node *finished)
     }
 }
 
+// The file grows by the new entries, with pages that are partly empty, and by copies of the pages
+// that change. As a rule older transactions have freed pages for those copies, so that a share of
+// them is counted.
+#define ENTRY_FACTOR      3u
+#define COPY_FACTOR       8u
+#define COPIED_PART       4u // of the file at most
+#define EXPECTED_AT_LEAST (64u << 10)
+
+static void
+expect_growth(struct manifest *m, struct storage_quota *quota, const struct list_node *group)
+{
+    uint64_t bytes = 0;
+    if (!quota || !storage_quota_is_limited(quota))
+        return;
+    for (struct list_node *n = group->next; n != group; n = n->next) {
+        const struct manifest_batch *b = CONTAINER_OF(n, struct manifest_batch, node);
+        bytes += b->ops.length + b->expected_bytes;
+    }
+    uint64_t copied = lmdb_env_file_bytes(m->env) / COPIED_PART;
+    if (COPY_FACTOR * bytes < copied)
+        copied = COPY_FACTOR * bytes;
+    storage_quota_expect_manifest(quota, ENTRY_FACTOR * bytes + copied + EXPECTED_AT_LEAST);
+}
+
 static void
 note_size_locked(struct manifest *m)
 {
@@ -258,7 +282,10 @@ run_writer(void *argument)
         list_init(&group);
         list_init(&finished);
         take_group_locked(m, &group);
+        // Its owner waits for the batches before it takes it away.
+        struct storage_quota *quota = m->quota;
         lock_release(&m->lock);
+        expect_growth(m, quota, &group);
         commit_group(m, &group, &finished);
         lock_take(&m->lock);
         note_size_locked(m);

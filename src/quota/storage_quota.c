@@ -14,6 +14,8 @@
 
 #define FLOOR_MAX   (UINT64_C(256) << 20)
 #define RESERVE_MAX (UINT64_C(64) << 20)
+// Other threads may take the room that one has made.
+#define MAKE_ROOM_TRIES 3u
 
 struct storage_quota {
     struct quota_file file;
@@ -175,7 +177,7 @@ reserve(struct storage_quota *q, const struct wanted *x)
     if (!q || try_reserve(q, x))
         return 0;
     // Other threads may take the freed room; then this one tries again.
-    for (unsigned tries = 0; q->make_room && tries < 3; tries++) {
+    for (unsigned tries = 0; q->make_room && tries < MAKE_ROOM_TRIES; tries++) {
         if (!q->make_room(q->argument, x->bytes + x->promised))
             break;
         if (try_reserve(q, x))
@@ -236,6 +238,20 @@ storage_quota_note_exhausted(struct storage_quota *q)
 {
     if (q)
         q->exhausted++;
+}
+
+void
+storage_quota_expect_manifest(struct storage_quota *q, uint64_t bytes)
+{
+    if (!q)
+        return;
+    add(&q->file.map->header.manifest, bytes);
+    for (unsigned tries = 0; q->make_room && tries < MAKE_ROOM_TRIES; tries++) {
+        uint64_t limit = load(&q->file.map->header.limit);
+        uint64_t used = sums_of_root(q).used;
+        if (limit == 0 || used <= limit || !q->make_room(q->argument, used - limit))
+            return;
+    }
 }
 
 void

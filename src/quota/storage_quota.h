@@ -18,7 +18,7 @@
 // `promised` is the size of the checkpoints of all that the log's segments can hold: as much as the
 // segments have bytes. The floor (an eighth of L, at most 256 MiB) covers the error of that
 // estimate. The reserve (a thirty-second of L, at most 64 MiB) is for the growth of the manifest,
-// which is counted when it has happened.
+// of which only an estimate is known before it happens.
 //
 // All functions but open and close: any thread, and a quota that is NULL has no limits and counts
 // nothing.
@@ -92,6 +92,10 @@ bool storage_quota_may_fill(const struct storage_quota *q, enum quota_need need)
 // A writer has been refused because a segment may not be filled.
 void storage_quota_note_exhausted(struct storage_quota *q);
 
+// The next transaction of the manifest may make its file so much larger. Counted until
+// storage_quota_note_manifest. Makes room as a reservation does, and counts also when there is
+// none: a checkpoint that cannot be recorded would never give room back. Hold no locks.
+void storage_quota_expect_manifest(struct storage_quota *q, uint64_t bytes);
 // The manifest's file has so many bytes in blocks now.
 void storage_quota_note_manifest(struct storage_quota *q, uint64_t bytes);
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// ScratchJanitor: removes the files that nothing needs and that a dead process, or a failed removal,
-// has left, and sets the account of disk space right. At mount it has the directories to itself.
-// Later the housekeeping thread calls it every ten minutes beside folds, publications and readers:
+// ScratchJanitor: removes the files that nothing needs and that a dead process, or a failed
+// removal, has left, and sets the account of disk space right. At mount it has the directories to
+// itself. Later the housekeeping thread calls it every ten minutes beside folds, publications and
+// readers:
 //
 //     checkpoint_scratch   a directory goes when it is old and not that of the fold in progress; a
 //                          file when it is a day old (a record waits there for its upload)
