@@ -3,19 +3,8 @@
 #define CKPTFS_PAGE_PAGE_INTERNAL_H
 
 #include "cache/page_cache.h"
+#include "page/page_ahead.h"
 #include "page/page_store.h"
-
-// Sequential readers, by object: one slot each in a small table.
-#define READAHEAD_SLOTS     64u
-#define READAHEAD_MIN_PAGES 256u
-#define READAHEAD_MAX_PAGES 4096u
-
-struct readahead {
-    struct object_id object;
-    uint64_t next_page;
-    uint64_t ahead_page; // the end of the pages that were requested ahead
-    uint32_t window_pages;
-};
 
 struct page_store {
     struct lock *lock; // protects the sets, the version and the read-ahead table
@@ -28,7 +17,7 @@ struct page_store {
     struct dirty_set *frozen;
     bool thawing;     // the checkpoint thread reads the frozen set without the lock
     uint64_t version; // goes up when layers move: pages read before must not be cached after
-    struct readahead readahead[READAHEAD_SLOTS];
+    struct page_ahead ahead;
 };
 
 // Reads the bytes of an evicted page back from the log, zeros around them.

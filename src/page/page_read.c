@@ -2,8 +2,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "base/hash_table.h"
 #include "page/page_internal.h"
+#include "platform/clock.h"
 #include "platform/log.h"
 #include "platform/memory.h"
 
@@ -259,30 +259,34 @@ copy_out(struct reading *x)
     return 0;
 }
 
-// The pages to read ahead for a sequential reader that has asked for [first, end): [*from_out,
-// returned), none when 0 is returned. The window doubles each time half of it is read.
-static uint64_t
-readahead_locked(struct page_store *ps, struct object_id object, uint64_t first, uint64_t end,
-    uint64_t *from_out)
+// Notes the read, and makes the reader's threads fetch the pages that it will want next. A read
+// that is repeated with the store was noted by the first try.
+struct ahead {
+    unsigned count;
+    struct page_range ranges[PAGE_AHEAD_RANGES_MAX];
+};
+
+static void
+note_locked(const struct reading *x, struct ahead *ahead)
 {
-    struct readahead *r = &ps->readahead[hash_u64(object.v) % READAHEAD_SLOTS];
-    if (r->object.v != object.v || r->next_page != first) {
-        *r = (struct readahead){.object = object, .next_page = end};
-        return 0;
-    }
-    r->next_page = end;
-    if (r->ahead_page < end)
-        r->ahead_page = end;
-    if (r->ahead_page - end > r->window_pages / 2)
-        return 0;
-    r->window_pages *= 2;
-    if (r->window_pages < READAHEAD_MIN_PAGES)
-        r->window_pages = READAHEAD_MIN_PAGES;
-    if (r->window_pages > READAHEAD_MAX_PAGES)
-        r->window_pages = READAHEAD_MAX_PAGES;
-    *from_out = r->ahead_page;
-    r->ahead_page = end + r->window_pages;
-    return r->ahead_page;
+    uint64_t end = x->first.v + x->count;
+    ahead->count = 0;
+    if (x->call->fetch.bypass_cache)
+        return;
+    if (!x->call->again)
+        ahead->count = page_ahead_note(
+            &x->ps->ahead, x->object, x->first.v, end, x->call->fetch.prefetch_hint, ahead->ranges);
+    else if (x->call->fetch.prefetch_hint == PREFETCH_DETECT)
+        ahead->count = page_ahead_note_miss(
+            &x->ps->ahead, x->object, x->first.v, end, clock_monotonic_ms(), ahead->ranges);
+}
+
+static void
+fetch_ahead(const struct reading *x, const struct ahead *ahead)
+{
+    for (unsigned i = 0; i < ahead->count; i++)
+        chunk_reader_ahead(x->ps->reader, x->object, (struct page_no){ahead->ranges[i].first},
+            ahead->ranges[i].count);
 }
 
 static int
@@ -298,17 +302,15 @@ read_layers(struct reading *reading)
     x.layered = memory_alloc_zero(x.count * sizeof(*x.layered));
     int rc = 0;
     for (int attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
-        uint64_t ahead = 0;
-        uint64_t ahead_end = 0;
+        struct ahead ahead = {0};
         lock_take(ps->lock);
         x.version = ps->version;
         for (size_t i = 0; i < x.count; i++)
             look_locked(ps, object, (struct page_no){x.first.v + i}, &x.layered[i]);
-        if (attempt == 0 && !x.call->again && !x.call->fetch.bypass_cache)
-            ahead_end = readahead_locked(ps, object, x.first.v, x.first.v + x.count, &ahead);
+        if (attempt == 0)
+            note_locked(&x, &ahead);
         lock_release(ps->lock);
-        if (ahead_end > ahead)
-            chunk_reader_ahead(ps->reader, object, (struct page_no){ahead}, ahead_end - ahead);
+        fetch_ahead(&x, &ahead);
         rc = read_bottoms(&x);
         if (rc == 0)
             rc = copy_out(&x);

@@ -245,11 +245,7 @@ page_store_check_locked(const struct page_store *ps)
     dirty_set_check(ps->active);
     if (ps->frozen)
         dirty_set_check(ps->frozen);
-    for (unsigned i = 0; i < READAHEAD_SLOTS; i++) {
-        const struct readahead *r = &ps->readahead[i];
-        assert(r->window_pages <= READAHEAD_MAX_PAGES);
-        assert(r->object.v == 0 || hash_u64(r->object.v) % READAHEAD_SLOTS == i);
-    }
+    page_ahead_check(&ps->ahead);
 }
 
 bool

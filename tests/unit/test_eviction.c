@@ -210,6 +210,25 @@ START_TEST(unused_parts_go_and_used_ones_stay)
 }
 END_TEST
 
+START_TEST(a_look_past_the_caches_is_no_use)
+{
+    uint8_t byte;
+    struct sha256 hash = hash_of(0);
+    stays = 99;
+    put(0);
+    put(1);
+    ck_assert(has_part(1, 4)); // a use
+    for (unsigned part = 0; part < PARTS; part++) {
+        ck_assert_int_eq(local_store_peek(store, &hash, part * MIB + MIB / 2, &byte, 1), 0);
+        ck_assert_uint_eq(byte, 1);
+    }
+    ck_assert_uint_eq(make_room(5 * MIB), 5 * MIB);
+    ck_assert_int_eq(local_store_peek(store, &hash, MIB / 2, &byte, 1), -ENOENT);
+    for (unsigned part = 0; part < PARTS; part++)
+        ck_assert(has_part(1, part));
+}
+END_TEST
+
 START_TEST(what_is_pinned_or_only_here_stays)
 {
     stays = 2;
@@ -289,6 +308,7 @@ main(void)
     add(suite, "memory", recency_takes_little_memory);
     add(suite, "random", the_queue_is_whole_after_whatever_happens);
     add(suite, "parts", unused_parts_go_and_used_ones_stay);
+    add(suite, "looks", a_look_past_the_caches_is_no_use);
     add(suite, "pins", what_is_pinned_or_only_here_stays);
     add(suite, "unknown", what_was_here_before_the_mount_goes_first);
     add(suite, "partial", a_partial_copy_that_lost_parts_gets_them_again);
