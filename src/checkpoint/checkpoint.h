@@ -29,6 +29,7 @@
 #include "base/types.h"
 #include "cache/dirty_set.h"
 #include "cache/namespace_set.h"
+#include "checkpoint/checkpoint_offer.h"
 #include "checkpoint/checkpoint_planner.h"
 #include "checkpoint/lease_map.h"
 #include "chunk/chunk_reader.h"
@@ -126,6 +127,13 @@ void checkpoint_request(
 // After this no thread calls `done` for this argument; false when the call was made or is under
 // way.
 bool checkpoint_forget(struct checkpoint *c, void *argument);
+
+// ---- for upkeep ---------------------------------------------------------------------------------
+
+// Takes over a finished offer, which takes the place of one that no fold has taken.
+void checkpoint_make_offer(struct checkpoint *c, struct checkpoint_offer *offer);
+// Whether a fold has not taken the offer yet, or works on it.
+bool checkpoint_has_offer(struct checkpoint *c);
 
 // ---- for truncations ----------------------------------------------------------------------------
 

@@ -104,6 +104,15 @@ begin_job(struct fold *f)
     return 0;
 }
 
+static size_t
+count_upkeep(const struct checkpoint_plan *plan)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < plan->count; i++)
+        n += plan->actions[i].upkeep != PLAN_UPKEEP_NONE;
+    return n;
+}
+
 static int
 plan(struct fold *f)
 {
@@ -111,12 +120,15 @@ plan(struct fold *f)
     int rc = checkpoint_gather(f->c, &f->cut, &f->input);
     if (rc < 0)
         return rc;
-    checkpoint_planner_plan(f->input.chunks, f->input.count, &plan_policy_default, &f->plan);
+    struct plan_policy policy = plan_policy_default;
+    policy.allowance_bytes = f->c->fold.offer ? f->c->fold.offer->allowance_bytes : 0;
+    checkpoint_planner_plan(f->input.chunks, f->input.count, &policy, &f->plan);
     struct log_event e;
     begin_event(f, &e, "checkpoint.started");
     log_u64(&e, "generation", f->generation.v);
     log_u64(&e, "plan_size_bytes", f->plan.estimated_bytes);
     log_u64(&e, "chunk_actions", f->plan.count);
+    log_u64(&e, "upkeep_actions", count_upkeep(&f->plan));
     log_u64(&e, "wal_cut", f->cut.lsn.v);
     log_end(&e);
     checkpoint_lease_plan(f->c, f->generation, &f->plan);
@@ -581,7 +593,8 @@ checkpoint_fold(struct checkpoint *c, struct generation *generation_out)
     size_t damaged_count;
     CLEANUP(memory_free_auto)
     struct sha256 *damaged = checkpoint_damaged_blobs(c, &damaged_count);
-    int rc = c->options.host.freeze(c->options.host.argument, damaged_count > 0, &f.cut);
+    bool always = damaged_count > 0 || c->fold.offer;
+    int rc = c->options.host.freeze(c->options.host.argument, always, &f.cut);
     if (rc == 1)
         return 1;
     if (rc == 0)

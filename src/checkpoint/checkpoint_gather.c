@@ -26,6 +26,7 @@ struct gather {
     uint64_t old_size;
     bool append_only;
     bool has_holes;
+    uint32_t poor_rank; // of the chunk being looked at
 };
 
 static struct plan_chunk *
@@ -87,6 +88,16 @@ touches_hole(const struct gather *g, uint64_t first, uint64_t end)
 
 // ---- existing images ----------------------------------------------------------------------------
 
+// Whether the blob is a poor pack; notes its rank.
+static bool
+note_poor(struct gather *g, const struct sha256 *blob)
+{
+    const struct upkeep_pack *pack = checkpoint_offer_find_pack(g->c->fold.offer, blob);
+    if (pack && pack->rank < g->poor_rank)
+        g->poor_rank = pack->rank;
+    return pack != NULL;
+}
+
 static int
 add_delta(void *argument, const struct chunk_delta *delta)
 {
@@ -102,6 +113,7 @@ add_delta(void *argument, const struct chunk_delta *delta)
     g->in->deltas[g->delta_count++] = (struct plan_delta){
         .bytes = delta->where.length,
         .mergeable = !(blob.residency & RESIDENCY_REMOTE) && delta->generation.v > g->publishing.v,
+        .poor = note_poor(g, &delta->where.blob),
     };
     return 0;
 }
@@ -118,10 +130,13 @@ look_up_chunk(struct gather *g, struct plan_chunk *chunk)
     chunk->exists = true;
     chunk->base_bytes = entry.base.length;
     chunk->present_pages = entry.present_pages;
+    g->poor_rank = UINT32_MAX;
+    chunk->poor_base = entry.base.length > 0 && note_poor(g, &entry.base.blob);
     size_t before = g->delta_count;
     rc = manifest_read_deltas(g->reader, g->c->options.db, entry.id, add_delta, g);
     // add_delta may have moved the arrays' ends, not `chunk`.
     chunk->delta_count = g->delta_count - before;
+    chunk->poor_rank = g->poor_rank;
     return rc;
 }
 
@@ -147,6 +162,7 @@ gather_chunk(struct gather *g, uint64_t index)
     if (again && again->object.v == g->object.v && again->index.v == index) {
         chunk->restage_base = again->base;
         chunk->restage_deltas = again->deltas;
+        chunk->upkeep = again->upkeep;
     }
     return look_up_chunk(g, chunk);
 }
@@ -316,12 +332,14 @@ look_up_residency(struct gather *g)
         bool avoid = checkpoint_avoids_images(g->c, chunk->object, chunk->index);
         chunk->local = layout != NULL && !avoid;
         for (size_t k = 0; layout && k < layout->image_count; k++) {
-            const struct sha256 *blob = &layout->images[k].where.blob;
+            const struct blob_location *where = &layout->images[k].where;
+            const struct sha256 *blob = &where->blob;
             // First, so that a local copy stays here until it has been read.
             pin_blob(g->c->fold.pin, blob);
             // Pages that a damaged image does not give are lost.
             bool here =
-                !avoid && (local_store_has(local, blob) || checkpoint_is_damaged(g->c, blob));
+                !avoid && (local_store_has(local, blob) || checkpoint_is_damaged(g->c, blob) ||
+                              checkpoint_offer_has_image(g->c->fold.offer, blob, where->offset));
             chunk->local = chunk->local && here;
             if (k < chunk->delta_count) {
                 deltas[k].local = here;
@@ -333,7 +351,7 @@ look_up_residency(struct gather *g)
     return 0;
 }
 
-// All objects with changes, and those with images to be staged again, in order.
+// All objects with changes, and those with images to be staged again or offered, in order.
 static struct object_id *
 merge_objects(struct gather *g, size_t *count_out)
 {

@@ -51,6 +51,10 @@ struct checkpoint_fold_state {
     // then those that it makes, until they are recorded. NULL: none. The fold thread's own.
     struct pin *pin;
 
+    // The offer that the fold in progress has taken; NULL: none. The lock of the checkpoint
+    // protects the pointer, which only the fold thread sets.
+    struct checkpoint_offer *offer;
+
     // Blobs that a fold released while they were pinned.
     struct sha256 *unlink_later;
     size_t unlink_later_count;
@@ -110,6 +114,7 @@ struct checkpoint {
     bool stopping;
     unsigned holds; // checkpoint_hold
     uint64_t next_timer_ms;
+    struct checkpoint_offer *offer; // for the next fold; NULL: none
     struct checkpoint_numbers numbers;
     // checkpoint_crc.c
     struct known_crc {
@@ -157,13 +162,14 @@ MUST_CHECK int checkpoint_gather(
 void checkpoint_input_free(struct checkpoint_input *input);
 
 // checkpoint_restage.c: chunks with live images in unpublished packs that are mostly dead, or in
-// damaged blobs.
+// damaged blobs; and those of the fold's offer.
 struct restage_chunk {
     struct object_id object;
     struct chunk_index index;
     struct chunk_id id;
     bool base;   // the base lies there
     bool deltas; // some delta does
+    bool upkeep; // it was offered
 };
 struct checkpoint_restage {
     struct restage_chunk *chunks; // in order of object and index; to be freed

@@ -15,6 +15,7 @@ const struct plan_policy plan_policy_default = {
     .delta_chain_max = 8,
     .delta_chain_wanted = 5,
     .merge_percent = 125,
+    .pack_percent = 50,
     .enable_chunk_deltas = true,
 };
 
@@ -79,7 +80,7 @@ plan_chunk(const struct plan_chunk *c, const struct plan_policy *policy, struct 
         return c->exists;
     }
     if (!c->changed && !(c->restage_base && c->local) && !c->restage_deltas)
-        return false;
+        return c->exists && c->upkeep; // for upkeep or not at all
     if (wants_base(c, policy)) {
         make_base(c, policy, a);
     } else {
@@ -87,8 +88,10 @@ plan_chunk(const struct plan_chunk *c, const struct plan_policy *policy, struct 
         a->merge_count = unpublished_deltas(c, &merged);
         a->kind = a->merge_count > 0 ? CHUNK_ACTION_MERGE_DELTAS : CHUNK_ACTION_CREATE_DELTA;
         a->estimated_bytes = merged;
-        if (!c->changed && a->merge_count == 0)
-            return false;
+        if (!c->changed && a->merge_count == 0) {
+            *a = (struct chunk_action){.object = c->object, .index = c->index, .pages = c->pages};
+            return c->upkeep;
+        }
     }
     a->pack = a->estimated_bytes < policy->pack_threshold_bytes;
     return true;
@@ -100,28 +103,57 @@ plan_chunk(const struct plan_chunk *c, const struct plan_policy *policy, struct 
 struct upkeep {
     const struct plan_chunk *chunk;
     struct chunk_action *action;
-    uint64_t weight; // of the deltas, in 1/1024 of the base
-    bool full;       // the chain cannot take one more delta
+    enum plan_upkeep why;
     bool base;       // wants a new base
+    uint64_t weight; // of the deltas, in 1/1024 of the base
+    size_t poor;     // newest deltas down to the last one in a poor pack
 };
+
+// 0: no delta lies in a poor pack, or one above it cannot be read here.
+static size_t
+poor_deltas(const struct plan_chunk *c)
+{
+    size_t poor = 0;
+    for (size_t i = 0; i < c->delta_count && c->deltas[i].local; i++)
+        if (c->deltas[i].poor)
+            poor = i + 1;
+    return poor;
+}
+
+// Whether merging can take in a delta more, so that the chain gets shorter.
+static bool
+can_merge(const struct plan_chunk *c, const struct chunk_action *a)
+{
+    size_t next = a->kind == CHUNK_ACTION_NONE ? 1 : a->merge_count;
+    return next < c->delta_count && c->deltas[next].local && c->deltas[0].local;
+}
 
 static bool
 find_upkeep(const struct plan_chunk *c, const struct plan_policy *policy, struct chunk_action *a,
     struct upkeep *u)
 {
-    if (a->kind != CHUNK_ACTION_CREATE_DELTA && a->kind != CHUNK_ACTION_MERGE_DELTAS)
+    if (a->kind != CHUNK_ACTION_CREATE_DELTA && a->kind != CHUNK_ACTION_MERGE_DELTAS &&
+        a->kind != CHUNK_ACTION_NONE)
         return false;
     uint64_t deltas = 0;
     for (size_t i = 0; i < c->delta_count; i++)
         deltas += c->deltas[i].bytes;
-    size_t count = c->delta_count - a->merge_count + 1;
-    bool more = a->merge_count < c->delta_count && c->deltas[a->merge_count].local;
+    size_t count = c->delta_count - a->merge_count + (a->kind != CHUNK_ACTION_NONE);
+    bool more = can_merge(c, a);
     *u = (struct upkeep){.chunk = c,
         .action = a,
         .weight = deltas * 1024 / (c->base_bytes + 1),
-        .full = more && count > policy->delta_chain_max,
-        .base = c->local && c->delta_count > 0 && 2 * deltas > c->base_bytes};
-    return u->base || (more && count > policy->delta_chain_wanted);
+        .base = c->local && c->delta_count > 0 && 2 * deltas > c->base_bytes,
+        .poor = poor_deltas(c)};
+    if (more && count > policy->delta_chain_max)
+        u->why = PLAN_UPKEEP_FULL;
+    else if ((c->poor_base && c->local) || u->poor > a->merge_count)
+        u->why = PLAN_UPKEEP_PACK;
+    else if (u->base)
+        u->why = PLAN_UPKEEP_BASE;
+    else if (more && count > policy->delta_chain_wanted)
+        u->why = PLAN_UPKEEP_CHAIN;
+    return u->why != PLAN_UPKEEP_NONE;
 }
 
 static int
@@ -129,15 +161,28 @@ compare_upkeep(const void *p, const void *q)
 {
     const struct upkeep *x = p;
     const struct upkeep *y = q;
-    if (x->full != y->full)
-        return x->full ? -1 : 1;
+    if (x->why != y->why)
+        return x->why < y->why ? -1 : 1;
     if (x->base != y->base)
         return x->base ? -1 : 1;
+    if (x->why == PLAN_UPKEEP_PACK && x->chunk->poor_rank != y->chunk->poor_rank)
+        return x->chunk->poor_rank < y->chunk->poor_rank ? -1 : 1;
     if (x->chunk->delta_count != y->chunk->delta_count)
         return x->chunk->delta_count > y->chunk->delta_count ? -1 : 1;
     if (x->weight != y->weight)
         return x->weight > y->weight ? -1 : 1;
     return x->chunk < y->chunk ? -1 : x->chunk > y->chunk; // both lie in one array
+}
+
+static void
+merge_newest(const struct plan_chunk *c, const struct plan_policy *policy, size_t count,
+    struct chunk_action *a)
+{
+    for (size_t i = a->merge_count; i < count; i++)
+        a->estimated_bytes += c->deltas[i].bytes;
+    a->kind = CHUNK_ACTION_MERGE_DELTAS;
+    a->merge_count = count;
+    a->pack = a->estimated_bytes < policy->pack_merged_bytes;
 }
 
 // Takes in the next delta and those that are not much larger. Where a chunk changes little at a
@@ -146,6 +191,8 @@ compare_upkeep(const void *p, const void *q)
 static void
 merge_tier(const struct plan_chunk *c, const struct plan_policy *policy, struct chunk_action *a)
 {
+    if (a->kind == CHUNK_ACTION_NONE)
+        merge_newest(c, policy, 1, a); // as if it were the change
     size_t merge = a->merge_count;
     uint64_t bytes = a->estimated_bytes;
     uint64_t limit = c->deltas[merge].bytes > bytes ? c->deltas[merge].bytes : bytes;
@@ -155,28 +202,61 @@ merge_tier(const struct plan_chunk *c, const struct plan_policy *policy, struct 
     while (merge < c->delta_count && c->deltas[merge].local &&
            (c->deltas[merge].bytes <= limit || (thin && c->deltas[merge].bytes <= bytes)))
         bytes += c->deltas[merge++].bytes;
-    a->kind = CHUNK_ACTION_MERGE_DELTAS;
-    a->merge_count = merge;
-    a->estimated_bytes = bytes;
-    a->pack = bytes < policy->pack_merged_bytes;
+    merge_newest(c, policy, merge, a);
+}
+
+// `paid`: the budget pays for it; else this is a full chain, which gets the least.
+static void
+carry_out(const struct upkeep *u, const struct plan_policy *policy, bool paid)
+{
+    const struct plan_chunk *c = u->chunk;
+    u->action->upkeep = u->why;
+    if (paid && (u->base || (u->why == PLAN_UPKEEP_PACK && c->poor_base && c->local)))
+        make_base(c, policy, u->action);
+    else if (u->why == PLAN_UPKEEP_PACK)
+        merge_newest(c, policy, u->poor, u->action);
+    else
+        merge_tier(c, policy, u->action);
 }
 
 // `budget`: bytes that may be written beyond the changed ones; the last chunk may go over it.
+// `pack_budget`: the same, for chunks in poor packs alone.
 static void
-spend(const struct upkeep *all, size_t count, const struct plan_policy *policy, uint64_t budget)
+spend(const struct upkeep *all, size_t count, const struct plan_policy *policy, uint64_t budget,
+    uint64_t pack_budget)
 {
     uint64_t spent = 0;
+    uint64_t pack_spent = 0;
     for (size_t i = 0; i < count; i++) {
-        const struct upkeep *u = &all[i];
-        uint64_t before = u->action->estimated_bytes;
-        if (spent >= budget && !u->full)
+        bool pack = all[i].why == PLAN_UPKEEP_PACK;
+        uint64_t *sum = pack ? &pack_spent : &spent;
+        bool paid = *sum < (pack ? pack_budget : budget);
+        bool must = all[i].why == PLAN_UPKEEP_FULL && all[i].chunk->changed;
+        uint64_t before = all[i].action->estimated_bytes;
+        if (!paid && !must)
             continue;
-        if (u->base && spent < budget)
-            make_base(u->chunk, policy, u->action);
-        else
-            merge_tier(u->chunk, policy, u->action);
-        spent += u->action->estimated_bytes - before;
+        carry_out(&all[i], policy, paid);
+        *sum += all[i].action->estimated_bytes - before;
     }
+}
+
+static uint64_t
+budget_of(uint64_t changed, uint64_t percent, const struct plan_policy *policy)
+{
+    uint64_t budget = changed * percent / 100;
+    uint64_t rest = policy->allowance_bytes > changed ? policy->allowance_bytes - changed : 0;
+    return budget > rest ? budget : rest;
+}
+
+// Chunks that were here for upkeep and did not get any.
+static void
+drop_idle(struct checkpoint_plan *plan)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < plan->count; i++)
+        if (plan->actions[i].kind != CHUNK_ACTION_NONE)
+            plan->actions[kept++] = plan->actions[i];
+    plan->count = kept;
 }
 
 void
@@ -193,13 +273,16 @@ checkpoint_planner_plan(const struct plan_chunk *chunks, size_t count,
         if (!plan_chunk(&chunks[i], policy, a))
             continue;
         plan_out->count++;
-        changed += image_bytes(chunks[i].dirty_pages, 0);
+        if (a->kind != CHUNK_ACTION_NONE)
+            changed += image_bytes(chunks[i].dirty_pages, 0);
         upkeep_count += find_upkeep(&chunks[i], policy, a, &upkeep[upkeep_count]);
     }
     if (upkeep_count > 0)
         qsort(upkeep, upkeep_count, sizeof(*upkeep), compare_upkeep);
-    spend(upkeep, upkeep_count, policy, changed * policy->merge_percent / 100);
+    spend(upkeep, upkeep_count, policy, budget_of(changed, policy->merge_percent, policy),
+        budget_of(changed, policy->pack_percent, policy));
     free(upkeep);
+    drop_idle(plan_out);
     for (size_t i = 0; i < plan_out->count; i++)
         plan_out->estimated_bytes += plan_out->actions[i].estimated_bytes;
 }

@@ -19,6 +19,10 @@
 // The plan writes live images in unpublished packs that are mostly dead again: a base as a new
 // base, deltas merged, with the chunk's changes.
 //
+// A chunk that has not changed can be here for upkeep alone (checkpoint_upkeep.h): the budget pays
+// for its merge or base, too, and for images that lie in poor packs, published ones of which little
+// is live. A policy with an allowance has a larger budget where little has changed.
+//
 // The planner never plans a base that would need pages from the store: a delta needs none.
 #ifndef CKPTFS_CHECKPOINT_CHECKPOINT_PLANNER_H
 #define CKPTFS_CHECKPOINT_CHECKPOINT_PLANNER_H
@@ -31,6 +35,7 @@
 #include "format/records.h"
 
 enum chunk_action_kind {
+    CHUNK_ACTION_NONE = 0, // inside the planner only
     CHUNK_ACTION_SEAL_AS_BASE = 1,
     CHUNK_ACTION_CREATE_BASE,
     CHUNK_ACTION_CREATE_DELTA,
@@ -42,7 +47,8 @@ enum chunk_action_kind {
 struct plan_delta {
     uint64_t bytes;
     bool mergeable; // not in the store and not on its way there
-    bool local;     // there is a whole copy on this host
+    bool local;     // the image can be read on this host
+    bool poor;      // it lies in a poor pack
 };
 
 // One chunk that changed.
@@ -56,9 +62,12 @@ struct plan_chunk {
     uint32_t hole_pages;    // among them: discarded and not written again
     bool partial;           // some dirty pages are patches
     bool exists;            // the manifest has the chunk
-    bool local;             // all its images have whole copies on this host
+    bool local;             // all its images can be read on this host
     bool restage_base;      // its base lies in a pack that should go, and so
     bool restage_deltas;    // does one of its deltas; a chunk may be here for that alone
+    bool upkeep;            // it may be here for upkeep alone
+    bool poor_base;         // its base lies in a poor pack
+    uint32_t poor_rank;     // of its poor packs the first in the order in which they are to go
     uint32_t present_pages; // pages that are no holes now; an upper bound
     uint64_t base_bytes;    // of the base's image
     size_t delta_count;     // newest first
@@ -71,13 +80,25 @@ struct plan_policy {
     size_t delta_chain_max;        // deltas of a chunk, where they can be merged
     size_t delta_chain_wanted;     // merge beyond this many, as the budget allows
     uint64_t merge_percent;        // the budget, of the bytes that changed
+    uint64_t pack_percent;         // another one, for poor packs
+    uint64_t allowance_bytes;      // so much a plan may write in all, if the budget is smaller
     bool enable_chunk_deltas;
 };
 
 extern const struct plan_policy plan_policy_default;
 
+// Why a chunk gets more work than its change asks for, in the order in which the budget pays.
+enum plan_upkeep {
+    PLAN_UPKEEP_NONE,
+    PLAN_UPKEEP_FULL,  // its chain is full
+    PLAN_UPKEEP_PACK,  // an image lies in a poor pack
+    PLAN_UPKEEP_BASE,  // its deltas outweigh half of its base
+    PLAN_UPKEEP_CHAIN, // its chain is longer than wanted
+};
+
 struct chunk_action {
     enum chunk_action_kind kind;
+    enum plan_upkeep upkeep;
     struct object_id object;
     struct chunk_index index;
     uint32_t pages;           // of the object in this chunk

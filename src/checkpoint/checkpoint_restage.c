@@ -116,6 +116,30 @@ drop_others(struct checkpoint_restage *out)
         qsort(out->chunks, out->count, sizeof(*out->chunks), compare_places);
 }
 
+static void
+add_offered(const struct checkpoint_offer *offer, struct checkpoint_restage *out)
+{
+    size_t count = out->count;
+    out->chunks = memory_realloc(out->chunks, (count + offer->count) * sizeof(*out->chunks));
+    for (size_t i = 0; i < offer->count; i++)
+        out->chunks[count++] = (struct restage_chunk){
+            .object = offer->chunks[i].object, .index = offer->chunks[i].index, .upkeep = true};
+    if (count > 0)
+        qsort(out->chunks, count, sizeof(*out->chunks), compare_places);
+    out->count = 0;
+    for (size_t i = 0; i < count; i++) {
+        const struct restage_chunk *c = &out->chunks[i];
+        struct restage_chunk *last = out->count > 0 ? &out->chunks[out->count - 1] : NULL;
+        if (last && compare_places(last, c) == 0) {
+            last->base |= c->base;
+            last->deltas |= c->deltas;
+            last->upkeep |= c->upkeep;
+        } else {
+            out->chunks[out->count++] = *c;
+        }
+    }
+}
+
 int
 checkpoint_find_restage(struct checkpoint *c, struct manifest_reader *r,
     struct generation publishing, struct checkpoint_restage *out)
@@ -134,6 +158,8 @@ checkpoint_find_restage(struct checkpoint *c, struct manifest_reader *r,
         drop_others(out);
     }
     free(s.packs);
+    if (rc == 0 && c->fold.offer && c->fold.offer->count > 0)
+        add_offered(c->fold.offer, out);
     return rc;
 }
 

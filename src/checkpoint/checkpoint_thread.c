@@ -233,13 +233,20 @@ fold_once(struct checkpoint *c, bool timer)
     list_move_all(&c->folding, &c->asked);
     bool pressed = c->fold.pressed;
     c->fold.pressed = false;
+    if (!pressed) { // upkeep can wait, and this fold cannot
+        c->fold.offer = c->offer;
+        c->offer = NULL;
+    }
+    struct checkpoint_offer *offer = c->fold.offer;
     lock_release(&c->lock);
     checkpoint_set_cancelable(c, true, true);
     struct generation generation = {0};
     int rc = checkpoint_fold(c, &generation);
+    checkpoint_offer_free(offer);
     checkpoint_set_cancelable(c, true, false);
     int reason = rc == -ECANCELED ? atomic_load(&c->fold.cancel) : 0;
     lock_take(&c->lock);
+    c->fold.offer = NULL;
     c->numbers.folds += rc == 0;
     if (timer || rc == -EDQUOT)
         c->publish.due = true; // published images can be evicted
@@ -412,6 +419,25 @@ checkpoint_press(struct checkpoint *c)
     lock_release(&c->lock);
 }
 
+void
+checkpoint_make_offer(struct checkpoint *c, struct checkpoint_offer *offer)
+{
+    lock_take(&c->lock);
+    struct checkpoint_offer *old = c->offer;
+    c->offer = offer;
+    lock_release(&c->lock);
+    checkpoint_offer_free(old);
+}
+
+bool
+checkpoint_has_offer(struct checkpoint *c)
+{
+    lock_take(&c->lock);
+    bool has = c->offer || c->fold.offer;
+    lock_release(&c->lock);
+    return has;
+}
+
 int
 checkpoint_fold_error(struct checkpoint *c)
 {
@@ -461,6 +487,7 @@ free_checkpoint(struct checkpoint *c)
     lock_destroy(&c->lock);
     free(c->fold.unlink_later);
     free(c->fold.unreadable);
+    checkpoint_offer_free(c->offer);
     pin_end(c->publish.pin);
     free(c->publish.damaged);
     free(c);

@@ -64,6 +64,15 @@ MUST_CHECK int chunk_reader_run(struct chunk_reader *r, struct object_id object,
 MUST_CHECK int chunk_reader_frame(struct chunk_reader *r, struct chunk_layout *layout, size_t image,
     uint32_t frame, const struct remote_call *call, uint8_t out[BLOB_FRAME_BYTES]);
 
+// Fetches what is not here of [offset, offset + n) of a blob, in large pieces, and keeps it for
+// readers with local_only. It verifies nothing, and failures show when it is read.
+void chunk_reader_get_range(struct chunk_reader *r, const struct blob_record *blob, uint64_t offset,
+    uint64_t n, const struct remote_call *call);
+// Verifies all frames of an image, fetches those that are not here or damaged, and keeps them for
+// readers with local_only. 0; -EDQUOT: there was no room to keep all of it; or as above.
+MUST_CHECK int chunk_reader_check_image(struct chunk_reader *r, struct chunk_layout *layout,
+    size_t image, const struct remote_call *call);
+
 struct chunk_reader_numbers {
     uint64_t local_frames, remote_frames, remote_bytes, repaired_frames, failed_reads;
 };

@@ -65,6 +65,7 @@ static const struct job_kind_entry kinds[] = {
         encode_generation},
     {JOB_TRUNCATE_APPEND_ONLY, "TruncateAppendOnly", 2, encode_truncation, decode_truncation,
         key_truncation},
+    {.kind = JOB_MERGE_CHUNKS, .name = "MergeChunks"},
 };
 
 const struct job_kind_entry *

@@ -31,6 +31,7 @@
 struct job_queue;
 
 enum job_priority {
+    JOB_PRIORITY_IDLE = 5,    // uses time that nothing else wants
     JOB_PRIORITY_SWEEP = 10,  // looks for objects that are not needed
     JOB_PRIORITY_NORMAL = 20, // fetches or checks data
     JOB_PRIORITY_ASKED = 30,  // a user waits for it

@@ -134,6 +134,10 @@ MUST_CHECK int manifest_read_dirents(struct manifest_reader *r, struct db_id db,
     void *argument);
 MUST_CHECK int manifest_read_xattrs(struct manifest_reader *r, struct db_id db,
     struct object_id object, manifest_visit_xattr *visit, void *argument);
+// All chunks whose id is `from` or a higher one, in the order of the ids.
+typedef int manifest_visit_chunk(void *argument, const struct chunk_entry *chunk);
+MUST_CHECK int manifest_read_chunks(struct manifest_reader *r, struct db_id db,
+    struct chunk_id from, manifest_visit_chunk *visit, void *argument);
 // Deltas of a chunk, newest generation first.
 MUST_CHECK int manifest_read_deltas(struct manifest_reader *r, struct db_id db,
     struct chunk_id chunk, manifest_visit_delta *visit, void *argument);

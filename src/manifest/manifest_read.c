@@ -201,6 +201,30 @@ manifest_read_deltas(struct manifest_reader *r, struct db_id db, struct chunk_id
 }
 
 int
+manifest_read_chunks(struct manifest_reader *r, struct db_id db, struct chunk_id from,
+    manifest_visit_chunk *visit, void *argument)
+{
+    struct schema_key key;
+    struct table_walk w;
+    schema_key_number(&key, db, from.v);
+    int rc =
+        table_walk_begin(&w, manifest_reader_txn(r), TABLE_CHUNK_CATALOG, &key, DB_PREFIX_BYTES);
+    while (rc > 0) {
+        struct chunk_entry chunk;
+        if (!schema_read_number(w.key.data, w.key.length, &chunk.id.v) ||
+            !schema_decode_chunk(w.value.data, w.value.length, &chunk))
+            rc = manifest_bad_entry(TABLE_CHUNK_CATALOG);
+        else
+            rc = visit(argument, &chunk);
+        if (rc != 0)
+            break;
+        rc = table_walk_next(&w);
+    }
+    table_walk_end(&w);
+    return rc;
+}
+
+int
 manifest_read_object_chunks(struct manifest_reader *r, struct db_id db, struct object_id object,
     struct chunk_index from, manifest_visit_object_chunk *visit, void *argument)
 {

@@ -72,6 +72,7 @@ enum job_kind {
     JOB_DOWNLOAD_CHECKPOINT = 3,
     JOB_PRUNE_CHECKPOINT = 4,
     JOB_TRUNCATE_APPEND_ONLY = 5,
+    JOB_MERGE_CHUNKS = 8,
 };
 
 #define JOB_KEY_BYTES_MAX       32u

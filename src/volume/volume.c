@@ -39,6 +39,7 @@ static void
 volume_free(struct volume *v)
 {
     volume_stop_reader(v);
+    volume_close_merge(v);
     volume_close_layers(v);
     remote_store_close(v->remote);
     manifest_close(v->manifest);
@@ -156,6 +157,7 @@ start_checkpoints(struct volume *v)
         .claimed = v->own.claimed,
     };
     volume_checkpoint_host(v, &options.host);
+    volume_open_merge(v);
     int rc = checkpoint_start(&options, &v->checkpoint);
     if (rc == 0)
         rc = volume_start_housekeeping(v);

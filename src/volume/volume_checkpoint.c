@@ -292,6 +292,7 @@ housekeeping_run(void *argument)
         volume_delete_late(v);
         volume_watch_quota(v);
         volume_clean_when_due(v);
+        volume_watch_merge(v);
         uint64_t mark = activity(v);
         if (volume_lease_is_due(&v->housekeeping.lease, mark, clock_monotonic_ms()) && is_owner(v))
             renew_lease(v, mark);

@@ -56,6 +56,8 @@ const struct config_entry volume_config_table[] = {
         "accept a store without conditional writes, which does not keep two hosts apart"),
     VALUE("checkpoint_interval", CONFIG_DURATION, checkpoint_interval_ms, 0, 7 * DAY, "60s", "TIME",
         "time between checkpoints; 0: only on demand, under pressure and at unmount"),
+    VALUE("merge_interval", CONFIG_DURATION, merge_interval_ms, 0, 7 * DAY, "60s", "TIME",
+        "time between looks for chunks and packs to be written again; 0: never"),
     VALUE("wal_limit", CONFIG_BYTES, wal_limit_bytes, 16 * MIB, TIB, "1G", "SIZE",
         "largest size of the write-ahead log; writers wait at the limit"),
     VALUE("page_cache", CONFIG_BYTES, page_cache_bytes, 8 * MIB, TIB, "64M", "SIZE",

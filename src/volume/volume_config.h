@@ -27,6 +27,7 @@ struct volume_config {
     bool unsafe_store; // accept a store without conditional writes
     char *at;          // a generation, snapshot or time; NULL: the newest
     uint64_t checkpoint_interval_ms;
+    uint64_t merge_interval_ms; // 0: no upkeep
     uint64_t wal_limit_bytes;
     uint64_t page_cache_bytes;
     uint64_t quota_bytes;      // of the volume; 0: none

@@ -101,6 +101,7 @@ struct volume {
         lease_wait_ms; // so long a truncation waits for checkpoints in flight, before and after
                        // it cancels them
     struct job_queue *jobs;               // NULL when mounted from the bucket alone
+    struct volume_merge *merge;           // likewise
     struct volume_operations *operations; // NULL when mounted from the bucket alone
     struct volume_reader *bucket_reader;  // else NULL
     char *waiver; // file that waived the changes that the replay skipped; NULL: it skipped none
@@ -166,6 +167,17 @@ MUST_CHECK int volume_await_checkpoint(
     struct volume *v, unsigned flags, bool (*is_canceled)(void *argument), void *argument);
 // volume_truncate.c: the handler of JOB_TRUNCATE_APPEND_ONLY; the argument is the volume.
 int volume_truncate_run(void *argument, struct job_run *run);
+
+// ---- volume_merge.c: upkeep of what is published ------------------------------------------------
+
+// Before and after all threads of the volume.
+void volume_open_merge(struct volume *v);
+void volume_close_merge(struct volume *v);
+// The queue of jobs is there from now on, or is to be closed.
+void volume_merge_has_queue(struct volume *v, bool has_queue);
+// Each second, by the housekeeping thread.
+void volume_watch_merge(struct volume *v);
+int volume_merge_run(void *argument, struct job_run *run); // the handler of JOB_MERGE_CHUNKS
 
 // ---- volume_operation.c: the life of data -------------------------------------------------------
 

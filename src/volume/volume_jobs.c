@@ -70,6 +70,7 @@ is_passing(int error)
 
 static const struct job_handler_entry handlers[] = {
     {JOB_TRUNCATE_APPEND_ONLY, volume_truncate_run, is_passing, 10},
+    {JOB_MERGE_CHUNKS, volume_merge_run, is_passing, 5},
 };
 
 static void
@@ -91,12 +92,17 @@ volume_start_jobs(struct volume *v)
         .start = begin_thread,
         .retry_ms = RETRY_MS,
     };
-    return job_queue_open(&options, &v->jobs);
+    int rc = job_queue_open(&options, &v->jobs);
+    if (rc == 0)
+        volume_merge_has_queue(v, true);
+    return rc;
 }
 
 void
 volume_stop_jobs(struct volume *v)
 {
+    if (v->jobs)
+        volume_merge_has_queue(v, false);
     job_queue_close(v->jobs);
     v->jobs = NULL;
 }

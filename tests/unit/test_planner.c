@@ -148,8 +148,9 @@ END_TEST
 
 START_TEST(a_long_chain_is_merged_from_its_newest_end)
 {
-    struct plan_delta deltas[] = {{200000, false, true}, {300000, false, true},
-        {50000, false, true}, {5 * MIB, false, true}, {100000, false, true}, {100000, false, true}};
+    struct plan_delta deltas[] = {{200000, false, true, false}, {300000, false, true, false},
+        {50000, false, true, false}, {5 * MIB, false, true, false}, {100000, false, true, false},
+        {100000, false, true, false}};
     struct plan_chunk chunk = {
         OLD_CHUNK, .dirty_pages = 50, .delta_count = ARRAY_LENGTH(deltas), .deltas = deltas};
     struct chunk_action a = plan_one(&chunk, &plan_policy_default);
@@ -182,7 +183,7 @@ START_TEST(merging_is_spread_over_checkpoints)
     for (size_t count = 1; count <= ARRAY_LENGTH(deltas); count++) {
         for (size_t weight = 0; weight < 2; weight++) {
             for (size_t i = 0; i < count; i++)
-                deltas[i] = (struct plan_delta){weight ? 33 * MIB : 650000, false, true};
+                deltas[i] = (struct plan_delta){weight ? 33 * MIB : 650000, false, true, false};
             for (uint64_t i = 0; i < ARRAY_LENGTH(chunks); i++)
                 chunks[i] = (struct plan_chunk){OLD_CHUNK, .present_pages = CHUNK_PAGES,
                     .dirty_pages = 160, .delta_count = count, .deltas = deltas};
@@ -245,8 +246,8 @@ random_chunks(struct plan_chunk *chunks, struct plan_delta (*deltas)[DELTAS], ui
         bool mergeable = pick(seed, 2);
         for (size_t k = 0; k < c->delta_count; k++) {
             mergeable = mergeable && pick(seed, 3);
-            deltas[i][k] =
-                (struct plan_delta){1 + pick(seed, 4 * MIB), mergeable, mergeable || c->local};
+            deltas[i][k] = (struct plan_delta){
+                1 + pick(seed, 4 * MIB), mergeable, mergeable || c->local, false};
         }
     }
 }
@@ -273,6 +274,9 @@ check_action(const struct plan_chunk *c, const struct chunk_action *a)
         ck_assert(c->exists);
         ck_assert(c->dirty_pages + c->hole_pages > 0 || c->pages == 0 || c->dirty_pages == 0);
         ck_assert(a->merge_count == c->delta_count || !c->deltas[a->merge_count].mergeable);
+        break;
+    case CHUNK_ACTION_NONE:
+        ck_abort_msg("an action that does nothing");
         break;
     case CHUNK_ACTION_DROP_CHUNK:
         ck_assert(c->exists && c->dirty_pages == 0 && c->hole_pages >= c->pages);
@@ -392,7 +396,7 @@ churn(struct churned *x, uint64_t rounds, uint32_t per_round, uint64_t publish_e
         }
         for (size_t i = 0; i < x->count; i++)
             deltas[i] = (struct plan_delta){bytes_of_pages(x->deltas[i].page_count),
-                x->deltas[i].mergeable, x->deltas[i].mergeable || local};
+                x->deltas[i].mergeable, x->deltas[i].mergeable || local, false};
         struct chunk_action a = plan_one(&chunk, &plan_policy_default);
         ck_assert(local || a.kind != CHUNK_ACTION_CREATE_BASE);
         bool published = round % publish_every == 0;

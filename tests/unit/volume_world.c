@@ -36,6 +36,7 @@ volume_world_join(struct volume_world *w, const char *directory)
     volume_world_set_root(w, "root");
     c->create = true;
     c->checkpoint_interval_ms = 0;
+    c->merge_interval_ms = 0;
     c->wal_limit_bytes = 8u << 20;
     c->page_cache_bytes = 1u << 20;
     c->unmount_timeout_ms = 60000;
