@@ -302,31 +302,35 @@ chunk_fetch(struct chunk_reader *r, const struct blob_record *blob, uint64_t off
 
 // ---- ahead of the readers -----------------------------------------------------------------------
 
-static void
+static int
 get_ahead(struct chunk_reader *r, const struct fetch *x)
 {
     BUFFER_AUTO key = {0};
     BUFFER_AUTO bytes = {0};
-    if (key_of(r, &x->blob, &key) < 0 || remote_store_get_blob(r->remote, buffer_string(&key),
-                                             x->offset, x->n, &bytes, &x->call) < 0)
-        return;
+    int rc = key_of(r, &x->blob, &key);
+    if (rc == 0)
+        rc = remote_store_get_blob(
+            r->remote, buffer_string(&key), x->offset, x->n, &bytes, &x->call);
+    if (rc < 0)
+        return rc;
     count(&r->numbers.remote_bytes, bytes.length);
     count(&r->numbers.remote_frames, 1);
-    keep(r, x, buffer_string(&key), &bytes);
+    return local_store_keep(r->local, &x->blob.hash, x->offset, bytes.data, bytes.length);
 }
 
-void
-chunk_fetch_ahead(struct chunk_reader *r, const struct blob_record *blob, uint64_t offset,
+int
+chunk_reader_fetch(struct chunk_reader *r, const struct blob_record *blob, uint64_t offset,
     uint64_t n, const struct remote_call *call)
 {
     uint64_t end = offset + n;
     struct fetch x = {.blob = *blob, .call = with_deadline(r, call)};
-    if (!is_in_store(r, blob) || offset > blob->bytes || n > blob->bytes - offset)
-        return;
-    for (int rc = 1; rc > 0;) {
+    if (offset > blob->bytes || n > blob->bytes - offset)
+        return -EINVAL;
+    int rc = is_in_store(r, blob) ? 1 : 0;
+    while (rc > 0) {
         uint64_t hole = local_store_find_hole(r->local, &blob->hash, offset, end);
         if (hole >= end)
-            return;
+            return 0;
         // The last kept bytes may end within a block.
         if (hole - offset > BLOB_FRAME_STORED_MAX)
             offset = hole - BLOB_FRAME_STORED_MAX;
@@ -335,8 +339,17 @@ chunk_fetch_ahead(struct chunk_reader *r, const struct blob_record *blob, uint64
         struct chunk_flight flight = {.blob = blob->hash, .from = offset, .to = end};
         rc = take_off(r, &flight, &x);
         if (rc == 0) {
-            get_ahead(r, &x);
+            rc = get_ahead(r, &x);
             land(r, &flight);
         }
     }
+    return rc;
+}
+
+void
+chunk_fetch_ahead(struct chunk_reader *r, const struct blob_record *blob, uint64_t offset,
+    uint64_t n, const struct remote_call *call)
+{
+    // The readers of the bytes will see a failure, too.
+    (void)!chunk_reader_fetch(r, blob, offset, n, call);
 }

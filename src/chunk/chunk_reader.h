@@ -51,6 +51,12 @@ MUST_CHECK int chunk_reader_copy(struct chunk_reader *r, struct object_id object
 void chunk_reader_ahead(
     struct chunk_reader *r, struct object_id object, struct page_no first, uint64_t count);
 
+// Gets the bytes [offset, offset + n) of a blob that are not here from the store and keeps them.
+// Unverified: their readers verify them. 0, also for a blob that is not in the store; -EDQUOT: the
+// quota has no room; -EINTR when cancelled, -ETIMEDOUT; or the store's error.
+MUST_CHECK int chunk_reader_fetch(struct chunk_reader *r, const struct blob_record *blob,
+    uint64_t offset, uint64_t n, const struct remote_call *call);
+
 // The index of an image, loaded if need be. Belongs to the layout.
 MUST_CHECK int chunk_reader_index(struct chunk_reader *r, struct chunk_layout *layout, size_t image,
     const struct remote_call *call, const struct blob_index **index_out);

@@ -49,6 +49,7 @@ volume_free(struct volume *v)
     volume_free_live_objects(v);
     flush_pace_destroy(&v->pace);
     condition_destroy(&v->folded);
+    volume_free_kept(v);
     lock_destroy(&v->evicting);
     condition_destroy(&v->housekeeping.check_work);
     condition_destroy(&v->housekeeping.work);

@@ -75,6 +75,8 @@ struct volume_housekeeping {
     uint64_t next_janitor_ms;  // likewise
 };
 
+#define VOLUME_KEPT_MAX 256u
+
 struct volume {
     // ---- wiring: set while the volume is opened, and constant until it is closed
     struct volume_config config; // owned copies
@@ -126,7 +128,17 @@ struct volume {
 
     struct lock evicting;    // "evicting": one thread at a time looks for copies that can go
     uint64_t evict_again_ms; // not before: nothing was found. Under `evicting`
-    atomic_bool relieving;   // a checkpoint was asked for to make room
+    // Files that a user wants to stay in hot_cache, and their blobs as of a local generation. Under
+    // `evicting`.
+    struct volume_kept {
+        bool all;
+        uint64_t inodes[VOLUME_KEPT_MAX];
+        size_t inode_count;
+        struct generation generation;
+        struct sha256 *blobs; // in order
+        size_t blob_count, blob_capacity;
+    } kept;
+    atomic_bool relieving; // a checkpoint was asked for to make room
 
     _Atomic unsigned flags;      // DB_FLAG_*, as the manifest has them
     _Atomic uint64_t scans;      // cold scans that have begun and not ended
@@ -198,6 +210,8 @@ uint64_t volume_count_inodes(struct volume *v, uint64_t local, struct object_id 
 // Takes the volume's place in the root's account; needs local and manifest.
 void volume_open_quota(struct volume *v);
 void volume_close_quota(struct volume *v);
+// The smaller one of the limits that there are; 0: none.
+uint64_t volume_quota_limit(const struct storage_quota_numbers *n);
 // How large the log may be.
 uint64_t volume_log_limit(const struct volume *v);
 // When there is little room: makes some, or else asks for a checkpoint. Hold no locks.
@@ -517,6 +531,17 @@ void volume_close_layers(struct volume *v);
 char *volume_wal_directory(const struct volume *v);
 // Opens the log and replays it into the layers.
 MUST_CHECK int volume_open_wal(struct volume *v, const struct db_record *db, struct buffer *error);
+
+// ---- volume_keep.c: files that stay in hot_cache (volume_fetch.h) -------------------------------
+
+// Tells every image of a file as of the local generation. 0 or -errno.
+typedef void volume_visit_image(void *argument, const struct chunk_image *image);
+MUST_CHECK int volume_visit_images(
+    struct volume *v, uint64_t inode, volume_visit_image *visit, void *argument);
+// Before a thread asks volume_is_kept. Both under `evicting`.
+void volume_refresh_kept(struct volume *v);
+bool volume_is_kept(const struct volume *v, const struct sha256 *hash);
+void volume_free_kept(struct volume *v);
 
 // ---- volume_janitor.c: files that nothing needs -------------------------------------------------
 

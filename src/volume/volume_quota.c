@@ -14,6 +14,7 @@
 #include "platform/clock.h"
 #include "platform/log.h"
 #include "platform/memory.h"
+#include "volume/volume_fetch.h"
 #include "volume/volume_internal.h"
 
 // Room is made before it is needed when less than this part of the limit is left, and so much more
@@ -24,9 +25,8 @@
 // The log, with the files of its checkpoints, takes half of the limit at most.
 #define LOG_PART 4u
 
-// The smaller one of the limits that there are; 0: none.
-static uint64_t
-limit_of(const struct storage_quota_numbers *n)
+uint64_t
+volume_quota_limit(const struct storage_quota_numbers *n)
 {
     if (n->limit == 0 || n->root_limit == 0)
         return n->limit + n->root_limit;
@@ -58,6 +58,8 @@ may_go(void *argument, const struct sha256 *hash, bool whole)
     struct manifest_reader *r;
     struct blob_record blob;
     struct checkpoint_numbers c = {0};
+    if (volume_is_kept(v, hash))
+        return false;
     if (!whole)
         return true;
     if (v->checkpoint)
@@ -100,7 +102,9 @@ make_room(void *argument, uint64_t bytes)
     storage_quota_numbers(v->quota, &n);
     lock_take(&v->evicting);
     bool look = v->local && clock_monotonic_ms() >= v->evict_again_ms;
-    int64_t freed = look ? evict(v, bytes + limit_of(&n) / LOW_PART) : 0;
+    if (look)
+        volume_refresh_kept(v);
+    int64_t freed = look ? evict(v, bytes + volume_quota_limit(&n) / LOW_PART) : 0;
     if (look && freed <= 0)
         v->evict_again_ms = clock_monotonic_ms() + FRUITLESS_PAUSE_MS;
     lock_release(&v->evicting);
@@ -119,8 +123,8 @@ volume_relieve(struct volume *v)
 {
     struct storage_quota_numbers n;
     storage_quota_numbers(v->quota, &n);
-    uint64_t low = limit_of(&n) / LOW_PART;
-    if (limit_of(&n) == 0 || n.room >= low || make_room(v, low - n.room))
+    uint64_t low = volume_quota_limit(&n) / LOW_PART;
+    if (volume_quota_limit(&n) == 0 || n.room >= low || make_room(v, low - n.room))
         return;
     // One request at a time: its argument names it.
     if (v->checkpoint && !atomic_exchange(&v->relieving, true))
@@ -137,24 +141,6 @@ volume_watch_quota(struct volume *v)
 
 // ---- on demand ----------------------------------------------------------------------------------
 
-// The blobs of a file.
-struct file_blobs {
-    struct volume *v;
-    struct object_id object;
-    struct chunk_index *indexes; // of its chunks
-    size_t count;
-};
-
-static int
-note_chunk(void *argument, struct chunk_index index, struct chunk_id id UNUSED,
-    uint32_t present_pages UNUSED)
-{
-    struct file_blobs *x = argument;
-    x->indexes = memory_realloc(x->indexes, (x->count + 1) * sizeof(*x->indexes));
-    x->indexes[x->count++] = index;
-    return 0;
-}
-
 static uint64_t
 used_blobs(const struct volume *v)
 {
@@ -163,33 +149,11 @@ used_blobs(const struct volume *v)
     return n.blobs;
 }
 
-static int
-evict_chunk(struct file_blobs *x, struct chunk_index index)
+static void
+evict_image(void *argument, const struct chunk_image *image)
 {
-    struct chunk_layout *layout;
-    int rc = chunk_map_get(x->v->map, x->object, index, &layout);
-    if (rc < 0 || !layout)
-        return rc;
-    for (size_t i = 0; i < layout->image_count; i++)
-        (void)local_store_evict_blob(x->v->local, &layout->images[i].where.blob, may_go, x->v);
-    chunk_layout_put(x->v->map, layout);
-    return 0;
-}
-
-static int
-evict_file(struct volume *v, uint64_t inode)
-{
-    struct file_blobs x = {.v = v, .object = {inode}};
-    struct manifest_reader *r;
-    int rc = manifest_read_begin(v->manifest, &r);
-    if (rc < 0)
-        return rc;
-    rc = manifest_read_object_chunks(r, v->db, x.object, (struct chunk_index){0}, note_chunk, &x);
-    manifest_read_end(r);
-    for (size_t i = 0; rc == 0 && i < x.count; i++)
-        rc = evict_chunk(&x, x.indexes[i]);
-    free(x.indexes);
-    return rc;
+    struct volume *v = argument;
+    (void)local_store_evict_blob(v->local, &image->where.blob, may_go, v);
 }
 
 int
@@ -202,10 +166,12 @@ volume_evict_operation(struct volume *v, const char *argument, bool json, struct
         inode = strtoull(argument + 6, &end, 10);
     if (argument[0] != 0 && (!of_file || end == argument + 6 || *end != 0))
         return -EINVAL;
+    volume_unkeep(v, inode);
     uint64_t before = used_blobs(v);
     lock_take(&v->evicting);
-    int64_t rc =
-        of_file ? evict_file(v, inode) : local_store_evict(v->local, may_go, v, UINT64_MAX);
+    volume_refresh_kept(v);
+    int64_t rc = of_file ? volume_visit_images(v, inode, evict_image, v)
+                         : local_store_evict(v->local, may_go, v, UINT64_MAX);
     lock_release(&v->evicting);
     if (rc < 0)
         return (int)rc;

@@ -11,6 +11,7 @@
 #include "platform/memory.h"
 #include "platform/thread.h"
 #include "quota/quota_file.h"
+#include "volume/volume_fetch.h"
 #include "volume/volume_internal.h"
 
 #define MIB        (UINT64_C(1) << 20)
@@ -233,6 +234,122 @@ START_TEST(the_growth_of_the_manifest_is_counted_before_it_happens)
 }
 END_TEST
 
+// ---- fetching and keeping -----------------------------------------------------------------------
+
+static uint64_t
+remote_bytes(struct volume *v)
+{
+    struct chunk_reader_numbers n;
+    chunk_reader_numbers(v->reader, &n);
+    return n.remote_bytes;
+}
+
+static int
+fetch(struct volume *v, uint64_t inode)
+{
+    const struct volume_fetch what = {.inode = inode};
+    struct volume_fetched fetched;
+    int rc = volume_fetch(v, &what, &fetched);
+    if (rc == 0)
+        ck_assert_uint_eq(fetched.done_bytes, fetched.total_bytes);
+    return rc;
+}
+
+static void
+evict(struct volume *v, const char *what)
+{
+    BUFFER_AUTO text = {0};
+    ck_assert_int_eq(volume_evict_operation(v, what, false, &text), 0);
+}
+
+START_TEST(fetched_data_is_read_without_the_store)
+{
+    struct volume_world w;
+    world_new(&w);
+    volume_world_script_faults(&w);
+    volume_world_open(&w);
+    write_files(w.v, 7);
+    volume_world_publish(w.v);
+    volume_world_close(&w);
+    volume_world_lose_root(&w);
+    volume_world_open(&w);
+    uint64_t f1 = volume_world_find(w.v, "f1").v;
+    ck_assert_int_eq(fetch(w.v, f1), 0);
+    uint64_t once = remote_bytes(w.v);
+    ck_assert_uint_ge(once, FILE_BYTES);
+    ck_assert_uint_lt(once, 2 * FILE_BYTES);
+    volume_world_expect(w.v, (struct object_id){f1}, 0, FILE_BYTES, 8);
+    ck_assert_uint_eq(remote_bytes(w.v), once);
+    ck_assert_int_eq(fetch(w.v, f1), 0); // a look at the files
+    ck_assert_uint_eq(remote_bytes(w.v), once);
+    ck_assert_int_eq(fetch(w.v, 0), 0);
+    volume_world_set_faults(&w, "outage");
+    expect_files(w.v, 7);
+    volume_world_set_faults(&w, "");
+    volume_world_free(&w);
+}
+END_TEST
+
+static bool
+always(void *argument UNUSED)
+{
+    return true;
+}
+
+START_TEST(fetching_ends_when_it_is_cancelled_or_there_is_no_room)
+{
+    struct volume_world w;
+    world_new(&w);
+    volume_world_open(&w);
+    write_files(w.v, 7);
+    volume_world_publish(w.v);
+    evict(w.v, "");
+    const struct volume_fetch canceled = {.is_canceled = always};
+    struct volume_fetched fetched;
+    ck_assert_int_eq(volume_fetch(w.v, &canceled, &fetched), -ECANCELED);
+    ck_assert_uint_eq(fetched.done_bytes, 0);
+    ck_assert_uint_ge(fetched.total_bytes, FILES * FILE_BYTES);
+    // One file would push itself out, and all have no room.
+    expect_exact_account(&w);
+    fill_quota(w.v);
+    ck_assert_int_eq(fetch(w.v, 0), -EDQUOT);
+    storage_quota_set_limit(w.v->quota, FILE_BYTES);
+    ck_assert_int_eq(fetch(w.v, volume_world_find(w.v, "f1").v), -EDQUOT);
+    storage_quota_set_limit(w.v->quota, 0);
+    ck_assert_int_eq(fetch(w.v, 0), 0);
+    volume_world_free(&w);
+}
+END_TEST
+
+START_TEST(kept_files_stay_also_after_they_have_changed)
+{
+    struct volume_world w;
+    world_new(&w);
+    volume_world_open(&w);
+    write_files(w.v, 7);
+    volume_world_publish(w.v);
+    struct object_id f2 = volume_world_find(w.v, "f2");
+    ck_assert_int_eq(volume_keep(w.v, f2.v), 0);
+    ck_assert_int_eq(volume_keep(w.v, f2.v), 0);
+    evict(w.v, "inode 0");
+    uint64_t before = remote_bytes(w.v);
+    volume_world_expect(w.v, f2, 0, FILE_BYTES, 9);
+    volume_world_fill(w.v, f2, 0, MIB, 33);
+    volume_world_publish(w.v);
+    storage_quota_set_limit(w.v->quota, FILE_BYTES);
+    volume_relieve(w.v); // evicts all that may go
+    storage_quota_set_limit(w.v->quota, 0);
+    volume_world_expect(w.v, f2, 0, MIB, 33);
+    volume_world_expect(w.v, f2, MIB, FILE_BYTES - MIB, 9);
+    ck_assert_uint_eq(remote_bytes(w.v), before);
+    CLEANUP(memory_free_auto) char *what = memory_printf("inode %llu", (unsigned long long)f2.v);
+    evict(w.v, what); // keeps it no more
+    volume_world_expect(w.v, f2, 0, MIB, 33);
+    ck_assert_uint_gt(remote_bytes(w.v), before);
+    volume_world_free(&w);
+}
+END_TEST
+
 // ---- what is left behind ------------------------------------------------------------------------
 
 static void
@@ -368,6 +485,12 @@ main(void)
         s, "a_death_between_two_parts_loses_nothing", a_death_between_two_parts_loses_nothing, 60);
     unit_add(s, "the_growth_of_the_manifest_is_counted_before_it_happens",
         the_growth_of_the_manifest_is_counted_before_it_happens, 60);
+    unit_add(
+        s, "fetched_data_is_read_without_the_store", fetched_data_is_read_without_the_store, 60);
+    unit_add(s, "fetching_ends_when_it_is_cancelled_or_there_is_no_room",
+        fetching_ends_when_it_is_cancelled_or_there_is_no_room, 60);
+    unit_add(s, "kept_files_stay_also_after_they_have_changed",
+        kept_files_stay_also_after_they_have_changed, 60);
     unit_add(s, "a_root_that_a_kill_left_with_the_quota_exactly_full_is_taken_over",
         a_root_that_a_kill_left_with_the_quota_exactly_full_is_taken_over, 60);
     unit_add(s, "the_janitor_removes_what_nothing_needs_and_sets_the_account_right",

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+// Fetching: brings the images of one file, or of all files, from the store into hot_cache, so that
+// reading them needs no store. The work of the job DownloadCheckpoint, and of `ckptctl hydrate`.
+//
+// Fetching a second time costs a look at the local files, so a job that was interrupted just calls
+// it again. The bytes are kept as read-ahead keeps them: in partial copies, and verified by their
+// readers. Data that changes meanwhile is here anyway.
+#ifndef CKPTFS_VOLUME_VOLUME_FETCH_H
+#define CKPTFS_VOLUME_VOLUME_FETCH_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/compiler.h"
+#include "jobs/job_queue.h"
+
+struct volume;
+
+struct volume_fetch {
+    uint64_t inode;                      // of the file; 0: all files of the local generation
+    bool (*is_canceled)(void *argument); // polled, also while the store is asked; may be NULL
+    // Called by the thread that calls volume_fetch; may be NULL.
+    void (*progress)(void *argument, uint64_t done_bytes, uint64_t total_bytes);
+    void *argument; // of both
+};
+
+struct volume_fetched {
+    uint64_t total_bytes; // of the images
+    uint64_t done_bytes;  // that were here, or came
+};
+
+// Fetches with a few threads at once, and waits for them. Under a quota a file pushes colder parts
+// of others out, but is not fetched when it would push itself out; fetching all files uses free
+// room only and pushes nothing out. 0, also for a file without images; -ECANCELED; -EDQUOT: there
+// is no more room, what has come stays; or the error of store or manifest. For a volume that is
+// open, in any thread that holds no locks.
+MUST_CHECK int volume_fetch(
+    struct volume *v, const struct volume_fetch *what, struct volume_fetched *fetched_out);
+
+// Keeps the images of a file (0: of all files) in hot_cache until volume_unkeep, or until the
+// volume is closed, also those that later checkpoints make: eviction passes them over. They count
+// for the quota. -ENOSPC: too many files are kept.
+MUST_CHECK int volume_keep(struct volume *v, uint64_t inode);
+void volume_unkeep(struct volume *v, uint64_t inode);
+
+#endif
