@@ -26,11 +26,16 @@
 #define RETRY_DOUBLINGS      6u
 // After the table could not be changed.
 #define TABLE_RETRY_MS 1000u
+// The worker looks at the clock of the day so often while jobs wait for a time: it may have been
+// set, or the machine may have slept.
+#define CLOCK_LOOK_MS 60000u
 
 // An unfinished job that the queue carries out. The record's payload and extension are its own.
 struct queued_job {
     struct job_record record;
     const struct job_handler_entry *handler;
+    uint64_t ready_ms;    // monotonic: no run before; 0: at once
+    uint8_t own_priority; // without that of job_queue_wake
 };
 
 struct job_text {
@@ -85,6 +90,7 @@ new_queued(const struct job_queue *q, const struct job_record *job)
     struct queued_job *j = memory_alloc_zero(sizeof(*j));
     j->record = *job;
     j->handler = find_handler(q, job->kind);
+    j->own_priority = job->priority;
     j->record.payload = copy_bytes(job->payload, job->payload_length);
     j->record.extension = copy_bytes(job->extension, job->extension_length);
     return j;
@@ -181,13 +187,37 @@ ended_locked(struct job_queue *q, struct queued_job *j, uint64_t removed)
     take_out_locked(q, j);
 }
 
+// The record tells the end of a pause by the clock of the day, for a later process and for users.
+// In this process the clock counts that is further: the monotonic one when the other was set back,
+// the other one when the machine has slept.
+static void
+set_pause(struct queued_job *j, uint64_t pause_ms)
+{
+    j->record.not_before_ms = clock_wall_ms() + pause_ms;
+    j->ready_ms = clock_monotonic_ms() + pause_ms;
+}
+
+// A pause that another process began is never longer than it was meant to be, whatever the clock
+// says.
+static void
+go_on_with_pause(struct queued_job *j)
+{
+    const struct job_record *job = &j->record;
+    uint64_t now_ms = clock_wall_ms();
+    uint64_t whole =
+        job->not_before_ms > job->updated_ms ? job->not_before_ms - job->updated_ms : 0;
+    uint64_t left = job->not_before_ms > now_ms ? job->not_before_ms - now_ms : 0;
+    if (left > 0)
+        set_pause(j, left < whole ? left : whole);
+}
+
 static bool
 is_ready(const struct queued_job *j, uint64_t now_ms)
 {
-    return j->record.not_before_ms <= now_ms;
+    return j->ready_ms <= now_ms || j->record.not_before_ms <= clock_wall_ms();
 }
 
-// The job to run now, or NULL and when to look again (wall clock; 0: when something comes).
+// The job to run now, or NULL and when to look again (monotonic; 0: when something comes).
 static struct queued_job *
 choose_locked(struct job_queue *q, uint64_t now_ms, uint64_t *later_ms_out)
 {
@@ -195,13 +225,12 @@ choose_locked(struct job_queue *q, uint64_t now_ms, uint64_t *later_ms_out)
     *later_ms_out = 0;
     for (size_t i = 0; i < q->count; i++) {
         struct queued_job *j = q->jobs[i];
-        // A clock that was set back must not hold a job up for long.
-        uint64_t longest = now_ms + (q->options.retry_ms << RETRY_DOUBLINGS);
-        if (j->record.not_before_ms > longest)
-            j->record.not_before_ms = longest;
         if (!is_ready(j, now_ms)) {
-            if (*later_ms_out == 0 || j->record.not_before_ms < *later_ms_out)
-                *later_ms_out = j->record.not_before_ms;
+            uint64_t look_ms = now_ms + CLOCK_LOOK_MS;
+            if (j->ready_ms < look_ms)
+                look_ms = j->ready_ms;
+            if (*later_ms_out == 0 || look_ms < *later_ms_out)
+                *later_ms_out = look_ms;
         } else if (!best || j->record.priority > best->record.priority) {
             best = j;
         }
@@ -212,8 +241,13 @@ choose_locked(struct job_queue *q, uint64_t now_ms, uint64_t *later_ms_out)
 static void
 keep_text_locked(struct job_queue *q, uint64_t id, struct buffer *text)
 {
-    struct job_text *t = &q->texts[q->next_text];
-    q->next_text = (q->next_text + 1) % TEXTS_KEPT;
+    struct job_text *t = NULL;
+    for (unsigned i = 0; !t && i < TEXTS_KEPT; i++)
+        t = q->texts[i].id == id ? &q->texts[i] : NULL;
+    if (!t) {
+        t = &q->texts[q->next_text];
+        q->next_text = (q->next_text + 1) % TEXTS_KEPT;
+    }
     buffer_free(&t->text);
     t->id = id;
     t->text = *text;
@@ -222,31 +256,40 @@ keep_text_locked(struct job_queue *q, uint64_t id, struct buffer *text)
 
 // ---- running ------------------------------------------------------------------------------------
 
+// The first line of the handler's text, or the error's own.
 static void
 set_cause(struct job_record *job, int error, struct buffer *text)
 {
     job->error = error;
     snprintf(job->cause, sizeof(job->cause), "%s",
-        text->length > 0 ? buffer_string(text) : strerror(-error));
+        text->length > 0 ? buffer_string(text)
+        : error < 0      ? strerror(-error)
+                         : "");
     job->cause[strcspn(job->cause, "\n")] = 0;
 }
 
-// Sets the job's state after a run that ended with `rc`.
+// Sets the job's state after a run that ended with `rc`; `pause_ms` is for one that parks.
 static void
-judge_locked(struct job_queue *q, struct queued_job *j, int rc, struct buffer *text)
+judge_locked(
+    struct job_queue *q, struct queued_job *j, int rc, uint64_t pause_ms, struct buffer *text)
 {
     struct job_record *job = &j->record;
     bool interrupted = atomic_load(&q->interrupted);
     job->lease_expires_ms = 0;
     job->retryable = false;
-    if (rc >= 0) {
+    job->priority = j->own_priority;
+    if (rc == 0) {
         job->state = JOB_COMPLETED;
-        job->error = 0;
-        job->cause[0] = 0;
+        set_cause(job, 0, text);
     } else if (job->cancel_wanted) {
         job->state = JOB_FAILED;
         job->error = -ECANCELED;
         snprintf(job->cause, sizeof(job->cause), "cancelled by an operator");
+    } else if (rc == JOB_PARKED) {
+        job->state = JOB_PENDING;
+        job->tries = 0;
+        set_cause(job, 0, text);
+        set_pause(j, pause_ms);
     } else if (interrupted) {
         job->state = JOB_PENDING;
         job->tries--; // it is no fault of the job's
@@ -258,7 +301,7 @@ judge_locked(struct job_queue *q, struct queued_job *j, int rc, struct buffer *t
         job->state = passing && !last ? JOB_PENDING : JOB_FAILED;
         unsigned doublings = job->tries < RETRY_DOUBLINGS ? job->tries - 1 : RETRY_DOUBLINGS;
         if (job->state == JOB_PENDING)
-            job->not_before_ms = clock_wall_ms() + (q->options.retry_ms << doublings);
+            set_pause(j, q->options.retry_ms << doublings);
     }
 }
 
@@ -288,10 +331,11 @@ settle_locked(struct job_queue *q, struct queued_job *j)
 static bool
 begin_locked(struct job_queue *q, struct queued_job *j)
 {
-    uint64_t now_ms = clock_wall_ms();
     j->record.state = JOB_IN_FLIGHT;
     j->record.tries++;
-    j->record.lease_expires_ms = now_ms + LEASE_MS;
+    j->record.lease_expires_ms = clock_wall_ms() + LEASE_MS;
+    j->record.not_before_ms = 0;
+    j->ready_ms = 0;
     int rc = put_record(q, &j->record, 0);
     if (rc == 0)
         return true;
@@ -300,7 +344,7 @@ begin_locked(struct job_queue *q, struct queued_job *j)
     j->record.state = JOB_PENDING;
     j->record.tries--;
     j->record.lease_expires_ms = 0;
-    j->record.not_before_ms = now_ms + TABLE_RETRY_MS;
+    set_pause(j, TABLE_RETRY_MS);
     return false;
 }
 
@@ -310,7 +354,7 @@ run_locked(struct job_queue *q, struct queued_job *j)
     if (j->record.cancel_wanted) {
         // A user asked an earlier process for that, which has died.
         BUFFER_AUTO nothing = {0};
-        judge_locked(q, j, -ECANCELED, &nothing);
+        judge_locked(q, j, -ECANCELED, 0, &nothing);
         settle_locked(q, j);
         return;
     }
@@ -328,12 +372,14 @@ run_locked(struct job_queue *q, struct queued_job *j)
     int rc = j->handler->run(q->options.argument, &run);
     crash_point("job.done");
     lock_take(&q->lock);
-    judge_locked(q, j, rc, &text);
+    judge_locked(q, j, rc, run.park_ms, &text);
     struct job_record result = j->record;
     q->running = NULL;
     settle_locked(q, j);
     if (result.state == JOB_COMPLETED)
         log_job(&result, "job.completed", 0);
+    else if (result.state == JOB_PENDING && rc == JOB_PARKED)
+        crash_point("job.parked");
     else if (!atomic_load(&q->interrupted) || result.state == JOB_FAILED)
         log_job(&result, "job.failed", result.error);
     keep_text_locked(q, id, &text);
@@ -347,9 +393,8 @@ worker_run(void *argument)
         q->options.start(q->options.argument);
     lock_take(&q->lock);
     while (!q->stopping) {
-        uint64_t now_ms = clock_wall_ms();
         uint64_t later_ms;
-        struct queued_job *j = choose_locked(q, now_ms, &later_ms);
+        struct queued_job *j = choose_locked(q, clock_monotonic_ms(), &later_ms);
         if (j) {
             run_locked(q, j);
             continue;
@@ -357,7 +402,7 @@ worker_run(void *argument)
         if (later_ms == 0)
             condition_wait(&q->work, &q->lock);
         else
-            condition_wait_until(&q->work, &q->lock, clock_monotonic_ms() + (later_ms - now_ms));
+            condition_wait_until(&q->work, &q->lock, later_ms);
     }
     lock_release(&q->lock);
 }
@@ -374,6 +419,7 @@ load_job(void *argument, const struct job_record *job)
     } else if (find_handler(q, job->kind)) {
         struct queued_job *j = new_queued(q, job);
         j->record.state = JOB_PENDING;
+        go_on_with_pause(j);
         append_locked(q, j);
     }
     return 0;
@@ -550,6 +596,24 @@ job_queue_cancel(struct job_queue *q, uint64_t id)
     return is_unfinished(&job) ? -EBUSY : -EALREADY;
 }
 
+int
+job_queue_wake(struct job_queue *q, uint64_t id, enum job_priority priority)
+{
+    lock_take(&q->lock);
+    struct queued_job *j = find_locked(q, id);
+    if (j && j != q->running) {
+        j->record.not_before_ms = 0;
+        j->ready_ms = 0;
+        if (j->record.priority < priority)
+            j->record.priority = (uint8_t)priority;
+        if (q->running && j->record.priority > q->running->record.priority)
+            atomic_store(&q->interrupted, true);
+        condition_broadcast(&q->work);
+    }
+    lock_release(&q->lock);
+    return j ? 0 : -ENOENT;
+}
+
 struct look {
     uint64_t id;
     bool next;
@@ -596,7 +660,7 @@ job_queue_look(struct job_queue *q, uint64_t id, bool next, struct job_record *j
         memcpy(job_out->stage, running->record.stage, sizeof(job_out->stage));
     }
     for (unsigned i = 0; text_out && i < TEXTS_KEPT; i++) {
-        const struct job_text *t = &q->texts[(q->next_text + i) % TEXTS_KEPT];
+        const struct job_text *t = &q->texts[i];
         if (t->id != job_out->id)
             continue;
         buffer_clear(text_out);
@@ -657,6 +721,17 @@ job_mark(struct job_run *run, const void *marker, size_t length)
     if (rc == 0)
         crash_point("job.marked");
     return rc;
+}
+
+int
+job_park(struct job_run *run, const char *stage, uint64_t pause_ms)
+{
+    struct job_queue *q = run->queue;
+    lock_take(&q->lock);
+    snprintf(q->running->record.stage, sizeof(q->running->record.stage), "%s", stage);
+    lock_release(&q->lock);
+    run->park_ms = pause_ms;
+    return JOB_PARKED;
 }
 
 bool

@@ -5,8 +5,8 @@
 //
 //     Pending ----> InFlight ----> Completed
 //        ^             |---------> Failed      the handler's error, or it was cancelled
-//        '-------------'  a more urgent job came, the try failed and is to be repeated, the queue
-//                         was closed, or the process died
+//        '-------------'  a more urgent job came, the try failed and is to be repeated, the job
+//                         parks until a later time, the queue was closed, or the process died
 //
 // One queue of a db is open at a time: its process holds the lock of the volume. So a job that is
 // InFlight when a queue is opened belongs to a process that has died, and the queue takes it over
@@ -42,12 +42,15 @@ enum job_priority {
 struct job_run {
     const struct job_record *job;
     struct job_queue *queue;
-    struct buffer *text; // for the user: the cause when the job fails, else a report
+    // For the user: the cause when the job fails, else a report. The record keeps the first line.
+    struct buffer *text;
+    uint64_t park_ms; // job_park
 };
 
-// Carries a job out. 0: it is completed; else a negative errno. Runs in the worker's thread with no
-// locks held. When job_is_interrupted says so it ends as soon as it can; the result does not count
-// then, unless it is 0.
+// Carries a job out. 0: it is completed; JOB_PARKED: it is run again later, see job_park; else a
+// negative errno. Runs in the worker's thread with no locks held. When job_is_interrupted says so
+// it ends as soon as it can; the result does not count then, unless it is 0 or JOB_PARKED.
+#define JOB_PARKED 1
 typedef int job_handler(void *argument, struct job_run *run);
 
 struct job_handler_entry {
@@ -87,6 +90,11 @@ MUST_CHECK int job_queue_submit(struct job_queue *q, enum job_kind kind, const v
 // does not carry out its kind; or the manifest's error.
 MUST_CHECK int job_queue_cancel(struct job_queue *q, uint64_t id);
 
+// Ends the pause of a job that parks or waits for its next try, and raises its priority to this one
+// until it has run. A job that runs, or waits for the worker already, runs no more often for it. 0,
+// or -ENOENT: no unfinished job of this queue has the id.
+MUST_CHECK int job_queue_wake(struct job_queue *q, uint64_t id, enum job_priority priority);
+
 // The job with this id, or with the lowest id above it with `next`: its record in the table, with
 // the present progress for the one that runs. Payload and extension are NULL in it. `text_out` (may
 // be NULL) gets the text of its last run in this process. 0 or -ENOENT.
@@ -104,6 +112,10 @@ void job_progress(struct job_run *run, const char *stage, uint64_t done, uint64_
 // The same with a marker, at most JOB_MARKER_BYTES_MAX, from which a later run can go on; durable
 // when this returns. 0 or -errno.
 MUST_CHECK int job_mark(struct job_run *run, const void *marker, size_t length);
+// The job has done all that it can do now: it goes back to Pending, leaves the worker to others and
+// is run again in `pause_ms`, or when job_queue_wake says so. Its tries are counted anew. To be
+// returned by the handler: JOB_PARKED.
+int job_park(struct job_run *run, const char *stage, uint64_t pause_ms);
 // Whether the run is to end. For struct remote_call: the argument is the run.
 bool job_is_interrupted(void *run);
 

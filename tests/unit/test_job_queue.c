@@ -21,6 +21,8 @@ struct world {
     bool held;                    // runs wait until they are interrupted or let go
     int result;                   // of runs that are let go
     unsigned failing;             // so many runs fail first
+    unsigned parking;             // so many runs park first
+    uint64_t pause_ms;            // for as long
     uint64_t markers[EVENTS_MAX]; // the marker each run began with
 };
 
@@ -50,6 +52,9 @@ handle(void *argument, struct job_run *run)
     condition_broadcast(&w->changed);
     bool fails = w->failing > 0;
     w->failing -= fails;
+    bool parks = w->parking > 0;
+    w->parking -= parks;
+    uint64_t pause_ms = w->pause_ms;
     while (w->held && !job_is_interrupted(run))
         condition_wait_until(&w->changed, &w->lock, clock_monotonic_ms() + 5);
     int rc = fails ? -EAGAIN : w->result;
@@ -57,6 +62,10 @@ handle(void *argument, struct job_run *run)
     job_progress(run, "half", 1, 2);
     marker++;
     ck_assert_int_eq(job_mark(run, &marker, sizeof(marker)), 0);
+    if (parks) {
+        buffer_printf(run->text, "parked");
+        return job_park(run, "waiting", pause_ms);
+    }
     if (job_is_interrupted(run))
         return -ECANCELED;
     buffer_printf(run->text, rc < 0 ? "it is %d\nand more" : "done %d", rc);
@@ -71,7 +80,7 @@ is_passing(int error)
 
 static const struct job_handler_entry handlers[] = {
     {JOB_TRUNCATE_APPEND_ONLY, handle, is_passing, 3},
-    {JOB_PRUNE_CHECKPOINT, handle, is_passing, 0},
+    {JOB_DOWNLOAD_CHECKPOINT, handle, is_passing, 0},
 };
 
 static void
@@ -156,12 +165,12 @@ START_TEST(the_most_urgent_job_goes_first)
     struct world *w = world_new();
     w->held = true;
     open_queue(w);
-    submit(w, JOB_PRUNE_CHECKPOINT, 1, JOB_PRIORITY_ASKED);
+    submit(w, JOB_DOWNLOAD_CHECKPOINT, 1, JOB_PRIORITY_ASKED);
     await_events(w, 1);
-    submit(w, JOB_PRUNE_CHECKPOINT, 2, JOB_PRIORITY_SWEEP);
-    submit(w, JOB_PRUNE_CHECKPOINT, 3, JOB_PRIORITY_NORMAL);
-    uint64_t last = submit(w, JOB_PRUNE_CHECKPOINT, 4, JOB_PRIORITY_SWEEP);
-    submit(w, JOB_PRUNE_CHECKPOINT, 5, JOB_PRIORITY_ASKED);
+    submit(w, JOB_DOWNLOAD_CHECKPOINT, 2, JOB_PRIORITY_SWEEP);
+    submit(w, JOB_DOWNLOAD_CHECKPOINT, 3, JOB_PRIORITY_NORMAL);
+    uint64_t last = submit(w, JOB_DOWNLOAD_CHECKPOINT, 4, JOB_PRIORITY_SWEEP);
+    submit(w, JOB_DOWNLOAD_CHECKPOINT, 5, JOB_PRIORITY_ASKED);
     ck_assert_uint_eq(job_queue_depth(w->queue), 5);
     let_go(w, false);
     await_end(w, last);
@@ -178,7 +187,7 @@ START_TEST(a_more_urgent_job_interrupts_and_the_other_goes_on_from_its_marker)
     struct world *w = world_new();
     w->held = true;
     open_queue(w);
-    uint64_t sweep = submit(w, JOB_PRUNE_CHECKPOINT, 1, JOB_PRIORITY_SWEEP);
+    uint64_t sweep = submit(w, JOB_DOWNLOAD_CHECKPOINT, 1, JOB_PRIORITY_SWEEP);
     await_events(w, 1);
     uint64_t urgent = submit(w, JOB_TRUNCATE_APPEND_ONLY, 2, JOB_PRIORITY_URGENT);
     await_events(w, 2);
@@ -201,17 +210,17 @@ START_TEST(submitting_twice_is_submitting_once)
     open_queue(w);
     struct uuid token = sample_uuid(9);
     uint64_t number = 7, id, again;
-    ck_assert_int_eq(
-        job_queue_submit(w->queue, JOB_PRUNE_CHECKPOINT, &number, JOB_PRIORITY_NORMAL, &token, &id),
+    ck_assert_int_eq(job_queue_submit(w->queue, JOB_DOWNLOAD_CHECKPOINT, &number,
+                         JOB_PRIORITY_NORMAL, &token, &id),
         0);
     // The same token finds it, the same key names it.
-    ck_assert_int_eq(job_queue_submit(w->queue, JOB_PRUNE_CHECKPOINT, &number, JOB_PRIORITY_NORMAL,
-                         &token, &again),
+    ck_assert_int_eq(job_queue_submit(w->queue, JOB_DOWNLOAD_CHECKPOINT, &number,
+                         JOB_PRIORITY_NORMAL, &token, &again),
         0);
     ck_assert_uint_eq(again, id);
     again = 0;
-    ck_assert_int_eq(job_queue_submit(w->queue, JOB_PRUNE_CHECKPOINT, &number, JOB_PRIORITY_NORMAL,
-                         NULL, &again),
+    ck_assert_int_eq(job_queue_submit(w->queue, JOB_DOWNLOAD_CHECKPOINT, &number,
+                         JOB_PRIORITY_NORMAL, NULL, &again),
         -EEXIST);
     ck_assert_uint_eq(again, id);
     let_go(w, false);
@@ -219,12 +228,12 @@ START_TEST(submitting_twice_is_submitting_once)
     // Also when it has ended, and in another process.
     job_queue_close(w->queue);
     open_queue(w);
-    ck_assert_int_eq(job_queue_submit(w->queue, JOB_PRUNE_CHECKPOINT, &number, JOB_PRIORITY_NORMAL,
-                         &token, &again),
+    ck_assert_int_eq(job_queue_submit(w->queue, JOB_DOWNLOAD_CHECKPOINT, &number,
+                         JOB_PRIORITY_NORMAL, &token, &again),
         0);
     ck_assert_uint_eq(again, id);
     ck_assert_uint_eq(w->event_count, 1);
-    uint64_t fresh = submit(w, JOB_PRUNE_CHECKPOINT, 7, JOB_PRIORITY_NORMAL);
+    uint64_t fresh = submit(w, JOB_DOWNLOAD_CHECKPOINT, 7, JOB_PRIORITY_NORMAL);
     ck_assert_uint_ne(fresh, id);
     await_end(w, fresh);
     world_free(w);
@@ -240,7 +249,7 @@ START_TEST(a_passing_failure_is_repeated_and_the_cause_is_kept)
     struct job_record job = await_end(w, id);
     ck_assert_int_eq(job.state, JOB_COMPLETED);
     ck_assert_uint_eq(job.tries, 3);
-    ck_assert_str_eq(job.cause, "");
+    ck_assert_str_eq(job.cause, "done 0"); // a report when it has ended well
     // Three tries are what this kind gets.
     w->failing = 3;
     id = submit(w, JOB_TRUNCATE_APPEND_ONLY, 2, JOB_PRIORITY_NORMAL);
@@ -251,11 +260,97 @@ START_TEST(a_passing_failure_is_repeated_and_the_cause_is_kept)
     ck_assert_str_eq(job.cause, "it is -11");
     // And what does not pass is not tried again.
     w->result = -EIO;
-    id = submit(w, JOB_PRUNE_CHECKPOINT, 3, JOB_PRIORITY_NORMAL);
+    id = submit(w, JOB_DOWNLOAD_CHECKPOINT, 3, JOB_PRIORITY_NORMAL);
     job = await_end(w, id);
     ck_assert_int_eq(job.state, JOB_FAILED);
     ck_assert_uint_eq(job.tries, 1);
     ck_assert(!job.retryable);
+    world_free(w);
+}
+END_TEST
+
+static struct job_record
+await_pause(struct world *w, uint64_t id)
+{
+    struct job_record job;
+    do {
+        ck_assert_int_eq(job_queue_look(w->queue, id, false, &job, NULL), 0);
+        clock_sleep_ms(1);
+    } while (job.state != JOB_PENDING || job.not_before_ms == 0);
+    return job;
+}
+
+START_TEST(a_job_that_parks_leaves_the_worker_and_goes_on_later)
+{
+    struct world *w = world_new();
+    w->parking = 1;
+    w->pause_ms = 3600 * 1000;
+    open_queue(w);
+    uint64_t parks = submit(w, JOB_DOWNLOAD_CHECKPOINT, 1, JOB_PRIORITY_SWEEP);
+    struct job_record job = await_pause(w, parks);
+    ck_assert_uint_eq(job.tries, 0);
+    ck_assert_str_eq(job.stage, "waiting");
+    ck_assert_str_eq(job.cause, "parked");
+    ck_assert_uint_gt(job.not_before_ms, clock_wall_ms() + 3500 * 1000);
+    // Others run, and the same is not submitted twice.
+    uint64_t other = submit(w, JOB_DOWNLOAD_CHECKPOINT, 2, JOB_PRIORITY_SWEEP);
+    ck_assert_int_eq(await_end(w, other).state, JOB_COMPLETED);
+    // Also in the next process, for what is left of the pause.
+    job_queue_close(w->queue);
+    w->parking = 1;
+    open_queue(w);
+    job = await_pause(w, parks);
+    ck_assert_uint_gt(job.not_before_ms, clock_wall_ms() + 3500 * 1000);
+    unsigned events = w->event_count;
+    ck_assert_int_eq(job_queue_wake(w->queue, parks, JOB_PRIORITY_ASKED), 0);
+    await_events(w, events + 1);
+    // It parks again, with its own priority, and ends when nothing holds it up.
+    await_pause(w, parks);
+    ck_assert_int_eq(job_queue_wake(w->queue, parks, JOB_PRIORITY_SWEEP), 0);
+    job = await_end(w, parks);
+    ck_assert_int_eq(job.state, JOB_COMPLETED);
+    ck_assert_uint_eq(job.priority, JOB_PRIORITY_SWEEP);
+    ck_assert_str_eq(job.cause, "done 0");
+    ck_assert_int_eq(job_queue_wake(w->queue, parks, JOB_PRIORITY_SWEEP), -ENOENT);
+    world_free(w);
+}
+END_TEST
+
+START_TEST(a_pause_ends_by_itself_and_by_cancelling)
+{
+    struct world *w = world_new();
+    w->parking = 1;
+    w->pause_ms = 20;
+    open_queue(w);
+    uint64_t id = submit(w, JOB_DOWNLOAD_CHECKPOINT, 1, JOB_PRIORITY_SWEEP);
+    ck_assert_int_eq(await_end(w, id).state, JOB_COMPLETED);
+    ck_assert_uint_eq(w->event_count, 2);
+    w->parking = 1;
+    w->pause_ms = 3600 * 1000;
+    id = submit(w, JOB_DOWNLOAD_CHECKPOINT, 2, JOB_PRIORITY_SWEEP);
+    await_pause(w, id);
+    ck_assert_int_eq(job_queue_cancel(w->queue, id), 0);
+    ck_assert_int_eq(await_end(w, id).error, -ECANCELED);
+    ck_assert_uint_eq(w->event_count, 3);
+    world_free(w);
+}
+END_TEST
+
+// A record from a time that lies ahead holds a job up for no longer than its pause was.
+START_TEST(a_clock_that_was_set_back_prolongs_no_pause)
+{
+    struct world *w = world_new();
+    BUFFER_AUTO payload = {0};
+    uint64_t number = 1;
+    struct job_record parked = {.state = JOB_PENDING};
+    job_set_kind(&parked, JOB_DOWNLOAD_CHECKPOINT, &number, &payload);
+    parked.not_before_ms = clock_wall_ms() + (uint64_t)365 * 86400 * 1000;
+    parked.updated_ms = parked.not_before_ms - 30;
+    struct manifest_batch *b = manifest_batch_new(w->f.db);
+    manifest_batch_put_job(b, &parked);
+    ck_assert_int_eq(manifest_submit(w->f.manifest, b, NULL), 0);
+    open_queue(w);
+    ck_assert_int_eq(await_end(w, parked.id).state, JOB_COMPLETED);
     world_free(w);
 }
 END_TEST
@@ -265,9 +360,9 @@ START_TEST(jobs_are_cancelled_while_they_wait_and_while_they_run)
     struct world *w = world_new();
     w->held = true;
     open_queue(w);
-    uint64_t runs = submit(w, JOB_PRUNE_CHECKPOINT, 1, JOB_PRIORITY_NORMAL);
+    uint64_t runs = submit(w, JOB_DOWNLOAD_CHECKPOINT, 1, JOB_PRIORITY_NORMAL);
     await_events(w, 1);
-    uint64_t waits = submit(w, JOB_PRUNE_CHECKPOINT, 2, JOB_PRIORITY_NORMAL);
+    uint64_t waits = submit(w, JOB_DOWNLOAD_CHECKPOINT, 2, JOB_PRIORITY_NORMAL);
     ck_assert_int_eq(job_queue_cancel(w->queue, waits), 0);
     ck_assert_int_eq(job_queue_cancel(w->queue, waits), -EALREADY);
     ck_assert_int_eq(job_queue_cancel(w->queue, waits + 100), -ENOENT);
@@ -294,8 +389,8 @@ START_TEST(the_next_queue_goes_on_with_what_was_left)
     struct world *w = world_new();
     w->held = true;
     open_queue(w);
-    uint64_t first = submit(w, JOB_PRUNE_CHECKPOINT, 1, JOB_PRIORITY_NORMAL);
-    uint64_t second = submit(w, JOB_PRUNE_CHECKPOINT, 2, JOB_PRIORITY_NORMAL);
+    uint64_t first = submit(w, JOB_DOWNLOAD_CHECKPOINT, 1, JOB_PRIORITY_NORMAL);
+    uint64_t second = submit(w, JOB_DOWNLOAD_CHECKPOINT, 2, JOB_PRIORITY_NORMAL);
     await_events(w, 1);
     job_queue_close(w->queue);
     ck_assert_uint_eq(w->event_count, 1);
@@ -303,7 +398,7 @@ START_TEST(the_next_queue_goes_on_with_what_was_left)
     BUFFER_AUTO payload = {0};
     uint64_t number = 1;
     struct job_record dead = {.id = first, .state = JOB_IN_FLIGHT, .tries = 1, .priority = 20};
-    job_set_kind(&dead, JOB_PRUNE_CHECKPOINT, &number, &payload);
+    job_set_kind(&dead, JOB_DOWNLOAD_CHECKPOINT, &number, &payload);
     dead.lease_expires_ms = clock_wall_ms() + 3600000;
     struct manifest_batch *b = manifest_batch_new(w->f.db);
     manifest_batch_put_job(b, &dead);
@@ -323,7 +418,7 @@ START_TEST(a_cancelled_job_does_not_run_in_the_next_queue)
     BUFFER_AUTO payload = {0};
     uint64_t number = 1;
     struct job_record dead = {.state = JOB_IN_FLIGHT, .tries = 1, .cancel_wanted = true};
-    job_set_kind(&dead, JOB_PRUNE_CHECKPOINT, &number, &payload);
+    job_set_kind(&dead, JOB_DOWNLOAD_CHECKPOINT, &number, &payload);
     struct manifest_batch *b = manifest_batch_new(w->f.db);
     manifest_batch_put_job(b, &dead);
     ck_assert_int_eq(manifest_submit(w->f.manifest, b, NULL), 0);
@@ -343,7 +438,7 @@ START_TEST(the_newest_that_have_ended_are_kept)
     open_queue(w);
     uint64_t ids[12];
     for (unsigned i = 0; i < 12; i++) {
-        ids[i] = submit(w, JOB_PRUNE_CHECKPOINT, i + 1, JOB_PRIORITY_NORMAL);
+        ids[i] = submit(w, JOB_DOWNLOAD_CHECKPOINT, i + 1, JOB_PRIORITY_NORMAL);
         await_end(w, ids[i]);
     }
     struct job_record job;
@@ -371,6 +466,9 @@ main(void)
     ADD(a_more_urgent_job_interrupts_and_the_other_goes_on_from_its_marker);
     ADD(submitting_twice_is_submitting_once);
     ADD(a_passing_failure_is_repeated_and_the_cause_is_kept);
+    ADD(a_job_that_parks_leaves_the_worker_and_goes_on_later);
+    ADD(a_pause_ends_by_itself_and_by_cancelling);
+    ADD(a_clock_that_was_set_back_prolongs_no_pause);
     ADD(jobs_are_cancelled_while_they_wait_and_while_they_run);
     ADD(the_next_queue_goes_on_with_what_was_left);
     ADD(a_cancelled_job_does_not_run_in_the_next_queue);
