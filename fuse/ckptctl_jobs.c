@@ -103,8 +103,12 @@ print_job(const struct ckptfs_job *job, uint64_t now_ms, struct buffer *out)
     buffer_printf(out, "heard of   %s ago\n", age);
     buffer_printf(out, "tries      %u\n", (unsigned)job->tries);
     if (job->cause[0])
-        buffer_printf(out, "cause      %s%s\n", job->cause,
+        buffer_printf(out, "%s     %s%s\n", job->error < 0 ? "cause " : "result", job->cause,
             job->flags & CKPTFS_JOB_RETRYABLE ? " (it may pass)" : "");
+    if (job->state == CKPTFS_JOB_PENDING && job->not_before_ms > now_ms) {
+        print_age(job->not_before_ms - now_ms, age);
+        buffer_printf(out, "goes on in %s\n", age);
+    }
     if (job->flags & CKPTFS_JOB_CANCEL_WANTED)
         buffer_append_string(out, "somebody asked to cancel it\n");
 }
@@ -199,7 +203,8 @@ report_job(const struct ckptfs_job *job, bool json, bool quiet)
     if (json)
         print_job_json(job, &text);
     else if (good && !quiet)
-        buffer_printf(&text, "job %" PRIu64 ": %s is completed\n", (uint64_t)job->id, job->kind);
+        buffer_printf(&text, "job %" PRIu64 ": %s is completed%s%s\n", (uint64_t)job->id, job->kind,
+            job->cause[0] ? ": " : "", job->cause);
     if (!good)
         print_error("job %" PRIu64 ", %s: %s", (uint64_t)job->id, job->kind,
             job->cause[0] ? job->cause : strerror(-job->error));

@@ -267,7 +267,7 @@ struct ckptfs_job {
     __u64 reserved[8];
     char kind[32]; /* "TruncateAppendOnly"; NUL-terminated, as the next two */
     char stage[32];
-    char cause[160];
+    char cause[160]; /* with an error its reason, else what the job has done */
 };
 
 /* Features that are on or off for the volume; CKPTFS_FLAG_*. */

@@ -21,6 +21,23 @@ decode_generation(unsigned version UNUSED, struct byte_reader *r, void *paramete
     return p->generation.v != 0;
 }
 
+// ---- verifications ------------------------------------------------------------------------------
+
+static void
+encode_verification(const void *parameters, struct buffer *out)
+{
+    buffer_append_u8(out, ((const struct job_verification *)parameters)->data);
+}
+
+static bool
+decode_verification(unsigned version UNUSED, struct byte_reader *r, void *parameters_out)
+{
+    struct job_verification *p = parameters_out;
+    uint8_t data = read_u8(r);
+    p->data = data != 0;
+    return data <= 1;
+}
+
 // ---- truncations --------------------------------------------------------------------------------
 
 static void
@@ -58,14 +75,15 @@ decode_truncation(unsigned version, struct byte_reader *r, void *parameters_out)
 
 static const struct job_kind_entry kinds[] = {
     {.kind = JOB_CREATE_CHECKPOINT, .name = "CreateCheckpoint"},
-    {.kind = JOB_VERIFY_MANIFEST, .name = "VerifyManifest"},
+    {JOB_VERIFY_MANIFEST, "VerifyManifest", 1, encode_verification, decode_verification, NULL},
     {JOB_DOWNLOAD_CHECKPOINT, "DownloadCheckpoint", 1, encode_generation, decode_generation,
         encode_generation},
-    {JOB_PRUNE_CHECKPOINT, "PruneCheckpoint", 1, encode_generation, decode_generation,
-        encode_generation},
+    {.kind = JOB_PRUNE_CHECKPOINT, .name = "PruneCheckpoint"},
     {JOB_TRUNCATE_APPEND_ONLY, "TruncateAppendOnly", 2, encode_truncation, decode_truncation,
         key_truncation},
     {.kind = JOB_MERGE_CHUNKS, .name = "MergeChunks"},
+    {.kind = JOB_SWEEP_ORPHANS, .name = "SweepOrphans"},
+    {.kind = JOB_DETACH_FORK, .name = "DetachFork"},
 };
 
 const struct job_kind_entry *

@@ -26,7 +26,11 @@ struct job_kind_entry {
 // NULL: no such kind.
 const struct job_kind_entry *job_kind_find(enum job_kind kind);
 
-// Parameters of DownloadCheckpoint and PruneCheckpoint, of which there is one a generation.
+// Parameters of VerifyManifest.
+struct job_verification {
+    bool data; // read every blob
+};
+// Parameters of DownloadCheckpoint, of which there is one a generation.
 struct job_generation {
     struct generation generation;
 };

@@ -72,6 +72,8 @@ enum job_kind {
     JOB_DOWNLOAD_CHECKPOINT = 3,
     JOB_PRUNE_CHECKPOINT = 4,
     JOB_TRUNCATE_APPEND_ONLY = 5,
+    JOB_SWEEP_ORPHANS = 6,
+    JOB_DETACH_FORK = 7,
     JOB_MERGE_CHUNKS = 8,
 };
 
@@ -96,7 +98,7 @@ struct job_record {
     int32_t error;        // of a failed job, negative errno
     bool retryable;
     char stage[24];
-    char cause[160];
+    char cause[160]; // with an error its reason; else what the last run has done
     // Parts of the kind (jobs/job_kinds.h): a key that at most one unfinished job may have, and
     // parameters with their version. `payload` of a job that was read points into the map.
     uint8_t key_length;

@@ -12,14 +12,20 @@ static const char *wanted;
 static size_t wanted_length;
 static atomic_long remaining;
 
-static void __attribute__((constructor)) read_environment(void)
+void
+crash_point_arm(const char *text)
 {
-    wanted = getenv("CKPTFS_CRASH_AT");
+    wanted = text;
     if (!wanted)
         return;
     const char *colon = strchr(wanted, ':');
     wanted_length = colon ? (size_t)(colon - wanted) : strlen(wanted);
     atomic_store(&remaining, colon ? atol(colon + 1) : 1);
+}
+
+static void __attribute__((constructor)) read_environment(void)
+{
+    crash_point_arm(getenv("CKPTFS_CRASH_AT"));
 }
 
 void

@@ -8,6 +8,9 @@
 
 #ifdef CKPTFS_FAULT_HOOKS
 void crash_point(const char *name);
+// For a child process of a test: the same as the variable, whose text stays the caller's. NULL: no
+// crash point.
+void crash_point_arm(const char *text);
 #else
 static inline void
 crash_point(const char *name)

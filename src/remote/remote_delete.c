@@ -7,6 +7,18 @@
 #include "platform/memory.h"
 #include "remote/remote_internal.h"
 
+size_t
+remote_keys_limit(void)
+{
+#ifdef CKPTFS_FAULT_HOOKS
+    const char *text = getenv("CKPTFS_DELETE_BATCH");
+    size_t limit = text ? strtoul(text, NULL, 10) : 0;
+    if (limit > 0 && limit < REMOTE_KEYS_MAX)
+        return limit;
+#endif
+    return REMOTE_KEYS_MAX;
+}
+
 void
 remote_keys_clear(struct remote_keys *k)
 {

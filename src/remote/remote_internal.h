@@ -123,6 +123,8 @@ MUST_CHECK int remote_list(const struct remote_place *place, const char *kind,
 // ---- remote_delete.c: deleting in batches -------------------------------------------------------
 
 #define REMOTE_KEYS_MAX 1000u
+// So many the next request may delete: that, or less in tests (CKPTFS_DELETE_BATCH).
+size_t remote_keys_limit(void);
 
 // Zero-initialise.
 struct remote_keys {

@@ -68,9 +68,10 @@ remote_blobs_delete(const struct remote_place *place, struct manifest *m, struct
 {
     struct remote_keys *k = memory_alloc_zero(sizeof(*k));
     BUFFER_AUTO key = {0};
+    const size_t limit = remote_keys_limit();
     int rc = 0;
     for (size_t done = 0; rc == 0 && done < count;) {
-        size_t n = count - done < REMOTE_KEYS_MAX ? count - done : REMOTE_KEYS_MAX;
+        size_t n = count - done < limit ? count - done : limit;
         for (size_t i = 0; i < n; i++) {
             const struct blob_record *blob = &blobs[done + i].blob;
             if (blob->where >= BLOB_WHERE_NAMED)
@@ -203,7 +204,7 @@ let_go(struct prune *p, const struct buffer *key, uint64_t bytes, uint64_t *coun
     remote_keys_add(&p->keys, key);
     ++*counter;
     p->out->bytes += bytes;
-    return p->keys.count == REMOTE_KEYS_MAX ? flush(p) : 0;
+    return p->keys.count >= remote_keys_limit() ? flush(p) : 0;
 }
 
 // The age of an object, or 0 when it is gone.
@@ -454,7 +455,7 @@ sweep_object(struct sweep *s, const struct remote_listing_entry *entry, const ch
     BUFFER_AUTO key = {0};
     buffer_append_string(&key, entry->key);
     remote_keys_add(&s->keys, &key);
-    return s->keys.count == REMOTE_KEYS_MAX ? sweep_flush(s) : 0;
+    return s->keys.count >= remote_keys_limit() ? sweep_flush(s) : 0;
 }
 
 static int

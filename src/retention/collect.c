@@ -35,6 +35,8 @@
 #define PRUNE_MAX   100000u
 // An expiry is dated forward by up to this: no creation of a record takes longer.
 #define FORWARD_MS ((uint64_t)5 * 60 * 1000)
+// A pin that was written too late is taken back soon.
+#define LATE_PIN_MS 60000u
 
 struct row {
     struct generation_record g;
@@ -563,11 +565,27 @@ sweep(struct run *run)
 }
 
 static void
+note_due(struct run *run, const struct row *row)
+{
+    uint64_t *next_ms = &run->result->next_due_ms;
+    uint64_t end_ms = row->g.expired_ms + run->policy.grace_ms;
+    if (end_ms < row->g.expired_ms)
+        return;
+    if (row->pinned && end_ms < run->now_ms + LATE_PIN_MS)
+        end_ms = run->now_ms + LATE_PIN_MS;
+    if (*next_ms == 0 || end_ms < *next_ms)
+        *next_ms = end_ms;
+}
+
+static void
 count_rows(struct run *run)
 {
+    run->result->now_ms = run->now_ms;
     for (size_t i = 0; i < run->count; i++) {
         if (run->rows[i].is_freed)
             continue;
+        if (run->rows[i].g.state == GENERATION_EXPIRED)
+            note_due(run, &run->rows[i]);
         run->result->retained += run->rows[i].g.state == GENERATION_RETAINED;
         run->result->expired += run->rows[i].g.state == GENERATION_EXPIRED;
     }

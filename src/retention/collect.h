@@ -58,7 +58,9 @@ struct collect_result {
     struct remote_pruned pruned;
     struct remote_orphans orphans;
     struct generation scanned;
-    bool unsure; // whether the run's record was created is not known
+    bool unsure;          // whether the run's record was created is not known
+    uint64_t now_ms;      // by the server's clock, when the run began
+    uint64_t next_due_ms; // when a run has more to do, because a grace is over; 0: never
 };
 
 // The policy of a volume. A volume of an old program has none: then the result keeps everything.

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The stores one by one, for code that builds a stack by hand: remote_store_open() makes
 // retry(backend); in a build with fault hooks (configure --enable-fault-hooks) it makes
-// retry(fault(backend)) when CKPTFS_STORE_FAULTS names a file. Closing a store that wraps another
-// one closes that one too.
+// retry(fault(backend)) when CKPTFS_STORE_FAULTS or CKPTFS_STORE_TRACE names a file. Closing a
+// store that wraps another one closes that one too.
 #ifndef CKPTFS_STORE_REMOTE_STORE_BACKENDS_H
 #define CKPTFS_STORE_REMOTE_STORE_BACKENDS_H
 
@@ -85,6 +85,10 @@ struct store_fault {
 //     slow MS      every call waits so long first
 // A missing or empty file means healthy.
 struct remote_store *fault_store_wrap(struct remote_store *inner, const char *script);
+// Appends a line to the file `path` for each key that a call writes or deletes, so that tests can
+// count across processes: "put KEY" and "delete KEY" before the call, "PUT KEY" and "DELETE KEY"
+// when it has succeeded. 0 or -errno.
+MUST_CHECK int fault_store_trace(struct remote_store *s, const char *path);
 // `s` is the result of fault_store_wrap. Any thread. The rule is copied.
 void fault_store_add(struct remote_store *s, const struct store_fault *fault);
 void fault_store_clear(struct remote_store *s);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Builds the stack of stores that a URL asks for.
 #include <stdlib.h>
+#include <string.h>
 
 #include "store/remote_store_backends.h"
 #include "store/store_internal.h"
@@ -20,8 +21,15 @@ remote_store_open(const struct store_url *url, const struct remote_store_options
         return rc;
 #ifdef CKPTFS_FAULT_HOOKS
     const char *script = getenv("CKPTFS_STORE_FAULTS");
-    if (script && *script)
-        backend = fault_store_wrap(backend, script);
+    const char *trace = getenv("CKPTFS_STORE_TRACE");
+    bool traced = trace && *trace;
+    if ((script && *script) || traced)
+        backend = fault_store_wrap(backend, script && *script ? script : NULL);
+    rc = traced ? fault_store_trace(backend, trace) : 0;
+    if (rc < 0) {
+        remote_store_close(backend);
+        return store_fail(rc, "cannot write %s: %s", trace, strerror(-rc));
+    }
 #endif
     *store_out = retry_store_wrap(backend, NULL, NULL);
     return 0;

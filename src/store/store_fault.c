@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // A store that fails on demand: rules for tests in the same process, a script for a running daemon.
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/checksum.h"
 #include "base/list.h"
@@ -31,6 +33,7 @@ struct fault_store {
     struct remote_store base;
     struct remote_store *inner;
     char *script;
+    int trace_fd; // -1: none
 
     // Protects all below.
     struct lock lock;
@@ -163,6 +166,29 @@ finish(struct verdict v, enum store_verb verb, const char *key, int rc)
     return rc;
 }
 
+// ---- the trace ----------------------------------------------------------------------------------
+
+// One write, which no other process's write divides.
+static void
+trace(const struct fault_store *fs, const char *what, const char *const *keys, size_t count)
+{
+    BUFFER_AUTO lines = {0};
+    if (fs->trace_fd < 0)
+        return;
+    for (size_t i = 0; i < count; i++)
+        buffer_printf(&lines, "%s %s\n", what, keys[i]);
+    ssize_t ignored UNUSED = write(fs->trace_fd, lines.data, lines.length);
+}
+
+int
+fault_store_trace(struct remote_store *s, const char *path)
+{
+    struct fault_store *fs = fault_store_of(s);
+    fs->trace_fd =
+        file_open(&file_ops_system, path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    return fs->trace_fd < 0 ? fs->trace_fd : 0;
+}
+
 // ---- the calls ----------------------------------------------------------------------------------
 
 static int
@@ -189,8 +215,11 @@ fault_put(struct remote_store *s, const char *key, const struct remote_source *s
     int rc = judge(fs, STORE_VERB_PUT, key, call, &v);
     if (rc < 0)
         return rc;
+    trace(fs, "put", &key, 1);
     rc = v.corrupt ? put_corrupted(fs, key, source, mode, call)
                    : remote_store_put_blob(fs->inner, key, source, mode, call);
+    if (rc == 0)
+        trace(fs, "PUT", &key, 1);
     return finish(v, STORE_VERB_PUT, key, rc);
 }
 
@@ -244,8 +273,11 @@ fault_delete(
     int rc = judge(fs, STORE_VERB_DELETE, keys[0], call, &v);
     if (rc < 0)
         return rc;
-    return finish(
-        v, STORE_VERB_DELETE, keys[0], remote_store_delete_blobs(fs->inner, keys, count, call));
+    trace(fs, "delete", keys, count);
+    rc = remote_store_delete_blobs(fs->inner, keys, count, call);
+    if (rc == 0)
+        trace(fs, "DELETE", keys, count);
+    return finish(v, STORE_VERB_DELETE, keys[0], rc);
 }
 
 static int
@@ -267,6 +299,8 @@ fault_close(struct remote_store *s)
     remote_store_close(fs->inner);
     lock_destroy(&fs->lock);
     free(fs->script);
+    if (fs->trace_fd >= 0)
+        close(fs->trace_fd);
     free(fs);
 }
 
@@ -289,6 +323,7 @@ fault_store_wrap(struct remote_store *inner, const char *script)
     fs->base.ops = &fault_store_ops;
     fs->base.list_page = inner->list_page;
     fs->inner = inner;
+    fs->trace_fd = -1;
     fs->script = script ? memory_string(script) : NULL;
     lock_init(&fs->lock, "fault_store", LOCK_RANK_STORE);
     list_init(&fs->rules);

@@ -12,7 +12,8 @@
 #include "retention/retention_policy.h"
 #include "volume/volume_internal.h"
 
-#define LEASE_WAIT_MS 30000u
+#define LEASE_WAIT_MS    30000u
+#define COLLECT_PAUSE_MS 5000u
 
 // A lease that is not released runs out: not worth a long wait.
 #define LEASE_RELEASE_MS 5000u
@@ -176,6 +177,7 @@ volume_open(const struct volume_config *config, const struct volume_host *host,
     struct volume *v = volume_new(config, host);
     v->session = random_uuid();
     v->lease_wait_ms = LEASE_WAIT_MS;
+    v->collect_pause_ms = COLLECT_PAUSE_MS;
     int rc = open_store(v, error);
     if (rc == 0)
         rc = v->config.read_only || v->config.at ? volume_open_from_bucket(v, error)
@@ -193,8 +195,8 @@ volume_open(const struct volume_config *config, const struct volume_host *host,
         }
     }
     if (rc < 0) {
+        volume_stop_operations(v); // it waits for jobs
         volume_stop_jobs(v);
-        volume_stop_operations(v);
         volume_stop_checker(v);
         volume_stop_housekeeping(v); // it talks to the checkpoint
         checkpoint_stop(v->checkpoint);
@@ -362,8 +364,8 @@ volume_close(struct volume *v)
         lock_take(&v->lock);
         bool fenced = v->own.fenced;
         lock_release(&v->lock);
+        volume_stop_operations(v); // it waits for jobs
         volume_stop_jobs(v);
-        volume_stop_operations(v);
         rc = fenced ? -ESTALE : publish_last(v);
         volume_stop_checker(v);
         volume_stop_housekeeping(v); // it talks to the checkpoint

@@ -42,6 +42,7 @@ struct manifest_check_result {
     int error;           // when it could not be done
 };
 
+struct volume_collect;    // volume_collect.c
 struct volume_operations; // volume_operation.c
 struct volume_reader;     // volume_reader.c
 
@@ -102,8 +103,10 @@ struct volume {
     uint64_t
         lease_wait_ms; // so long a truncation waits for checkpoints in flight, before and after
                        // it cancels them
+    uint64_t collect_pause_ms;            // the least time between two runs of PruneCheckpoint
     struct job_queue *jobs;               // NULL when mounted from the bucket alone
     struct volume_merge *merge;           // likewise
+    struct volume_collect *collect;       // likewise
     struct volume_operations *operations; // NULL when mounted from the bucket alone
     struct volume_reader *bucket_reader;  // else NULL
     char *waiver; // file that waived the changes that the replay skipped; NULL: it skipped none
@@ -171,7 +174,7 @@ void volume_scan_metrics(struct volume *v, struct metrics *m);
 
 // Once everything else of the volume runs. Read-only mounts have no jobs.
 MUST_CHECK int volume_start_jobs(struct volume *v);
-// Before anything else is stopped. The job that runs stays for the next mount.
+// Once no other thread submits jobs. The job that runs stays for the next mount.
 void volume_stop_jobs(struct volume *v);
 // Asks for a checkpoint (CHECKPOINT_REQUEST_*) and waits for it: 0, its error, or -ECANCELED by
 // `is_canceled`, which this thread polls.
@@ -191,11 +194,37 @@ void volume_merge_has_queue(struct volume *v, bool has_queue);
 void volume_watch_merge(struct volume *v);
 int volume_merge_run(void *argument, struct job_run *run); // the handler of JOB_MERGE_CHUNKS
 
+// ---- volume_collect.c: CheckpointGC -------------------------------------------------------------
+
+// With the queue of jobs.
+void volume_open_collect(struct volume *v);
+void volume_close_collect(struct volume *v);
+// The handlers of JOB_PRUNE_CHECKPOINT and JOB_SWEEP_ORPHANS.
+int volume_prune_run(void *argument, struct job_run *run);
+int volume_sweep_run(void *argument, struct job_run *run);
+// Submits these jobs when they may have something to do. For the retention thread.
+void volume_collect_if_due(struct volume *v);
+// The retention policy has changed: an unfinished PruneCheckpoint looks at it.
+void volume_collect_hear_policy(struct volume *v);
+// VOLUME_OPERATION_GC: one run, by the job PruneCheckpoint; a dry run in this thread.
+MUST_CHECK int volume_collect_now(struct volume *v, unsigned flags,
+    bool (*is_canceled)(void *argument), void *argument, struct buffer *out);
+
 // ---- volume_operation.c: the life of data -------------------------------------------------------
 
 MUST_CHECK int volume_start_operations(struct volume *v);
-// Before the checkpoint is stopped.
+// Before the jobs and the checkpoint are stopped.
 void volume_stop_operations(struct volume *v);
+// The volume's part of the bucket, for work in the background; and telling changes to the chain,
+// while other threads may publish (for struct volume_operator; the argument is the bucket).
+struct volume_bucket {
+    struct volume *v;
+    struct remote_place place;
+};
+void volume_bucket_init(
+    struct volume_bucket *b, struct volume *v, bool (*is_canceled)(void *argument), void *argument);
+MUST_CHECK int volume_bucket_tell(
+    void *argument, const struct change *changes, size_t count, uint64_t lowest);
 
 // ---- volume_checkpoint.c: numbers ---------------------------------------------------------------
 

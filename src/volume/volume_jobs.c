@@ -68,9 +68,19 @@ is_passing(int error)
            error == -EINTR;
 }
 
+// Outages, and stores that refuse for a while.
+static bool
+is_passing_in_store(int error)
+{
+    return is_passing(error) || error == -EACCES || error == -ENXIO || error == -EPROTO;
+}
+
 static const struct job_handler_entry handlers[] = {
     {JOB_TRUNCATE_APPEND_ONLY, volume_truncate_run, is_passing, 10},
     {JOB_MERGE_CHUNKS, volume_merge_run, is_passing, 5},
+    // The retention thread submits these again.
+    {JOB_PRUNE_CHECKPOINT, volume_prune_run, is_passing_in_store, 10},
+    {JOB_SWEEP_ORPHANS, volume_sweep_run, is_passing_in_store, 10},
 };
 
 static void
@@ -92,6 +102,7 @@ volume_start_jobs(struct volume *v)
         .start = begin_thread,
         .retry_ms = RETRY_MS,
     };
+    volume_open_collect(v);
     int rc = job_queue_open(&options, &v->jobs);
     if (rc == 0)
         volume_merge_has_queue(v, true);
@@ -105,6 +116,7 @@ volume_stop_jobs(struct volume *v)
         volume_merge_has_queue(v, false);
     job_queue_close(v->jobs);
     v->jobs = NULL;
+    volume_close_collect(v);
 }
 
 // ---- flags --------------------------------------------------------------------------------------
@@ -137,6 +149,14 @@ volume_set_flags(struct volume *v, unsigned flags)
 }
 
 // ---- asking -------------------------------------------------------------------------------------
+
+int
+volume_job_submit(struct volume *v, enum job_kind kind, const void *parameters, uint64_t *job_out)
+{
+    if (!v->jobs)
+        return -EROFS;
+    return job_queue_submit(v->jobs, kind, parameters, JOB_PRIORITY_ASKED, NULL, job_out);
+}
 
 int
 volume_job_look(struct volume *v, uint64_t id, bool next, struct job_record *job_out)

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Operators' commands about generations and snapshots, and the volume's own runs of CheckpointGC:
-// the thread "retention" carries them out, one after the other. A command of an operator interrupts
-// a run of the thread's own, and closing the volume interrupts both; the next run goes on where it
-// stopped.
+// Operators' commands about generations and snapshots: the thread "retention" carries them out, one
+// after the other. It also looks now and then whether CheckpointGC is due, and submits its jobs
+// (volume_collect.c). Closing the volume interrupts a command.
 #include <errno.h>
 #include <inttypes.h>
 #include <stdatomic.h>
@@ -19,10 +18,8 @@
 #define OPERATIONS_MAX 16u
 #define TEXT_BYTES_MAX (16u << 20)
 
-// Between two runs that collect, prune and sweep.
-#define RUN_INTERVAL_MS   ((uint64_t)10 * 60 * 1000)
-#define PRUNE_INTERVAL_MS ((uint64_t)60 * 60 * 1000)
-#define SWEEP_INTERVAL_MS ((uint64_t)24 * 60 * 60 * 1000)
+// Between two looks whether CheckpointGC is due.
+#define LOOK_INTERVAL_MS ((uint64_t)10 * 60 * 1000)
 // One call to the store takes no longer.
 #define CALL_MS 60000u
 
@@ -37,18 +34,13 @@ struct operation_entry {
 struct volume_operations {
     struct volume *v;
     struct thread thread;
-    atomic_bool interrupted; // the present command or run must end
-    // Of the thread alone.
-    struct generation scanned;   // collect_options.scanned
-    bool unsure;                 // collect_options.unsure
-    struct generation collected; // the published generation that the last run saw
-    uint64_t next_run_ms, next_prune_ms, next_sweep_ms;
+    atomic_bool interrupted; // the present command must end
+    uint64_t next_look_ms;   // of the thread alone
 
     struct lock lock; // "operations": protects all below
     struct condition work;
     struct operation_entry entries[OPERATIONS_MAX];
     uint64_t last_ticket;
-    bool own_run; // the thread is in a run of its own
     bool stopping;
 };
 
@@ -61,104 +53,22 @@ is_interrupted(void *argument)
 
 // ---- how a mount tells -----------------------------------------------------------------------
 
-struct operations_place {
-    struct volume *v;
-    struct remote_place place;
-};
-
-static struct operations_place
-place_of(struct volume_operations *o)
+void
+volume_bucket_init(
+    struct volume_bucket *b, struct volume *v, bool (*is_canceled)(void *argument), void *argument)
 {
-    struct operations_place p = {o->v, o->v->place};
-    p.place.call_ms = CALL_MS;
-    p.place.call =
-        (struct remote_call){.is_canceled = is_interrupted, .argument = o, .class = REMOTE_JOB};
-    return p;
+    *b = (struct volume_bucket){v, v->place};
+    b->place.call_ms = CALL_MS;
+    b->place.call =
+        (struct remote_call){.is_canceled = is_canceled, .argument = argument, .class = REMOTE_JOB};
 }
 
 // While others may publish.
-static int
-tell(void *argument, const struct change *changes, size_t count, uint64_t lowest)
+int
+volume_bucket_tell(void *argument, const struct change *changes, size_t count, uint64_t lowest)
 {
-    const struct operations_place *p = argument;
-    return checkpoint_tell(p->v->checkpoint, &p->place, changes, count, lowest);
-}
-
-static struct volume_operator
-operator_of(struct volume_operations *o, struct operations_place *p)
-{
-    return (struct volume_operator){
-        .place = &p->place,
-        .manifest = o->v->manifest,
-        .db = o->v->db,
-        .tell = tell,
-        .argument = p,
-        .scanned = &o->scanned,
-        .unsure = &o->unsure,
-    };
-}
-
-// ---- the volume's own runs ----------------------------------------------------------------------
-
-static int
-find_due(void *argument, const struct generation_record *g)
-{
-    uint64_t *oldest_ms = argument;
-    if (g->state == GENERATION_EXPIRED && (*oldest_ms == 0 || g->expired_ms < *oldest_ms))
-        *oldest_ms = g->expired_ms;
-    return 0;
-}
-
-// Whether something may have to be done: something was published, or a grace is over. An idle
-// volume sends no request.
-static bool
-has_work(struct volume_operations *o)
-{
-    struct db_record db;
-    struct manifest_reader *r;
-    struct retention_policy policy;
-    uint64_t oldest_ms = 0;
-    if (manifest_read_begin(o->v->manifest, &r) < 0)
-        return false;
-    int rc = manifest_read_db(r, o->v->db, &db);
-    if (rc == 0)
-        rc = manifest_read_generations(r, o->v->db, (struct generation){0}, find_due, &oldest_ms);
-    if (rc == 0)
-        rc = collect_policy(r, o->v->db, &policy);
-    manifest_read_end(r);
-    if (rc < 0 || db.fenced || db.epoch == 0 || db.published.v == 0)
-        return false;
-    bool grown = db.published.v != o->collected.v;
-    o->collected = db.published;
-    return grown || (oldest_ms != 0 && clock_wall_ms() >= oldest_ms + policy.grace_ms);
-}
-
-static void
-run_own(struct volume_operations *o)
-{
-    uint64_t now = clock_monotonic_ms();
-    unsigned flags = 0;
-    o->next_run_ms = now + RUN_INTERVAL_MS;
-    struct checkpoint_numbers numbers;
-    checkpoint_numbers(o->v->checkpoint, &numbers);
-    if (!numbers.claimed || !numbers.store_reachable || !has_work(o))
-        return;
-    if (now >= o->next_prune_ms)
-        flags |= COLLECT_PRUNE;
-    if (now >= o->next_sweep_ms)
-        flags |= COLLECT_SWEEP;
-    struct collect_result result;
-    struct operations_place p = place_of(o);
-    const struct volume_operator by = operator_of(o, &p);
-    int rc = volume_operator_collect(&by, flags, NULL, &result);
-    if (rc < 0) {
-        o->collected.v = 0;
-        return;
-    }
-    if (flags & COLLECT_PRUNE)
-        o->next_prune_ms = now + PRUNE_INTERVAL_MS;
-    if (flags & COLLECT_SWEEP)
-        o->next_sweep_ms = now + SWEEP_INTERVAL_MS;
+    const struct volume_bucket *b = argument;
+    return checkpoint_tell(b->v->checkpoint, &b->place, changes, count, lowest);
 }
 
 // ---- the thread ---------------------------------------------------------------------------------
@@ -183,9 +93,21 @@ run_entry(struct volume_operations *o, const struct operation_entry *e, struct b
         return volume_quota_operation(o->v, e->argument, json, out);
     if (e->kind == VOLUME_OPERATION_EVICT)
         return volume_evict_operation(o->v, e->argument, json, out);
-    struct operations_place p = place_of(o);
-    const struct volume_operator by = operator_of(o, &p);
-    return volume_operator_run(&by, e->kind, e->flags, e->argument, out);
+    if (e->kind == VOLUME_OPERATION_GC)
+        return volume_collect_now(o->v, e->flags, is_interrupted, o, out);
+    struct volume_bucket bucket;
+    volume_bucket_init(&bucket, o->v, is_interrupted, o);
+    const struct volume_operator by = {
+        .place = &bucket.place,
+        .manifest = o->v->manifest,
+        .db = o->v->db,
+        .tell = volume_bucket_tell,
+        .argument = &bucket,
+    };
+    int rc = volume_operator_run(&by, e->kind, e->flags, e->argument, out);
+    if (rc == 0 && e->kind == VOLUME_OPERATION_RETENTION && e->argument[0])
+        volume_collect_hear_policy(o->v);
+    return rc;
 }
 
 static void
@@ -218,16 +140,14 @@ operations_run(void *argument)
             carry_out_locked(o, e);
             continue;
         }
-        if (clock_monotonic_ms() < o->next_run_ms) {
-            condition_wait_until(&o->work, &o->lock, o->next_run_ms);
+        if (clock_monotonic_ms() < o->next_look_ms) {
+            condition_wait_until(&o->work, &o->lock, o->next_look_ms);
             continue;
         }
-        o->own_run = true;
-        atomic_store(&o->interrupted, false);
         lock_release(&o->lock);
-        run_own(o);
+        o->next_look_ms = clock_monotonic_ms() + LOOK_INTERVAL_MS;
+        volume_collect_if_due(o->v);
         lock_take(&o->lock);
-        o->own_run = false;
     }
     lock_release(&o->lock);
 }
@@ -236,11 +156,8 @@ int
 volume_start_operations(struct volume *v)
 {
     struct volume_operations *o = memory_alloc_zero(sizeof(*o));
-    uint64_t now = clock_monotonic_ms();
     o->v = v;
-    o->next_run_ms = now + RUN_INTERVAL_MS;
-    o->next_prune_ms = now + PRUNE_INTERVAL_MS;
-    o->next_sweep_ms = now + SWEEP_INTERVAL_MS;
+    o->next_look_ms = clock_monotonic_ms() + LOOK_INTERVAL_MS;
     lock_init(&o->lock, "operations", LOCK_RANK_CONTROL);
     condition_init(&o->work);
     int rc = thread_start(&o->thread, "retention", operations_run, o);
@@ -314,8 +231,6 @@ volume_operation_start(
             .state = VOLUME_OPERATION_WAITS};
         memcpy(e->argument, argument, strlen(argument));
         *ticket_out = e->ticket;
-        if (o->own_run)
-            atomic_store(&o->interrupted, true);
         condition_signal(&o->work);
         rc = 0;
     }

@@ -21,8 +21,8 @@ tell(const struct volume_operator *o, const struct change *changes, size_t count
                    : remote_manifest_tell(o->place, o->manifest, o->db, changes, count, lowest);
 }
 
-static void
-say_failure(int rc, struct buffer *out)
+void
+volume_operator_say_failure(int rc, struct buffer *out)
 {
     if (rc == -ESTALE || rc == -EAGAIN)
         buffer_printf(out, "another host has taken the volume, or it is not claimed yet");
@@ -50,6 +50,8 @@ hear_event(void *argument, const struct collect_event *event)
     const struct gc_run *run = argument;
     if (run->report)
         report_gc_event(run->report, event);
+    if (run->o->event)
+        run->o->event(run->o->argument, event);
 }
 
 static void
@@ -96,6 +98,8 @@ volume_operator_collect(const struct volume_operator *o, unsigned flags, struct 
     int rc = collect_run(&options, result_out);
     if (flags & COLLECT_DRY_RUN)
         return rc;
+    if (o->collected)
+        *o->collected = *result_out;
     if (o->scanned)
         *o->scanned = result_out->scanned;
     if (o->unsure)
@@ -121,7 +125,7 @@ run_gc(const struct volume_operator *o, unsigned flags, struct buffer *out)
         return 0;
     }
     buffer_free(&report.events);
-    say_failure(rc, out);
+    volume_operator_say_failure(rc, out);
     return rc;
 }
 
@@ -139,7 +143,7 @@ set_policy(const struct volume_operator *o, const char *text, struct buffer *out
     if (rc == 0)
         rc = tell(o, &c, 1, 0);
     if (rc < 0)
-        say_failure(rc, out);
+        volume_operator_say_failure(rc, out);
     return rc;
 }
 

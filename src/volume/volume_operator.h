@@ -16,8 +16,11 @@ struct volume_operator {
     // Creates the next record, beside publications; NULL: no thread publishes.
     int (*tell)(void *argument, const struct change *changes, size_t count, uint64_t lowest);
     void *argument;
-    struct generation *scanned; // collect_options.scanned from run to run; NULL: begins anew
-    bool *unsure;               // collect_options.unsure likewise; NULL: a process of one run
+    // Gets each step of CheckpointGC; may be NULL. The argument is `argument`.
+    void (*event)(void *argument, const struct collect_event *event);
+    struct generation *scanned;       // collect_options.scanned from run to run; NULL: begins anew
+    struct collect_result *collected; // gets the result of CheckpointGC; may be NULL
+    bool *unsure; // collect_options.unsure from run to run; NULL: a process of one run
 };
 
 // Carries out one operation; its text goes to `out`. After a failure that is a sentence, or empty
@@ -28,5 +31,8 @@ MUST_CHECK int volume_operator_run(const struct volume_operator *o, unsigned kin
 // NULL.
 MUST_CHECK int volume_operator_collect(const struct volume_operator *o, unsigned flags,
     struct report_gc *report, struct collect_result *result_out);
+
+// Appends the sentence for a failure.
+void volume_operator_say_failure(int rc, struct buffer *out);
 
 #endif

@@ -15,17 +15,17 @@ put(struct fixture *f, struct job_record *job)
 }
 
 static struct job_record
-prune(uint64_t generation, struct buffer *payload)
+download(uint64_t generation, struct buffer *payload)
 {
     struct job_record job = {.state = JOB_PENDING};
     struct job_generation g = {{generation}};
-    job_set_kind(&job, JOB_PRUNE_CHECKPOINT, &g, payload);
+    job_set_kind(&job, JOB_DOWNLOAD_CHECKPOINT, &g, payload);
     return job;
 }
 
 START_TEST(every_kind_has_a_name_and_is_found)
 {
-    for (int kind = JOB_CREATE_CHECKPOINT; kind <= JOB_TRUNCATE_APPEND_ONLY; kind++) {
+    for (int kind = JOB_CREATE_CHECKPOINT; kind <= JOB_MERGE_CHUNKS; kind++) {
         const struct job_kind_entry *entry = job_kind_find((enum job_kind)kind);
         ck_assert_ptr_nonnull(entry);
         ck_assert_int_eq(entry->kind, kind);
@@ -51,9 +51,9 @@ START_TEST(one_unfinished_job_for_each_key)
     BUFFER_AUTO a = {0};
     BUFFER_AUTO b = {0};
     BUFFER_AUTO c = {0};
-    struct job_record first = prune(7, &a);
-    struct job_record same = prune(7, &b);
-    struct job_record other = prune(8, &c);
+    struct job_record first = download(7, &a);
+    struct job_record same = download(7, &b);
+    struct job_record other = download(8, &c);
     ck_assert_int_eq(put(&f, &first), 0);
     ck_assert_int_eq(put(&f, &same), -EEXIST);
     ck_assert_int_eq(put(&f, &other), 0);
@@ -67,10 +67,10 @@ START_TEST(one_unfinished_job_for_each_key)
     ck_assert_int_eq(put(&f, &first), 0);
     ck_assert_int_eq(put(&f, &same), 0);
     // Another key frees the place of the one before.
-    struct job_record moved = prune(9, &b);
+    struct job_record moved = download(9, &b);
     moved.id = same.id;
     ck_assert_int_eq(put(&f, &moved), 0);
-    struct job_record again = prune(7, &a);
+    struct job_record again = download(7, &a);
     ck_assert_int_eq(put(&f, &again), 0);
     fixture_free(&f);
 }
@@ -80,7 +80,7 @@ START_TEST(parameters_of_later_programs_and_bad_ones_are_told_apart)
 {
     BUFFER_AUTO payload = {0};
     struct job_generation g;
-    struct job_record job = prune(7, &payload);
+    struct job_record job = download(7, &payload);
     ck_assert_int_eq(job_read_parameters(&job, &g), 0);
     job.payload_version = 2;
     ck_assert_int_eq(job_read_parameters(&job, &g), -ENOTSUP);
@@ -108,7 +108,7 @@ START_TEST(a_job_without_parameters_is_of_version_1)
     ck_assert(schema_decode_job(value.data, value.length, &back));
     ck_assert(back.key_length == 0 && back.payload_length == 0);
     buffer_clear(&value);
-    job = prune(7, &payload);
+    job = download(7, &payload);
     schema_encode_job(&job, &value);
     ck_assert_uint_eq(get_le16(value.data), 2);
     ck_assert(schema_decode_job(value.data, value.length, &back));
@@ -125,7 +125,7 @@ START_TEST(what_later_programs_know_of_a_job_is_kept)
     BUFFER_AUTO payload = {0};
     BUFFER_AUTO area = {0};
     extension_append(&area, 77, "later", 5);
-    struct job_record job = prune(7, &payload);
+    struct job_record job = download(7, &payload);
     job.tries = 3;
     job.not_before_ms = 5;
     job.priority = 40;
