@@ -69,6 +69,15 @@ int show_jobs(const char *path, bool json, bool watch);
 enum job_verb { JOB_VERB_SHOW, JOB_VERB_WAIT, JOB_VERB_CANCEL };
 int handle_job(const char *id, const char *path, enum job_verb verb, bool json);
 
+// Submits a job of this kind ("VerifyManifest", ...) and waits for its end, unless `no_wait`.
+struct job_order {
+    const char *path;
+    const char *kind;
+    bool data; // VerifyManifest: read every blob
+    bool no_wait, json, quiet;
+};
+int submit_job(const struct job_order *order);
+
 struct truncate_request {
     const char *path;
     const char *head, *tail; // an offset as text in one of them

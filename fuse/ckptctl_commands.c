@@ -316,8 +316,22 @@ offline_request(const struct arguments *a)
 }
 
 static int
+run_as_job(const struct arguments *a, const char *kind)
+{
+    const struct job_order order = {.path = a->operand,
+        .kind = kind,
+        .data = a->data,
+        .no_wait = a->no_wait,
+        .json = a->json,
+        .quiet = a->quiet};
+    return submit_job(&order);
+}
+
+static int
 run_detach(const struct arguments *a)
 {
+    if (!a->at && !is_source(a->operand))
+        return run_as_job(a, "DetachFork");
     const struct offline_request request = offline_request(a);
     if (!a->at)
         return detach_fork(&request);
@@ -355,6 +369,12 @@ run_destroy(const struct arguments *a)
 static int
 run_verify(const struct arguments *a)
 {
+    if (!is_source(a->operand) && (a->repair || a->root)) {
+        print_error("--repair is for a SOURCE");
+        return EXIT_STATUS_USAGE;
+    }
+    if (!is_source(a->operand))
+        return run_as_job(a, "VerifyManifest");
     const struct offline_request request = offline_request(a);
     return verify_volume(&request);
 }
@@ -363,6 +383,12 @@ static int
 run_jobs(const struct arguments *a)
 {
     return show_jobs(a->operand, a->json, a->watch);
+}
+
+static int
+run_job_start(const struct arguments *a)
+{
+    return run_as_job(a, a->name);
 }
 
 static int
@@ -484,7 +510,8 @@ static const struct option rollback_switches[] = {{"help", no_argument, NULL, 'h
     {NULL, 0, NULL, 0}};
 static const struct option fork_switches[] = {{"help", no_argument, NULL, 'h'},
     {"json", no_argument, NULL, SWITCH_JSON}, {"at", required_argument, NULL, SWITCH_AT},
-    {"detach", no_argument, NULL, SWITCH_DETACH}, {NULL, 0, NULL, 0}};
+    {"detach", no_argument, NULL, SWITCH_DETACH}, {"no-wait", no_argument, NULL, SWITCH_NO_WAIT},
+    {NULL, 0, NULL, 0}};
 static const struct option destroy_switches[] = {{"help", no_argument, NULL, 'h'},
     {"json", no_argument, NULL, SWITCH_JSON}, {"yes", no_argument, NULL, SWITCH_YES},
     {NULL, 0, NULL, 0}};
@@ -499,10 +526,14 @@ static const struct option truncate_switches[] = {{"help", no_argument, NULL, 'h
     {"json", no_argument, NULL, SWITCH_JSON}, {"head", required_argument, NULL, SWITCH_HEAD},
     {"tail", required_argument, NULL, SWITCH_TAIL}, {"no-wait", no_argument, NULL, SWITCH_NO_WAIT},
     {"quiet", no_argument, NULL, 'q'}, {NULL, 0, NULL, 0}};
+static const struct option start_switches[] = {{"help", no_argument, NULL, 'h'},
+    {"json", no_argument, NULL, SWITCH_JSON}, {"data", no_argument, NULL, SWITCH_DATA},
+    {"no-wait", no_argument, NULL, SWITCH_NO_WAIT}, {NULL, 0, NULL, 0}};
 static const struct option verify_switches[] = {{"help", no_argument, NULL, 'h'},
     {"json", no_argument, NULL, SWITCH_JSON}, {"quiet", no_argument, NULL, 'q'},
     {"data", no_argument, NULL, SWITCH_DATA}, {"repair", no_argument, NULL, SWITCH_REPAIR},
-    {"root", required_argument, NULL, SWITCH_ROOT}, {NULL, 0, NULL, 0}};
+    {"no-wait", no_argument, NULL, SWITCH_NO_WAIT}, {"root", required_argument, NULL, SWITCH_ROOT},
+    {NULL, 0, NULL, 0}};
 static const struct option push_switches[] = {{"help", no_argument, NULL, 'h'},
     {"json", no_argument, NULL, SWITCH_JSON}, {"partial", no_argument, NULL, SWITCH_PARTIAL},
     {NULL, 0, NULL, 0}};
@@ -617,12 +648,14 @@ const struct command commands[] = {
         "SOURCE", .run = run_rollback},
     {"fork", ":ho:", fork_switches,
         "fork [--at GENERATION|SNAPSHOT|TIME] [-o OPTION,...] [--json] SOURCE NEWSOURCE\n"
-        "       ckptctl fork --detach [-o OPTION,...] [--json] SOURCE",
+        "       ckptctl fork --detach [-o OPTION,...] [--no-wait] [--json] MOUNTPOINT|SOURCE",
         "Makes the volume NEWSOURCE out of a generation of SOURCE, in the same store, without\n"
         "copying data. Both are independent from then on; SOURCE keeps that generation.\n"
         "\n"
         "    --detach  copy the blobs of the fork SOURCE in its parent's part of the store into\n"
-        "              its own, so that the parent need not keep anything for it\n",
+        "              its own, so that the parent need not keep anything for it. On a mount a\n"
+        "              job does that, while programs go on\n"
+        "    --no-wait  print the job's number and do not wait for it\n",
         "SOURCE NEWSOURCE", .run = run_fork},
     {"truncate", ":hq", truncate_switches,
         "truncate --head OFFSET | --tail OFFSET [--no-wait] [--json] [-q] FILE",
@@ -684,6 +717,14 @@ const struct command commands[] = {
         "    --watch  again each second, until it is interrupted\n"
         "    --json   as a JSON array\n",
         "MOUNTPOINT", .run = run_jobs},
+    {"job start", ":h", start_switches, "job start [--data] [--no-wait] [--json] KIND MOUNTPOINT",
+        "Submits a job and waits until it has ended: VerifyManifest (with --data it reads every\n"
+        "blob), DownloadCheckpoint, PruneCheckpoint, SweepOrphans or DetachFork. When a job of "
+        "the\n"
+        "kind is unfinished, waits for that one.\n"
+        "\n"
+        "    --no-wait  print the job's number and do not wait for it\n",
+        "KIND MOUNTPOINT", .run = run_job_start},
     {"job show", ":h", json_switches, "job show [--json] JOB MOUNTPOINT",
         "Shows a job: its state, how far it is, and why it failed.\n", "JOB MOUNTPOINT",
         .run = run_job_show},
@@ -706,11 +747,13 @@ const struct command commands[] = {
         "    --json  as a JSON object\n",
         "SOURCE", .run = run_destroy},
     {"verify", ":ho:q", verify_switches,
-        "verify [--data] [--repair [--root ROOT]] [-o OPTION,...] [--json] [-q] SOURCE",
+        "verify [--data] [--repair [--root ROOT]] [-o OPTION,...] [--json] [-q] SOURCE\n"
+        "       ckptctl verify [--data] [--no-wait] [--json] [-q] MOUNTPOINT",
         "Looks through everything that the volume has in the store: records, catalogs, the state\n"
         "of each generation that is kept, and whether each blob is there with its size. Names "
         "what\n"
-        "is damaged, and the files and generations that need it.\n"
+        "is damaged, and the files and generations that need it. On a mount a job does that; the\n"
+        "daemon's log names what is damaged.\n"
         "\n"
         "    --data       read every blob, too, and compare its checksum\n"
         "    --repair     make damaged catalogs anew from the records, and put blobs back\n"

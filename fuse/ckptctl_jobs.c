@@ -209,7 +209,52 @@ report_job(const struct ckptfs_job *job, bool json, bool quiet)
         print_error("job %" PRIu64 ", %s: %s", (uint64_t)job->id, job->kind,
             job->cause[0] ? job->cause : strerror(-job->error));
     int status = text.length > 0 ? print_out(&text) : EXIT_SUCCESS;
-    return good ? status : EXIT_STATUS_ERROR;
+    // VerifyManifest has found damage.
+    int failure = job->error == -EBADMSG ? EXIT_STATUS_DAMAGED : EXIT_STATUS_ERROR;
+    return good ? status : failure;
+}
+
+// Waits for a job that was just submitted, or prints its number.
+static int
+follow_job(int fd, uint64_t id, const struct job_order *order)
+{
+    struct ckptfs_job job;
+    BUFFER_AUTO out = {0};
+    int rc = order->no_wait ? ask_job(fd, CKPTFS_JOB_LOOK, id, &job) : wait_for_job(fd, id, &job);
+    if (rc < 0)
+        return job_failed(order->kind, order->path, id, rc);
+    if (!order->no_wait)
+        return report_job(&job, order->json, order->quiet);
+    if (order->json)
+        print_job_json(&job, &out);
+    else if (!order->quiet)
+        buffer_printf(&out, "job %" PRIu64 "\n", id);
+    return out.length > 0 ? print_out(&out) : EXIT_SUCCESS;
+}
+
+int
+submit_job(const struct job_order *order)
+{
+    struct ckptfs_job io = {
+        .version = CKPTFS_ABI_VERSION,
+        .command = CKPTFS_JOB_SUBMIT,
+        .options = order->data ? CKPTFS_JOB_DATA : 0,
+    };
+    if (strlen(order->kind) >= sizeof(io.kind)) {
+        print_error("\"%s\" is no kind of job", order->kind);
+        return EXIT_STATUS_USAGE;
+    }
+    memcpy(io.kind, order->kind, strlen(order->kind));
+    CLEANUP(file_close_auto) int fd = control_open(order->path);
+    if (fd < 0)
+        return EXIT_STATUS_ERROR;
+    if (ioctl(fd, CKPTFS_IOC_JOB, &io) < 0) {
+        if (errno != EINVAL)
+            return job_failed(order->kind, order->path, 0, -errno);
+        print_error("\"%s\" is no kind of job that a user can start", order->kind);
+        return EXIT_STATUS_USAGE;
+    }
+    return follow_job(fd, io.id, order);
 }
 
 int
@@ -310,19 +355,12 @@ truncate_file(const struct truncate_request *request)
         return EXIT_STATUS_ERROR;
     if (ioctl(fd, CKPTFS_IOC_TRUNCATE, &io) < 0)
         return truncation_failed(request->path, -errno);
-    struct ckptfs_job job;
-    int rc = request->no_wait ? ask_job(fd, CKPTFS_JOB_LOOK, io.job, &job)
-                              : wait_for_job(fd, io.job, &job);
-    if (rc < 0)
-        return job_failed("truncate", request->path, io.job, rc);
-    if (!request->no_wait)
-        return report_job(&job, request->json, request->quiet);
-    BUFFER_AUTO out = {0};
-    if (request->json)
-        print_job_json(&job, &out);
-    else if (!request->quiet)
-        buffer_printf(&out, "job %" PRIu64 "\n", (uint64_t)io.job);
-    return out.length > 0 ? print_out(&out) : EXIT_SUCCESS;
+    const struct job_order order = {.path = request->path,
+        .kind = "truncate",
+        .no_wait = request->no_wait,
+        .json = request->json,
+        .quiet = request->quiet};
+    return follow_job(fd, io.job, &order);
 }
 
 // ---- variant ------------------------------------------------------------------------------------

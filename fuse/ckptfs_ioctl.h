@@ -236,10 +236,13 @@ struct ckptfs_variant {
 
 /* Jobs. NEXT tells about the one with the lowest id above `id`; ENOENT when there is none. CANCEL
    asks for the end of the one with this id: EALREADY when it has ended, or is a checkpoint that
-   cannot be stopped any more. */
+   cannot be stopped any more. SUBMIT takes `kind` (VerifyManifest, DownloadCheckpoint,
+   PruneCheckpoint, SweepOrphans, DetachFork) and `options`, and tells `id`: that of a new job, or
+   of the unfinished one of this kind. EROFS on read-only mounts. */
 #define CKPTFS_JOB_LOOK   0
 #define CKPTFS_JOB_NEXT   1
 #define CKPTFS_JOB_CANCEL 2
+#define CKPTFS_JOB_SUBMIT 3
 
 #define CKPTFS_JOB_PENDING   1
 #define CKPTFS_JOB_IN_FLIGHT 2
@@ -249,7 +252,9 @@ struct ckptfs_variant {
 #define CKPTFS_JOB_RETRYABLE     (1u << 0) /* out: the last try failed, but may be repeated */
 #define CKPTFS_JOB_CANCEL_WANTED (1u << 1) /* out */
 
-/* All but the first three fields must be zero in the call, and are set by LOOK and NEXT. */
+#define CKPTFS_JOB_DATA (1u << 0) /* VerifyManifest reads every blob */
+
+/* All other fields but the first three must be zero in the call, and are set by LOOK and NEXT. */
 struct ckptfs_job {
     __u32 version;
     __u32 command;
@@ -264,7 +269,8 @@ struct ckptfs_job {
     __u64 created_ms, updated_ms; /* since 1970, as the next two; 0: never */
     __u64 lease_expires_ms, not_before_ms;
     __u64 done, total; /* of a unit of the kind's own */
-    __u64 reserved[8];
+    __u64 options;     /* in, of SUBMIT: CKPTFS_JOB_DATA */
+    __u64 reserved[7];
     char kind[32]; /* "TruncateAppendOnly"; NUL-terminated, as the next two */
     char stage[32];
     char cause[160]; /* with an error its reason, else what the job has done */

@@ -98,11 +98,42 @@ fill_job(const struct job_record *job, struct ckptfs_job *out)
     (void)snprintf(out->cause, sizeof(out->cause), "%s", job->cause);
 }
 
+// Kinds that users submit by themselves.
+static int
+submit_job(struct volume *v, struct ckptfs_job *io)
+{
+    char kind[sizeof(io->kind)];
+    memcpy(kind, io->kind, sizeof(kind));
+    uint64_t options = io->options;
+    uint64_t id = 0;
+    memset(io->kind, 0, sizeof(io->kind));
+    io->options = 0;
+    if (!memchr(kind, 0, sizeof(kind)) || io->id != 0 || !REST_IS_ZERO(io, state))
+        return -EINVAL;
+    const struct job_kind_entry *entry = job_kind_find_name(kind);
+    const struct job_verification verification = {options & CKPTFS_JOB_DATA};
+    bool verifies = entry && entry->kind == JOB_VERIFY_MANIFEST;
+    if (!entry || (options & ~(verifies ? (uint64_t)CKPTFS_JOB_DATA : 0)))
+        return -EINVAL;
+    // Of what there is when it runs.
+    const struct job_generation newest = {{UINT64_MAX}};
+    const void *parameters = verifies                                 ? (const void *)&verification
+                             : entry->kind == JOB_DOWNLOAD_CHECKPOINT ? &newest
+                                                                      : NULL;
+    int rc = volume_job_submit(v, entry->kind, parameters, &id);
+    io->id = id;
+    return rc == -EEXIST ? 0 : rc;
+}
+
 static int
 job(fuse_req_t req, struct ckptfs_job *io)
 {
     struct volume *v = fs_of(req)->volume;
     struct job_record record;
+    if (io->command == CKPTFS_JOB_SUBMIT) {
+        int submit_rc = fs_check_control(req);
+        return submit_rc == 0 ? submit_job(v, io) : submit_rc;
+    }
     if (io->command > CKPTFS_JOB_CANCEL || !REST_IS_ZERO(io, state))
         return -EINVAL;
     int rc = fs_check_control(req);

@@ -154,6 +154,10 @@ MUST_CHECK int checkpoint_cancel(struct checkpoint *c, enum cancel_reason reason
 // The next fold's record in the change log carries this note.
 void checkpoint_note_truncation(struct checkpoint *c, const struct manifest_note *note);
 
+// All blobs of other places have a copy in the volume's own one (retention/detach): the next fold,
+// which also happens when nothing has changed, says that they lie there.
+void checkpoint_own_places(struct checkpoint *c);
+
 // Tells changes by remote_manifest_tell, between two publications. place->call can cancel it
 // (-ECANCELED), also while it waits for a publication. -EAGAIN: the volume has not been claimed
 // yet.

@@ -27,6 +27,7 @@ struct fold {
     struct db_counters counters; // with the chunk ids given out here
     char *directory;
     uint64_t started_ms;
+    bool own_places; // checkpoint_own_places
 };
 
 static void
@@ -361,6 +362,38 @@ make_changes(void *argument, struct manifest_batch *b)
     return rc < 0 ? rc : namespace_set_walk(f->cut.names, add_name_change, &w);
 }
 
+struct owning {
+    struct fold *f;
+    struct manifest_batch *b;
+};
+
+static int
+own_blob(void *argument, const struct blob_record *blob)
+{
+    struct owning *o = argument;
+    struct change c = {.kind = CHANGE_PUT_BLOB, .blob = *blob};
+    if (blob->where < BLOB_WHERE_NAMED)
+        return 0;
+    c.blob.where = BLOB_WHERE_OWN;
+    manifest_batch_change(o->b, &c, true, o->f->generation);
+    return 0;
+}
+
+static int
+own_places(void *argument, struct manifest_batch *b)
+{
+    static const struct sha256 first;
+    struct owning o = {argument, b};
+    struct manifest_reader *r;
+    int rc = manifest_read_begin(o.f->c->options.manifest, &r);
+    if (rc < 0)
+        return rc;
+    manifest_batch_set_residency(b, RESIDENCY_REMOTE);
+    rc = manifest_read_remote_blobs(r, o.f->c->options.db, &first, own_blob, &o);
+    manifest_read_end(r);
+    return rc;
+}
+
 // The log first, so that the next mount can tell a log that has lost its end from one whose end had
 // never got to the disk. A log that died has nothing more to lose: the generation saves all.
 static void
@@ -383,6 +416,8 @@ record(struct fold *f)
     if (rc < 0)
         return rc;
     struct manifest_batch *b = manifest_batch_new(c->options.db);
+    if (f->own_places)
+        manifest_batch_source(b, own_places, f);
     manifest_batch_source(b, make_changes, f);
     manifest_batch_expect(b, NAME_BYTES * namespace_set_count(f->cut.names) +
                                  namespace_set_bytes(f->cut.names) +
@@ -448,6 +483,8 @@ let_go(struct fold *f)
     struct checkpoint *c = f->c;
     for (size_t i = 0; i < f->plan.count; i++)
         chunk_map_invalidate(c->options.map, f->plan.actions[i].object, f->plan.actions[i].index);
+    if (f->own_places)
+        chunk_map_invalidate_all(c->options.map);
     c->options.host.thaw(c->options.host.argument);
     memory_trim();
     wal_release(c->options.wal, f->cut.lsn);
@@ -585,6 +622,24 @@ cancel(struct fold *f)
     lock_release(&c->lock);
 }
 
+void
+checkpoint_own_places(struct checkpoint *c)
+{
+    lock_take(&c->lock);
+    c->fold.own_places = true;
+    lock_release(&c->lock);
+}
+
+static bool
+take_own_places(struct checkpoint *c)
+{
+    lock_take(&c->lock);
+    bool wanted = c->fold.own_places;
+    c->fold.own_places = false;
+    lock_release(&c->lock);
+    return wanted;
+}
+
 int
 checkpoint_fold(struct checkpoint *c, struct generation *generation_out)
 {
@@ -593,12 +648,15 @@ checkpoint_fold(struct checkpoint *c, struct generation *generation_out)
     size_t damaged_count;
     CLEANUP(memory_free_auto)
     struct sha256 *damaged = checkpoint_damaged_blobs(c, &damaged_count);
-    bool always = damaged_count > 0 || c->fold.offer;
+    f.own_places = take_own_places(c);
+    bool always = damaged_count > 0 || c->fold.offer || f.own_places;
     int rc = c->options.host.freeze(c->options.host.argument, always, &f.cut);
     if (rc == 1)
         return 1;
     if (rc == 0)
         rc = fold_cut(&f);
+    if (rc < 0 && f.own_places)
+        checkpoint_own_places(c);
     *generation_out = f.generation;
     c->fold.frugal = rc == -EDQUOT;
     if (rc == -ECANCELED)

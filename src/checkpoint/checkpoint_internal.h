@@ -46,6 +46,7 @@ struct checkpoint_fold_state {
     bool cancelable;           // a fold is in flight that checkpoint_cancel can stop
     atomic_int cancel;         // enum cancel_reason, 0: it goes on. Any thread may read it
     struct manifest_note note; // for the change log
+    bool own_places;           // checkpoint_own_places
 
     // The images that the fold in progress reads, from its plan on until they have been staged;
     // then those that it makes, until they are recorded. NULL: none. The fold thread's own.

@@ -95,6 +95,15 @@ job_kind_find(enum job_kind kind)
     return NULL;
 }
 
+const struct job_kind_entry *
+job_kind_find_name(const char *name)
+{
+    for (size_t i = 0; i < ARRAY_LENGTH(kinds); i++)
+        if (strcmp(kinds[i].name, name) == 0)
+            return &kinds[i];
+    return NULL;
+}
+
 void
 job_set_kind(
     struct job_record *job, enum job_kind kind, const void *parameters, struct buffer *payload)

@@ -25,6 +25,7 @@ struct job_kind_entry {
 
 // NULL: no such kind.
 const struct job_kind_entry *job_kind_find(enum job_kind kind);
+const struct job_kind_entry *job_kind_find_name(const char *name);
 
 // Parameters of VerifyManifest.
 struct job_verification {

@@ -255,7 +255,8 @@ typedef int manifest_source(void *argument, struct manifest_batch *changes);
 void manifest_batch_source(struct manifest_batch *b, manifest_source *source, void *argument);
 // So many bytes of changes the sources of the batch will make, by an estimate.
 void manifest_batch_expect(struct manifest_batch *b, uint64_t bytes);
-// The residency of blobs in later PUT_BLOB changes of this batch; RESIDENCY_LOCAL by default.
+// The residency of blobs in later PUT_BLOB changes of this batch; RESIDENCY_LOCAL by default. A
+// source may set it once, before its first change, for its own changes.
 void manifest_batch_set_residency(struct manifest_batch *b, uint8_t residency);
 // BumpGeneration (local): the state of the tables is now generation `local`, cut at `cut`.
 void manifest_batch_local_generation(struct manifest_batch *b, struct generation local,

@@ -276,7 +276,9 @@ apply_source(struct apply *a, const struct batch_op *op)
 {
     bool unpublished = a->unpublished;
     struct generation generation = a->generation;
+    uint8_t residency = a->batch->residency;
     struct manifest_batch *piece = manifest_batch_new(a->batch->db);
+    piece->residency = residency;
     piece->unpublished = unpublished;
     piece->generation = generation;
     piece->applying = a;
@@ -288,6 +290,7 @@ apply_source(struct apply *a, const struct batch_op *op)
     manifest_batch_free(piece);
     a->unpublished = unpublished;
     a->generation = generation;
+    a->batch->residency = residency;
     return rc;
 }
 
@@ -406,6 +409,7 @@ apply_ops(struct apply *a, const struct buffer *ops)
 void
 manifest_apply_piece(struct manifest_batch *piece)
 {
+    piece->applying->batch->residency = piece->residency;
     if (piece->refused == 0)
         piece->refused = apply_ops(piece->applying, &piece->ops);
     buffer_clear(&piece->ops);

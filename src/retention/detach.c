@@ -2,6 +2,8 @@
 #include "retention/detach.h"
 
 #include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "platform/crash_point.h"
@@ -91,11 +93,67 @@ detach_copy(const struct detach_options *o, struct detach_counts *counts_out)
     struct blob_page *page = memory_alloc_zero(sizeof(*page));
     int rc;
     *counts_out = (struct detach_counts){0};
+    page->next = o->from;
     do {
         rc = blob_page_read(o->manifest, o->db, BLOB_WHERE_NAMED, page);
         if (rc == 0)
             rc = copy_page(o, page, counts_out);
+        if (rc == 0 && page->more && o->mark)
+            rc = o->mark(o->argument, &page->next);
     } while (rc == 0 && page->more);
     free(page);
     return rc;
+}
+
+int
+detach_count(struct manifest *m, struct db_id db, uint64_t *blobs_out, uint64_t *bytes_out)
+{
+    struct blob_page *page = memory_alloc_zero(sizeof(*page));
+    int rc;
+    *blobs_out = *bytes_out = 0;
+    do {
+        rc = blob_page_read(m, db, BLOB_WHERE_NAMED, page);
+        for (size_t i = 0; rc == 0 && i < page->count; i++)
+            *bytes_out += page->blobs[i].bytes;
+        *blobs_out += rc == 0 ? page->count : 0;
+    } while (rc == 0 && page->more);
+    free(page);
+    return rc;
+}
+
+// ---- the generations before ---------------------------------------------------------------------
+
+// 1: the generation needs another place; 0: it does not.
+static int
+look_at_generation(
+    const struct remote_place *place, struct manifest *scratch, struct generation generation)
+{
+    struct db_record db = {.state = DB_STATE_IMPORTING, .volume_number = place->volume_number};
+    snprintf(db.place, sizeof(db.place), "detach %" PRIu64, generation.v);
+    snprintf(db.tenant, sizeof(db.tenant), "%s", place->tenant);
+    int rc = manifest_create_db(scratch, &db);
+    if (rc < 0)
+        return rc;
+    rc = remote_manifest_import(place, scratch, &db, generation);
+    int needed = rc == 0 ? detach_is_needed(scratch, db.id) : rc;
+    rc = manifest_remove_db(scratch, db.id);
+    return rc < 0 && needed >= 0 ? rc : needed;
+}
+
+int
+detach_find_need(const struct remote_place *place, struct manifest *scratch,
+    struct generation newest, struct generation *needed_out)
+{
+    struct remote_generations g;
+    *needed_out = (struct generation){0};
+    int rc = remote_generations_read(place, &g);
+    for (size_t i = 0; rc == 0 && i < g.count; i++) {
+        if (g.records[i].generation.v >= newest.v)
+            continue;
+        rc = look_at_generation(place, scratch, g.records[i].generation);
+        if (rc > 0)
+            *needed_out = g.records[i].generation;
+    }
+    remote_generations_free(&g);
+    return rc < 0 ? rc : 0;
 }

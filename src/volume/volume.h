@@ -286,8 +286,9 @@ MUST_CHECK int volume_acknowledge(struct volume *v, const char *name, uint64_t s
 MUST_CHECK int volume_unsubscribe(struct volume *v, const char *name);
 
 // Puts a job into the queue for a user, with the parameters of its kind (jobs/job_kinds.h; NULL: it
-// has none). 0 and its id; -EEXIST and the id of an unfinished job of the kind that excludes it;
-// -EROFS: a read-only mount has no jobs; or the manifest's error.
+// has none). 0 and its id; -EINVAL: users do not submit this kind; -EEXIST and the id of an
+// unfinished job of the kind that excludes it; -EROFS: a read-only mount has no jobs; or the
+// manifest's error.
 MUST_CHECK int volume_job_submit(
     struct volume *v, enum job_kind kind, const void *parameters, uint64_t *job_out);
 // The job with this id, or with `next` the one after it, as job_queue_look; cancelling it, as

@@ -255,44 +255,17 @@ copy_and_publish(struct detaching *d, struct buffer *error)
     return rc == -EALREADY ? 0 : rc;
 }
 
-// The oldest generation that is kept, or not yet deleted, and needs the parent; {0}: none.
-static int
-find_need(struct detaching *d, struct generation *needed_out, struct buffer *error)
-{
-    struct remote_generations g;
-    char label[40];
-    *needed_out = (struct generation){0};
-    int rc = remote_generations_read(&d->o->place, &g);
-    if (rc < 0)
-        rc = offline_store_problem(d->o, "read", rc, error);
-    for (size_t i = 0; rc == 0 && i < g.count; i++) {
-        struct db_record db;
-        if (g.records[i].generation.v >= d->out->generation.v)
-            continue;
-        snprintf(label, sizeof(label), "generation %" PRIu64, g.records[i].generation.v);
-        rc = offline_import(d->o, label, g.records[i].generation, &db, error);
-        int needed = rc == 0 ? detach_is_needed(d->o->manifest, db.id) : rc;
-        if (needed > 0)
-            *needed_out = g.records[i].generation;
-        if (rc == 0)
-            rc = manifest_remove_db(d->o->manifest, db.id);
-        if (needed != 0) {
-            rc = needed < 0 ? needed : rc;
-            break;
-        }
-    }
-    remote_generations_free(&g);
-    return rc;
-}
-
 static int
 detach(struct detaching *d, struct buffer *error)
 {
     int rc = copy_and_publish(d, error);
-    if (rc == 0)
-        rc = find_need(d, &d->out->needed_by, error);
-    if (rc < 0 || d->out->needed_by.v != 0)
+    if (rc < 0)
         return rc;
+    rc = detach_find_need(&d->o->place, d->o->manifest, d->out->generation, &d->out->needed_by);
+    if (rc < 0)
+        return offline_store_problem(d->o, "read", rc, error);
+    if (d->out->needed_by.v != 0)
+        return 0;
     uint64_t released;
     rc = remote_pins_release(&d->o->place, &d->db.volume, &released);
     return rc < 0 ? offline_store_problem(d->o, "take the pin in the parent of", rc, error) : 0;

@@ -210,6 +210,21 @@ void volume_collect_hear_policy(struct volume *v);
 MUST_CHECK int volume_collect_now(struct volume *v, unsigned flags,
     bool (*is_canceled)(void *argument), void *argument, struct buffer *out);
 
+// ---- volume_background.c ------------------------------------------------------------------------
+
+// The handlers of JOB_VERIFY_MANIFEST and JOB_DOWNLOAD_CHECKPOINT.
+int volume_verify_run(void *argument, struct job_run *run);
+int volume_download_run(void *argument, struct job_run *run);
+
+// ---- volume_detach.c ----------------------------------------------------------------------------
+
+// The handler of JOB_DETACH_FORK.
+int volume_detach_run(void *argument, struct job_run *run);
+// An empty manifest beside the scratch directory, for one job; to be closed also after an error.
+MUST_CHECK int volume_open_scratch(
+    struct volume *v, const char *name, struct manifest **manifest_out, char **path_out);
+void volume_close_scratch(struct manifest *manifest, char *path);
+
 // ---- volume_operation.c: the life of data -------------------------------------------------------
 
 MUST_CHECK int volume_start_operations(struct volume *v);

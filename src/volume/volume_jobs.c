@@ -81,6 +81,10 @@ static const struct job_handler_entry handlers[] = {
     // The retention thread submits these again.
     {JOB_PRUNE_CHECKPOINT, volume_prune_run, is_passing_in_store, 10},
     {JOB_SWEEP_ORPHANS, volume_sweep_run, is_passing_in_store, 10},
+    // Users submit these, and they outlast outages.
+    {JOB_DETACH_FORK, volume_detach_run, is_passing_in_store, 0},
+    {JOB_VERIFY_MANIFEST, volume_verify_run, is_passing_in_store, 0},
+    {JOB_DOWNLOAD_CHECKPOINT, volume_download_run, is_passing_in_store, 0},
 };
 
 static void
@@ -153,8 +157,14 @@ volume_set_flags(struct volume *v, unsigned flags)
 int
 volume_job_submit(struct volume *v, enum job_kind kind, const void *parameters, uint64_t *job_out)
 {
+    bool known = false;
+    for (size_t i = 0; i < ARRAY_LENGTH(handlers); i++)
+        known |= handlers[i].kind == kind && kind != JOB_TRUNCATE_APPEND_ONLY &&
+                 kind != JOB_MERGE_CHUNKS;
     if (!v->jobs)
         return -EROFS;
+    if (!known)
+        return -EINVAL;
     return job_queue_submit(v->jobs, kind, parameters, JOB_PRIORITY_ASKED, NULL, job_out);
 }
 

@@ -43,4 +43,9 @@ MUST_CHECK int offline_newest_text(struct offline *o, char text[24], struct buff
 // Appends lines about a damaged object: the fault, generations, files.
 void offline_print_damage(const struct verify_damage *d, struct buffer *out);
 
+// Appends all damage and the numbers of a verification.
+struct volume_verified;
+void offline_print_report(const struct verify_result *v, const struct volume_verified *done,
+    bool data, struct buffer *out);
+
 #endif

@@ -36,8 +36,8 @@ offline_print_damage(const struct verify_damage *d, struct buffer *out)
         buffer_append_string(out, "    and more files (--json names them)\n");
 }
 
-static void
-print_report(const struct verify_result *v, const struct volume_verified *done, bool data,
+void
+offline_print_report(const struct verify_result *v, const struct volume_verified *done, bool data,
     struct buffer *out)
 {
     for (const struct verify_damage *d = v->damages; d; d = d->next)
@@ -240,7 +240,7 @@ volume_verify(const struct volume_config *config, const struct volume_verify_req
     if (rc == 0 && request->json)
         write_report(&result, verified_out, out);
     else if (rc == 0)
-        print_report(&result, verified_out, request->data, out);
+        offline_print_report(&result, verified_out, request->data, out);
     verify_result_free(&result);
     offline_close(&o);
     return rc;

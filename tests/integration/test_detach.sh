@@ -85,5 +85,52 @@ collect_until_few() { # NAME
     wait_for 20 "the end of the blobs that died" one_is_left "$1"
 }
 
+mounted() {
+    local name=live mnt source child job
+    step "a mounted fork is detached while it is written to, also when the daemon dies"
+    volume_new "$name" file
+    source=${V_SOURCE[$name]}
+    child=${source%/tenant}/child
+    volume_mount "$name" create,checkpoint_interval=0
+    mnt=${V_MNT[$name]}
+    for i in 1 2 3; do
+        head -c 300000 /dev/urandom >"$mnt/data$i"
+        publish_round "$name" "$i" >/dev/null
+    done
+    ctl_fails "is no fork" fork --detach "$mnt"
+    volume_unmount "$name"
+    ctl fork -o no_ro "$source" "$child"
+    rm -rf "${V_ROOT[$name]}"
+    V_SOURCE[$name]=$child
+    MOUNT_ENVIRONMENT=(CKPTFS_CRASH_AT=detach.copied:2)
+    volume_mount "$name" checkpoint_interval=0
+    MOUNT_ENVIRONMENT=()
+    ! "$CKPTCTL" fork --detach "$mnt" >/dev/null 2>&1 || fail "the daemon lives"
+    volume_crashed "$name" 30 detach.copied
+    volume_mount "$name" checkpoint_interval=0
+    job=$("$CKPTCTL" jobs --json "$mnt" | jq '.[] | select(.kind == "DetachFork") | .id')
+    head -c 100000 /dev/urandom >"$mnt/new"
+    ctl job wait --json "$job" "$mnt"
+    assert_equal Completed "$(jq -r .state "$WORK/out")" "the job after the death"
+    ctl retention --set last=1,grace=0s "$mnt"
+    publish_round "$name" more >/dev/null
+    # The grace is over with the next run.
+    wait_for 20 "the end of old generations" is_free "$mnt"
+    ctl verify --data "$mnt"
+    grep -q "blobs were read and are right" "$WORK/out" || fail "verify says: $(cat "$WORK/out")"
+    ctl destroy --yes -o no_ro "$source"
+    ctl job start DownloadCheckpoint "$mnt"
+    ctl_fails "is no kind of job" job start CreateCheckpoint "$mnt"
+    cat "$mnt"/* >/dev/null || fail "a file cannot be read without the parent"
+    volume_unmount "$name"
+}
+
+is_free() { # MNT
+    ctl gc "$1"
+    ctl fork --detach "$1"
+    grep -q "which is free" "$WORK/out"
+}
+
 detach file
 detach s3
+mounted

@@ -2,7 +2,6 @@
 #include "memory_store.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,7 +21,6 @@ struct memory_store {
     struct object *objects; // in order of keys
     size_t count, capacity;
     uint64_t ahead_ms;
-    pthread_mutex_t lock; // protects the objects
 };
 
 static struct memory_store *
@@ -81,7 +79,7 @@ insert(struct memory_store *ms, const char *key)
 }
 
 static int
-put_locked(struct remote_store *s, const char *key, const struct remote_source *source,
+memory_put(struct remote_store *s, const char *key, const struct remote_source *source,
     enum remote_put_mode mode, const struct remote_call *call UNUSED)
 {
     struct memory_store *ms = store_of(s);
@@ -106,18 +104,7 @@ put_locked(struct remote_store *s, const char *key, const struct remote_source *
 }
 
 static int
-memory_put(struct remote_store *s, const char *key, const struct remote_source *source,
-    enum remote_put_mode mode, const struct remote_call *call)
-{
-    struct memory_store *ms = store_of(s);
-    pthread_mutex_lock(&ms->lock);
-    int rc = put_locked(s, key, source, mode, call);
-    pthread_mutex_unlock(&ms->lock);
-    return rc;
-}
-
-static int
-get_locked(struct remote_store *s, const char *key, uint64_t offset, uint64_t length,
+memory_get(struct remote_store *s, const char *key, uint64_t offset, uint64_t length,
     struct buffer *out, const struct remote_call *call UNUSED)
 {
     const struct object *o = find(store_of(s), key);
@@ -134,18 +121,7 @@ get_locked(struct remote_store *s, const char *key, uint64_t offset, uint64_t le
 }
 
 static int
-memory_get(struct remote_store *s, const char *key, uint64_t offset, uint64_t length,
-    struct buffer *out, const struct remote_call *call)
-{
-    struct memory_store *ms = store_of(s);
-    pthread_mutex_lock(&ms->lock);
-    int rc = get_locked(s, key, offset, length, out, call);
-    pthread_mutex_unlock(&ms->lock);
-    return rc;
-}
-
-static int
-head_locked(struct remote_store *s, const char *key, struct remote_head *head_out,
+memory_head(struct remote_store *s, const char *key, struct remote_head *head_out,
     const struct remote_call *call UNUSED)
 {
     const struct object *o = find(store_of(s), key);
@@ -161,18 +137,7 @@ head_locked(struct remote_store *s, const char *key, struct remote_head *head_ou
 }
 
 static int
-memory_head(struct remote_store *s, const char *key, struct remote_head *head_out,
-    const struct remote_call *call)
-{
-    struct memory_store *ms = store_of(s);
-    pthread_mutex_lock(&ms->lock);
-    int rc = head_locked(s, key, head_out, call);
-    pthread_mutex_unlock(&ms->lock);
-    return rc;
-}
-
-static int
-list_locked(struct remote_store *s, const char *prefix, const char *after, size_t limit,
+memory_list(struct remote_store *s, const char *prefix, const char *after, size_t limit,
     struct remote_listing *listing_out, const struct remote_call *call UNUSED)
 {
     const struct memory_store *ms = store_of(s);
@@ -196,18 +161,7 @@ list_locked(struct remote_store *s, const char *prefix, const char *after, size_
 }
 
 static int
-memory_list(struct remote_store *s, const char *prefix, const char *after, size_t limit,
-    struct remote_listing *listing_out, const struct remote_call *call)
-{
-    struct memory_store *ms = store_of(s);
-    pthread_mutex_lock(&ms->lock);
-    int rc = list_locked(s, prefix, after, limit, listing_out, call);
-    pthread_mutex_unlock(&ms->lock);
-    return rc;
-}
-
-static int
-delete_locked(struct remote_store *s, const char *const *keys, size_t count,
+memory_delete(struct remote_store *s, const char *const *keys, size_t count,
     const struct remote_call *call UNUSED)
 {
     struct memory_store *ms = store_of(s);
@@ -226,17 +180,6 @@ delete_locked(struct remote_store *s, const char *const *keys, size_t count,
 }
 
 static int
-memory_delete(
-    struct remote_store *s, const char *const *keys, size_t count, const struct remote_call *call)
-{
-    struct memory_store *ms = store_of(s);
-    pthread_mutex_lock(&ms->lock);
-    int rc = delete_locked(s, keys, count, call);
-    pthread_mutex_unlock(&ms->lock);
-    return rc;
-}
-
-static int
 memory_probe(struct remote_store *s UNUSED, const struct remote_call *call UNUSED)
 {
     return 0;
@@ -251,7 +194,6 @@ memory_close(struct remote_store *s)
         free(ms->objects[i].bytes);
     }
     free(ms->objects);
-    pthread_mutex_destroy(&ms->lock);
     free(ms);
 }
 
@@ -270,7 +212,6 @@ memory_store_new(void)
 {
     struct memory_store *ms = memory_alloc_zero(sizeof(*ms));
     ms->base.ops = &memory_store_ops;
-    pthread_mutex_init(&ms->lock, NULL);
     return &ms->base;
 }
 

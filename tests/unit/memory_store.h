@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A store in memory with a clock of its own: objects have the server's time, which the test moves
-// forward. Several threads may use the store; the functions below are one thread's.
+// forward. It keeps the order of keys and is one thread's.
 #ifndef CKPTFS_TESTS_MEMORY_STORE_H
 #define CKPTFS_TESTS_MEMORY_STORE_H
 

@@ -15,6 +15,7 @@
 #include "platform/crash_point.h"
 #include "platform/memory.h"
 #include "volume/volume_internal.h"
+#include "volume/volume_offline.h"
 
 #define FILES      3u
 #define FILE_BYTES 300000u
@@ -224,9 +225,8 @@ collect_in_child(struct volume *v)
 
 START_TEST(collection_goes_on_after_a_death_at_any_step)
 {
-    static const char *const points[] = {"job.submitted", "job.started", "retention.told",
-        "retention.run_told", "job.parked", "retention.deleted", "retention.deleted:2",
-        "retention.blobs_deleted", "retention.blobs_deleted:3", "retention.told:2", "job.done:2"};
+    static const char *const points[] = {"job.submitted", "retention.told", "job.parked",
+        "retention.deleted:2", "retention.blobs_deleted:2", "retention.run_told:2", "job.done:2"};
     struct volume_world w;
     BUFFER_AUTO out = {0};
     unit_set_fault_hook("CKPTFS_DELETE_BATCH", "1");
@@ -384,6 +384,186 @@ START_TEST(a_sweep_goes_on_after_a_death)
 }
 END_TEST
 
+// ---- detaching ----------------------------------------------------------------------------------
+
+static unsigned
+count_pins(const struct volume_world *w)
+{
+    CLEANUP(memory_free_auto)
+    char *command = memory_printf("find %s/store/pins -name '*-fork-*' | wc -l", w->directory);
+    FILE *f = popen(command, "r");
+    unsigned count = 0;
+    ck_assert_ptr_nonnull(f);
+    ck_assert_int_eq(fscanf(f, "%u", &count), 1);
+    pclose(f);
+    return count;
+}
+
+// Makes a fork of the world's volume and lets the world be that one, with nothing local.
+static void
+become_fork(struct volume_world *w, const char *name)
+{
+    BUFFER_AUTO error = {0};
+    struct generation generation;
+    CLEANUP(memory_free_auto)
+    char *child = memory_printf("file://%s/store/%s", w->directory, name);
+    int rc = volume_fork(&w->config, NULL, child, &generation, &error);
+    ck_assert_msg(rc == 0, "fork: %d, %s", rc, buffer_string(&error));
+    free(w->config.source);
+    w->config.source = memory_string(child);
+    volume_world_set_root(w, name);
+}
+
+// Writes to the fork while the job runs.
+static void
+detach_in_child(struct volume *v)
+{
+    uint64_t job;
+    struct object_id object = volume_world_make_file(v, "new");
+    ck_assert_int_eq(volume_world_sync(v), 0);
+    if (volume_job_submit(v, JOB_DETACH_FORK, NULL, &job) != 0)
+        return;
+    volume_world_fill(v, object, 0, 5000, 77);
+    ck_assert_int_eq(volume_world_sync(v), 0);
+    await_job(v, job);
+}
+
+START_TEST(a_mounted_fork_is_detached_whatever_dies)
+{
+    static const char *const points[] = {"job.submitted", "detach.copied:2", "checkpoint.recorded",
+        "checkpoint.published_remotely", "detach.published"};
+    struct volume_world w;
+    BUFFER_AUTO out = {0};
+    make_volume(&w);
+    // Several blobs.
+    for (unsigned i = 0; i < 3; i++) {
+        char name[16];
+        snprintf(name, sizeof(name), "more%u", i);
+        volume_world_fill(w.v, volume_world_make_file(w.v, name), 0, FILE_BYTES, 500 + i);
+        volume_world_publish(w.v);
+    }
+    volume_world_close(&w);
+    CLEANUP(memory_free_auto) char *parent = memory_string(w.config.source);
+    for (size_t i = 0; i < ARRAY_LENGTH(points); i++) {
+        char name[16];
+        snprintf(name, sizeof(name), "fork%zu", i);
+        free(w.config.source);
+        w.config.source = memory_string(parent);
+        become_fork(&w, name);
+        unsigned blobs = count_blobs(&w);
+        trace_begin(&w);
+        size_t death = die_at(&w, points[i], detach_in_child);
+        ck_assert_uint_eq(count_pins(&w), i + 1);
+        volume_world_open(&w);
+        uint64_t job = find_job(w.v, JOB_DETACH_FORK);
+        ck_assert_uint_ne(job, 0);
+        struct job_record record = await_job(w.v, job);
+        ck_assert_msg(record.state == JOB_COMPLETED, "%s: %s", points[i], record.cause);
+        ck_assert_uint_ge(count_blobs(&w), blobs + 3);
+        // The first generation of the fork needs the parent until it is deleted.
+        ck_assert_ptr_nonnull(strstr(record.cause, "needs the parent still"));
+        check_once(&w, death, "put", "PUT");
+        if (i + 1 < ARRAY_LENGTH(points))
+            volume_world_close(&w);
+    }
+    unsigned pins = count_pins(&w);
+    w.v->collect_pause_ms = 1;
+    ck_assert_int_eq(operate(w.v, VOLUME_OPERATION_RETENTION, 0, "last=1,grace=0s", &out), 0);
+    volume_world_fill(w.v, volume_world_find(w.v, "new"), 0, 5000, 78);
+    volume_world_publish(w.v);
+    uint64_t job;
+    ck_assert_int_eq(volume_job_submit(w.v, JOB_PRUNE_CHECKPOINT, NULL, &job), 0);
+    ck_assert_int_eq(await_job(w.v, job).state, JOB_COMPLETED);
+    ck_assert_int_eq(volume_job_submit(w.v, JOB_DETACH_FORK, NULL, &job), 0);
+    struct job_record record = await_job(w.v, job);
+    ck_assert_ptr_nonnull(strstr(record.cause, "0 blobs are copied; the volume does without"));
+    ck_assert_uint_eq(count_pins(&w), pins - 1);
+    volume_world_close(&w);
+    // Without its parent and its root.
+    CLEANUP(memory_free_auto) char *acme = memory_printf("%s/store/checkpoints/acme", w.directory);
+    ck_assert_int_eq(path_remove_tree(acme), 0);
+    volume_world_lose_root(&w);
+    volume_world_open(&w);
+    expect_files(w.v, 1);
+    volume_world_expect(w.v, volume_world_find(w.v, "more2"), 0, FILE_BYTES, 502);
+    volume_world_expect(w.v, volume_world_find(w.v, "new"), 0, 5000, 78);
+    volume_world_close(&w);
+    volume_world_check(&w);
+    volume_world_free(&w);
+}
+END_TEST
+
+START_TEST(only_a_fork_is_detached)
+{
+    struct volume_world w;
+    uint64_t job;
+    make_volume(&w);
+    ck_assert_int_eq(volume_job_submit(w.v, JOB_DETACH_FORK, NULL, &job), 0);
+    struct job_record record = await_job(w.v, job);
+    ck_assert_int_eq(record.state, JOB_FAILED);
+    ck_assert_str_eq(record.cause, "the volume is no fork");
+    ck_assert_int_eq(volume_world_try_close(&w), 0);
+    volume_world_free(&w);
+}
+END_TEST
+
+// ---- reading ------------------------------------------------------------------------------------
+
+START_TEST(verifying_tells_what_is_damaged)
+{
+    struct volume_world w;
+    struct job_verification order = {false};
+    uint64_t job;
+    make_volume(&w);
+    ck_assert_int_eq(volume_job_submit(w.v, JOB_VERIFY_MANIFEST, &order, &job), 0);
+    struct job_record record = await_job(w.v, job);
+    ck_assert_int_eq(record.state, JOB_COMPLETED);
+    ck_assert_ptr_nonnull(strstr(record.cause, "all are there, with their sizes"));
+    // A byte of a blob: only reading it shows that.
+    CLEANUP(memory_free_auto)
+    char *command = memory_printf("f=$(find %s/store/checkpoints -name '*.blob' | head -n 1) && "
+                                  "chmod u+w $f && printf XXXX | "
+                                  "dd of=$f bs=1 seek=5000 conv=notrunc status=none",
+        w.directory);
+    ck_assert_int_eq(system(command), 0);
+    ck_assert_int_eq(volume_job_submit(w.v, JOB_VERIFY_MANIFEST, &order, &job), 0);
+    ck_assert_int_eq(await_job(w.v, job).state, JOB_COMPLETED);
+    order.data = true;
+    ck_assert_int_eq(volume_job_submit(w.v, JOB_VERIFY_MANIFEST, &order, &job), 0);
+    record = await_job(w.v, job);
+    ck_assert_int_eq(record.state, JOB_FAILED);
+    ck_assert_int_eq(record.error, -EBADMSG);
+    ck_assert_ptr_nonnull(strstr(record.cause, "1 objects are damaged: checkpoints/"));
+    ck_assert_int_eq(volume_world_try_close(&w), 0);
+    volume_world_free(&w);
+}
+END_TEST
+
+START_TEST(a_downloaded_checkpoint_needs_no_store)
+{
+    struct volume_world w;
+    const struct job_generation newest = {{UINT64_MAX}};
+    uint64_t job;
+    make_volume(&w);
+    volume_world_close(&w);
+    volume_world_lose_root(&w);
+    volume_world_script_faults(&w);
+    volume_world_open(&w);
+    ck_assert_int_eq(volume_job_submit(w.v, JOB_DOWNLOAD_CHECKPOINT, &newest, &job), 0);
+    struct job_record record = await_job(w.v, job);
+    ck_assert_msg(record.state == JOB_COMPLETED, "%s", record.cause);
+    ck_assert_uint_gt(record.total, FILES * FILE_BYTES / 2);
+    ck_assert_uint_eq(record.done, record.total);
+    volume_world_set_faults(&w, "outage");
+    expect_files(w.v, 1);
+    volume_world_set_faults(&w, "");
+    // Users do not submit all kinds.
+    ck_assert_int_eq(volume_job_submit(w.v, JOB_CREATE_CHECKPOINT, NULL, &job), -EINVAL);
+    ck_assert_int_eq(volume_world_try_close(&w), 0);
+    volume_world_free(&w);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -393,5 +573,9 @@ main(void)
     ADD(commands_join_the_job_that_waits_for_the_grace);
     ADD(a_cancelled_collection_is_over_and_the_next_one_does_its_work);
     ADD(a_sweep_goes_on_after_a_death);
+    ADD(a_mounted_fork_is_detached_whatever_dies);
+    ADD(only_a_fork_is_detached);
+    ADD(verifying_tells_what_is_damaged);
+    ADD(a_downloaded_checkpoint_needs_no_store);
     return unit_run(s);
 }
