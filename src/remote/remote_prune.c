@@ -475,6 +475,19 @@ sweep_prefix(struct sweep *s, const char *prefix)
     return rc < 0 ? rc : sweep_flush(s);
 }
 
+// An upload that is under way is younger, as an object that no manifest knows yet.
+static int
+sweep_uploads(struct sweep *s, const char *prefix)
+{
+    int rc = s->dry_run ? 0 : check_ownership(s->place, s->m, s->db);
+    struct remote_call call = remote_call_of(s->place, 0);
+    if (rc < 0)
+        return rc;
+    rc = remote_store_sweep_uploads(
+        s->place->store, prefix, s->grace_ms, s->dry_run, &s->out->uploads, &call);
+    return rc < 0 ? remote_log_failure("remote.list_failed", prefix, rc) : 0;
+}
+
 int
 remote_orphans_sweep(const struct remote_place *place, struct manifest *m, struct db_id db,
     uint64_t grace_ms, bool dry_run, struct remote_orphans *orphans_out)
@@ -493,6 +506,8 @@ remote_orphans_sweep(const struct remote_place *place, struct manifest *m, struc
         rc = manifest_knows_history(r, db);
         manifest_read_end(r);
         rc = rc == 0 ? -EAGAIN : rc < 0 ? rc : sweep_prefix(s, buffer_string(&prefix));
+        if (rc == 0)
+            rc = sweep_uploads(s, buffer_string(&prefix));
     }
     remote_keys_clear(&s->keys);
     free(s);

@@ -133,8 +133,10 @@ MUST_CHECK int remote_chain_prune(const struct remote_place *place, struct manif
 struct remote_orphans {
     uint64_t objects, bytes; // found and old enough
     uint64_t looked_at;
+    uint64_t uploads; // in parts, which nobody completed; in a file store, temporary files
 };
-// Deletes those that are older than `grace_ms`, unless `dry_run`. -EAGAIN: the manifest does not
+// Deletes those that are older than `grace_ms`, unless `dry_run`; aborts uploads that began so long
+// ago and were not completed. -EAGAIN: the manifest does not
 // know the history (remote_manifest_learn_history). `grace_ms` must be longer than any upload of
 // this root.
 MUST_CHECK int remote_orphans_sweep(const struct remote_place *place, struct manifest *m,

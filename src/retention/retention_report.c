@@ -290,9 +290,10 @@ end_lines(struct report_gc *r, const struct collect_result *s, struct buffer *ou
         s->retained, s->expired, s->expired_now, would, s->brought_back, would, s->freed, would);
     buffer_printf(out,
         "%" PRIu64 " blobs (%" PRIu64 " bytes), %" PRIu64 " records, %" PRIu64 " catalogs, %" PRIu64
-        " leases, %" PRIu64 " orphans (%" PRIu64 " bytes) %sdeleted\n",
+        " leases, %" PRIu64 " orphans (%" PRIu64 " bytes), %" PRIu64
+        " unfinished uploads %sdeleted\n",
         s->blobs, s->blob_bytes, s->pruned.records, s->pruned.catalogs, s->pruned.leases,
-        s->orphans.objects, s->orphans.bytes, would);
+        s->orphans.objects, s->orphans.bytes, s->orphans.uploads, would);
 }
 
 static void
@@ -314,6 +315,7 @@ end_json(struct report_gc *r, const struct collect_result *s, struct buffer *out
     write_json_u64(&w, "deleted_leases", s->pruned.leases);
     write_json_u64(&w, "deleted_orphans", s->orphans.objects);
     write_json_u64(&w, "deleted_orphan_bytes", s->orphans.bytes);
+    write_json_u64(&w, "aborted_uploads", s->orphans.uploads);
     write_json_u64(&w, "events_total", r->count);
     write_json_begin_array(&w, "events");
     buffer_append(out, r->events.data, r->events.length);

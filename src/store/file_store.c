@@ -576,23 +576,14 @@ file_store_close(struct remote_store *s)
 
 // ---- opening ------------------------------------------------------------------------------------
 
-static const struct remote_store_ops file_store_ops = {
-    .put_blob = file_store_put,
-    .get_blob = file_store_get,
-    .head_blob = file_store_head,
-    .list_blobs = file_store_list,
-    .delete_blobs = file_store_delete,
-    .probe = file_store_probe,
-    .close = file_store_close,
-};
-
-// Removes files in .tmp of processes that died. Younger files may be a put under way.
-static void
-sweep_temporaries(const struct file_store *fs)
+// Removes files in .tmp of processes that died; how many. Younger files may be a put under way.
+static uint64_t
+sweep_temporaries(const struct file_store *fs, uint64_t age_ms, bool dry_run)
 {
     struct safe_place place;
+    uint64_t count = 0;
     if (safe_place_enter(fs->directory, TEMPORARY_DIRECTORY "/.", &place) < 0)
-        return;
+        return 0;
     BUFFER_AUTO path = {0};
     DIR *d = opendir(place.path);
     buffer_append_string(&path, place.path);
@@ -604,13 +595,39 @@ sweep_temporaries(const struct file_store *fs)
         buffer_append_string(&path, e->d_name);
         if (lstat(buffer_string(&path), &st) < 0 || !S_ISREG(st.st_mode))
             continue;
-        if ((uint64_t)st.st_mtim.tv_sec * 1000 + TEMPORARY_MAX_AGE_MS < now)
+        if ((uint64_t)st.st_mtim.tv_sec * 1000 + age_ms >= now)
+            continue;
+        count++;
+        if (!dry_run)
             (void)fs->ops->unlink(buffer_string(&path));
     }
     if (d)
         closedir(d);
     safe_place_leave(&place);
+    return count;
 }
+
+static int
+file_store_sweep_uploads(struct remote_store *s, const char *prefix UNUSED, uint64_t age_ms,
+    bool dry_run, uint64_t *count_out, const struct remote_call *call UNUSED)
+{
+    // Other volumes may have a longer grace.
+    if (age_ms < TEMPORARY_MAX_AGE_MS)
+        age_ms = TEMPORARY_MAX_AGE_MS;
+    *count_out = sweep_temporaries(file_store_of(s), age_ms, dry_run);
+    return 0;
+}
+
+static const struct remote_store_ops file_store_ops = {
+    .put_blob = file_store_put,
+    .get_blob = file_store_get,
+    .head_blob = file_store_head,
+    .list_blobs = file_store_list,
+    .delete_blobs = file_store_delete,
+    .sweep_uploads = file_store_sweep_uploads,
+    .probe = file_store_probe,
+    .close = file_store_close,
+};
 
 int
 file_store_open(
@@ -628,7 +645,7 @@ file_store_open(
     fs->ops = ops;
     random_bytes(&fs->hash_key, sizeof(fs->hash_key));
     lock_init(&fs->lock, "file_store", LOCK_RANK_STORE);
-    sweep_temporaries(fs);
+    (void)sweep_temporaries(fs, TEMPORARY_MAX_AGE_MS, false);
     *store_out = &fs->base;
     return 0;
 }

@@ -153,6 +153,14 @@ limited_delete(
 }
 
 static int
+limited_sweep_uploads(struct remote_store *s, const char *prefix, uint64_t age_ms, bool dry_run,
+    uint64_t *count_out, const struct remote_call *call)
+{
+    return remote_store_sweep_uploads(
+        limited_store_of(s)->inner, prefix, age_ms, dry_run, count_out, call);
+}
+
+static int
 limited_probe(struct remote_store *s, const struct remote_call *call)
 {
     return remote_store_probe(limited_store_of(s)->inner, call);
@@ -180,6 +188,7 @@ static const struct remote_store_ops limited_store_ops = {
     .head_blob = limited_head,
     .list_blobs = limited_list,
     .delete_blobs = limited_delete,
+    .sweep_uploads = limited_sweep_uploads,
     .probe = limited_probe,
     .trouble = limited_trouble,
     .close = limited_close,

@@ -203,6 +203,17 @@ remote_store_delete_blobs(
 }
 
 int
+remote_store_sweep_uploads(struct remote_store *s, const char *prefix, uint64_t age_ms,
+    bool dry_run, uint64_t *count_out, const struct remote_call *call)
+{
+    store_clear_error();
+    *count_out = 0;
+    if (!s->ops->sweep_uploads)
+        return 0;
+    return s->ops->sweep_uploads(s, prefix, age_ms, dry_run, count_out, call ? call : &no_limits);
+}
+
+int
 remote_store_probe(struct remote_store *s, const struct remote_call *call)
 {
     store_clear_error();

@@ -106,6 +106,12 @@ struct remote_store_ops {
     // Deletes; keys that do not exist are fine.
     int (*delete_blobs)(struct remote_store *s, const char *const *keys, size_t count,
         const struct remote_call *call);
+    // Gives up what processes that died left of puts to keys below `prefix`, if it is older than
+    // `age_ms` by the server's clock: uploads in parts that were begun and not completed; in a file
+    // store, temporary files, which know no prefix. Counts them; `dry_run`: does nothing else.
+    // NULL: there is nothing of the kind.
+    int (*sweep_uploads)(struct remote_store *s, const char *prefix, uint64_t age_ms, bool dry_run,
+        uint64_t *count_out, const struct remote_call *call);
     // Proves that conditional create works by racing against itself on a probe key, and that the
     // place exists and the credentials are good for writing. -EOPNOTSUPP when it ignores the
     // condition or does not know it.
@@ -147,6 +153,8 @@ MUST_CHECK int remote_store_list_blobs(struct remote_store *s, const char *prefi
     const struct remote_call *call);
 MUST_CHECK int remote_store_delete_blobs(
     struct remote_store *s, const char *const *keys, size_t count, const struct remote_call *call);
+MUST_CHECK int remote_store_sweep_uploads(struct remote_store *s, const char *prefix,
+    uint64_t age_ms, bool dry_run, uint64_t *count_out, const struct remote_call *call);
 MUST_CHECK int remote_store_probe(struct remote_store *s, const struct remote_call *call);
 void remote_store_trouble(struct remote_store *s, struct remote_trouble *trouble_out);
 void remote_store_close(struct remote_store *s); // NULL is fine

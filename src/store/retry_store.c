@@ -318,6 +318,18 @@ retry_delete(
 }
 
 static int
+retry_sweep_uploads(struct remote_store *s, const char *prefix, uint64_t age_ms, bool dry_run,
+    uint64_t *count_out, const struct remote_call *call)
+{
+    struct series t = series_begin(s, call, "list uploads below", prefix, true);
+    int rc;
+    do {
+        rc = remote_store_sweep_uploads(t.rs->inner, prefix, age_ms, dry_run, count_out, call);
+    } while (series_goes_on(&t, &rc));
+    return rc;
+}
+
+static int
 retry_probe(struct remote_store *s, const struct remote_call *call)
 {
     struct series t = series_begin(s, call, "probe", "", false);
@@ -343,6 +355,7 @@ static const struct remote_store_ops retry_store_ops = {
     .head_blob = retry_head,
     .list_blobs = retry_list,
     .delete_blobs = retry_delete,
+    .sweep_uploads = retry_sweep_uploads,
     .probe = retry_probe,
     .trouble = retry_trouble,
     .close = retry_close,

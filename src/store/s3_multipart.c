@@ -16,8 +16,6 @@
 #define PART_MIN_BYTES   (5ull << 20) // of all parts but the last
 #define PART_TRIES       3
 #define ABORT_TIMEOUT_MS (10ull * 1000)
-#define ABANDONED_MS     (24ull * 3600 * 1000)
-#define SWEEP_MAX        1000
 #define READ_BYTES       (256u * 1024)
 
 struct upload {
@@ -237,19 +235,27 @@ s3_put_multipart(struct s3_store *ss, const char *key, const struct remote_sourc
 
 // ---- abandoned uploads --------------------------------------------------------------------------
 
+// One page of ListMultipartUploads.
 struct sweep {
     const char *prefix;
-    uint64_t before_ms;
+    uint64_t age_ms, before_ms;
+    size_t seen; // uploads in the page
     size_t count;
-    char *keys[SWEEP_MAX];
-    char *ids[SWEEP_MAX];
+    char *keys[S3_PAGE_MAX]; // of those that are old
+    char *ids[S3_PAGE_MAX];
+    struct buffer last_key, last_id;
 };
 
 static void
 on_upload(void *context, const char *key, const char *upload_id, uint64_t initiated_ms)
 {
     struct sweep *s = context;
-    if (s->count == SWEEP_MAX || initiated_ms >= s->before_ms ||
+    s->seen++;
+    buffer_clear(&s->last_key);
+    buffer_append_string(&s->last_key, key);
+    buffer_clear(&s->last_id);
+    buffer_append_string(&s->last_id, upload_id);
+    if (s->count == S3_PAGE_MAX || initiated_ms >= s->before_ms ||
         strncmp(key, s->prefix, strlen(s->prefix)) != 0)
         return;
     s->keys[s->count] = memory_string(key);
@@ -257,32 +263,80 @@ on_upload(void *context, const char *key, const char *upload_id, uint64_t initia
     s->count++;
 }
 
-void
-s3_sweep_uploads(struct s3_store *ss, const struct remote_call *call)
+static int
+parse_uploads(struct s3_store *ss, struct sweep *s, struct http_response *response)
 {
-    CLEANUP(memory_free_auto) char *prefix = memory_printf("%scheckpoints/", ss->prefix);
-    const struct s3_pair query[] = {{"prefix", prefix}, {"uploads", ""}};
+    uint64_t now_ms = (uint64_t)((int64_t)clock_wall_ms() + s3_response_skew_ms(response));
+    s->before_ms = now_ms > s->age_ms ? now_ms - s->age_ms : 0;
+    if (s3_parse_uploads(response->body.data, response->body.length, on_upload, s) == 0)
+        return 0;
+    return store_fail(-EBADMSG, "list uploads below s3://%s/%s: the answer cannot be understood",
+        ss->bucket.name, s->prefix);
+}
+
+static int
+list_uploads(struct s3_store *ss, struct sweep *s, const struct remote_call *call)
+{
+    CLEANUP(memory_free_auto) char *key = memory_string(buffer_string(&s->last_key));
+    CLEANUP(memory_free_auto) char *id = memory_string(buffer_string(&s->last_id));
+    struct s3_pair query[4];
+    size_t n = 0;
+    if (*key)
+        query[n++] = (struct s3_pair){"key-marker", key};
+    query[n++] = (struct s3_pair){"prefix", s->prefix};
+    if (*key)
+        query[n++] = (struct s3_pair){"upload-id-marker", id};
+    query[n++] = (struct s3_pair){"uploads", ""};
     const struct s3_request request = {
         .what = "list",
         .method = "GET",
         .query = query,
-        .query_count = 2,
+        .query_count = n,
         .limit = S3_ANSWER_MAX_BYTES,
         .call = call,
     };
     struct http_response response;
-    CLEANUP(memory_free_auto) struct sweep *s = memory_alloc_zero(sizeof(*s));
-    s->prefix = prefix;
-    if (s3_perform(&ss->bucket, &request, &response, NULL) == 0) {
-        s->before_ms =
-            (uint64_t)((int64_t)clock_wall_ms() + s3_response_skew_ms(&response)) - ABANDONED_MS;
-        if (s3_parse_uploads(response.body.data, response.body.length, on_upload, s) < 0)
-            log_warning("store.upload_left", "the list of uploads cannot be read");
-    }
+    s->seen = s->count = 0;
+    int rc = s3_perform(&ss->bucket, &request, &response, NULL);
+    if (rc == 0)
+        rc = parse_uploads(ss, s, &response);
     http_response_free(&response);
+    return rc;
+}
+
+static void
+abort_listed(struct s3_store *ss, struct sweep *s, bool dry_run)
+{
     for (size_t i = 0; i < s->count; i++) {
-        abort_upload(ss, s->keys[i], s->ids[i]);
+        if (!dry_run)
+            abort_upload(ss, s->keys[i], s->ids[i]);
         free(s->keys[i]);
         free(s->ids[i]);
     }
+}
+
+int
+s3_sweep_uploads(struct remote_store *store, const char *below, uint64_t age_ms, bool dry_run,
+    uint64_t *count_out, const struct remote_call *call)
+{
+    struct s3_store *ss = s3_store_of(store);
+    CLEANUP(memory_free_auto) char *prefix = memory_printf("%s%s", ss->prefix, below);
+    CLEANUP(memory_free_auto) struct sweep *s = memory_alloc_zero(sizeof(*s));
+    BUFFER_AUTO before = {0};
+    int rc;
+    s->prefix = prefix;
+    s->age_ms = age_ms;
+    *count_out = 0;
+    do {
+        buffer_clear(&before);
+        buffer_append(&before, s->last_key.data, s->last_key.length);
+        rc = list_uploads(ss, s, call);
+        abort_listed(ss, s, dry_run);
+        *count_out += s->count;
+        // A full page has a next one, unless the server passes over the markers.
+    } while (rc == 0 && s->seen >= S3_PAGE_MAX &&
+             strcmp(buffer_string(&s->last_key), buffer_string(&before)) > 0);
+    buffer_free(&s->last_key);
+    buffer_free(&s->last_id);
+    return rc;
 }

@@ -7,6 +7,7 @@
 
 #include "base/checksum.h"
 #include "platform/clock.h"
+#include "platform/log.h"
 #include "platform/memory.h"
 #include "store/remote_store_backends.h"
 #include "store/s3_store_internal.h"
@@ -20,6 +21,7 @@
 #define DEFAULT_TIMEOUT_MS      30000
 #define CONNECT_TIMEOUT_MS      10000
 #define DEFAULT_REGION          "us-east-1"
+#define ABANDONED_MS            (24ull * 3600 * 1000)
 
 // ---- keys ---------------------------------------------------------------------------------------
 
@@ -354,9 +356,12 @@ s3_store_head(struct remote_store *s, const char *key, struct remote_head *head_
 static int
 s3_store_probe(struct remote_store *s, const struct remote_call *call)
 {
+    uint64_t count;
     int rc = store_probe_by_create(s, call);
-    if (rc == 0)
-        s3_sweep_uploads(s3_store_of(s), call);
+    // Also of volumes that nobody mounts any more. Other programs may use the bucket, too, with
+    // other keys.
+    if (rc == 0 && s3_sweep_uploads(s, "checkpoints/", ABANDONED_MS, false, &count, call) < 0)
+        log_warning("store.upload_left", "%s", remote_store_error());
     return rc;
 }
 
@@ -381,6 +386,7 @@ static const struct remote_store_ops s3_store_ops = {
     .head_blob = s3_store_head,
     .list_blobs = s3_list,
     .delete_blobs = s3_delete,
+    .sweep_uploads = s3_sweep_uploads,
     .probe = s3_store_probe,
     .close = s3_store_close,
 };

@@ -37,9 +37,9 @@ MUST_CHECK int s3_put_single(struct s3_store *ss, const char *key,
 // `key` here and below is the whole key in the bucket.
 MUST_CHECK int s3_put_multipart(struct s3_store *ss, const char *key,
     const struct remote_source *source, const struct remote_call *call);
-// Aborts uploads of blobs (keys below checkpoints/) that began more than a day ago; ignores errors.
-// Leaves other keys alone: other programs may use the bucket, too.
-void s3_sweep_uploads(struct s3_store *ss, const struct remote_call *call);
+// A member of the table of functions.
+int s3_sweep_uploads(struct remote_store *s, const char *prefix, uint64_t age_ms, bool dry_run,
+    uint64_t *count_out, const struct remote_call *call);
 // One HEAD, without a look at the reason when the server refuses it.
 MUST_CHECK int s3_head_once(struct s3_store *ss, const char *key, struct remote_head *head_out,
     int *status_out, const struct remote_call *call);

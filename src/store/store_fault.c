@@ -281,6 +281,19 @@ fault_delete(
 }
 
 static int
+fault_sweep_uploads(struct remote_store *s, const char *prefix, uint64_t age_ms, bool dry_run,
+    uint64_t *count_out, const struct remote_call *call)
+{
+    struct fault_store *fs = fault_store_of(s);
+    struct verdict v;
+    int rc = judge(fs, STORE_VERB_LIST, prefix, call, &v);
+    if (rc < 0)
+        return rc;
+    rc = remote_store_sweep_uploads(fs->inner, prefix, age_ms, dry_run, count_out, call);
+    return finish(v, STORE_VERB_LIST, prefix, rc);
+}
+
+static int
 fault_probe(struct remote_store *s, const struct remote_call *call)
 {
     struct fault_store *fs = fault_store_of(s);
@@ -310,6 +323,7 @@ static const struct remote_store_ops fault_store_ops = {
     .head_blob = fault_head,
     .list_blobs = fault_list,
     .delete_blobs = fault_delete,
+    .sweep_uploads = fault_sweep_uploads,
     .probe = fault_probe,
     .close = fault_close,
 };

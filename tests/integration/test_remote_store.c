@@ -7,6 +7,7 @@
 #include "unit/unit.h"
 
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/checksum.h"
@@ -272,6 +273,57 @@ START_TEST(large_objects_are_created_atomically_too)
         check_content("big", bytes, n);
         free(bytes);
     }
+    close_store();
+}
+END_TEST
+
+static uint64_t
+uploads_left(struct remote_store *s, bool dry_run)
+{
+    uint64_t count;
+    check(remote_store_sweep_uploads(s, "left/", 0, dry_run, &count, NULL));
+    return count;
+}
+
+// Dies as soon as the server knows of the upload.
+static bool
+die_in_the_upload(void *argument)
+{
+    if (uploads_left(argument, true) > 0)
+        _exit(0);
+    return false;
+}
+
+static void
+begin_an_upload_and_die(void)
+{
+    struct remote_store *other;
+    struct remote_store_options options = s3_options();
+    struct remote_call call = {.is_canceled = die_in_the_upload};
+    size_t n = 12u << 20;
+    uint8_t *bytes = bytes_new(n, 9);
+    struct remote_source source = source_of(bytes, n);
+    // The store of the parent has connections that the child must not use.
+    check(s3_store_open(place.bucket, place.prefix, &options, &other));
+    call.argument = other;
+    check(s3_store_open(place.bucket, place.prefix, &options, &store));
+    for (;;)
+        check(remote_store_put_blob(store, "left/big", &source, REMOTE_PUT_OVERWRITE, &call));
+}
+
+START_TEST(uploads_of_dead_processes_are_aborted)
+{
+    open_store();
+    pid_t child = fork();
+    ck_assert_int_ge(child, 0);
+    if (child == 0)
+        begin_an_upload_and_die();
+    int status;
+    ck_assert_int_eq(waitpid(child, &status, 0), child);
+    ck_assert_int_eq(status, 0);
+    ck_assert_uint_eq(uploads_left(store, true), 1);
+    ck_assert_uint_eq(uploads_left(store, false), 1);
+    ck_assert_uint_eq(uploads_left(store, true), 0);
     close_store();
 }
 END_TEST
@@ -663,6 +715,7 @@ contract_suite(const char *name)
     if (place.endpoint) {
         ADD(missing_bucket_and_bad_credentials_are_told_apart, 60);
         ADD(canceled_upload_leaves_no_object, 60);
+        ADD(uploads_of_dead_processes_are_aborted, 60);
     }
 #undef ADD
     return s;

@@ -282,9 +282,21 @@ START_TEST(old_temporaries_are_swept_and_young_ones_kept)
     ck_assert_int_eq(file_replace_whole(&file_ops_system, young, "x", 1, 0600), 0);
     struct timespec times[2] = {{.tv_sec = 1}, {.tv_sec = 1}};
     ck_assert_int_eq(utimensat(AT_FDCWD, old, times, 0), 0);
-    remote_store_close(open_store(directory, &file_ops_system));
+    struct remote_store *s = open_store(directory, &file_ops_system);
     ck_assert_int_ne(access(old, F_OK), 0);
     ck_assert_int_eq(access(young, F_OK), 0);
+    // The same while the store is open, as CheckpointGC does; never a young one.
+    uint64_t count;
+    ck_assert_int_eq(file_replace_whole(&file_ops_system, old, "x", 1, 0600), 0);
+    ck_assert_int_eq(utimensat(AT_FDCWD, old, times, 0), 0);
+    ck_assert_int_eq(remote_store_sweep_uploads(s, "v/", 0, true, &count, NULL), 0);
+    ck_assert_uint_eq(count, 1);
+    ck_assert_int_eq(access(old, F_OK), 0);
+    ck_assert_int_eq(remote_store_sweep_uploads(s, "v/", 0, false, &count, NULL), 0);
+    ck_assert_uint_eq(count, 1);
+    ck_assert_int_ne(access(old, F_OK), 0);
+    ck_assert_int_eq(access(young, F_OK), 0);
+    remote_store_close(s);
     free(path);
     free(old);
     free(young);

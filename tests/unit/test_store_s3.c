@@ -619,6 +619,59 @@ START_TEST(probe_sweeps_abandoned_uploads)
 }
 END_TEST
 
+// A page of uploads, all of this day, to keys from 1000 on.
+static void
+answer_uploads(unsigned first, unsigned count, const char *day)
+{
+    BUFFER_AUTO xml = {0};
+    buffer_append_string(&xml, "<ListMultipartUploadsResult>");
+    for (unsigned i = first; i < first + count; i++)
+        buffer_printf(&xml,
+            "<Upload><Key>pre/fix/v/%u</Key><UploadId>u%u</UploadId>"
+            "<Initiated>%sT00:00:00.000Z</Initiated></Upload>",
+            1000 + i, i, day);
+    buffer_append_string(&xml, "</ListMultipartUploadsResult>");
+    mock_http_answer(
+        mock, "200 OK", "Date: Tue, 01 Jan 2030 00:00:00 GMT\r\n", buffer_string(&xml));
+}
+
+START_TEST(old_uploads_below_a_prefix_are_aborted)
+{
+    const uint64_t day_ms = 24ull * 3600 * 1000;
+    uint64_t count;
+    open_store();
+    // The first page is full, of young ones: the old ones are in the second.
+    answer_uploads(0, 1000, "2029-12-31");
+    answer_uploads(1000, 2, "2029-12-20");
+    mock_http_answer(mock, "204 No Content", "", "");
+    answer_error("404 Not Found", "", "NoSuchUpload");
+    ck_assert_int_eq(remote_store_sweep_uploads(store, "v/", 2 * day_ms, false, &count, NULL), 0);
+    ck_assert_uint_eq(count, 2);
+    check_sent(0, "GET", "/bucket/?prefix=pre%2Ffix%2Fv%2F&uploads=");
+    check_sent(1, "GET",
+        "/bucket/?key-marker=pre%2Ffix%2Fv%2F1999&prefix=pre%2Ffix%2Fv%2F"
+        "&upload-id-marker=u999&uploads=");
+    check_sent(2, "DELETE", "/bucket/pre/fix/v/2000?uploadId=u1000");
+    check_sent(3, "DELETE", "/bucket/pre/fix/v/2001?uploadId=u1001");
+    // A dry run counts only.
+    answer_uploads(0, 3, "2029-12-20");
+    ck_assert_int_eq(remote_store_sweep_uploads(store, "v/", 2 * day_ms, true, &count, NULL), 0);
+    ck_assert_uint_eq(count, 3);
+    // A server that passes over the markers ends it.
+    answer_uploads(0, 1000, "2029-12-31");
+    answer_uploads(0, 1000, "2029-12-31");
+    ck_assert_int_eq(remote_store_sweep_uploads(store, "v/", 2 * day_ms, false, &count, NULL), 0);
+    ck_assert_uint_eq(count, 0);
+    answer_error("403 No", "", "AccessDenied");
+    ck_assert_int_eq(
+        remote_store_sweep_uploads(store, "v/", 2 * day_ms, false, &count, NULL), -EACCES);
+    mock_http_answer(mock, "200 OK", "", "nonsense");
+    ck_assert_int_eq(
+        remote_store_sweep_uploads(store, "v/", 2 * day_ms, false, &count, NULL), -EBADMSG);
+    close_store();
+}
+END_TEST
+
 // ---- addresses ----------------------------------------------------------------------------------
 
 START_TEST(bucket_stands_in_the_path_or_in_the_host)
@@ -681,6 +734,7 @@ main(void)
     ADD(keys_that_s3_cannot_have_are_refused);
     ADD(stores_without_conditional_create_are_found_out);
     ADD(probe_sweeps_abandoned_uploads);
+    ADD(old_uploads_below_a_prefix_are_aborted);
     ADD(bucket_stands_in_the_path_or_in_the_host);
     ADD(senseless_options_are_refused);
     return unit_run(s);
