@@ -257,6 +257,17 @@ check_page(struct checking *c)
     return rc;
 }
 
+// A blob that is needed now and was born by the generation `after` was needed by that one, too.
+static void
+pass_over_known(struct blob_page *page, struct generation after)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < page->count; i++)
+        if (page->blobs[i].generation.v > after.v)
+            page->blobs[kept++] = page->blobs[i];
+    page->count = kept;
+}
+
 static int
 check_blobs(struct run *run)
 {
@@ -268,6 +279,7 @@ check_blobs(struct run *run)
         c->run = run;
         c->page = page;
         rc = blob_page_read(o->manifest, run->db, 0, page);
+        pass_over_known(page, o->after);
         if (rc == 0)
             rc = check_page(c);
         free(c);
@@ -354,13 +366,15 @@ check_generations(struct run *run, const struct remote_generations *g)
     int rc = 0;
     for (size_t i = 0; rc == 0 && i < g->count; i++) {
         // Expired generations may be deleted at any moment.
-        if (g->records[i].state != GENERATION_RETAINED)
+        if (g->records[i].state != GENERATION_RETAINED || g->records[i].generation.v <= o->after.v)
             continue;
         run->generation = g->records[i].generation;
         if (o->progress)
             rc = o->progress(o->argument, "generations", i, g->count);
         if (rc == 0)
             rc = check_generation(run);
+        if (rc == 0 && o->looked)
+            rc = o->looked(o->argument, run->generation, run->result);
     }
     return rc;
 }

@@ -45,6 +45,11 @@ struct verify_options {
     const struct remote_place *place;
     struct manifest *manifest;
     bool data; // read every blob and compare its checksum
+    // An earlier run has looked at the generations up to this one, and at all that they need: this
+    // run passes over them. {0}: there was none.
+    struct generation after;
+    // A generation is done, and `result` has its damage; an error ends the run. May be NULL.
+    int (*looked)(void *argument, struct generation generation, const struct verify_result *result);
     // Anything but 0 ends the run and is its result. May be NULL.
     int (*progress)(void *argument, const char *what, uint64_t done, uint64_t total);
     void *argument;

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The jobs VerifyManifest and DownloadCheckpoint, which read from the store in the background. A
-// run after a death begins anew: verifying changes nothing, and fetching passes over what is here.
+// run after a death goes on behind the last generation that was verified; fetching passes over what
+// is here.
 #include <errno.h>
 #include <inttypes.h>
+#include <string.h>
 
 #include "platform/log.h"
 #include "retention/verify.h"
@@ -20,12 +22,22 @@ is_interrupted(void *run)
 
 // ---- VerifyManifest -----------------------------------------------------------------------------
 
+// The marker: the last generation that is done, and the damage found up to there.
+#define MARKER_BYTES 16u
+
+struct verifying {
+    struct job_run *run;
+    struct generation after;
+    uint64_t damaged_before;          // by earlier runs of the job
+    const struct verify_damage *told; // the last one that the log has
+};
+
 static int
 tell_verified(void *argument, const char *what, uint64_t done, uint64_t total)
 {
-    struct job_run *run = argument;
-    job_progress(run, what, done, total);
-    return job_is_interrupted(run) ? -ECANCELED : 0;
+    const struct verifying *x = argument;
+    job_progress(x->run, what, done, total);
+    return job_is_interrupted(x->run) ? -ECANCELED : 0;
 }
 
 static void
@@ -44,28 +56,74 @@ log_damage(const struct verify_damage *d)
     log_end(&e);
 }
 
+static void
+log_new_damage(struct verifying *x, const struct verify_result *result)
+{
+    const struct verify_damage *d = x->told ? x->told->next : result->damages;
+    for (; d; d = d->next) {
+        log_damage(d);
+        x->told = d;
+    }
+}
+
+// Every run looks at the chain; the generations and blobs are the marker's.
+static uint64_t
+count_marked(const struct verify_result *result)
+{
+    uint64_t count = 0;
+    for (const struct verify_damage *d = result->damages; d; d = d->next)
+        count += d->is_blob || strncmp(d->key, "generation ", 11) == 0;
+    return count;
+}
+
+static int
+mark_verified(void *argument, struct generation generation, const struct verify_result *result)
+{
+    struct verifying *x = argument;
+    BUFFER_AUTO marker = {0};
+    log_new_damage(x, result);
+    buffer_append_le64(&marker, generation.v);
+    buffer_append_le64(&marker, x->damaged_before + count_marked(result));
+    return job_mark(x->run, marker.data, marker.length);
+}
+
+static void
+read_marker(struct verifying *x)
+{
+    const struct job_record *job = x->run->job;
+    struct byte_reader r = byte_reader_over(job->marker, job->marker_length);
+    if (job->marker_length != MARKER_BYTES)
+        return;
+    x->after.v = read_le64(&r);
+    x->damaged_before = read_le64(&r);
+}
+
 // The record keeps the first line.
 static int
-report(const struct verify_result *result, bool data, struct buffer *out)
+report(struct verifying *x, const struct verify_result *result, bool data)
 {
     static const struct volume_verified done;
+    struct buffer *out = x->run->text;
     const struct verify_damage *first = result->damages;
-    if (result->damaged == 0) {
-        offline_print_report(result, &done, data, out);
-        return 0;
-    }
-    buffer_printf(
-        out, "%" PRIu64 " objects are damaged: %s: %s\n", result->damaged, first->key, first->why);
+    uint64_t damaged = x->damaged_before + result->damaged;
+    log_new_damage(x, result);
+    if (damaged > 0 && first)
+        buffer_printf(
+            out, "%" PRIu64 " objects are damaged: %s: %s\n", damaged, first->key, first->why);
+    else if (damaged > 0)
+        buffer_printf(
+            out, "%" PRIu64 " objects are damaged: the daemon's log names them\n", damaged);
+    if (damaged > 0 && !first)
+        buffer_append_string(out, "since the job was interrupted: ");
     offline_print_report(result, &done, data, out);
-    for (const struct verify_damage *d = first; d; d = d->next)
-        log_damage(d);
-    return -EBADMSG;
+    return damaged > 0 ? -EBADMSG : 0;
 }
 
 int
 volume_verify_run(void *argument, struct job_run *run)
 {
     struct volume *v = argument;
+    struct verifying x = {.run = run};
     struct job_verification order;
     struct volume_bucket bucket;
     struct manifest *scratch;
@@ -74,19 +132,22 @@ volume_verify_run(void *argument, struct job_run *run)
     int rc = job_read_parameters(run->job, &order);
     if (rc < 0)
         return rc;
+    read_marker(&x);
     volume_bucket_init(&bucket, v, is_interrupted, run);
     rc = volume_open_scratch(v, "verify", &scratch, &path);
     const struct verify_options options = {
         .place = &bucket.place,
         .manifest = scratch,
         .data = order.data,
+        .after = x.after,
+        .looked = mark_verified,
         .progress = tell_verified,
-        .argument = run,
+        .argument = &x,
     };
     if (rc == 0)
         rc = verify_run(&options, &result);
     if (rc == 0)
-        rc = report(&result, order.data, run->text);
+        rc = report(&x, &result, order.data);
     else if (rc != -ECANCELED)
         volume_operator_say_failure(rc, run->text);
     verify_result_free(&result);

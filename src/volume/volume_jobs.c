@@ -165,7 +165,11 @@ volume_job_submit(struct volume *v, enum job_kind kind, const void *parameters, 
         return -EROFS;
     if (!known)
         return -EINVAL;
-    return job_queue_submit(v->jobs, kind, parameters, JOB_PRIORITY_ASKED, NULL, job_out);
+    // Those that take long let a command run CheckpointGC meanwhile.
+    bool is_long =
+        kind == JOB_VERIFY_MANIFEST || kind == JOB_DOWNLOAD_CHECKPOINT || kind == JOB_DETACH_FORK;
+    return job_queue_submit(v->jobs, kind, parameters,
+        is_long ? JOB_PRIORITY_NORMAL : JOB_PRIORITY_ASKED, NULL, job_out);
 }
 
 int

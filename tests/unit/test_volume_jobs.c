@@ -539,6 +539,85 @@ START_TEST(verifying_tells_what_is_damaged)
 }
 END_TEST
 
+static void
+verify_in_child(struct volume *v)
+{
+    uint64_t job;
+    const struct job_verification order = {true};
+    if (volume_job_submit(v, JOB_VERIFY_MANIFEST, &order, &job) == 0)
+        await_job(v, job);
+}
+
+START_TEST(verifying_goes_on_behind_the_last_generation)
+{
+    struct volume_world w;
+    BUFFER_AUTO out = {0};
+    make_volume(&w);
+    ck_assert_int_eq(operate(w.v, VOLUME_OPERATION_RETENTION, 0, "all", &out), 0);
+    // One blob of the first generation is damaged; the others have one blob more each.
+    CLEANUP(memory_free_auto)
+    char *command = memory_printf("f=$(find %s/store/checkpoints -name '*.blob' | head -n 1) && "
+                                  "chmod u+w $f && printf XXXX | "
+                                  "dd of=$f bs=1 seek=5000 conv=notrunc status=none",
+        w.directory);
+    ck_assert_int_eq(system(command), 0);
+    for (unsigned i = 0; i < 3; i++) {
+        char name[16];
+        snprintf(name, sizeof(name), "more%u", i);
+        volume_world_fill(w.v, volume_world_make_file(w.v, name), 0, FILE_BYTES, 500 + i);
+        volume_world_publish(w.v);
+    }
+    volume_world_close(&w);
+    trace_begin(&w);
+    die_at(&w, "job.marked:2", verify_in_child);
+    volume_world_open(&w);
+    struct job_record record = await_job(w.v, find_job(w.v, JOB_VERIFY_MANIFEST));
+    ck_assert_int_eq(record.state, JOB_FAILED);
+    ck_assert_int_eq(record.error, -EBADMSG);
+    ck_assert_str_eq(record.cause, "1 objects are damaged: the daemon's log names them");
+    BUFFER_AUTO text = {0};
+    ck_assert_int_eq(job_queue_look(w.v->jobs, record.id, false, &record, &text), 0);
+    ck_assert_msg(
+        strstr(buffer_string(&text), " 2 generations with 3 blobs: all are there, and 2 blobs"),
+        "%s", buffer_string(&text));
+    ck_assert_int_eq(volume_world_try_close(&w), 0);
+    volume_world_free(&w);
+}
+END_TEST
+
+// A long job gives way to a command.
+START_TEST(a_command_interrupts_a_verification)
+{
+    struct volume_world w;
+    BUFFER_AUTO out = {0};
+    uint64_t job;
+    const struct job_verification order = {true};
+    make_volume(&w);
+    volume_world_close(&w);
+    volume_world_script_faults(&w);
+    volume_world_open(&w);
+    volume_world_set_faults(&w, "slow 3600000");
+    ck_assert_int_eq(volume_job_submit(w.v, JOB_VERIFY_MANIFEST, &order, &job), 0);
+    struct job_record record;
+    do {
+        ck_assert_int_eq(volume_job_look(w.v, job, false, &record), 0);
+        clock_sleep_ms(2);
+    } while (record.state != JOB_IN_FLIGHT);
+    uint64_t ticket;
+    ck_assert_int_eq(volume_operation_start(w.v, VOLUME_OPERATION_GC, 0, "", &ticket), 0);
+    do {
+        ck_assert_int_eq(volume_job_look(w.v, job, false, &record), 0);
+        clock_sleep_ms(2);
+    } while (record.state != JOB_PENDING);
+    ck_assert_uint_eq(record.tries, 0);
+    volume_world_set_faults(&w, "");
+    ck_assert_int_eq(await_job(w.v, job).state, JOB_COMPLETED);
+    ck_assert_int_eq(await_job(w.v, find_job(w.v, JOB_PRUNE_CHECKPOINT)).state, JOB_COMPLETED);
+    ck_assert_int_eq(volume_world_try_close(&w), 0);
+    volume_world_free(&w);
+}
+END_TEST
+
 START_TEST(a_downloaded_checkpoint_needs_no_store)
 {
     struct volume_world w;
@@ -576,6 +655,8 @@ main(void)
     ADD(a_mounted_fork_is_detached_whatever_dies);
     ADD(only_a_fork_is_detached);
     ADD(verifying_tells_what_is_damaged);
+    ADD(verifying_goes_on_behind_the_last_generation);
+    ADD(a_command_interrupts_a_verification);
     ADD(a_downloaded_checkpoint_needs_no_store);
     return unit_run(s);
 }
