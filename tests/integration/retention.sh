@@ -38,3 +38,11 @@ ctl_dies() { # POINT ARGUMENTS...
     env "CKPTFS_CRASH_AT=$1" "$CKPTCTL" "${@:2}" >"$WORK/out" 2>"$WORK/error" || status=$?
     assert_equal 137 "$status" "the exit status of ckptctl ${*:2}, which is to die at $1"
 }
+
+# Of what CKPTFS_STORE_TRACE has counted: nothing was finished twice but what was under way at a death.
+assert_done_once() { # WORD TRACE DEATHS: WORD is PUT or DELETE
+    local twice
+    grep -q "^$1 checkpoints/" "$2" || fail "the trace has no $1"
+    twice=$(grep "^$1 checkpoints/" "$2" | sort | uniq -c | awk '{ again += $1 - 1 } END { print again }')
+    [ "$twice" -le "$3" ] || fail "$twice calls were finished twice: $(grep "^$1 checkpoints/" "$2" | sort | uniq -d)"
+}

@@ -102,16 +102,18 @@ mounted() {
     ctl fork -o no_ro "$source" "$child"
     rm -rf "${V_ROOT[$name]}"
     V_SOURCE[$name]=$child
-    MOUNT_ENVIRONMENT=(CKPTFS_CRASH_AT=detach.copied:2)
+    MOUNT_ENVIRONMENT=("CKPTFS_STORE_TRACE=$WORK/trace" CKPTFS_CRASH_AT=detach.copied:2)
     volume_mount "$name" checkpoint_interval=0
-    MOUNT_ENVIRONMENT=()
     ! "$CKPTCTL" fork --detach "$mnt" >/dev/null 2>&1 || fail "the daemon lives"
     volume_crashed "$name" 30 detach.copied
+    MOUNT_ENVIRONMENT=("CKPTFS_STORE_TRACE=$WORK/trace")
     volume_mount "$name" checkpoint_interval=0
     job=$("$CKPTCTL" jobs --json "$mnt" | jq '.[] | select(.kind == "DetachFork") | .id')
     head -c 100000 /dev/urandom >"$mnt/new"
     ctl job wait --json "$job" "$mnt"
     assert_equal Completed "$(jq -r .state "$WORK/out")" "the job after the death"
+    # Whatever copy had arrived is found there.
+    assert_done_once PUT "$WORK/trace" 0
     ctl retention --set last=1,grace=0s "$mnt"
     publish_round "$name" more >/dev/null
     # The grace is over with the next run.

@@ -92,13 +92,14 @@ killed_while_deleting() {
     ctl retention --set last=1,grace=0s "$mnt"
     volume_unmount killed
     for point in retention.told retention.deleted retention.blobs_deleted retention.run_told; do
-        MOUNT_ENVIRONMENT=("CKPTFS_CRASH_AT=$point")
+        # One object a request, so that a death repeats one at most.
+        MOUNT_ENVIRONMENT=("CKPTFS_STORE_TRACE=$WORK/trace" CKPTFS_DELETE_BATCH=1 "CKPTFS_CRASH_AT=$point")
         volume_mount killed checkpoint_interval=0
-        MOUNT_ENVIRONMENT=()
         publish_round killed "$point" >/dev/null
         publish_round killed "$point again" >/dev/null
         { "$CKPTCTL" gc "$mnt" && "$CKPTCTL" gc "$mnt"; } >/dev/null 2>&1 || :
         volume_crashed killed 30 "$point"
+        MOUNT_ENVIRONMENT=("CKPTFS_STORE_TRACE=$WORK/trace" CKPTFS_DELETE_BATCH=1)
         volume_mount killed checkpoint_interval=0
         assert_equal "$point again" "$(cat "$mnt/text")" "the newest text after $point"
         ctl gc "$mnt"
@@ -106,6 +107,7 @@ killed_while_deleting() {
         assert_equal 1 "$(generation_count killed)" "generations after $point"
         volume_unmount killed
     done
+    assert_done_once DELETE "$WORK/trace" 2
     step "so does one that dies while it makes or drops a snapshot"
     for point in snapshot.pinned snapshot.name_dropped; do
         MOUNT_ENVIRONMENT=("CKPTFS_CRASH_AT=$point")
