@@ -8,14 +8,14 @@
 #include "platform/lock.h"
 #include "platform/memory.h"
 #include "platform/thread.h"
+#include "store/store_forward.h"
 #include "store/store_internal.h"
 
 // How often a call that waits asks whether it has been cancelled.
 #define CANCEL_POLL_MS 50u
 
 struct limited_store {
-    struct remote_store base;
-    struct remote_store *inner;
+    struct forwarding_store forward;
     struct lock lock; // "limited_store": protects all below
     struct condition turn;
     struct read_limiter reads;
@@ -26,7 +26,7 @@ struct limited_store {
 static struct limited_store *
 limited_store_of(struct remote_store *s)
 {
-    return CONTAINER_OF(s, struct limited_store, base);
+    return CONTAINER_OF(s, struct limited_store, forward.base);
 }
 
 // ---- waiting ------------------------------------------------------------------------------------
@@ -108,7 +108,7 @@ limited_get(struct remote_store *s, const char *key, uint64_t offset, uint64_t l
         rc = take_turn(ls, &ls->reads, &x, call, "get (waiting for the limit of reads)", key);
     if (rc < 0)
         return rc;
-    rc = remote_store_get_blob(ls->inner, key, offset, length, out, call);
+    rc = remote_store_get_blob(ls->forward.inner, key, offset, length, out, call);
     settle(ls, &ls->reads, &x, rc < 0 ? 0 : out->length - before,
         &ls->numbers.read_bytes[call->class]);
     return rc;
@@ -125,58 +125,16 @@ limited_put(struct remote_store *s, const char *key, const struct remote_source 
         rc = take_turn(ls, &ls->uploads, &x, call, "put (waiting for the limit of uploads)", key);
     if (rc < 0)
         return rc;
-    rc = remote_store_put_blob(ls->inner, key, source, mode, call);
+    rc = remote_store_put_blob(ls->forward.inner, key, source, mode, call);
     settle(ls, &ls->uploads, &x, rc < 0 ? 0 : source->length, NULL);
     return rc;
-}
-
-static int
-limited_head(struct remote_store *s, const char *key, struct remote_head *head_out,
-    const struct remote_call *call)
-{
-    return remote_store_head_blob(limited_store_of(s)->inner, key, head_out, call);
-}
-
-static int
-limited_list(struct remote_store *s, const char *prefix, const char *after, size_t limit,
-    struct remote_listing *listing_out, const struct remote_call *call)
-{
-    return remote_store_list_blobs(
-        limited_store_of(s)->inner, prefix, after, limit, listing_out, call);
-}
-
-static int
-limited_delete(
-    struct remote_store *s, const char *const *keys, size_t count, const struct remote_call *call)
-{
-    return remote_store_delete_blobs(limited_store_of(s)->inner, keys, count, call);
-}
-
-static int
-limited_sweep_uploads(struct remote_store *s, const char *prefix, uint64_t age_ms, bool dry_run,
-    uint64_t *count_out, const struct remote_call *call)
-{
-    return remote_store_sweep_uploads(
-        limited_store_of(s)->inner, prefix, age_ms, dry_run, count_out, call);
-}
-
-static int
-limited_probe(struct remote_store *s, const struct remote_call *call)
-{
-    return remote_store_probe(limited_store_of(s)->inner, call);
-}
-
-static void
-limited_trouble(struct remote_store *s, struct remote_trouble *trouble_out)
-{
-    remote_store_trouble(limited_store_of(s)->inner, trouble_out);
 }
 
 static void
 limited_close(struct remote_store *s)
 {
     struct limited_store *ls = limited_store_of(s);
-    remote_store_close(ls->inner);
+    remote_store_close(ls->forward.inner);
     condition_destroy(&ls->turn);
     lock_destroy(&ls->lock);
     free(ls);
@@ -185,12 +143,12 @@ limited_close(struct remote_store *s)
 static const struct remote_store_ops limited_store_ops = {
     .put_blob = limited_put,
     .get_blob = limited_get,
-    .head_blob = limited_head,
-    .list_blobs = limited_list,
-    .delete_blobs = limited_delete,
-    .sweep_uploads = limited_sweep_uploads,
-    .probe = limited_probe,
-    .trouble = limited_trouble,
+    .head_blob = store_forward_head,
+    .list_blobs = store_forward_list,
+    .delete_blobs = store_forward_delete,
+    .sweep_uploads = store_forward_sweep_uploads,
+    .probe = store_forward_probe,
+    .trouble = store_forward_trouble,
     .close = limited_close,
 };
 
@@ -201,15 +159,12 @@ limited_store_wrap(struct remote_store *inner)
 {
     struct limited_store *ls = memory_alloc_zero(sizeof(*ls));
     uint64_t now = clock_monotonic_ms();
-    ls->base.ops = &limited_store_ops;
-    ls->base.list_page = inner->list_page;
-    ls->inner = inner;
+    store_forward_init(&ls->forward, &limited_store_ops, inner);
     lock_init(&ls->lock, "limited_store", LOCK_RANK_STORE);
     condition_init(&ls->turn);
     read_limiter_init(&ls->reads, now);
     read_limiter_init(&ls->uploads, now);
-    inner->outer = &ls->base;
-    return &ls->base;
+    return &ls->forward.base;
 }
 
 void

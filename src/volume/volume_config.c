@@ -74,6 +74,8 @@ const struct config_entry volume_config_table[] = {
         "requests for bytes of files in the store at the same time; 0: no limit"),
     VALUE("upload_limit", CONFIG_BYTES, upload_limit_bytes, 0, TIB, "0", "SIZE",
         "bytes to upload to the store in a second; 0: no limit"),
+    FLAG("hedge_reads", hedge_reads, NULL,
+        "ask the store again when a read takes longer than 19 of 20 did"),
     VALUE("lease_ttl", CONFIG_DURATION, lease_ttl_ms, 3 * SECOND, HOUR, "60s", "TIME",
         "a claim to the volume is void when it was not renewed for this time"),
     VALUE("read_deadline", CONFIG_DURATION, read_deadline_ms, 100, HOUR, "30s", "TIME",

@@ -90,6 +90,7 @@ struct volume {
     struct db_id db;
     struct uuid name_key;
     struct remote_store *remote;
+    struct remote_store *hedged; // inside it
     struct remote_place place;
     struct local_store *local;
     struct storage_quota *quota;

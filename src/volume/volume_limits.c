@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "platform/log.h"
+#include "store/hedged_store.h"
 #include "volume/volume_internal.h"
 
 void
@@ -12,7 +13,9 @@ volume_open_limits(struct volume *v)
         .reads = {v->config.read_limit_bytes, v->config.read_requests},
         .uploads = {.bytes = v->config.upload_limit_bytes},
     };
-    v->remote = limited_store_wrap(v->remote);
+    v->hedged = hedged_store_wrap(v->remote);
+    hedged_store_turn(v->hedged, v->config.hedge_reads);
+    v->remote = limited_store_wrap(v->hedged);
     limited_store_set(v->remote, &limits);
 }
 
@@ -50,6 +53,10 @@ volume_limits_metrics(struct volume *v, struct metrics *m)
     struct remote_limits_numbers n;
     limited_store_get(v->remote, &limits);
     limited_store_numbers(v->remote, &n);
+    struct hedged_numbers hedged;
+    hedged_store_numbers(v->hedged, &hedged);
+    m->hedged_reads = hedged.sent;
+    m->hedged_reads_won = hedged.won;
     m->read_limit_bytes = limits.reads.bytes;
     m->read_limit_requests = limits.reads.requests;
     m->upload_limit_bytes = limits.uploads.bytes;
