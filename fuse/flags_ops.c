@@ -88,21 +88,25 @@ set_xflags(fuse_req_t req, fuse_ino_t ino, const void *in)
         set_flags(req, ino, flags);
 }
 
+void
+fs_reply_flags(fuse_req_t req, unsigned command, uint32_t flags)
+{
+    struct fsxattr x = {.fsx_xflags = to_xflags(flags)};
+    if (command == FS_IOC_FSGETXATTR)
+        fuse_reply_ioctl(req, 0, &x, sizeof(x));
+    else
+        fuse_reply_ioctl(req, 0, &flags, sizeof(flags));
+}
+
 static void
 get_flags(fuse_req_t req, fuse_ino_t ino, unsigned command)
 {
     struct volume_attributes a;
     int rc = volume_get_attributes(fs_of(req)->volume, object_of(ino), &a);
-    if (rc != 0) {
+    if (rc != 0)
         fs_reply_result(req, rc);
-        return;
-    }
-    struct fsxattr x = {.fsx_xflags = to_xflags(a.inode.flags)};
-    uint32_t flags = a.inode.flags;
-    if (command == FS_IOC_FSGETXATTR)
-        fuse_reply_ioctl(req, 0, &x, sizeof(x));
     else
-        fuse_reply_ioctl(req, 0, &flags, sizeof(flags));
+        fs_reply_flags(req, command, a.inode.flags);
 }
 
 // The command numbers of flags and generations say "long", but programs pass an int. The kernel

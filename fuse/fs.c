@@ -10,9 +10,6 @@
 #include "fuse/mount.h"
 #include "platform/memory.h"
 
-// Without expiry; a year, because some kernels do not take more seconds than fit in 32 bits.
-#define CACHE_SECONDS (365.0 * 86400.0)
-
 // ---- requests that are answered later -----------------------------------------------------------
 
 void
@@ -96,8 +93,8 @@ fs_fill_entry(
     memset(entry_out, 0, sizeof(*entry_out));
     entry_out->ino = attributes->object.v;
     entry_out->generation = MOUNT_NODE_GENERATION;
-    entry_out->attr_timeout = CACHE_SECONDS;
-    entry_out->entry_timeout = CACHE_SECONDS;
+    entry_out->attr_timeout = FS_CACHE_SECONDS;
+    entry_out->entry_timeout = FS_CACHE_SECONDS;
     fill_stat(fs, attributes, false, &entry_out->attr);
 }
 
@@ -106,7 +103,7 @@ fs_reply_attributes(fuse_req_t req, const struct volume_attributes *attributes, 
 {
     struct stat st;
     fill_stat(fs_of(req), attributes, is_asked, &st);
-    fuse_reply_attr(req, &st, CACHE_SECONDS);
+    fuse_reply_attr(req, &st, FS_CACHE_SECONDS);
 }
 
 void

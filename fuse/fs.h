@@ -15,6 +15,7 @@
 #include "fuse/cold_pool.h"
 #include "fuse/fetch_table.h"
 #include "fuse/kernel_cache.h"
+#include "fuse/snapshot_tree.h"
 #include "fuse/ticket.h"
 #include "platform/lock.h"
 #include "volume/volume.h"
@@ -54,6 +55,8 @@ struct fs {
     struct cold_pool cold;  // see cold_requests.h
     struct cold_pool scans; // likewise, for cold scans: others do not stand behind them
     struct fetch_table fetches;
+    struct snapshot_tree snapshots;
+    struct cold_pool snapshot_pool; // see snapshot_ops.h
     struct direct_writes *direct_writes;
     struct lock lock;      // protects `deferred`
     struct condition idle; // `deferred` has become 0
@@ -75,6 +78,9 @@ object_of(fuse_ino_t ino)
     return (struct object_id){ino};
 }
 
+// Without expiry; a year, because some kernels do not take more seconds than fit in 32 bits.
+#define FS_CACHE_SECONDS (365.0 * 86400.0)
+
 void fs_reply_result(fuse_req_t req, int result);  // 0 or -errno
 void fs_reply_seek(fuse_req_t req, int64_t found); // an offset or -errno
 // `is_asked`: as of kernel_cache_end_claim.
@@ -82,8 +88,33 @@ void fs_reply_attributes(fuse_req_t req, const struct volume_attributes *attribu
 void fs_reply_entry(fuse_req_t req, const struct volume_attributes *attributes);
 void fs_fill_entry(
     struct fs *fs, const struct volume_attributes *attributes, struct fuse_entry_param *entry_out);
+// Whether the daemon keeps extended attributes of this name: 0, -EOPNOTSUPP or -EINVAL.
+int fs_check_xattr_name(const struct fs *fs, const char *name);
+// Replies with the value, or with its size when the caller asks for that with `size` 0.
+void fs_reply_value(fuse_req_t req, int rc, const struct buffer *value, size_t size);
+// The names in the trusted namespace are for root.
+void fs_remove_trusted(struct buffer *names);
+// Answers FS_IOC_GETFLAGS or FS_IOC_FSGETXATTR.
+void fs_reply_flags(fuse_req_t req, unsigned command, uint32_t flags);
 // Memory of the calling thread, good until its next call; at least `n` bytes.
 uint8_t *fs_scratch(size_t n);
+
+// A listing in the making. Both return false when an entry does not fit any more. The offsets of
+// entries are above FS_OFFSET_DOT_DOT.
+#define FS_OFFSET_DOT     1
+#define FS_OFFSET_DOT_DOT 2
+struct fs_listing {
+    fuse_req_t req;
+    uint8_t *out;
+    size_t size;
+    size_t used;
+    bool plus;
+};
+bool fs_list_entry(
+    struct fs_listing *l, const char *name, struct fuse_entry_param *entry, uint64_t offset);
+// "." and "..", unless the listing goes on behind them.
+bool fs_list_dots(struct fs_listing *l, fuse_ino_t ino, fuse_ino_t parent, uint64_t offset);
+
 // Around a reply that comes after the handler has returned: begin before another thread can see the
 // request, end when the reply is out.
 void fs_begin_deferred(struct fs *fs);

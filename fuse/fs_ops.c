@@ -10,6 +10,7 @@
 #include "fuse/device.h"
 #include "fuse/direct_writes.h"
 #include "fuse/seek.h"
+#include "fuse/snapshot_ops.h"
 #include "platform/log.h"
 #include "platform/memory.h"
 
@@ -130,6 +131,9 @@ fs_init(struct fs *fs, const struct fs_settings *settings, struct volume *volume
     cold_pool_init(&fs->cold, &cold_requests_ops, COLD_THREADS_MAX, settings->read_deadline_ms);
     cold_pool_init(&fs->scans, &cold_requests_ops, SCAN_THREADS_MAX, settings->read_deadline_ms);
     fetch_table_init(&fs->fetches, volume, kernel_cache);
+    snapshot_tree_init(&fs->snapshots, volume);
+    cold_pool_init(
+        &fs->snapshot_pool, &snapshot_ops_pool, SNAPSHOT_THREADS_MAX, settings->read_deadline_ms);
     fs->direct_writes = memory_alloc_zero(sizeof(*fs->direct_writes));
     direct_writes_init(fs->direct_writes, kernel_cache);
     lock_init(&fs->lock, "fs", LOCK_RANK_FUSE);
@@ -144,6 +148,8 @@ fs_destroy(struct fs *fs)
     fetch_table_destroy(&fs->fetches);
     cold_pool_destroy(&fs->scans);
     cold_pool_destroy(&fs->cold);
+    cold_pool_destroy(&fs->snapshot_pool);
+    snapshot_tree_destroy(&fs->snapshots);
     seeker_destroy(fs->seeker);
     free(fs->seeker);
     direct_writes_destroy(fs->direct_writes);
@@ -159,6 +165,7 @@ fs_drain(struct fs *fs)
     fetch_table_stop(&fs->fetches);
     cold_pool_stop(&fs->cold);
     cold_pool_stop(&fs->scans);
+    cold_pool_stop(&fs->snapshot_pool);
     direct_writes_stop(fs->direct_writes);
     // The checkpoints themselves go on; volume_close waits for them.
     while ((req = ticket_take_any_request(&fs->tickets))) {
@@ -170,4 +177,5 @@ fs_drain(struct fs *fs)
         condition_wait(&fs->idle, &fs->lock);
     lock_release(&fs->lock);
     fetch_table_clear(&fs->fetches);
+    snapshot_tree_stop(&fs->snapshots);
 }

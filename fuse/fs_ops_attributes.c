@@ -7,11 +7,16 @@
 #include "format/access_list.h"
 #include "fuse/device.h"
 #include "fuse/fs_ops.h"
+#include "fuse/snapshot_ops.h"
 #include "platform/crash_point.h"
 
 void
 fs_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi UNUSED)
 {
+    if (UNLIKELY(snapshot_node_is(ino))) {
+        snapshot_ops_getattr(req, ino);
+        return;
+    }
     struct volume_attributes attributes;
     crash_point("fuse.getattr_received");
     int rc = volume_get_attributes(fs_of(req)->volume, object_of(ino), &attributes);
@@ -77,6 +82,8 @@ void
 fs_setattr(
     fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, struct fuse_file_info *fi UNUSED)
 {
+    if (snapshot_ops_refuse(req, ino))
+        return;
     struct volume_set_attributes change = {
         .set = translate_set(to_set),
         .mode = st->st_mode,
@@ -134,8 +141,8 @@ is_access_list(const char *name)
 
 // The daemon refuses access lists when the kernel would not enforce them. The kernel decides which
 // user may use the other namespaces, but sends on names that it does not know.
-static int
-check_name(const struct fs *fs, const char *name)
+int
+fs_check_xattr_name(const struct fs *fs, const char *name)
 {
     static const char *const namespaces[] = {"user.", "trusted.", "security."};
     for (size_t i = 0; i < ARRAY_LENGTH(namespaces); i++)
@@ -148,8 +155,10 @@ void
 fs_setxattr(
     fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags)
 {
+    if (snapshot_ops_refuse(req, ino))
+        return;
     struct fs *fs = fs_of(req);
-    int rc = check_name(fs, name);
+    int rc = fs_check_xattr_name(fs, name);
     if (rc == 0 && is_access_list(name))
         rc = volume_set_access_list(
             fs->volume, object_of(ino), name, value, size, device_request_clears_sgid());
@@ -158,9 +167,8 @@ fs_setxattr(
     fs_reply_result(req, rc);
 }
 
-// The value, or its size when the caller asks for that with `size` 0.
-static void
-reply_value(fuse_req_t req, int rc, const struct buffer *value, size_t size)
+void
+fs_reply_value(fuse_req_t req, int rc, const struct buffer *value, size_t size)
 {
     if (rc != 0)
         fs_reply_result(req, rc);
@@ -175,16 +183,19 @@ reply_value(fuse_req_t req, int rc, const struct buffer *value, size_t size)
 void
 fs_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 {
+    if (UNLIKELY(snapshot_node_is(ino))) {
+        snapshot_ops_getxattr(req, ino, name, size);
+        return;
+    }
     BUFFER_AUTO value = {0};
-    int rc = check_name(fs_of(req), name);
+    int rc = fs_check_xattr_name(fs_of(req), name);
     if (rc == 0)
         rc = volume_get_xattr(fs_of(req)->volume, object_of(ino), name, &value);
-    reply_value(req, rc, &value, size);
+    fs_reply_value(req, rc, &value, size);
 }
 
-// The names in the trusted namespace are for root.
-static void
-remove_trusted(struct buffer *names)
+void
+fs_remove_trusted(struct buffer *names)
 {
     BUFFER_AUTO all = {0};
     buffer_append(&all, names->data, names->length);
@@ -199,17 +210,23 @@ remove_trusted(struct buffer *names)
 void
 fs_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 {
+    if (UNLIKELY(snapshot_node_is(ino))) {
+        snapshot_ops_listxattr(req, ino, size);
+        return;
+    }
     BUFFER_AUTO names = {0};
     int rc = volume_list_xattrs(fs_of(req)->volume, object_of(ino), &names);
     if (rc == 0 && fuse_req_ctx(req)->uid != 0)
-        remove_trusted(&names);
-    reply_value(req, rc, &names, size);
+        fs_remove_trusted(&names);
+    fs_reply_value(req, rc, &names, size);
 }
 
 void
 fs_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
 {
-    int rc = check_name(fs_of(req), name);
+    if (snapshot_ops_refuse(req, ino))
+        return;
+    int rc = fs_check_xattr_name(fs_of(req), name);
     if (rc == 0)
         rc = volume_remove_xattr(fs_of(req)->volume, object_of(ino), name);
     fs_reply_result(req, rc);

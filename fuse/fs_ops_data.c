@@ -11,6 +11,7 @@
 #include "fuse/direct_writes.h"
 #include "fuse/fs_ops.h"
 #include "fuse/seek.h"
+#include "fuse/snapshot_ops.h"
 #include "platform/memory.h"
 
 #define XATTR_CAPABILITY "security.capability"
@@ -111,6 +112,10 @@ open_object(
 void
 fs_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
+    if (UNLIKELY(snapshot_node_is(ino))) {
+        snapshot_ops_open(req, ino, fi);
+        return;
+    }
     struct fs *fs = fs_of(req);
     int rc = open_object(req, object_of(ino), false, (fi->flags & O_TRUNC) != 0, fi);
     if (rc != 0)
@@ -155,6 +160,8 @@ void
 fs_create(
     fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
 {
+    if (snapshot_ops_refuse(req, parent) || snapshot_ops_refuse_name(req, parent, name, -EEXIST))
+        return;
     struct fs *fs = fs_of(req);
     struct volume_attributes attributes;
     struct fuse_entry_param entry;
@@ -173,6 +180,10 @@ fs_create(
 void
 fs_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
+    if (UNLIKELY(snapshot_node_is(ino))) {
+        snapshot_ops_release(req, ino);
+        return;
+    }
     close_object(fs_of(req), object_of(ino), fi);
     fs_reply_result(req, 0);
 }
@@ -211,6 +222,10 @@ read_with_options(fuse_req_t req, fuse_ino_t ino, size_t size, uint64_t offset,
 void
 fs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
 {
+    if (UNLIKELY(snapshot_node_is(ino))) {
+        snapshot_ops_read(req, ino, size, offset);
+        return;
+    }
     struct fetch_entry *entry = fetch_table_get(&fs_of(req)->fetches, fi->fh);
     if (UNLIKELY(entry && offset >= 0)) {
         read_with_options(req, ino, size, (uint64_t)offset, fi, entry);
@@ -289,6 +304,8 @@ void
 fs_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length,
     struct fuse_file_info *fi UNUSED)
 {
+    if (snapshot_ops_refuse(req, ino))
+        return;
     int rc = -EINVAL;
     if (offset >= 0 && length > 0)
         rc = volume_allocate(
@@ -303,6 +320,8 @@ fs_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, struct fuse_f
         fs_reply_result(req, -ENXIO);
     else if (whence != SEEK_DATA && whence != SEEK_HOLE)
         fs_reply_result(req, -EINVAL);
+    else if (UNLIKELY(snapshot_node_is(ino)))
+        snapshot_ops_lseek(req, ino, (uint64_t)offset, whence);
     else
         seeker_seek(fs_of(req)->seeker, req, object_of(ino), (uint64_t)offset, whence);
 }

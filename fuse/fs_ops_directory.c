@@ -5,9 +5,7 @@
 #include <sys/stat.h>
 
 #include "fuse/fs_ops.h"
-
-#define OFFSET_DOT     1
-#define OFFSET_DOT_DOT 2
+#include "fuse/snapshot_ops.h"
 
 // The daemon keeps nothing for an open directory: listings go on from an offset, and a removed
 // directory stays until the kernel forgets it, which it does not before the last close. So the
@@ -19,6 +17,10 @@ fs_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     struct fs *fs = fs_of(req);
     if (fs->kernel_opens_directories) {
         fs_reply_result(req, -ENOSYS);
+        return;
+    }
+    if (snapshot_node_is(ino)) {
+        fuse_reply_open(req, fi);
         return;
     }
     int rc = volume_object_opened(fs->volume, object_of(ino));
@@ -35,21 +37,14 @@ fs_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 void
 fs_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi UNUSED)
 {
-    volume_object_closed(fs_of(req)->volume, object_of(ino));
+    if (!snapshot_node_is(ino))
+        volume_object_closed(fs_of(req)->volume, object_of(ino));
     fs_reply_result(req, 0);
 }
 
-struct listing {
-    fuse_req_t req;
-    uint8_t *out;
-    size_t size;
-    size_t used;
-    bool plus;
-};
-
-// False when the entry does not fit any more.
-static bool
-add_entry(struct listing *l, const char *name, struct fuse_entry_param *entry, uint64_t offset)
+bool
+fs_list_entry(
+    struct fs_listing *l, const char *name, struct fuse_entry_param *entry, uint64_t offset)
 {
     char *p = (char *)l->out + l->used;
     size_t left = l->size - l->used;
@@ -62,20 +57,28 @@ add_entry(struct listing *l, const char *name, struct fuse_entry_param *entry, u
 }
 
 static bool
-add_dot(struct listing *l, const char *name, fuse_ino_t ino, uint64_t offset)
+add_dot(struct fs_listing *l, const char *name, fuse_ino_t ino, uint64_t offset)
 {
     // Node 0: the kernel takes no reference to "." and "..".
     struct fuse_entry_param entry = {0};
     entry.attr.st_ino = ino;
     entry.attr.st_mode = S_IFDIR;
-    return add_entry(l, name, &entry, offset);
+    return fs_list_entry(l, name, &entry, offset);
+}
+
+bool
+fs_list_dots(struct fs_listing *l, fuse_ino_t ino, fuse_ino_t parent, uint64_t offset)
+{
+    if (offset < FS_OFFSET_DOT && !add_dot(l, ".", ino, FS_OFFSET_DOT))
+        return false;
+    return offset >= FS_OFFSET_DOT_DOT || add_dot(l, "..", parent, FS_OFFSET_DOT_DOT);
 }
 
 static int
 visit(void *argument, const char *name, size_t name_length, uint64_t offset,
     const struct volume_attributes *attributes)
 {
-    struct listing *l = argument;
+    struct fs_listing *l = argument;
     char text[NAME_BYTES_MAX + 1];
     struct fuse_entry_param entry;
     if (name_length > NAME_BYTES_MAX)
@@ -83,24 +86,23 @@ visit(void *argument, const char *name, size_t name_length, uint64_t offset,
     memcpy(text, name, name_length);
     text[name_length] = '\0';
     fs_fill_entry(fs_of(l->req), attributes, &entry);
-    return add_entry(l, text, &entry, offset) ? 0 : 1;
+    return fs_list_entry(l, text, &entry, offset) ? 0 : 1;
 }
 
 static void
 list(fuse_req_t req, fuse_ino_t ino, size_t size, uint64_t offset, bool plus)
 {
+    if (UNLIKELY(snapshot_node_is(ino))) {
+        snapshot_ops_readdir(req, ino, size, offset, plus);
+        return;
+    }
     if (offset == 0)
         volume_directory_accessed(fs_of(req)->volume, object_of(ino));
-    struct listing l = {.req = req, .out = fs_scratch(size), .size = size, .plus = plus};
-    bool room = true;
-    if (offset < OFFSET_DOT)
-        room = add_dot(&l, ".", ino, OFFSET_DOT);
-    if (room && offset < OFFSET_DOT_DOT)
-        room = add_dot(&l, "..", FUSE_ROOT_ID, OFFSET_DOT_DOT);
+    struct fs_listing l = {.req = req, .out = fs_scratch(size), .size = size, .plus = plus};
     int rc = 0;
-    if (room)
+    if (fs_list_dots(&l, ino, FUSE_ROOT_ID, offset))
         rc = volume_read_directory(fs_of(req)->volume, object_of(ino),
-            offset <= OFFSET_DOT_DOT ? 0 : offset, plus, visit, &l);
+            offset <= FS_OFFSET_DOT_DOT ? 0 : offset, plus, visit, &l);
     // Entries listed before a failure are good; the failure comes with the next call.
     if (rc != 0 && l.used == 0)
         fs_reply_result(req, rc);

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include "fuse/fs_ops.h"
+#include "fuse/snapshot_ops.h"
 
 static struct volume_caller
 caller_of(fuse_req_t req)
@@ -21,8 +22,9 @@ lookup_by_number(fuse_req_t req, fuse_ino_t ino, bool parent)
 {
     struct volume_attributes attributes;
     struct volume *v = fs_of(req)->volume;
-    int rc = parent ? volume_lookup_parent(v, object_of(ino), &attributes)
-                    : volume_get_attributes(v, object_of(ino), &attributes);
+    int rc = snapshot_node_is(ino) ? -ESTALE
+             : parent              ? volume_lookup_parent(v, object_of(ino), &attributes)
+                                   : volume_get_attributes(v, object_of(ino), &attributes);
     if (rc == 0 && attributes.inode.nlink > 0)
         fs_reply_entry(req, &attributes);
     else
@@ -64,6 +66,10 @@ fs_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
         lookup_by_number(req, parent, name[1] == '.');
         return;
     }
+    if (UNLIKELY(snapshot_node_is(parent))) {
+        snapshot_ops_lookup(req, parent, name);
+        return;
+    }
     if (lookup_through_door(req, parent, name))
         return;
     int rc = volume_lookup(fs_of(req)->volume, object_of(parent), name, &attributes);
@@ -73,6 +79,10 @@ fs_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
     }
     if (rc != -ENOENT) {
         fs_reply_result(req, rc);
+        return;
+    }
+    if (snapshot_ops_is_top(parent, name)) {
+        snapshot_ops_lookup_top(req);
         return;
     }
     // Node 0 is a negative entry: the kernel remembers that there is nothing.
@@ -86,7 +96,8 @@ fs_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 void
 fs_forget(fuse_req_t req, fuse_ino_t ino, uint64_t count UNUSED)
 {
-    volume_object_forgotten(fs_of(req)->volume, object_of(ino));
+    if (!snapshot_node_is(ino))
+        volume_object_forgotten(fs_of(req)->volume, object_of(ino));
     fuse_reply_none(req);
 }
 
@@ -94,7 +105,8 @@ void
 fs_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
 {
     for (size_t i = 0; i < count; i++)
-        volume_object_forgotten(fs_of(req)->volume, object_of(forgets[i].ino));
+        if (!snapshot_node_is(forgets[i].ino))
+            volume_object_forgotten(fs_of(req)->volume, object_of(forgets[i].ino));
     fuse_reply_none(req);
 }
 
@@ -102,6 +114,8 @@ static void
 make(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev,
     const char *target)
 {
+    if (snapshot_ops_refuse(req, parent) || snapshot_ops_refuse_name(req, parent, name, -EEXIST))
+        return;
     struct volume_attributes attributes;
     struct volume_caller caller = caller_of(req);
     // The protocol has 32 bits for a device number, in the kernel's encoding.
@@ -134,6 +148,10 @@ fs_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const char *na
 void
 fs_readlink(fuse_req_t req, fuse_ino_t ino)
 {
+    if (UNLIKELY(snapshot_node_is(ino))) {
+        snapshot_ops_readlink(req, ino);
+        return;
+    }
     BUFFER_AUTO target = {0};
     int rc = volume_read_link(fs_of(req)->volume, object_of(ino), &target);
     if (rc == 0)
@@ -145,8 +163,12 @@ fs_readlink(fuse_req_t req, fuse_ino_t ino)
 void
 fs_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char *name)
 {
+    if (snapshot_ops_refuse(req, parent) || snapshot_ops_refuse_name(req, parent, name, -EEXIST))
+        return;
     struct volume_attributes attributes;
-    int rc = volume_link(fs_of(req)->volume, object_of(ino), object_of(parent), name, &attributes);
+    int rc = snapshot_node_is(ino) ? -EXDEV
+                                   : volume_link(fs_of(req)->volume, object_of(ino),
+                                         object_of(parent), name, &attributes);
     if (rc == 0)
         fs_reply_entry(req, &attributes);
     else
@@ -156,19 +178,27 @@ fs_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char *name)
 void
 fs_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-    fs_reply_result(req, volume_unlink(fs_of(req)->volume, object_of(parent), name));
+    if (!snapshot_ops_refuse(req, parent))
+        fs_reply_result(req, volume_unlink(fs_of(req)->volume, object_of(parent), name));
 }
 
 void
 fs_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-    fs_reply_result(req, volume_rmdir(fs_of(req)->volume, object_of(parent), name));
+    if (snapshot_ops_refuse(req, parent))
+        return;
+    int rc = volume_rmdir(fs_of(req)->volume, object_of(parent), name);
+    fs_reply_result(req, rc == -ENOENT && snapshot_ops_is_top(parent, name) ? -EROFS : rc);
 }
 
 void
 fs_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent,
     const char *new_name, unsigned flags)
 {
+    if (snapshot_ops_refuse(req, parent) || snapshot_ops_refuse(req, new_parent) ||
+        snapshot_ops_refuse_name(req, parent, name, -EROFS) ||
+        snapshot_ops_refuse_name(req, new_parent, new_name, -EPERM))
+        return;
     const struct fuse_ctx *c = fuse_req_ctx(req);
     struct volume_caller caller = {.uid = c->uid, .gid = c->gid, .umask = c->umask};
     fs_reply_result(req, volume_rename(fs_of(req)->volume, object_of(parent), name,

@@ -9,6 +9,7 @@
 
 #include "fuse/ckptfs_ioctl.h"
 #include "fuse/fs_ops.h"
+#include "fuse/snapshot_ops.h"
 #include "metrics/metrics.h"
 #include "platform/memory.h"
 
@@ -267,6 +268,8 @@ report(fuse_req_t req, const struct ckptfs_report *in)
 {
     struct volume_operation_report r;
     CLEANUP(memory_free_auto) struct ckptfs_report *out = memory_alloc_zero(sizeof(*out));
+    // It may have been about a snapshot.
+    snapshot_tree_names_changed(&fs_of(req)->snapshots);
     int rc = volume_operation_report(
         fs_of(req)->volume, in->ticket, in->offset, out->text, sizeof(out->text), &r);
     out->version = CKPTFS_ABI_VERSION;
@@ -433,6 +436,10 @@ fs_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned command, void *argument UNUSED
 {
     union request u;
     size_t size = size_of(command);
+    if (UNLIKELY(snapshot_node_is(ino))) {
+        snapshot_ops_ioctl(req, ino, command, out_size);
+        return;
+    }
     if (fs_flags_ioctl(req, ino, command, in, in_size, out_size) ||
         fs_job_ioctl(req, ino, command, in, in_size, out_size) ||
         fs_fetch_ioctl(req, ino, command, fi, in, in_size, out_size))

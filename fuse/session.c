@@ -184,6 +184,7 @@ unmount_and_stop(struct session *s)
     // The kernel would wait for its read-ahead, even when no process wants it any more.
     cold_pool_stop(&s->fs.cold);
     cold_pool_stop(&s->fs.scans);
+    cold_pool_stop(&s->fs.snapshot_pool);
     int rc = mount_unmount(&s->mount);
     // The kernel ends the connection with the last mount of the file system.
     if (rc == 0 && wait_for_workers(s, LAST_MOUNT_MS))

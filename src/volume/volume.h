@@ -40,6 +40,8 @@ struct volume_host {
     // Mount options: reads leave access times alone, of all objects or of directories.
     bool no_atime;
     bool no_directory_atime;
+    // Polled while the volume is opened and waits for the store: whether to give that up.
+    bool (*is_canceled)(void *argument);
 };
 
 // ---- life ---------------------------------------------------------------------------------------
@@ -53,6 +55,12 @@ MUST_CHECK int volume_create(const struct volume_config *config, struct buffer *
 // another writer or another process, ...
 MUST_CHECK int volume_open(const struct volume_config *config, const struct volume_host *host,
     struct volume **volume_out, struct buffer *error);
+
+// Opens one of the volume's generations, read-only, as another volume beside it; as a mount with
+// at=GENERATION, but with little memory. -ESTALE: it is not kept any more. volume_close ends it,
+// before that of `v`.
+MUST_CHECK int volume_open_generation(struct volume *v, struct generation generation,
+    const struct volume_host *host, struct volume **volume_out, struct buffer *error);
 
 // Makes the last checkpoint, publishes it (for up to unmount_timeout), releases the lease, and
 // frees all memory. No other thread may use the volume. 0, or the errno of the publication (the
@@ -297,6 +305,17 @@ MUST_CHECK int volume_job_submit(
 MUST_CHECK int volume_job_look(
     struct volume *v, uint64_t id, bool next, struct job_record *job_out);
 MUST_CHECK int volume_job_cancel(struct volume *v, uint64_t id);
+
+// What can be opened: the snapshots in the store (one listing), and the generations that the
+// manifest knows as kept; a mount from the bucket alone knows those of its own time. `name` is NULL
+// for generations. `created_ms` is 0 when the manifest does not know it. `visit` returns nonzero to
+// stop.
+typedef int volume_visit_kept(
+    void *argument, const char *name, struct generation generation, uint64_t created_ms);
+MUST_CHECK int volume_list_snapshots(
+    struct volume *v, const struct remote_call *call, volume_visit_kept *visit, void *argument);
+MUST_CHECK int volume_list_generations(
+    struct volume *v, struct generation from, volume_visit_kept *visit, void *argument);
 
 // Operators' commands about generations and snapshots; each gives a text. The retention thread
 // carries them out one after the other; a command interrupts a CheckpointGC run of the thread's

@@ -281,6 +281,13 @@ MUST_CHECK int volume_quota_operation(
 void volume_start_reader(struct volume *v, struct generation generation);
 void volume_stop_reader(struct volume *v);
 
+// ---- volume_throwaway.c: roots of volumes from the bucket alone ---------------------------------
+
+// Makes one and locks it; the end of the volume removes it.
+MUST_CHECK int volume_make_throwaway_root(struct volume *v, struct buffer *error);
+// Removes those whose process is gone.
+void volume_sweep_throwaway_roots(const struct volume *v);
+
 // ---- volume_check.c: looking through the manifest ----------------------------------------------
 
 MUST_CHECK int volume_start_checker(struct volume *v);

@@ -38,6 +38,7 @@ volume_open_layers(struct volume *v, struct buffer *error)
         .scratch = local_store_scratch(v->local),
         .quota = v->quota,
         .call_ms = v->config.read_deadline_ms,
+        .call = {.is_canceled = v->host.is_canceled, .argument = v->host.argument},
     };
     v->map = chunk_map_new(v->manifest, v->db, v->config.page_cache_bytes / 8 + (4u << 20));
     struct chunk_reader_options reader = {

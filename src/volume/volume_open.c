@@ -377,6 +377,8 @@ volume_open_local(struct volume *v, struct buffer *error)
     v->root = memory_string(v->config.root);
     if (rc == 0)
         rc = volume_take_lock(v, error);
+    if (rc == 0)
+        volume_sweep_throwaway_roots(v);
     CLEANUP(memory_free_auto) char *directory = memory_printf("%s/manifest", v->root);
     if (rc == 0)
         rc = open_sound_manifest(v, directory, error);
@@ -412,51 +414,6 @@ volume_settle(struct volume *v, struct buffer *error)
 
 // ---- read-only, from the bucket alone -----------------------------------------------------------
 
-// Roots of read-only mounts whose process is gone.
-static void
-sweep_throwaway_roots(const char *directory)
-{
-    DIR *dir = opendir(directory);
-    for (struct dirent *e; dir && (e = readdir(dir));) {
-        if (e->d_name[0] == '.')
-            continue;
-        CLEANUP(memory_free_auto) char *path = memory_printf("%s/%s", directory, e->d_name);
-        CLEANUP(memory_free_auto) char *lock = memory_printf("%s/lock", path);
-        CLEANUP(file_close_auto) int fd = open(lock, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-        if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && path_remove_tree(path) < 0)
-            log_warning("scratch.failed", "cannot remove %s", path);
-    }
-    if (dir)
-        closedir(dir);
-}
-
-static int
-make_throwaway_root(struct volume *v, struct buffer *error)
-{
-    int rc = volume_take_root(v, error);
-    if (rc < 0)
-        return rc;
-    CLEANUP(memory_free_auto) char *directory = memory_printf("%s/views", v->config.root);
-    rc = path_make_directories(directory, 0700);
-    if (rc == 0) {
-        sweep_throwaway_roots(directory);
-        v->root = memory_printf(
-            "%s/%ld-%016llx", directory, (long)getpid(), (unsigned long long)random_u64());
-        rc = path_make_directories(v->root, 0700);
-    }
-    if (rc < 0) {
-        volume_error(error, "cannot make a directory below %s: %s", directory, strerror(-rc));
-        return rc;
-    }
-    CLEANUP(memory_free_auto) char *lock = memory_printf("%s/lock", v->root);
-    v->own.lock_fd = open(lock, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (v->own.lock_fd < 0 || flock(v->own.lock_fd, LOCK_EX | LOCK_NB) < 0) {
-        rc = -errno;
-        volume_error(error, "cannot lock %s: %s", lock, strerror(-rc));
-    }
-    return rc;
-}
-
 // Which generation at= means.
 static int
 resolve_at(struct volume *v, struct generation *at, struct buffer *error)
@@ -478,7 +435,7 @@ int
 volume_open_from_bucket(struct volume *v, struct buffer *error)
 {
     v->from_bucket = v->own.read_only = true;
-    int rc = make_throwaway_root(v, error);
+    int rc = volume_make_throwaway_root(v, error);
     CLEANUP(memory_free_auto)
     char *directory = memory_printf("%s/manifest", v->root ? v->root : "");
     if (rc == 0)

@@ -65,9 +65,8 @@ volume_start_reader(struct volume *v, struct generation generation)
 {
     struct volume_reader *r = memory_alloc_zero(sizeof(*r));
     struct uuid id = random_uuid();
-    r->place = v->place;
+    r->place = v->place; // the host may cancel its calls until the volume is open
     r->place.call_ms = CALL_MS;
-    r->place.call = (struct remote_call){.is_canceled = is_canceled, .argument = r};
     r->pin.kind = PIN_READER;
     r->pin.generation = generation;
     uuid_to_string(&id, r->pin.name);
@@ -82,6 +81,7 @@ volume_start_reader(struct volume *v, struct generation generation)
             v->config.source, generation.v, buffer_string(&problem));
         return;
     }
+    r->place.call = (struct remote_call){.is_canceled = is_canceled, .argument = r};
     r->started = thread_start(&r->thread, "pin", reader_run, r) == 0;
     if (!r->started)
         volume_say(v, "%s: there is no thread to renew the pin, which is good for an hour",
