@@ -66,6 +66,14 @@ int control_evict(const char *path, bool all, uint32_t flags);
 // `watch`: again and again, until it is interrupted.
 int show_jobs(const char *path, bool json, bool watch);
 
+struct hydrate_request {
+    const char *path;
+    bool all, keep, no_wait, json, quiet;
+};
+// Brings a file or all files to the local disk, and waits for that with progress on a terminal. An
+// interrupt ends the job.
+int hydrate_files(const struct hydrate_request *request);
+
 enum job_verb { JOB_VERB_SHOW, JOB_VERB_WAIT, JOB_VERB_CANCEL };
 int handle_job(const char *id, const char *path, enum job_verb verb, bool json);
 

@@ -238,6 +238,18 @@ run_evict(const struct arguments *a)
 }
 
 static int
+run_hydrate(const struct arguments *a)
+{
+    const struct hydrate_request request = {.path = a->operand,
+        .all = a->all,
+        .keep = a->pin,
+        .no_wait = a->no_wait,
+        .json = a->json,
+        .quiet = a->quiet};
+    return hydrate_files(&request);
+}
+
+static int
 run_generations(const struct arguments *a)
 {
     return operate(a, "generations of", CKPTFS_OPERATION_GENERATIONS, "");
@@ -499,6 +511,10 @@ static const struct option retention_switches[] = {{"help", no_argument, NULL, '
 static const struct option evict_switches[] = {{"help", no_argument, NULL, 'h'},
     {"json", no_argument, NULL, SWITCH_JSON}, {"all", no_argument, NULL, SWITCH_ALL},
     {NULL, 0, NULL, 0}};
+static const struct option hydrate_switches[] = {{"help", no_argument, NULL, 'h'},
+    {"json", no_argument, NULL, SWITCH_JSON}, {"all", no_argument, NULL, SWITCH_ALL},
+    {"pin", no_argument, NULL, SWITCH_PIN}, {"no-wait", no_argument, NULL, SWITCH_NO_WAIT},
+    {"quiet", no_argument, NULL, 'q'}, {NULL, 0, NULL, 0}};
 static const struct option quota_switches[] = {{"help", no_argument, NULL, 'h'},
     {"json", no_argument, NULL, SWITCH_JSON}, {"set", required_argument, NULL, SWITCH_SET},
     {"root", no_argument, NULL, SWITCH_OF_ROOT}, {NULL, 0, NULL, 0}};
@@ -609,6 +625,17 @@ const struct command commands[] = {
         "    --root      sets it for all volumes in the storage root together, for good\n"
         "    --json      as a JSON object\n",
         "MOUNTPOINT", .run = run_quota},
+    {"hydrate", ":hq", hydrate_switches,
+        "hydrate [--pin] [--no-wait] [--json] [-q] FILE | --all MOUNTPOINT",
+        "Brings a file, or all files, from the store to the local disk, so that reading them\n"
+        "needs no store. Waits for that; an interrupt (^C) ends it, and what has come stays.\n"
+        "\n"
+        "    --all        all files, as far as the quota has free room\n"
+        "    --pin        they stay there until \"ckptctl evict\" or the unmount\n"
+        "    --no-wait    do not wait: print the number of the job\n"
+        "    --json       print the job as a JSON object\n"
+        "    -q, --quiet  no progress, and no output after success\n",
+        "FILE", .run = run_hydrate},
     {"evict", ":h", evict_switches, "evict [--json] FILE | --all MOUNTPOINT",
         "Removes local copies of images that are in the store, and that nothing needs at this\n"
         "moment: those that hold a part of FILE, which may hold parts of others, too, or all.\n"

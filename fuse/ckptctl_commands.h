@@ -24,7 +24,8 @@ struct arguments {
     const char *head;     // truncate
     const char *tail;     // likewise
     bool watch;           // jobs
-    bool all;             // evict
+    bool all;             // evict, hydrate
+    bool pin;             // hydrate
     bool cold;            // cat
     bool follow, leave;   // changes
     const char *subscriber;
@@ -69,6 +70,7 @@ enum {
     SWITCH_TAIL,
     SWITCH_WATCH,
     SWITCH_ALL,
+    SWITCH_PIN,
     SWITCH_FOLLOW,
     SWITCH_SUBSCRIBER,
     SWITCH_AFTER,

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// ckptctl jobs, job, truncate, variant and flags.
+// ckptctl jobs, job, truncate, hydrate, variant and flags.
 #include <errno.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -361,6 +362,93 @@ truncate_file(const struct truncate_request *request)
         .json = request->json,
         .quiet = request->quiet};
     return follow_job(fd, io.job, &order);
+}
+
+// ---- hydration ----------------------------------------------------------------------------------
+
+static volatile sig_atomic_t interrupted;
+
+static void
+note_interrupt(int signal UNUSED)
+{
+    interrupted = 1;
+}
+
+static void
+show_hydration(const struct ckptfs_job *job)
+{
+    if (job->total > 0)
+        fprintf(stderr, "\r%" PRIu64 " of %" PRIu64 " MiB ", (uint64_t)job->done >> 20,
+            (uint64_t)job->total >> 20);
+}
+
+// Waits for the end of the job, and asks for it when the user interrupts.
+static int
+watch_hydration(int fd, uint64_t id, bool show, struct ckptfs_job *job)
+{
+    bool asked = false;
+    uint64_t pause_ms = POLL_FIRST_MS;
+    int rc;
+    while ((rc = ask_job(fd, CKPTFS_JOB_LOOK, id, job)) == 0 && !has_ended(job)) {
+        struct ckptfs_job ignored;
+        if (interrupted && !asked) {
+            rc = ask_job(fd, CKPTFS_JOB_CANCEL, id, &ignored);
+            asked = true;
+        }
+        if (rc < 0 && rc != -EALREADY)
+            return rc;
+        if (show)
+            show_hydration(job);
+        clock_sleep_ms(pause_ms);
+        pause_ms = pause_ms * 2 < POLL_MAX_MS ? pause_ms * 2 : POLL_MAX_MS;
+    }
+    if (show)
+        fprintf(stderr, "\r%40s\r", "");
+    return rc;
+}
+
+static int
+hydration_failed(const char *path, int rc)
+{
+    if (rc == -EINVAL)
+        print_error("%s is no file; give --all to fetch all of the volume", path);
+    else if (rc == -EROFS)
+        print_error("hydrate %s: the mount is read-only", path);
+    else
+        return control_failed("hydrate", path, rc);
+    return rc == -EINVAL ? EXIT_STATUS_USAGE : EXIT_STATUS_ERROR;
+}
+
+int
+hydrate_files(const struct hydrate_request *request)
+{
+    struct ckptfs_hydrate io = {.version = CKPTFS_ABI_VERSION,
+        .flags =
+            (request->all ? CKPTFS_HYDRATE_ALL : 0) | (request->keep ? CKPTFS_HYDRATE_KEEP : 0)};
+    CLEANUP(file_close_auto) int fd = control_open(request->path);
+    if (fd < 0)
+        return EXIT_STATUS_ERROR;
+    const struct sigaction action = {.sa_handler = note_interrupt};
+    bool show = !request->quiet && !request->json && isatty(STDERR_FILENO);
+    struct ckptfs_job job;
+    if (ioctl(fd, CKPTFS_IOC_HYDRATE, &io) < 0)
+        return hydration_failed(request->path, -errno);
+    if (!request->no_wait)
+        (void)sigaction(SIGINT, &action, NULL);
+    int rc = request->no_wait ? ask_job(fd, CKPTFS_JOB_LOOK, io.job, &job)
+                              : watch_hydration(fd, io.job, show, &job);
+    if (rc < 0)
+        return job_failed("hydrate", request->path, io.job, rc);
+    if (!request->no_wait && (request->json || job.state == CKPTFS_JOB_FAILED))
+        return report_job(&job, request->json, request->quiet);
+    BUFFER_AUTO out = {0};
+    if (request->json)
+        print_job_json(&job, &out);
+    else if (request->no_wait && !request->quiet)
+        buffer_printf(&out, "job %" PRIu64 "\n", (uint64_t)io.job);
+    else if (!request->quiet)
+        buffer_printf(&out, "%" PRIu64 " bytes are here\n", (uint64_t)job.done);
+    return out.length > 0 ? print_out(&out) : EXIT_SUCCESS;
 }
 
 // ---- variant ------------------------------------------------------------------------------------

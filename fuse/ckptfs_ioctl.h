@@ -276,6 +276,21 @@ struct ckptfs_job {
     char cause[160]; /* with an error its reason, else what the job has done */
 };
 
+/* Brings a file, or with ALL all files of the volume, from the store to the local disk. A job
+   carries it out; CKPTFS_IOC_JOB follows it. EEXIST: another one for the same is under way, whose
+   number is in `job`. EINVAL also: it is no file. EROFS on read-only mounts. */
+#define CKPTFS_HYDRATE_ALL  (1u << 0)
+#define CKPTFS_HYDRATE_KEEP (1u << 1) /* it stays there until a user evicts it, or the unmount */
+
+struct ckptfs_hydrate {
+    __u32 version;
+    __u32 flags;
+    __u64 job;    /* out */
+    __s32 result; /* out: 0 or -EEXIST */
+    __u32 reserved0;
+    __u64 reserved[5];
+};
+
 /* Features that are on or off for the volume; CKPTFS_FLAG_*. */
 #define CKPTFS_FLAG_APPEND_ONLY_TRUNCATION (1u << 0) /* enable_append_only_truncation */
 #define CKPTFS_FLAG_COLD_SCAN              (1u << 1) /* enable_cold_scan */
@@ -388,6 +403,7 @@ struct ckptfs_changes {
 #define CKPTFS_IOC_JOB        _IOWR('K', 0x22, struct ckptfs_job)
 #define CKPTFS_IOC_FLAGS      _IOWR('K', 0x23, struct ckptfs_flags)
 #define CKPTFS_IOC_CHANGES    _IOWR('K', 0x24, struct ckptfs_changes)
+#define CKPTFS_IOC_HYDRATE    _IOWR('K', 0x25, struct ckptfs_hydrate)
 #define CKPTFS_IOC_LIMITS     _IOWR('K', 0x30, struct ckptfs_limits)
 #define CKPTFS_IOC_FETCH      _IOWR('K', 0x31, struct ckptfs_fetch)
 #define CKPTFS_IOC_FUSE       _IOWR('K', 0x10, struct ckptfs_fuse_requests)
@@ -400,6 +416,7 @@ static_assert(sizeof(struct ckptfs_variant) == 64, "ABI");
 static_assert(sizeof(struct ckptfs_job) == 384, "ABI");
 static_assert(sizeof(struct ckptfs_flags) == 64, "ABI");
 static_assert(sizeof(struct ckptfs_limits) == 64, "ABI");
+static_assert(sizeof(struct ckptfs_hydrate) == 64, "ABI");
 static_assert(sizeof(struct ckptfs_fetch) == 64, "ABI");
 static_assert(sizeof(struct ckptfs_changes) == 8192, "ABI");
 static_assert(sizeof(struct ckptfs_lost) == 576, "ABI");
@@ -415,6 +432,7 @@ _Static_assert(sizeof(struct ckptfs_variant) == 64, "ABI");
 _Static_assert(sizeof(struct ckptfs_job) == 384, "ABI");
 _Static_assert(sizeof(struct ckptfs_flags) == 64, "ABI");
 _Static_assert(sizeof(struct ckptfs_limits) == 64, "ABI");
+_Static_assert(sizeof(struct ckptfs_hydrate) == 64, "ABI");
 _Static_assert(sizeof(struct ckptfs_fetch) == 64, "ABI");
 _Static_assert(sizeof(struct ckptfs_changes) == 8192, "ABI");
 _Static_assert(sizeof(struct ckptfs_lost) == 576, "ABI");

@@ -51,6 +51,25 @@ truncate_file(fuse_req_t req, fuse_ino_t ino, struct ckptfs_truncate *io)
     return rc;
 }
 
+// An operator's, like eviction: it takes disk space and requests from all.
+static int
+hydrate(fuse_req_t req, fuse_ino_t ino, struct ckptfs_hydrate *io)
+{
+    bool all = io->flags & CKPTFS_HYDRATE_ALL;
+    uint64_t job = 0;
+    if ((io->flags & ~(CKPTFS_HYDRATE_ALL | CKPTFS_HYDRATE_KEEP)) || !REST_IS_ZERO(io, job))
+        return -EINVAL;
+    int rc = fs_check_control(req);
+    if (rc == 0)
+        rc = volume_hydrate(fs_of(req)->volume, all ? (struct object_id){0} : object_of(ino),
+            io->flags & CKPTFS_HYDRATE_KEEP, &job);
+    if (rc < 0 && rc != -EEXIST)
+        return rc;
+    io->job = job;
+    io->result = rc;
+    return 0;
+}
+
 static int
 variant(fuse_req_t req, fuse_ino_t ino, struct ckptfs_variant *io)
 {
@@ -239,6 +258,8 @@ size_of(unsigned command)
         return sizeof(struct ckptfs_flags);
     case CKPTFS_IOC_CHANGES:
         return sizeof(struct ckptfs_changes);
+    case CKPTFS_IOC_HYDRATE:
+        return sizeof(struct ckptfs_hydrate);
     default:
         return 0;
     }
@@ -255,6 +276,7 @@ fs_job_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned command, const void *in, s
         struct ckptfs_job job;
         struct ckptfs_flags flags;
         struct ckptfs_changes changes;
+        struct ckptfs_hydrate hydrate;
     } u;
     size_t size = size_of(command);
     if (size == 0)
@@ -270,6 +292,8 @@ fs_job_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned command, const void *in, s
             rc = variant(req, ino, &u.variant);
         else if (command == CKPTFS_IOC_JOB)
             rc = job(req, &u.job);
+        else if (command == CKPTFS_IOC_HYDRATE)
+            rc = hydrate(req, ino, &u.hydrate);
         else if (command == CKPTFS_IOC_FLAGS)
             rc = flags(req, &u.flags);
         else

@@ -71,6 +71,32 @@ decode_truncation(unsigned version, struct byte_reader *r, void *parameters_out)
     return version == 2 && tail <= 1 && p->object.v != 0 && p->offset <= OBJECT_MAX_BYTES;
 }
 
+// ---- hydrations ---------------------------------------------------------------------------------
+
+static void
+key_hydration(const void *parameters, struct buffer *out)
+{
+    buffer_append_le64(out, ((const struct job_hydration *)parameters)->object.v);
+}
+
+static void
+encode_hydration(const void *parameters, struct buffer *out)
+{
+    const struct job_hydration *p = parameters;
+    buffer_append_le64(out, p->object.v);
+    buffer_append_u8(out, p->keep);
+}
+
+static bool
+decode_hydration(unsigned version UNUSED, struct byte_reader *r, void *parameters_out)
+{
+    struct job_hydration *p = parameters_out;
+    p->object.v = read_le64(r);
+    uint8_t keep = read_u8(r);
+    p->keep = keep != 0;
+    return keep <= 1;
+}
+
 // ---- the table ----------------------------------------------------------------------------------
 
 static const struct job_kind_entry kinds[] = {
@@ -84,6 +110,7 @@ static const struct job_kind_entry kinds[] = {
     {.kind = JOB_MERGE_CHUNKS, .name = "MergeChunks"},
     {.kind = JOB_SWEEP_ORPHANS, .name = "SweepOrphans"},
     {.kind = JOB_DETACH_FORK, .name = "DetachFork"},
+    {JOB_HYDRATE_FILES, "HydrateFiles", 1, encode_hydration, decode_hydration, key_hydration},
 };
 
 const struct job_kind_entry *

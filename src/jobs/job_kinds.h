@@ -44,6 +44,12 @@ struct job_truncation {
     struct uuid session; // of the process in which it was
 };
 
+// Parameters of HydrateFiles, of which there is one an object.
+struct job_hydration {
+    struct object_id object; // 0: all files
+    bool keep;               // they stay in hot_cache
+};
+
 // Sets kind, key and payload of a job. `payload` holds the payload's bytes and must live as long as
 // they are used. `parameters` is NULL for a kind without.
 void job_set_kind(

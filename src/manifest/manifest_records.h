@@ -75,6 +75,7 @@ enum job_kind {
     JOB_SWEEP_ORPHANS = 6,
     JOB_DETACH_FORK = 7,
     JOB_MERGE_CHUNKS = 8,
+    JOB_HYDRATE_FILES = 9,
 };
 
 #define JOB_KEY_BYTES_MAX       32u

@@ -269,6 +269,13 @@ MUST_CHECK int volume_check(struct volume *v, uint64_t *ticket_out);
 MUST_CHECK int volume_truncate(
     struct volume *v, struct object_id object, bool tail, uint64_t offset, uint64_t *job_out);
 
+// Takes an order to bring a file, or with object 0 all files, from the store into hot_cache, which
+// the job HydrateFiles carries out (volume_fetch.h). `keep`: eviction passes them over until the
+// volume is closed or a user evicts them. -EEXIST and the id: another order for the same is
+// unfinished. -EINVAL: it is no file. -EROFS.
+MUST_CHECK int volume_hydrate(
+    struct volume *v, struct object_id object, bool keep, uint64_t *job_out);
+
 // Flags of the volume that operators turn off and on while it is mounted: DB_FLAG_*.
 // Submits the job that writes long chains and poor packs again (MergeChunks), or finds the one that
 // has not ended. 0 and its id, or -errno.

@@ -2,6 +2,7 @@
 #include "volume/volume_fetch.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -247,4 +248,55 @@ volume_fetch(struct volume *v, const struct volume_fetch *what, struct volume_fe
     lock_destroy(&w.lock);
     free(w.ranges);
     return rc;
+}
+
+// ---- the job ------------------------------------------------------------------------------------
+
+static void
+tell_progress(void *run, uint64_t done_bytes, uint64_t total_bytes)
+{
+    job_progress(run, "fetching", done_bytes, total_bytes);
+}
+
+int
+volume_hydrate_run(void *argument, struct job_run *run)
+{
+    struct volume *v = argument;
+    struct job_hydration order;
+    struct volume_fetched fetched = {0};
+    int rc = job_read_parameters(run->job, &order);
+    if (rc < 0)
+        return rc;
+    const struct volume_fetch what = {
+        .inode = order.object.v,
+        .is_canceled = job_is_interrupted,
+        .progress = tell_progress,
+        .argument = run,
+    };
+    // The first, so that what has come stays while the rest comes.
+    if (order.keep)
+        rc = volume_keep(v, order.object.v);
+    if (rc == 0)
+        rc = volume_fetch(v, &what, &fetched);
+    job_progress(run, "fetched", fetched.done_bytes, fetched.total_bytes);
+    if (rc == -EDQUOT)
+        buffer_printf(run->text,
+            "the quota has no room for more: %" PRIu64 " of %" PRIu64 " bytes are here",
+            fetched.done_bytes, fetched.total_bytes);
+    return rc;
+}
+
+int
+volume_hydrate(struct volume *v, struct object_id object, bool keep, uint64_t *job_out)
+{
+    struct volume_attributes a;
+    const struct job_hydration order = {object, keep};
+    if (!v->jobs)
+        return -EROFS;
+    int rc = object.v != 0 ? volume_get_attributes(v, object, &a) : 0;
+    if (rc == 0 && object.v != 0 && !S_ISREG(a.inode.mode))
+        rc = -EINVAL;
+    if (rc < 0)
+        return rc;
+    return job_queue_submit(v->jobs, JOB_HYDRATE_FILES, &order, JOB_PRIORITY_ASKED, NULL, job_out);
 }

@@ -37,6 +37,9 @@ struct volume_fetched {
 MUST_CHECK int volume_fetch(
     struct volume *v, const struct volume_fetch *what, struct volume_fetched *fetched_out);
 
+// The handler of JOB_HYDRATE_FILES; the argument is the volume.
+int volume_hydrate_run(void *argument, struct job_run *run);
+
 // Keeps the images of a file (0: of all files) in hot_cache until volume_unkeep, or until the
 // volume is closed, also those that later checkpoints make: eviction passes them over. They count
 // for the quota. -ENOSPC: too many files are kept.

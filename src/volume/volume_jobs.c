@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "platform/clock.h"
+#include "volume/volume_fetch.h"
 #include "volume/volume_internal.h"
 
 #define RETRY_MS 1000u
@@ -85,6 +86,7 @@ static const struct job_handler_entry handlers[] = {
     {JOB_DETACH_FORK, volume_detach_run, is_passing_in_store, 0},
     {JOB_VERIFY_MANIFEST, volume_verify_run, is_passing_in_store, 0},
     {JOB_DOWNLOAD_CHECKPOINT, volume_download_run, is_passing_in_store, 0},
+    {JOB_HYDRATE_FILES, volume_hydrate_run, is_passing, 10},
 };
 
 static void

@@ -108,6 +108,41 @@ assert_equal new "$(cat "${V_MNT[one]}/new")" "the file that is only here"
 "$HELPERS/file_tool" check-large "${V_MNT[one]}/data" 220
 assert_account
 
+step "a file can be fetched before it is read, and stays when it is pinned"
+"$HELPERS/file_tool" write-large "${V_MNT[one]}/warm" 20
+volume_checkpoint one
+"$CKPTCTL" evict --all "${V_MNT[one]}"
+if "$CKPTCTL" hydrate "${V_MNT[one]}/data" 2>"$WORK/out"; then fail "a file larger than the quota was fetched"; fi
+grep -q 'quota has no room' "$WORK/out" || fail "$(cat "$WORK/out")"
+if "$CKPTCTL" hydrate "${V_MNT[one]}" 2>"$WORK/out"; then fail "a directory was fetched"; fi
+grep -q 'give --all' "$WORK/out" || fail "$(cat "$WORK/out")"
+"$CKPTCTL" hydrate --json --pin "${V_MNT[one]}/warm" >"$WORK/out"
+assert_equal '"Completed"' "$(jq .state "$WORK/out")" "the state of the job"
+assert_at_least $((8 * MIB)) "$(jq .done "$WORK/out")" "bytes fetched"
+"$CKPTCTL" hydrate --all "${V_MNT[one]}" 2>"$WORK/out" || grep -q 'quota has no room' "$WORK/out" || fail "$(cat "$WORK/out")"
+drop_kernel_caches
+"$HELPERS/file_tool" check-large "${V_MNT[one]}/data" 220
+echo outage >"$faults"
+drop_kernel_caches
+"$HELPERS/file_tool" check-large "${V_MNT[one]}/warm" 20
+rm "$faults"
+"$CKPTCTL" evict "${V_MNT[one]}/warm"
+assert_account
+
+step "an interrupt ends the fetching"
+echo 'slow 400' >"$faults"
+"$CKPTCTL" hydrate "${V_MNT[one]}/warm" 2>"$WORK/out" &
+fetcher=$!
+job_runs() { [ "$("$CKPTCTL" jobs --json "${V_MNT[one]}" | jq -r '.[-1].state')" = InFlight ]; }
+wait_for 20 "the job" job_runs
+kill -INT "$fetcher"
+status=0
+wait "$fetcher" || status=$?
+assert_equal 2 "$status" "the exit status ($(cat "$WORK/out"))"
+assert_equal Failed "$("$CKPTCTL" jobs --json "${V_MNT[one]}" | jq -r '.[-1].state')" "the state of the job"
+rm "$faults"
+"$CKPTCTL" evict --all "${V_MNT[one]}" >"$WORK/out"
+
 step "while the store is away, writers are told in the end, and the disk is not filled"
 echo outage >"$faults"
 watch_begin
