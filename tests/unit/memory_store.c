@@ -2,6 +2,7 @@
 #include "memory_store.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,6 +22,8 @@ struct memory_store {
     struct object *objects; // in order of keys
     size_t count, capacity;
     uint64_t ahead_ms;
+    struct remote_store *inner; // has the bytes; or NULL
+    pthread_mutex_t lock;       // protects the objects
 };
 
 static struct memory_store *
@@ -79,12 +82,15 @@ insert(struct memory_store *ms, const char *key)
 }
 
 static int
-memory_put(struct remote_store *s, const char *key, const struct remote_source *source,
-    enum remote_put_mode mode, const struct remote_call *call UNUSED)
+put_locked(struct remote_store *s, const char *key, const struct remote_source *source,
+    enum remote_put_mode mode, const struct remote_call *call)
 {
     struct memory_store *ms = store_of(s);
     struct object *o = find(ms, key);
     STORE_COUNT(s, put_requests, 1);
+    int inner_rc = ms->inner ? remote_store_put_blob(ms->inner, key, source, mode, call) : 0;
+    if (inner_rc < 0)
+        return inner_rc;
     if (o && mode == REMOTE_PUT_CREATE)
         return store_fail(-EEXIST, "put %s: the object exists", key);
     uint8_t *bytes = memory_alloc(source->length + 1);
@@ -104,11 +110,24 @@ memory_put(struct remote_store *s, const char *key, const struct remote_source *
 }
 
 static int
-memory_get(struct remote_store *s, const char *key, uint64_t offset, uint64_t length,
-    struct buffer *out, const struct remote_call *call UNUSED)
+memory_put(struct remote_store *s, const char *key, const struct remote_source *source,
+    enum remote_put_mode mode, const struct remote_call *call)
+{
+    struct memory_store *ms = store_of(s);
+    pthread_mutex_lock(&ms->lock);
+    int rc = put_locked(s, key, source, mode, call);
+    pthread_mutex_unlock(&ms->lock);
+    return rc;
+}
+
+static int
+get_locked(struct remote_store *s, const char *key, uint64_t offset, uint64_t length,
+    struct buffer *out, const struct remote_call *call)
 {
     const struct object *o = find(store_of(s), key);
     STORE_COUNT(s, get_requests, 1);
+    if (store_of(s)->inner)
+        return remote_store_get_blob(store_of(s)->inner, key, offset, length, out, call);
     if (!o)
         return store_fail(-ENOENT, "get %s: no such object", key);
     if (offset > 0 && offset >= o->length)
@@ -121,11 +140,26 @@ memory_get(struct remote_store *s, const char *key, uint64_t offset, uint64_t le
 }
 
 static int
-memory_head(struct remote_store *s, const char *key, struct remote_head *head_out,
-    const struct remote_call *call UNUSED)
+memory_get(struct remote_store *s, const char *key, uint64_t offset, uint64_t length,
+    struct buffer *out, const struct remote_call *call)
+{
+    struct memory_store *ms = store_of(s);
+    pthread_mutex_lock(&ms->lock);
+    int rc = get_locked(s, key, offset, length, out, call);
+    pthread_mutex_unlock(&ms->lock);
+    return rc;
+}
+
+static int
+head_locked(struct remote_store *s, const char *key, struct remote_head *head_out,
+    const struct remote_call *call)
 {
     const struct object *o = find(store_of(s), key);
     STORE_COUNT(s, head_requests, 1);
+    int rc =
+        store_of(s)->inner ? remote_store_head_blob(store_of(s)->inner, key, head_out, call) : 0;
+    if (rc < 0)
+        return rc;
     if (!o)
         return store_fail(-ENOENT, "head %s: no such object", key);
     *head_out = (struct remote_head){
@@ -137,12 +171,25 @@ memory_head(struct remote_store *s, const char *key, struct remote_head *head_ou
 }
 
 static int
-memory_list(struct remote_store *s, const char *prefix, const char *after, size_t limit,
-    struct remote_listing *listing_out, const struct remote_call *call UNUSED)
+memory_head(struct remote_store *s, const char *key, struct remote_head *head_out,
+    const struct remote_call *call)
+{
+    struct memory_store *ms = store_of(s);
+    pthread_mutex_lock(&ms->lock);
+    int rc = head_locked(s, key, head_out, call);
+    pthread_mutex_unlock(&ms->lock);
+    return rc;
+}
+
+static int
+list_locked(struct remote_store *s, const char *prefix, const char *after, size_t limit,
+    struct remote_listing *listing_out, const struct remote_call *call)
 {
     const struct memory_store *ms = store_of(s);
     size_t at = place_of(ms, prefix);
     STORE_COUNT(s, list_requests, 1);
+    if (ms->inner)
+        return remote_store_list_blobs(ms->inner, prefix, after, limit, listing_out, call);
     if (after && strcmp(after, prefix) >= 0)
         at = place_of(ms, after);
     for (; at < ms->count; at++) {
@@ -161,11 +208,25 @@ memory_list(struct remote_store *s, const char *prefix, const char *after, size_
 }
 
 static int
-memory_delete(struct remote_store *s, const char *const *keys, size_t count,
-    const struct remote_call *call UNUSED)
+memory_list(struct remote_store *s, const char *prefix, const char *after, size_t limit,
+    struct remote_listing *listing_out, const struct remote_call *call)
+{
+    struct memory_store *ms = store_of(s);
+    pthread_mutex_lock(&ms->lock);
+    int rc = list_locked(s, prefix, after, limit, listing_out, call);
+    pthread_mutex_unlock(&ms->lock);
+    return rc;
+}
+
+static int
+delete_locked(
+    struct remote_store *s, const char *const *keys, size_t count, const struct remote_call *call)
 {
     struct memory_store *ms = store_of(s);
     STORE_COUNT(s, delete_requests, 1);
+    int rc = ms->inner ? remote_store_delete_blobs(ms->inner, keys, count, call) : 0;
+    if (rc < 0)
+        return rc;
     for (size_t i = 0; i < count; i++) {
         struct object *o = find(ms, keys[i]);
         if (!o)
@@ -177,6 +238,17 @@ memory_delete(struct remote_store *s, const char *const *keys, size_t count,
         ms->count--;
     }
     return 0;
+}
+
+static int
+memory_delete(
+    struct remote_store *s, const char *const *keys, size_t count, const struct remote_call *call)
+{
+    struct memory_store *ms = store_of(s);
+    pthread_mutex_lock(&ms->lock);
+    int rc = delete_locked(s, keys, count, call);
+    pthread_mutex_unlock(&ms->lock);
+    return rc;
 }
 
 static int
@@ -194,6 +266,8 @@ memory_close(struct remote_store *s)
         free(ms->objects[i].bytes);
     }
     free(ms->objects);
+    remote_store_close(ms->inner);
+    pthread_mutex_destroy(&ms->lock);
     free(ms);
 }
 
@@ -212,7 +286,16 @@ memory_store_new(void)
 {
     struct memory_store *ms = memory_alloc_zero(sizeof(*ms));
     ms->base.ops = &memory_store_ops;
+    pthread_mutex_init(&ms->lock, NULL);
     return &ms->base;
+}
+
+struct remote_store *
+memory_store_over(struct remote_store *inner)
+{
+    struct remote_store *s = memory_store_new();
+    store_of(s)->inner = inner;
+    return s;
 }
 
 size_t

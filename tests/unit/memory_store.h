@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // A store in memory with a clock of its own: objects have the server's time, which the test moves
-// forward. It keeps the order of keys and is one thread's.
+// forward. Several threads may use the store; the functions below are one thread's.
 #ifndef CKPTFS_TESTS_MEMORY_STORE_H
 #define CKPTFS_TESTS_MEMORY_STORE_H
 
 #include "store/remote_store.h"
 
 struct remote_store *memory_store_new(void);
+// The bytes lie in another store, which closes with this one; only times are in memory.
+struct remote_store *memory_store_over(struct remote_store *inner);
 // The server's clock goes forward, against that of this machine.
 void memory_store_pass(struct remote_store *s, uint64_t ms);
 // Milliseconds since 1970 by the server's clock.

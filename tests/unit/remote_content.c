@@ -163,7 +163,8 @@ content_fold(struct root *r)
     manifest_batch_local_generation(
         f.b, (struct generation){f.g}, (struct lsn){f.g * 1000}, counters, 1700000000000 + f.g);
     ck_assert_int_eq(manifest_submit(r->m, f.b, NULL), 0);
-    ck_assert_int_eq(manifest_find_db(r->m, r->db.place, "acme", 1, &r->db), 0);
+    ck_assert_int_eq(
+        manifest_find_db(r->m, r->db.place, "acme", r->place.volume_number, &r->db), 0);
 }
 
 static int

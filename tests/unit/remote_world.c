@@ -80,6 +80,13 @@ world_count(const struct world *w, const char *kind)
 void
 root_open(struct root *r, struct world *w, const char *name, uint8_t salt)
 {
+    root_open_volume(r, w, name, salt, 1);
+}
+
+void
+root_open_volume(
+    struct root *r, struct world *w, const char *name, uint8_t salt, uint32_t volume_number)
+{
     *r = (struct root){.world = w, .salt = salt};
     r->directory = memory_printf("%s/%s", w->directory, name);
     r->scratch = memory_printf("%s/scratch", r->directory);
@@ -91,7 +98,7 @@ root_open(struct root *r, struct world *w, const char *name, uint8_t salt)
     r->place = (struct remote_place){
         .store = w->store,
         .tenant = "acme",
-        .volume_number = 1,
+        .volume_number = volume_number,
         .writer = manifest_root_id(r->m),
         .scratch = r->scratch,
     };
@@ -114,7 +121,7 @@ root_close(struct root *r)
 struct db_record
 root_new_db(struct root *r, const char *name)
 {
-    struct db_record db = {.state = DB_STATE_IMPORTING, .volume_number = 1};
+    struct db_record db = {.state = DB_STATE_IMPORTING, .volume_number = r->place.volume_number};
     snprintf(db.place, sizeof(db.place), "%s", name);
     snprintf(db.tenant, sizeof(db.tenant), "acme");
     ck_assert_int_eq(manifest_create_db(r->m, &db), 0);

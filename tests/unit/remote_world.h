@@ -44,6 +44,9 @@ size_t world_count(const struct world *w, const char *kind);
 
 void root_open(struct root *r, struct world *w, const char *name, uint8_t salt);
 void root_close(struct root *r);
+// The same for another volume of the tenant.
+void root_open_volume(
+    struct root *r, struct world *w, const char *name, uint8_t salt, uint32_t volume_number);
 // A db record to import into; `name` keeps several imports in one root apart.
 struct db_record root_new_db(struct root *r, const char *name);
 // Imports the newest generation as the root's db.

@@ -18,6 +18,7 @@
 
 #define STEPS           90u
 #define ROUNDS          40u
+#define ROUNDS_LONG     1000u
 #define GENERATIONS_MAX 400u
 #define HOUR_MS         ((uint64_t)3600 * 1000)
 
@@ -498,7 +499,9 @@ START_TEST(what_is_kept_stays_and_nothing_else_does)
 {
     const char *given = getenv("CKPTFS_TEST_SEED");
     const char *times = getenv("CKPTFS_TEST_ROUNDS");
-    unsigned rounds = times ? (unsigned)atoi(times) : ROUNDS;
+    unsigned rounds = times                        ? (unsigned)atoi(times)
+                      : getenv("CKPTFS_TEST_LONG") ? ROUNDS_LONG
+                                                   : ROUNDS;
     uint64_t first = given ? strtoull(given, NULL, 10) : clock_wall_ms() * 2;
     for (unsigned i = 0; i < (given && !times ? 1 : rounds); i++) {
         printf("CKPTFS_TEST_SEED=%" PRIu64 "\n", first + i * 2);
@@ -513,6 +516,6 @@ main(void)
 {
     Suite *s = suite_create("collect");
     unit_add(s, "what_is_kept_stays_and_nothing_else_does",
-        what_is_kept_stays_and_nothing_else_does, 600);
+        what_is_kept_stays_and_nothing_else_does, 3000);
     return unit_run(s);
 }
