@@ -24,6 +24,8 @@
 #define SWEEP_INTERVAL_MS ((uint64_t)24 * 60 * 60 * 1000)
 // While the store cannot be reached.
 #define AWAY_MS ((uint64_t)10 * 60 * 1000)
+// Looks again after so long whether a cold scan still reads.
+#define SCAN_MS 60000u
 #define POLL_MS 100u
 
 // A command that waits for its run.
@@ -242,6 +244,8 @@ run_steps(struct collect_run *r, unsigned flags)
         rc = r->joins ? carry_out_orders(r, &by) : 0;
         if (rc == 0 && !is_store_there(r->c->v))
             return job_park(r->job, "waiting for the store", AWAY_MS);
+        if (rc == 0 && volume_scans_hold_collection(r->c->v, clock_monotonic_ms()))
+            return job_park(r->job, "waiting for a cold scan", SCAN_MS);
         if (rc == 0)
             rc = run_due(r, &by, flags);
     } while (rc == -ECANCELED && r->joins && !job_is_interrupted(r->job));

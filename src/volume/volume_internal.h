@@ -144,10 +144,11 @@ struct volume {
     } kept;
     atomic_bool relieving; // a checkpoint was asked for to make room
 
-    _Atomic unsigned flags;      // DB_FLAG_*, as the manifest has them
-    _Atomic uint64_t scans;      // cold scans that have begun and not ended
-    _Atomic uint64_t scan_bytes; // that programs got from them
-    _Atomic uint64_t scan_ms;    // when one last gave some; 0: never
+    _Atomic unsigned flags;        // DB_FLAG_*, as the manifest has them
+    _Atomic uint64_t scans;        // cold scans that have begun and not ended
+    _Atomic uint64_t scan_bytes;   // that programs got from them
+    _Atomic uint64_t scan_held_ms; // since when scans hold up CheckpointGC; 0: they do not
+    _Atomic uint64_t scan_ms;      // when one last gave some; 0: never
 
     struct volume_ownership own;
     struct volume_housekeeping housekeeping;
@@ -170,6 +171,9 @@ void volume_load_flags(struct volume *v);
 MUST_CHECK int volume_read_scanned(struct volume_scan *scan, struct object_id object,
     uint64_t offset, size_t length, uint8_t *out, const struct remote_call *call);
 void volume_scan_metrics(struct volume *v, struct metrics *m);
+// Whether CheckpointGC is to wait: a cold scan is open and has read in the last minute, and has not
+// held it up for an hour yet.
+bool volume_scans_hold_collection(struct volume *v, uint64_t now_ms);
 
 // ---- volume_jobs.c: the queue of jobs -----------------------------------------------------------
 

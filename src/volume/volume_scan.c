@@ -93,6 +93,25 @@ volume_is_scanned(struct volume *v, struct object_id object)
     return volume_look(v, find_mark, &x) == 0 && (x.mark & FETCH_MARK_COLD_SCAN);
 }
 
+// ---- CheckpointGC -------------------------------------------------------------------------------
+
+// A scan that reads nothing for so long holds nothing up.
+#define HOLD_IDLE_MS 60000u
+#define HOLD_MAX_MS  3600000u
+
+bool
+volume_scans_hold_collection(struct volume *v, uint64_t now_ms)
+{
+    bool reads = atomic_load(&v->scans) > 0 && now_ms < atomic_load(&v->scan_ms) + HOLD_IDLE_MS;
+    uint64_t since = atomic_load(&v->scan_held_ms);
+    if (reads && since == 0)
+        atomic_store(&v->scan_held_ms, since = now_ms);
+    bool holds = reads && now_ms < since + HOLD_MAX_MS;
+    if (!holds)
+        atomic_store(&v->scan_held_ms, 0);
+    return holds;
+}
+
 // ---- pins ---------------------------------------------------------------------------------------
 
 struct pin *

@@ -296,6 +296,41 @@ START_TEST(commands_join_the_job_that_waits_for_the_grace)
 }
 END_TEST
 
+START_TEST(collection_waits_for_a_cold_scan_within_limits)
+{
+    struct volume_world w;
+    BUFFER_AUTO out = {0};
+    uint8_t bytes[4096];
+    uint64_t job;
+    struct job_record record;
+    make_volume(&w);
+    struct volume_read_context context = {.scan = volume_scan_begin(w.v)};
+    ck_assert(!volume_scans_hold_collection(w.v, clock_monotonic_ms())); // it has read nothing yet
+    int64_t n = volume_read(w.v, volume_world_find(w.v, "f0"), 0, sizeof(bytes), bytes, &context);
+    ck_assert_int_eq(n, sizeof(bytes));
+    ck_assert_int_eq(volume_job_submit(w.v, JOB_PRUNE_CHECKPOINT, NULL, &job), 0);
+    do {
+        ck_assert_int_eq(volume_job_look(w.v, job, false, &record), 0);
+        clock_sleep_ms(2);
+    } while (record.state != JOB_PENDING || record.not_before_ms == 0);
+    ck_assert_str_eq(record.stage, "waiting for a cold scan");
+    // An operator's command does not wait.
+    ck_assert_int_eq(operate(w.v, VOLUME_OPERATION_GC, 0, "", &out), 0);
+    // Nor does anything for longer than an hour, or for a scan that does not read.
+    uint64_t now = clock_monotonic_ms();
+    ck_assert(volume_scans_hold_collection(w.v, now));
+    atomic_store(&w.v->scan_ms, now + 3700000);
+    ck_assert(!volume_scans_hold_collection(w.v, now + 3600001));
+    atomic_store(&w.v->scan_ms, now);
+    ck_assert(volume_scans_hold_collection(w.v, now + 59000));
+    ck_assert(!volume_scans_hold_collection(w.v, now + 61000));
+    volume_scan_end(context.scan);
+    ck_assert(!volume_scans_hold_collection(w.v, now));
+    ck_assert_int_eq(volume_world_try_close(&w), 0);
+    volume_world_free(&w);
+}
+END_TEST
+
 START_TEST(a_cancelled_collection_is_over_and_the_next_one_does_its_work)
 {
     struct volume_world w;
@@ -650,6 +685,7 @@ main(void)
 #define ADD(test) unit_add(s, #test, test, 60)
     ADD(collection_goes_on_after_a_death_at_any_step);
     ADD(commands_join_the_job_that_waits_for_the_grace);
+    ADD(collection_waits_for_a_cold_scan_within_limits);
     ADD(a_cancelled_collection_is_over_and_the_next_one_does_its_work);
     ADD(a_sweep_goes_on_after_a_death);
     ADD(a_mounted_fork_is_detached_whatever_dies);
