@@ -276,11 +276,11 @@ MUST_CHECK int volume_truncate(
 MUST_CHECK int volume_hydrate(
     struct volume *v, struct object_id object, bool keep, uint64_t *job_out);
 
-// Flags of the volume that operators turn off and on while it is mounted: DB_FLAG_*.
 // Submits the job that writes long chains and poor packs again (MergeChunks), or finds the one that
 // has not ended. 0 and its id, or -errno.
 MUST_CHECK int volume_merge(struct volume *v, uint64_t *job_out);
 
+// Flags of the volume that operators turn off and on while it is mounted: DB_FLAG_*.
 MUST_CHECK int volume_get_flags(struct volume *v, unsigned *flags_out);
 MUST_CHECK int volume_set_flags(struct volume *v, unsigned flags);
 
