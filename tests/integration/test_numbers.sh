@@ -53,7 +53,7 @@ step "a mount says what it hides"
 ! grep -q "hides" "$WORK/v.out" || fail "the mount on an empty directory says that it hides something"
 echo precious >"$mnt/below"
 volume_mount v checkpoint_interval=0
-grep -q "$mnt is not empty; the mount hides what is in it" "$WORK/v.out" ||
+grep -q "$mnt is not empty; the mount hides its contents" "$WORK/v.out" ||
     fail "no word of the file below: $(cat "$WORK/v.out")"
 if [ "$(id -u)" = 0 ]; then
     volume_new over file
