@@ -624,7 +624,6 @@ END_TEST
 START_TEST(a_command_interrupts_a_verification)
 {
     struct volume_world w;
-    BUFFER_AUTO out = {0};
     uint64_t job;
     const struct job_verification order = {true};
     make_volume(&w);
