@@ -5,7 +5,6 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "platform/memory.h"
@@ -60,30 +59,12 @@ destroy(struct buffer *error)
     return volume_destroy(&world.config, NULL, &objects, error);
 }
 
-static void
-age(const char *directory, time_t seconds)
-{
-    CLEANUP(memory_free_auto) char *path = memory_printf("%s/store/%s", world.directory, directory);
-    DIR *d = opendir(path);
-    ck_assert_ptr_nonnull(d);
-    for (struct dirent *e; (e = readdir(d));) {
-        struct stat st;
-        if (e->d_name[0] == '.')
-            continue;
-        ck_assert_int_eq(fstatat(dirfd(d), e->d_name, &st, 0), 0);
-        struct timespec time = {st.st_mtim.tv_sec - seconds, 0};
-        struct timespec times[2] = {time, time};
-        ck_assert_int_eq(utimensat(dirfd(d), e->d_name, times, 0), 0);
-    }
-    closedir(d);
-}
-
 // The forking host sleeps for two days. Nothing shows that the pin is of a fork that is under way.
 static void
 sleep_while_the_parent_is_destroyed(void)
 {
     BUFFER_AUTO error = {0};
-    age("pins/acme/1", 2 * 24 * 3600);
+    volume_world_age_objects(&world, "pins/acme/1", 2 * 24 * 3600);
     ck_assert_msg(destroy(&error) == 0, "%s", buffer_string(&error));
 }
 
@@ -119,7 +100,7 @@ START_TEST(fork_that_was_made_keeps_its_parent)
 {
     BUFFER_AUTO error = {0};
     ck_assert_msg(fork_it("child", &error) == 0, "%s", buffer_string(&error));
-    age("pins/acme/1", 2 * 24 * 3600);
+    volume_world_age_objects(&world, "pins/acme/1", 2 * 24 * 3600);
     ck_assert_int_eq(destroy(&error), -EBUSY);
     ck_assert_ptr_nonnull(strstr(buffer_string(&error), "child@1 is a fork"));
 }

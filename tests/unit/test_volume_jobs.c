@@ -169,17 +169,25 @@ make_volume(struct volume_world *w)
     ck_assert_int_eq(operate(w->v, VOLUME_OPERATION_RETENTION, 0, "last=1,grace=0s", &out), 0);
 }
 
+// Objects of the store in a directory, by the pattern of find(1).
 static unsigned
-count_blobs(const struct volume_world *w)
+count_objects(const struct volume_world *w, const char *directory, const char *pattern)
 {
     CLEANUP(memory_free_auto)
-    char *command = memory_printf("find %s/store/checkpoints -name '*.blob' | wc -l", w->directory);
+    char *command =
+        memory_printf("find %s/store/%s -name '%s' | wc -l", w->directory, directory, pattern);
     FILE *f = popen(command, "r");
     unsigned count = 0;
     ck_assert_ptr_nonnull(f);
     ck_assert_int_eq(fscanf(f, "%u", &count), 1);
     pclose(f);
     return count;
+}
+
+static unsigned
+count_blobs(const struct volume_world *w)
+{
+    return count_objects(w, "checkpoints", "*.blob");
 }
 
 // Runs `work` in a process that is to die at the crash point; returns the length of its trace.
@@ -424,14 +432,7 @@ END_TEST
 static unsigned
 count_pins(const struct volume_world *w)
 {
-    CLEANUP(memory_free_auto)
-    char *command = memory_printf("find %s/store/pins -name '*-fork-*' | wc -l", w->directory);
-    FILE *f = popen(command, "r");
-    unsigned count = 0;
-    ck_assert_ptr_nonnull(f);
-    ck_assert_int_eq(fscanf(f, "%u", &count), 1);
-    pclose(f);
-    return count;
+    return count_objects(w, "pins", "*-fork-*");
 }
 
 // Makes a fork of the world's volume and lets the world be that one, with nothing local.

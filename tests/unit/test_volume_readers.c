@@ -3,10 +3,8 @@
 // its blobs for as long as its pin counts. After that its reads give the right bytes, or fail.
 #include "volume_world.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "platform/clock.h"
 #include "platform/memory.h"
@@ -63,32 +61,10 @@ collect(uint64_t ahead_ms)
     return result;
 }
 
-// How many pins there are; each becomes older.
-static unsigned
-age_pins(time_t seconds)
-{
-    CLEANUP(memory_free_auto) char *path = memory_printf("%s/store/pins/acme/1", owner.directory);
-    unsigned count = 0;
-    DIR *d = opendir(path);
-    ck_assert_ptr_nonnull(d);
-    for (struct dirent *e; (e = readdir(d));) {
-        struct stat st;
-        if (e->d_name[0] == '.')
-            continue;
-        ck_assert_int_eq(fstatat(dirfd(d), e->d_name, &st, 0), 0);
-        struct timespec time = {st.st_mtim.tv_sec - seconds, 0};
-        struct timespec times[2] = {time, time};
-        ck_assert_int_eq(utimensat(dirfd(d), e->d_name, times, 0), 0);
-        count++;
-    }
-    closedir(d);
-    return count;
-}
-
 START_TEST(pinned_generation_is_read_through_expiry_and_deletion)
 {
     volume_world_expect(reader.v, file, 0, PIECE, 1);
-    ck_assert_uint_eq(age_pins(0), 1);
+    ck_assert_uint_eq(volume_world_age_objects(&owner, "pins/acme/1", 0), 1);
     // The policy keeps the newest generation alone.
     for (unsigned hours = 0; hours < 4; hours++) {
         struct collect_result result = collect(hours * HOUR_MS);
@@ -106,9 +82,9 @@ START_TEST(after_its_pin_has_run_out_a_reader_fails_and_reads_nothing_wrong)
     CLEANUP(memory_free_auto) uint8_t *got = memory_alloc(PIECE);
     volume_world_expect(reader.v, file, 0, PIECE, 1);
     // The reader could not renew its pin for two hours.
-    ck_assert_uint_eq(age_pins(2 * 3600), 1);
+    ck_assert_uint_eq(volume_world_age_objects(&owner, "pins/acme/1", 2 * 3600), 1);
     ck_assert_uint_eq(collect(0).expired_now, 1);
-    ck_assert_uint_eq(age_pins(0), 0);
+    ck_assert_uint_eq(volume_world_age_objects(&owner, "pins/acme/1", 0), 0);
     // In the grace it reads on.
     volume_world_expect(reader.v, file, PIECE, PIECE, 1);
     ck_assert_uint_eq(collect(2 * HOUR_MS).freed, 1);

@@ -411,3 +411,24 @@ volume_world_wait_until_published(struct volume_world *w)
     } while (status.metrics.local_generation != status.metrics.published_generation ||
              status.metrics.local_generation == 0 || status.metrics.dirty_bytes > 0);
 }
+
+unsigned
+volume_world_age_objects(const struct volume_world *w, const char *directory, time_t seconds)
+{
+    CLEANUP(memory_free_auto) char *path = memory_printf("%s/store/%s", w->directory, directory);
+    unsigned count = 0;
+    DIR *d = opendir(path);
+    ck_assert_ptr_nonnull(d);
+    for (struct dirent *e; (e = readdir(d));) {
+        struct stat st;
+        if (e->d_name[0] == '.')
+            continue;
+        ck_assert_int_eq(fstatat(dirfd(d), e->d_name, &st, 0), 0);
+        struct timespec time = {st.st_mtim.tv_sec - seconds, 0};
+        struct timespec times[2] = {time, time};
+        ck_assert_int_eq(utimensat(dirfd(d), e->d_name, times, 0), 0);
+        count++;
+    }
+    closedir(d);
+    return count;
+}

@@ -61,6 +61,9 @@ void volume_world_expect(
     struct volume *v, struct object_id object, uint64_t offset, size_t n, uint64_t seed);
 // Gives the whole local copies of blobs an old date: what is made later can be told by its date.
 void volume_world_age_blobs(struct volume_world *w);
+// Makes the objects of the store in `directory`, such as "pins/acme/1", older; how many there are.
+unsigned volume_world_age_objects(
+    const struct volume_world *w, const char *directory, time_t seconds);
 // Spoils the byte behind `needle` in a file of the log. Whether it is in one.
 bool volume_world_spoil_log(struct volume_world *w, const void *needle, size_t n);
 // Bytes that the files below `path` take on disk.
