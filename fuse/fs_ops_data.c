@@ -279,7 +279,7 @@ fs_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t of
                         : volume_write(fs->volume, object_of(ino), (uint64_t)offset,
                               (const uint8_t *)data, size, write_flags(req, fi));
     if (!direct && offset >= 0 && UNLIKELY(kernel_cache_end_write(fs->kernel_cache, ticket)))
-        kernel_cache_drop_stale(fs->kernel_cache, object_of(ino));
+        kernel_cache_note_behind(fs->kernel_cache, object_of(ino));
     if (rc != 0 && fi->writepage)
         kernel_cache_note_refusal(fs->kernel_cache);
     bool sync = !fi->writepage && (fs->settings.sync_writes || (fi->flags & (O_SYNC | O_DSYNC)));
@@ -294,9 +294,10 @@ fs_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t of
 }
 
 void
-fs_fsync(
-    fuse_req_t req, fuse_ino_t ino UNUSED, int data_only UNUSED, struct fuse_file_info *fi UNUSED)
+fs_fsync(fuse_req_t req, fuse_ino_t ino, int data_only UNUSED, struct fuse_file_info *fi UNUSED)
 {
+    if (UNLIKELY(kernel_cache_is_behind(fs_of(req)->kernel_cache)))
+        kernel_cache_catch_up(fs_of(req)->kernel_cache, object_of(ino));
     fs_reply_after_sync(req, -1);
 }
 

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "fuse/mount.h"
+#include "platform/clock.h"
 #include "platform/log.h"
 #include "platform/memory.h"
 
@@ -16,18 +17,24 @@
 #define DIRECT_WRITES_UNTIL_ALL 256u
 
 // An object that is open for writing is said to have more blocks than it has: so many bytes more,
-// or an eighth of the bytes written since it was opened. So the kernel asks again about 70 times
-// while a GiB is written.
+// or half of the bytes written since it was opened. The kernel asks again in the next write(2),
+// which then waits for an answer among the requests of its own stream: that costs a stream some
+// milliseconds, so there are few of them.
 #define CLAIM_BYTES_MIN ((uint64_t)128 << 10)
-#define CLAIM_DIVISOR   8u
+#define CLAIM_BYTES_MAX ((uint64_t)1 << 30)
+#define CLAIM_DIVISOR   2u
+// While requests come without a pause, an object is behind for so long.
+#define CATCH_UP_MS 1000u
 
 #define BLOCK_BYTES 512u
 #define PAGE_BLOCKS (PAGE_BYTES / BLOCK_BYTES)
 
 struct writer {
     struct hash_node node;
+    struct list_node behind; // in k->behind when is_behind
     struct object_id object;
     uint64_t opens;
+    bool is_behind;         // it may have more blocks than the kernel knows
     bool has_pages;         // in the kernel's cache, perhaps
     bool dropping;          // all of them, just now
     uint64_t used;          // number of the last use of the kernel's cache
@@ -43,6 +50,7 @@ kernel_cache_init(struct kernel_cache *k, struct mount *mount)
 {
     memset(k, 0, sizeof(*k));
     k->mount = mount;
+    list_init(&k->behind);
     lock_init(&k->lock, "kernel_cache", LOCK_RANK_FUSE);
 }
 
@@ -57,6 +65,21 @@ kernel_cache_destroy(struct kernel_cache *k)
 }
 
 // ---- writers ------------------------------------------------------------------------------------
+
+static void
+set_behind_locked(struct kernel_cache *k, struct writer *w, bool is_behind)
+{
+    if (w->is_behind == is_behind)
+        return;
+    w->is_behind = is_behind;
+    if (is_behind && list_is_empty(&k->behind))
+        k->behind_since_ms = clock_monotonic_ms();
+    if (is_behind)
+        list_append(&k->behind, &w->behind);
+    else
+        list_remove(&w->behind);
+    atomic_fetch_add(&k->behind_count, is_behind ? 1 : -1);
+}
 
 static struct writer *
 find_writer_locked(struct kernel_cache *k, struct object_id object)
@@ -103,7 +126,8 @@ kernel_cache_forget_writer(struct kernel_cache *k, struct object_id object)
     lock_take(&k->lock);
     struct writer *w = find_writer_locked(k, object);
     if (w && --w->opens == 0) {
-        claimed = w->claimed;
+        claimed = w->claimed || w->is_behind;
+        set_behind_locked(k, w, false);
         hash_table_remove(&k->writers, &w->node);
         free(w);
     }
@@ -134,6 +158,8 @@ blocks_to_claim(uint64_t given, uint64_t blocks, uint64_t size_blocks)
     uint64_t more = given / CLAIM_DIVISOR;
     if (more < CLAIM_BYTES_MIN)
         more = CLAIM_BYTES_MIN;
+    if (more > CLAIM_BYTES_MAX)
+        more = CLAIM_BYTES_MAX;
     uint64_t claimed = blocks + more / BLOCK_BYTES;
     if (blocks < size_blocks && claimed >= size_blocks)
         claimed = size_blocks - PAGE_BLOCKS;
@@ -192,8 +218,8 @@ kernel_cache_drop_attributes(struct kernel_cache *k, struct object_id object)
 
 // When no thread counts meanwhile the kernel knows nothing and will ask; until then writes need not
 // tell it again. The kernel throws an answer away that is on its way.
-void
-kernel_cache_drop_stale(struct kernel_cache *k, struct object_id object)
+static void
+drop_stale(struct kernel_cache *k, struct object_id object)
 {
     uint64_t claims = atomic_load(&k->claims);
     kernel_cache_drop_attributes(k, object);
@@ -202,6 +228,56 @@ kernel_cache_drop_stale(struct kernel_cache *k, struct object_id object)
     if (w && claims == atomic_load(&k->claims))
         w->enough = UINT64_MAX;
     lock_release(&k->lock);
+}
+
+void
+kernel_cache_note_behind(struct kernel_cache *k, struct object_id object)
+{
+    lock_take(&k->lock);
+    struct writer *w = find_writer_locked(k, object);
+    if (w)
+        set_behind_locked(k, w, true);
+    lock_release(&k->lock);
+}
+
+void
+kernel_cache_catch_up(struct kernel_cache *k, struct object_id object)
+{
+    lock_take(&k->lock);
+    struct writer *w = find_writer_locked(k, object);
+    bool was_behind = w && w->is_behind;
+    if (was_behind)
+        set_behind_locked(k, w, false);
+    lock_release(&k->lock);
+    if (was_behind)
+        drop_stale(k, object);
+}
+
+static bool
+take_behind(struct kernel_cache *k, struct object_id *object_out)
+{
+    lock_take(&k->lock);
+    bool found = !list_is_empty(&k->behind);
+    if (found) {
+        struct writer *w = CONTAINER_OF(k->behind.next, struct writer, behind);
+        *object_out = w->object;
+        set_behind_locked(k, w, false);
+    }
+    lock_release(&k->lock);
+    return found;
+}
+
+void
+kernel_cache_catch_up_all(struct kernel_cache *k, bool quiet)
+{
+    lock_take(&k->lock);
+    bool due = quiet || clock_monotonic_ms() - k->behind_since_ms >= CATCH_UP_MS;
+    unsigned count = due ? atomic_load(&k->behind_count) : 0;
+    lock_release(&k->lock);
+    // Objects that fall behind meanwhile wait for the next call.
+    struct object_id object;
+    while (count-- > 0 && take_behind(k, &object))
+        drop_stale(k, object);
 }
 
 bool

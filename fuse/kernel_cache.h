@@ -11,6 +11,7 @@
 
 #include "base/compiler.h"
 #include "base/hash_table.h"
+#include "base/list.h"
 #include "base/types.h"
 #include "platform/lock.h"
 
@@ -20,10 +21,13 @@ struct mount;
 struct kernel_cache {
     struct mount *mount;
     struct fuse_session *session;
-    struct lock lock;              // protects `writers`
+    struct lock lock;              // protects `writers` and `behind`
     struct hash_table writers;     // the objects that are open for writing
     uint64_t uses;                 // counts noted uses of the kernel's cache, and new writers
     atomic_uint_fast64_t claims;   // number of begun ones
+    struct list_node behind;       // writers of which the kernel knows too few blocks
+    atomic_uint behind_count;      // length of that list
+    uint64_t behind_since_ms;      // when that list was last empty
     atomic_uint_fast64_t refusals; // write-backs of the kernel that got an error
 };
 
@@ -45,9 +49,9 @@ void kernel_cache_note_refusal(struct kernel_cache *k);
 // number, also while a program that has the object open for writing makes it grow, and while the
 // kernel holds data of it that the daemon has not got. So the daemon then reports some more blocks
 // than the object has, as XFS does, and makes the kernel ask again when the daemon has got that
-// much. An object with holes still looks like one to programs that copy: the daemon reports fewer
-// blocks than its size would fill (`size_blocks`); and it reports some blocks for an object without
-// any.
+// much: at once for fsync, else when no request has come for a moment, or once a second. An object
+// with holes still looks like one to programs that copy: the daemon reports fewer blocks than its
+// size would fill (`size_blocks`); and it reports some blocks for an object without any.
 struct kernel_cache_claim {
     uint64_t given; // bytes that writes had given the object when the caller counted its blocks
 };
@@ -63,13 +67,11 @@ uint64_t kernel_cache_end_claim(struct kernel_cache *k, struct object_id object,
 // The object has just been opened for writing and has no blocks: makes the kernel ask again.
 void kernel_cache_drop_attributes(struct kernel_cache *k, struct object_id object);
 
-void kernel_cache_drop_stale(struct kernel_cache *k, struct object_id object);
-
 // The kernel asks for data of the object that it will keep in its cache. Call it before the read.
 void kernel_cache_note_pages(struct kernel_cache *k, struct object_id object);
 // The same for data that it sends. After the write and before the answer, kernel_cache_end_write
-// tells whether the object may have more blocks than the daemon has reported: then
-// kernel_cache_drop_stale makes the kernel ask again.
+// tells whether the object may have more blocks than the daemon has reported: then the caller calls
+// kernel_cache_note_behind.
 uint64_t kernel_cache_begin_write(
     struct kernel_cache *k, struct object_id object, uint64_t offset, uint64_t bytes);
 
@@ -79,6 +81,18 @@ kernel_cache_end_write(struct kernel_cache *k, uint64_t ticket)
     // A thread that counted blocks meanwhile may have missed this write.
     return ticket != atomic_load_explicit(&k->claims, memory_order_acquire);
 }
+void kernel_cache_note_behind(struct kernel_cache *k, struct object_id object);
+static inline bool
+kernel_cache_is_behind(struct kernel_cache *k)
+{
+    return atomic_load_explicit(&k->behind_count, memory_order_relaxed) > 0;
+}
+// Makes the kernel ask again for the blocks of an object that is behind.
+void kernel_cache_catch_up(struct kernel_cache *k, struct object_id object);
+// The same for all, when the daemon is `quiet` (it has no request) or one has been behind for a
+// second. Any thread.
+void kernel_cache_catch_up_all(struct kernel_cache *k, bool quiet);
+
 // After a write past the cache: the pages of the object to drop before the answer.
 enum kernel_cache_stale {
     KERNEL_CACHE_STALE_NOTHING, // the kernel has no pages

@@ -12,6 +12,8 @@
 
 #include "base/list.h"
 #include "fuse/device.h"
+#include "fuse/fs.h"
+#include "fuse/kernel_cache.h"
 #include "platform/clock.h"
 #include "platform/cpu_latency.h"
 #include "platform/lock.h"
@@ -268,6 +270,8 @@ run_watchdog(void *argument)
         while (seen.stuck-- > 0)
             pass_role(w);
         cpu_latency_lower(&w->latency, seen.handled >= FAST_REQUESTS);
+        if (kernel_cache_is_behind(w->fs->kernel_cache))
+            kernel_cache_catch_up_all(w->fs->kernel_cache, !seen.busy);
         lock_take(&w->lock);
         if (w->stopping)
             break;

@@ -66,6 +66,21 @@ for how in tar cp rsync; do
     done
 done
 
+step "a file that grows while it is open"
+has_blocks_for() { [ $(($(blocks "$1") * 512)) -ge "$2" ]; }
+exec 7>"$mnt/grows"
+for ((i = 1; i <= 6; i++)); do
+    head -c 5000000 /dev/urandom >&7
+    sync "$mnt/grows"
+    has_blocks_for "$mnt/grows" $((i * 5000000)) ||
+        fail "after an fsync at $i times 5 MB: $(blocks "$mnt/grows") blocks"
+done
+head -c 40000000 /dev/urandom >&7
+# Makes the kernel hand the data over without an fsync of the file.
+sync -f "$mnt"
+wait_for 10 "blocks for 70 MB" has_blocks_for "$mnt/grows" 70000000
+exec 7>&-
+
 step "closed files"
 : >"$mnt/nothing"
 exec 7>"$mnt/late"
