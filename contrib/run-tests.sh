@@ -80,7 +80,7 @@ show_failures() { # DIRECTORY WHAT
     find "$1" -name '*.trs' -exec grep -lE '^:test-result: (FAIL|ERROR|SKIP)' {} + 2>/dev/null |
         sort >"$1/failed.txt"
     while read -r result; do
-        what_failed+=("$2: ${result#"$1"/}")
+        what_failed+=("$2: ${result#"$1"/}: $({ grep -m 3 'FAILED: ' "${result%.trs}.log" || :; } | cut -c1-300)")
         echo "---- ${result#"$1"/}: the end of its log"
         tail -n 60 "${result%.trs}.log"
     done <"$1/failed.txt"
