@@ -137,7 +137,7 @@ remove_own_records(struct apply *a)
     struct schema_key key;
     static const enum runtime_item items[] = {RUNTIME_TOTALS, RUNTIME_NEXT_JOB, RUNTIME_DATES,
         RUNTIME_CHECKPOINT, RUNTIME_RETENTION, RUNTIME_HISTORY, RUNTIME_LOWEST, RUNTIME_LOG_END,
-        RUNTIME_FLAGS};
+        RUNTIME_FLAGS, RUNTIME_SWEPT};
     int rc = 0;
     for (size_t i = 0; rc == 0 && i < ARRAY_LENGTH(items); i++) {
         schema_key_runtime(&key, items[i], a->db.id);

@@ -315,6 +315,8 @@ void manifest_batch_put_cursor(struct manifest_batch *b, const struct change_cur
 void manifest_batch_drop_cursor(struct manifest_batch *b, const char *name);
 // Which flags of the db are on (DB_FLAG_*).
 void manifest_batch_flags(struct manifest_batch *b, unsigned flags);
+// When the last sweep for orphans ended, by the wall clock.
+void manifest_batch_swept(struct manifest_batch *b, uint64_t wall_ms);
 // PutJob and UpdateJobState: inserts or replaces. With id 0 manifest_submit gives a new id and
 // writes it back; at most one unfinished job per kind and key (`job_pending_index`): a second one
 // fails the batch with -EEXIST. `job` must stay valid until manifest_submit returns.
@@ -340,6 +342,9 @@ MUST_CHECK int manifest_submit(
 
 // The flags of the db that are on; all of them in a new one.
 MUST_CHECK int manifest_read_flags(struct manifest_reader *r, struct db_id db, unsigned *flags_out);
+// When the last sweep of this root ended; 0: none did.
+MUST_CHECK int manifest_read_swept(
+    struct manifest_reader *r, struct db_id db, uint64_t *wall_ms_out);
 
 // ---- jobs and the change log --------------------------------------------------------------------
 

@@ -359,6 +359,8 @@ apply_op(struct apply *a, enum batch_op_kind kind, const struct batch_op *op)
         return change_log_drop_cursor(a, op->cursor.name);
     case OP_FLAGS:
         return apply_put_runtime_number(a, RUNTIME_FLAGS, a->db.id, op->flags_changed);
+    case OP_SWEPT:
+        return apply_put_runtime_number(a, RUNTIME_SWEPT, a->db.id, op->swept_ms);
     case OP_DEAD_GONE:
         return apply_dead_gone(a, &op->dead);
     case OP_OLD_DEATH:

@@ -243,6 +243,13 @@ manifest_batch_flags(struct manifest_batch *b, unsigned flags)
 }
 
 void
+manifest_batch_swept(struct manifest_batch *b, uint64_t wall_ms)
+{
+    struct batch_op op = {.swept_ms = wall_ms};
+    append_op(b, OP_SWEPT, &op);
+}
+
+void
 manifest_batch_put_job(struct manifest_batch *b, struct job_record *job)
 {
     struct batch_op op = {.job = job};

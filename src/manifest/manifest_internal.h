@@ -72,6 +72,7 @@ enum batch_op_kind {
     OP_PUT_CURSOR,
     OP_DROP_CURSOR,
     OP_FLAGS,
+    OP_SWEPT,
     OP_OLD_DEATH,
     OP_NOTE_GENERATION,
     OP_DEAD_GONE,
@@ -144,6 +145,7 @@ struct batch_op {
         struct manifest_note annotation;
         struct change_cursor cursor;
         uint64_t flags_changed;
+        uint64_t swept_ms;
     };
 };
 

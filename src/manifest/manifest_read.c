@@ -371,18 +371,34 @@ manifest_read_unpublished_blobs(
     return rc;
 }
 
-int
-manifest_read_flags(struct manifest_reader *r, struct db_id db, unsigned *flags_out)
+// 0 when it is not there.
+static int
+read_runtime_number(
+    struct manifest_reader *r, enum runtime_item item, struct db_id db, uint64_t *number_out)
 {
     struct schema_key key;
     struct lmdb_value value;
-    uint64_t changed = 0;
-    schema_key_runtime(&key, RUNTIME_FLAGS, db);
+    *number_out = 0;
+    schema_key_runtime(&key, item, db);
     int rc = lmdb_get(manifest_reader_txn(r), TABLE_RUNTIME_STATE, key.bytes, key.length, &value);
-    if (rc == 0 && !schema_decode_u64(value.data, value.length, &changed))
+    if (rc == 0 && !schema_decode_u64(value.data, value.length, number_out))
         rc = manifest_bad_entry(TABLE_RUNTIME_STATE);
-    *flags_out = DB_FLAGS_ALL & (DB_FLAGS_DEFAULT ^ (unsigned)changed);
     return rc == -ENOENT ? 0 : rc;
+}
+
+int
+manifest_read_flags(struct manifest_reader *r, struct db_id db, unsigned *flags_out)
+{
+    uint64_t changed;
+    int rc = read_runtime_number(r, RUNTIME_FLAGS, db, &changed);
+    *flags_out = DB_FLAGS_ALL & (DB_FLAGS_DEFAULT ^ (unsigned)changed);
+    return rc;
+}
+
+int
+manifest_read_swept(struct manifest_reader *r, struct db_id db, uint64_t *wall_ms_out)
+{
+    return read_runtime_number(r, RUNTIME_SWEPT, db, wall_ms_out);
 }
 
 int

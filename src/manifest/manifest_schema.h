@@ -117,6 +117,7 @@ enum runtime_item {
     RUNTIME_RETENTION = 8,  // struct retention_policy
     RUNTIME_LOWEST = 10,    // u64: records of the chain below it may be missing
     RUNTIME_FLAGS = 12,     // u64: db flags that differ from DB_FLAGS_DEFAULT
+    RUNTIME_SWEPT = 13,     // u64: when the last sweep ended
     RUNTIME_HISTORY = 9,    // nothing: snapshot_index has all that the chain tells
     RUNTIME_LOG_END = 11,   // cut u64, durable end of the log when it was recorded u64
 };

@@ -12,16 +12,21 @@
 #include <inttypes.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/list.h"
 #include "platform/clock.h"
+#include "platform/log.h"
 #include "platform/memory.h"
 #include "retention/collect.h"
 #include "volume/volume_internal.h"
 #include "volume/volume_operator.h"
 
 #define PRUNE_INTERVAL_MS ((uint64_t)60 * 60 * 1000)
+// From the end of a sweep to the beginning of the next one, whatever mounts are in between.
 #define SWEEP_INTERVAL_MS ((uint64_t)24 * 60 * 60 * 1000)
+// A sweep that failed is tried again after so long.
+#define SWEEP_RETRY_MS ((uint64_t)60 * 60 * 1000)
 // While the store cannot be reached.
 #define AWAY_MS ((uint64_t)10 * 60 * 1000)
 // Looks again after so long whether a cold scan still reads.
@@ -47,14 +52,15 @@ struct volume_collect {
 
     // Of the retention thread.
     struct generation collected; // the published generation at the last submission
-    uint64_t next_sweep_ms;
+    uint64_t next_sweep_ms;      // no submission before
 
     struct lock lock; // "collect": protects all below
     struct condition changed;
     struct list_node orders;
-    atomic_uint waiting; // orders that no run has taken; any thread may read it
-    bool running;        // one run at a time, also a dry one
-    bool failed;         // the last run of the job
+    atomic_bool new_policy; // since the present run began
+    atomic_uint waiting;    // orders that no run has taken; any thread may read it
+    bool running;           // one run at a time, also a dry one
+    bool failed;            // the last run of the job
 };
 
 // ---- one run ------------------------------------------------------------------------------------
@@ -179,6 +185,17 @@ end_order(struct volume_collect *c, struct collect_order *order, int result)
     lock_release(&c->lock);
 }
 
+// Notes the end of a sweep. Without the note the next one comes early.
+static void
+note_swept(struct volume *v)
+{
+    struct manifest_batch *b = manifest_batch_new(v->db);
+    manifest_batch_swept(b, clock_wall_ms());
+    int rc = manifest_submit(v->manifest, b, NULL);
+    if (rc < 0)
+        log_warning("retention.note_failed", "cannot note the end of a sweep: %s", strerror(-rc));
+}
+
 // Carries out the orders, whose text is their own. 1: there were some.
 static int
 carry_out_orders(struct collect_run *r, const struct volume_operator *by)
@@ -189,6 +206,8 @@ carry_out_orders(struct collect_run *r, const struct volume_operator *by)
         struct collect_order *order = r->order;
         buffer_clear(order->out);
         int rc = volume_operator_run(by, VOLUME_OPERATION_GC, order->flags, "", order->out);
+        if (rc == 0 && (order->flags & VOLUME_OPERATION_SWEEP))
+            note_swept(c->v);
         bool abandoned = atomic_load(&order->abandoned);
         bool interrupted = rc == -ECANCELED && job_is_interrupted(r->job);
         r->order = NULL;
@@ -214,6 +233,8 @@ run_due(struct collect_run *r, const struct volume_operator *by, unsigned flags)
     int rc = volume_operator_collect(by, flags, NULL, &r->result);
     if (rc == 0 && (flags & COLLECT_PRUNE))
         c->next_prune_ms = now_ms + PRUNE_INTERVAL_MS;
+    if (rc == 0 && (flags & COLLECT_SWEEP))
+        note_swept(c->v);
     return rc;
 }
 
@@ -260,6 +281,9 @@ run_steps(struct collect_run *r, unsigned flags)
     uint64_t now_ms = r->result.now_ms;
     uint64_t pause_ms = r->result.next_due_ms > now_ms ? r->result.next_due_ms - now_ms : 0;
     uint64_t least_ms = r->c->v->collect_pause_ms;
+    // The run may have gone by the policy before.
+    if (atomic_load(&r->c->new_policy))
+        pause_ms = 0;
     return job_park(r->job, "waiting for the grace", pause_ms > least_ms ? pause_ms : least_ms);
 }
 
@@ -269,6 +293,8 @@ run_job(struct volume *v, struct job_run *job, unsigned flags)
     struct collect_run r = {.c = v->collect, .job = job, .joins = !(flags & COLLECT_SWEEP)};
     if (!begin(&r))
         return -ECANCELED;
+    if (r.joins)
+        atomic_store(&r.c->new_policy, false);
     int rc = run_steps(&r, flags);
     lock_take(&r.c->lock);
     r.c->failed = rc < 0;
@@ -300,8 +326,8 @@ find_due(void *argument, const struct generation_record *g)
     return 0;
 }
 
-// Whether something may have to be done: something was published, or a grace is over. An idle
-// volume sends no request.
+// Whether something may have to be done: something was published, or a grace is over. For an idle
+// volume only sweeps send requests.
 static bool
 has_work(struct volume_collect *c)
 {
@@ -325,7 +351,8 @@ has_work(struct volume_collect *c)
     lock_release(&c->lock);
     bool grown = db.published.v != c->collected.v;
     c->collected = db.published;
-    return grown || failed || (oldest_ms != 0 && clock_wall_ms() >= oldest_ms + policy.grace_ms);
+    return grown || failed || atomic_load(&c->new_policy) ||
+           (oldest_ms != 0 && clock_wall_ms() >= oldest_ms + policy.grace_ms);
 }
 
 // The job that is there, or else a new one; it runs now.
@@ -340,28 +367,54 @@ prune_now(struct volume *v, enum job_priority priority, uint64_t *job_out)
     return rc == -ENOENT ? 0 : rc;
 }
 
+// A clock that was set back makes a sweep due.
+static bool
+is_sweep_due(struct volume_collect *c)
+{
+    struct volume *v = c->v;
+    struct manifest_reader *r;
+    struct db_record db;
+    uint64_t swept_ms = 0;
+    uint64_t now_ms = clock_wall_ms();
+    if (clock_monotonic_ms() < c->next_sweep_ms || manifest_read_begin(v->manifest, &r) < 0)
+        return false;
+    int rc = manifest_read_db(r, v->db, &db);
+    if (rc == 0)
+        rc = manifest_read_swept(r, v->db, &swept_ms);
+    manifest_read_end(r);
+    if (rc < 0 || db.fenced || db.epoch == 0 || db.published.v == 0)
+        return false;
+    return now_ms < swept_ms || now_ms - swept_ms >= SWEEP_INTERVAL_MS;
+}
+
+static void
+sweep_if_due(struct volume_collect *c)
+{
+    uint64_t job;
+    if (!is_sweep_due(c))
+        return;
+    int rc = job_queue_submit(c->v->jobs, JOB_SWEEP_ORPHANS, NULL, JOB_PRIORITY_SWEEP, NULL, &job);
+    if (rc == 0)
+        c->next_sweep_ms = clock_monotonic_ms() + SWEEP_RETRY_MS;
+}
+
 void
 volume_collect_if_due(struct volume *v)
 {
     struct volume_collect *c = v->collect;
-    uint64_t now_ms = clock_monotonic_ms();
     uint64_t job;
-    if (!is_store_there(v) || !has_work(c))
+    if (!is_store_there(v))
         return;
-    int rc = prune_now(v, JOB_PRIORITY_SWEEP, &job);
-    if (rc == 0 && now_ms >= c->next_sweep_ms) {
-        rc = job_queue_submit(v->jobs, JOB_SWEEP_ORPHANS, NULL, JOB_PRIORITY_SWEEP, NULL, &job);
-        if (rc == 0)
-            c->next_sweep_ms = now_ms + SWEEP_INTERVAL_MS;
-    }
-    if (rc < 0 && rc != -EEXIST)
+    if (has_work(c) && prune_now(v, JOB_PRIORITY_SWEEP, &job) < 0)
         c->collected.v = 0;
+    sweep_if_due(c);
 }
 
 void
 volume_collect_hear_policy(struct volume *v)
 {
     struct job_record job;
+    atomic_store(&v->collect->new_policy, true);
     for (uint64_t id = 0; job_queue_look(v->jobs, id, true, &job, NULL) == 0; id = job.id)
         if (job.kind == JOB_PRUNE_CHECKPOINT && job.state == JOB_PENDING &&
             job_queue_wake(v->jobs, job.id, JOB_PRIORITY_SWEEP) == 0)
@@ -465,7 +518,6 @@ volume_open_collect(struct volume *v)
     uint64_t now_ms = clock_monotonic_ms();
     c->v = v;
     c->next_prune_ms = now_ms + PRUNE_INTERVAL_MS;
-    c->next_sweep_ms = now_ms + SWEEP_INTERVAL_MS;
     list_init(&c->orders);
     lock_init(&c->lock, "collect", LOCK_RANK_CONTROL);
     condition_init(&c->changed);
