@@ -23,19 +23,42 @@ decode_generation(unsigned version UNUSED, struct byte_reader *r, void *paramete
 
 // ---- verifications ------------------------------------------------------------------------------
 
+static bool
+has_found(const struct job_verification *p)
+{
+    return p->damaged > 0;
+}
+
+// Version 2 has the report; programs before it can carry out jobs without one.
 static void
 encode_verification(const void *parameters, struct buffer *out)
 {
-    buffer_append_u8(out, ((const struct job_verification *)parameters)->data);
+    const struct job_verification *p = parameters;
+    buffer_append_u8(out, p->data);
+    if (!has_found(p))
+        return;
+    buffer_append_le64(out, p->damaged);
+    buffer_append(out, p->report, p->report_length);
+}
+
+static unsigned
+version_of_verification(const void *parameters)
+{
+    return has_found(parameters) ? 2 : 1;
 }
 
 static bool
-decode_verification(unsigned version UNUSED, struct byte_reader *r, void *parameters_out)
+decode_verification(unsigned version, struct byte_reader *r, void *parameters_out)
 {
     struct job_verification *p = parameters_out;
     uint8_t data = read_u8(r);
-    p->data = data != 0;
-    return data <= 1;
+    *p = (struct job_verification){.data = data != 0};
+    if (version == 1)
+        return data <= 1;
+    p->damaged = read_le64(r);
+    p->report_length = r->bad ? 0 : (uint32_t)byte_reader_left(r);
+    p->report = read_bytes(r, p->report_length);
+    return data <= 1 && has_found(p);
 }
 
 // ---- truncations --------------------------------------------------------------------------------
@@ -101,16 +124,17 @@ decode_hydration(unsigned version UNUSED, struct byte_reader *r, void *parameter
 
 static const struct job_kind_entry kinds[] = {
     {.kind = JOB_CREATE_CHECKPOINT, .name = "CreateCheckpoint"},
-    {JOB_VERIFY_MANIFEST, "VerifyManifest", 1, encode_verification, decode_verification, NULL},
+    {JOB_VERIFY_MANIFEST, "VerifyManifest", 2, encode_verification, decode_verification, NULL,
+        version_of_verification},
     {JOB_DOWNLOAD_CHECKPOINT, "DownloadCheckpoint", 1, encode_generation, decode_generation,
-        encode_generation},
+        encode_generation, NULL},
     {.kind = JOB_PRUNE_CHECKPOINT, .name = "PruneCheckpoint"},
     {JOB_TRUNCATE_APPEND_ONLY, "TruncateAppendOnly", 2, encode_truncation, decode_truncation,
-        key_truncation},
+        key_truncation, NULL},
     {.kind = JOB_MERGE_CHUNKS, .name = "MergeChunks"},
     {.kind = JOB_SWEEP_ORPHANS, .name = "SweepOrphans"},
     {.kind = JOB_DETACH_FORK, .name = "DetachFork"},
-    {JOB_HYDRATE_FILES, "HydrateFiles", 1, encode_hydration, decode_hydration, key_hydration},
+    {JOB_HYDRATE_FILES, "HydrateFiles", 1, encode_hydration, decode_hydration, key_hydration, NULL},
 };
 
 const struct job_kind_entry *
@@ -145,7 +169,8 @@ job_set_kind(
     job->key_length = (uint8_t)key.length;
     if (key.length > 0)
         memcpy(job->key, key.data, key.length);
-    job->payload_version = (uint16_t)entry->payload_version;
+    job->payload_version =
+        (uint16_t)(entry->version ? entry->version(parameters) : entry->payload_version);
     job->payload = NULL;
     job->payload_length = 0;
     if (!parameters)

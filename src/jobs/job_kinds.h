@@ -14,22 +14,27 @@ struct job_kind_entry {
     enum job_kind kind;
     const char *name;
     unsigned payload_version; // the newest; 0: the kind has no parameters
-    // Appends the parameters in the newest version.
+    // Appends the parameters, in the version that `version` tells.
     void (*encode)(const void *parameters, struct buffer *out);
     // False when they do not hold together; `version` is 1 to the newest.
     bool (*decode)(unsigned version, struct byte_reader *r, void *parameters_out);
     // Appends the key that tells unfinished jobs of the kind apart, at most JOB_KEY_BYTES_MAX.
     // NULL: there is one at a time in a db.
     void (*key)(const void *parameters, struct buffer *out);
+    // The lowest version that holds the parameters; NULL: the newest is the only one.
+    unsigned (*version)(const void *parameters);
 };
 
 // NULL: no such kind.
 const struct job_kind_entry *job_kind_find(enum job_kind kind);
 const struct job_kind_entry *job_kind_find_name(const char *name);
 
-// Parameters of VerifyManifest.
+// Parameters of VerifyManifest, and what it has found so far.
 struct job_verification {
-    bool data; // read every blob
+    bool data;             // read every blob
+    uint64_t damaged;      // objects
+    const uint8_t *report; // of them, as far as there is room (retention/verify_report.h); of a job
+    uint32_t report_length; // that was read: in its payload
 };
 // Parameters of DownloadCheckpoint, of which there is one a generation.
 struct job_generation {

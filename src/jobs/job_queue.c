@@ -1,65 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "jobs/job_queue.h"
+#include "jobs/job_queue_internal.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "platform/clock.h"
 #include "platform/crash_point.h"
-#include "platform/lock.h"
 #include "platform/log.h"
 #include "platform/memory.h"
 #include "platform/random.h"
-#include "platform/thread.h"
 
-#define UNFINISHED_MAX 4096u
-#define KEPT_DEFAULT   64u
-#define TEXTS_KEPT     16u
-// The worker writes progress to the table so often, and each time renews a lease of that length.
-#define PROGRESS_INTERVAL_MS 5000u
-#define LEASE_MS             60000u
-#define RETRY_DOUBLINGS      6u
+#define UNFINISHED_MAX  4096u
+#define KEPT_DEFAULT    64u
+#define PATIENCE_MS     ((uint64_t)10 * 60 * 1000)
+#define RETRY_DOUBLINGS 6u
 // After the table could not be changed.
 #define TABLE_RETRY_MS 1000u
-// The worker looks at the clock of the day so often while jobs wait for a time: it may have been
+// A worker looks at the clock of the day so often while jobs wait for a time: it may have been
 // set, or the machine may have slept.
 #define CLOCK_LOOK_MS 60000u
-
-// An unfinished job that the queue carries out. The record's payload and extension are its own.
-struct queued_job {
-    struct job_record record;
-    const struct job_handler_entry *handler;
-    uint64_t ready_ms;    // monotonic: no run before; 0: at once
-    uint8_t own_priority; // without that of job_queue_wake
-};
-
-struct job_text {
-    uint64_t id; // 0: free
-    struct buffer text;
-};
-
-struct job_queue {
-    struct job_queue_options options;
-    struct thread thread;
-
-    struct lock lock; // "jobs": protects all below
-    struct condition work;
-    struct queued_job **jobs; // in order of their ids
-    size_t count;
-    uint64_t *ended; // ids of the jobs in the table that have ended, in order of their ends
-    size_t ended_count;
-    struct queued_job *running; // one of `jobs`, or NULL
-    uint64_t progress_written_ms;
-    struct job_text texts[TEXTS_KEPT]; // a ring
-    unsigned next_text;
-    bool stopping;
-    atomic_bool interrupted; // the running job is to end: any thread may read it
-};
 
 // ---- records ------------------------------------------------------------------------------------
 
@@ -90,6 +53,7 @@ new_queued(const struct job_queue *q, const struct job_record *job)
     struct queued_job *j = memory_alloc_zero(sizeof(*j));
     j->record = *job;
     j->handler = find_handler(q, job->kind);
+    j->waits_ms = clock_monotonic_ms();
     j->own_priority = job->priority;
     j->record.payload = copy_bytes(job->payload, job->payload_length);
     j->record.extension = copy_bytes(job->extension, job->extension_length);
@@ -106,8 +70,8 @@ free_queued(struct queued_job *j)
     free(j);
 }
 
-static int
-put_record(struct job_queue *q, struct job_record *job, uint64_t remove_id)
+int
+job_queue_put_record(struct job_queue *q, struct job_record *job, uint64_t remove_id)
 {
     struct manifest_batch *b = manifest_batch_new(q->options.db);
     job->updated_ms = clock_wall_ms();
@@ -195,6 +159,7 @@ set_pause(struct queued_job *j, uint64_t pause_ms)
 {
     j->record.not_before_ms = clock_wall_ms() + pause_ms;
     j->ready_ms = clock_monotonic_ms() + pause_ms;
+    j->waits_ms = j->ready_ms;
 }
 
 // A pause that another process began is never longer than it was meant to be, whatever the clock
@@ -217,25 +182,70 @@ is_ready(const struct queued_job *j, uint64_t now_ms)
     return j->ready_ms <= now_ms || j->record.not_before_ms <= clock_wall_ms();
 }
 
-// The job to run now, or NULL and when to look again (monotonic; 0: when something comes).
-static struct queued_job *
-choose_locked(struct job_queue *q, uint64_t now_ms, uint64_t *later_ms_out)
+// Whether the job has been passed over for too long.
+static bool
+is_impatient(const struct job_queue *q, const struct queued_job *j, uint64_t now_ms)
 {
+    return now_ms >= j->waits_ms && now_ms - j->waits_ms >= q->options.patience_ms;
+}
+
+// Of two jobs that are ready, the second one with the higher id.
+static bool
+goes_first(const struct job_queue *q, const struct queued_job *second,
+    const struct queued_job *first, uint64_t now_ms)
+{
+    bool waits = is_impatient(q, second, now_ms);
+    if (waits != is_impatient(q, first, now_ms))
+        return waits;
+    return waits ? second->waits_ms < first->waits_ms
+                 : second->record.priority > first->record.priority;
+}
+
+// The job that the lane runs now, or NULL and when to look again (monotonic; 0: when something
+// comes).
+static struct queued_job *
+choose_locked(struct job_worker *w, uint64_t now_ms, uint64_t *later_ms_out)
+{
+    struct job_queue *q = w->queue;
     struct queued_job *best = NULL;
     *later_ms_out = 0;
     for (size_t i = 0; i < q->count; i++) {
         struct queued_job *j = q->jobs[i];
+        if (j->handler->lane != w->lane)
+            continue;
         if (!is_ready(j, now_ms)) {
             uint64_t look_ms = now_ms + CLOCK_LOOK_MS;
             if (j->ready_ms < look_ms)
                 look_ms = j->ready_ms;
             if (*later_ms_out == 0 || look_ms < *later_ms_out)
                 *later_ms_out = look_ms;
-        } else if (!best || j->record.priority > best->record.priority) {
+        } else if (!best || goes_first(q, j, best, now_ms)) {
             best = j;
         }
     }
     return best;
+}
+
+// Notes when the running job has to give way to one that is more urgent.
+static void
+plan_interruption_locked(struct job_worker *w)
+{
+    const struct job_queue *q = w->queue;
+    for (size_t i = 0; w->running && i < q->count; i++) {
+        const struct queued_job *j = q->jobs[i];
+        if (j == w->running || j->handler->lane != w->lane ||
+            j->record.priority <= w->running->record.priority)
+            continue;
+        uint64_t at_ms = j->ready_ms > w->protected_ms ? j->ready_ms : w->protected_ms;
+        if (at_ms < atomic_load(&w->interrupt_at_ms))
+            atomic_store(&w->interrupt_at_ms, at_ms);
+    }
+}
+
+static struct job_worker *
+worker_of(struct job_queue *q, const struct queued_job *j)
+{
+    return &q->workers[j->handler->lane];
 }
 
 static void
@@ -274,7 +284,8 @@ judge_locked(
     struct job_queue *q, struct queued_job *j, int rc, uint64_t pause_ms, struct buffer *text)
 {
     struct job_record *job = &j->record;
-    bool interrupted = atomic_load(&q->interrupted);
+    bool interrupted = job_worker_is_to_end(worker_of(q, j));
+    j->waits_ms = clock_monotonic_ms();
     job->lease_expires_ms = 0;
     job->retryable = false;
     job->priority = j->own_priority;
@@ -313,7 +324,7 @@ settle_locked(struct job_queue *q, struct queued_job *j)
     for (;;) {
         bool ended = !is_unfinished(&j->record);
         uint64_t removed = ended ? oldest_ended_locked(q) : 0;
-        int rc = put_record(q, &j->record, removed);
+        int rc = job_queue_put_record(q, &j->record, removed);
         if (rc == 0) {
             if (ended)
                 ended_locked(q, j, removed);
@@ -336,7 +347,7 @@ begin_locked(struct job_queue *q, struct queued_job *j)
     j->record.lease_expires_ms = clock_wall_ms() + LEASE_MS;
     j->record.not_before_ms = 0;
     j->ready_ms = 0;
-    int rc = put_record(q, &j->record, 0);
+    int rc = job_queue_put_record(q, &j->record, 0);
     if (rc == 0)
         return true;
     log_warning(
@@ -349,23 +360,31 @@ begin_locked(struct job_queue *q, struct queued_job *j)
 }
 
 static void
-run_locked(struct job_queue *q, struct queued_job *j)
+run_locked(struct job_worker *w, struct queued_job *j)
 {
+    struct job_queue *q = w->queue;
+    uint64_t now_ms = clock_monotonic_ms();
+    w->running = j;
+    w->protected_ms = is_impatient(q, j, now_ms) ? now_ms + q->options.patience_ms : 0;
+    atomic_store(&w->interrupt_at_ms, UINT64_MAX);
+    atomic_store(&w->interrupted, q->stopping);
     if (j->record.cancel_wanted) {
         // A user asked an earlier process for that, which has died.
         BUFFER_AUTO nothing = {0};
         judge_locked(q, j, -ECANCELED, 0, &nothing);
         settle_locked(q, j);
+        w->running = NULL;
         return;
     }
-    if (!begin_locked(q, j))
+    if (!begin_locked(q, j)) {
+        w->running = NULL;
         return;
+    }
     BUFFER_AUTO text = {0};
-    struct job_run run = {.job = &j->record, .queue = q, .text = &text};
+    struct job_run run = {.job = &j->record, .queue = q, .worker = w, .text = &text};
     uint64_t id = j->record.id;
-    q->running = j;
-    q->progress_written_ms = clock_monotonic_ms();
-    atomic_store(&q->interrupted, q->stopping || j->record.cancel_wanted);
+    w->progress_written_ms = now_ms;
+    plan_interruption_locked(w);
     log_job(&j->record, "job.started", 0);
     lock_release(&q->lock);
     crash_point("job.started");
@@ -374,13 +393,14 @@ run_locked(struct job_queue *q, struct queued_job *j)
     lock_take(&q->lock);
     judge_locked(q, j, rc, run.park_ms, &text);
     struct job_record result = j->record;
-    q->running = NULL;
+    bool interrupted = job_worker_is_to_end(w);
     settle_locked(q, j);
+    w->running = NULL;
     if (result.state == JOB_COMPLETED)
         log_job(&result, "job.completed", 0);
     else if (result.state == JOB_PENDING && rc == JOB_PARKED)
         crash_point("job.parked");
-    else if (!atomic_load(&q->interrupted) || result.state == JOB_FAILED)
+    else if (!interrupted || result.state == JOB_FAILED)
         log_job(&result, "job.failed", result.error);
     keep_text_locked(q, id, &text);
 }
@@ -388,15 +408,16 @@ run_locked(struct job_queue *q, struct queued_job *j)
 static void
 worker_run(void *argument)
 {
-    struct job_queue *q = argument;
+    struct job_worker *w = argument;
+    struct job_queue *q = w->queue;
     if (q->options.start)
         q->options.start(q->options.argument);
     lock_take(&q->lock);
     while (!q->stopping) {
         uint64_t later_ms;
-        struct queued_job *j = choose_locked(q, clock_monotonic_ms(), &later_ms);
+        struct queued_job *j = choose_locked(w, clock_monotonic_ms(), &later_ms);
         if (j) {
-            run_locked(q, j);
+            run_locked(w, j);
             continue;
         }
         if (later_ms == 0)
@@ -439,6 +460,48 @@ free_queue(struct job_queue *q)
     free(q);
 }
 
+static bool
+has_kinds(const struct job_queue *q, enum job_lane lane)
+{
+    for (size_t i = 0; i < q->options.handler_count; i++)
+        if (q->options.handlers[i].lane == lane)
+            return true;
+    return false;
+}
+
+static int
+start_workers(struct job_queue *q)
+{
+    static const char *const names[JOB_LANES] = {
+        [JOB_LANE_SHORT] = "jobs",
+        [JOB_LANE_FETCH] = "jobs-fetch",
+        [JOB_LANE_LONG] = "jobs-long",
+    };
+    int rc = 0;
+    for (unsigned i = 0; rc == 0 && i < JOB_LANES; i++) {
+        struct job_worker *w = &q->workers[i];
+        if (!has_kinds(q, w->lane))
+            continue;
+        rc = thread_start(&w->thread, names[i], worker_run, w);
+        w->started = rc == 0;
+    }
+    return rc;
+}
+
+static void
+stop_workers(struct job_queue *q)
+{
+    lock_take(&q->lock);
+    q->stopping = true;
+    for (unsigned i = 0; i < JOB_LANES; i++)
+        atomic_store(&q->workers[i].interrupted, true);
+    condition_broadcast(&q->work);
+    lock_release(&q->lock);
+    for (unsigned i = 0; i < JOB_LANES; i++)
+        if (q->workers[i].started)
+            thread_join(&q->workers[i].thread);
+}
+
 int
 job_queue_open(const struct job_queue_options *options, struct job_queue **queue_out)
 {
@@ -447,6 +510,12 @@ job_queue_open(const struct job_queue_options *options, struct job_queue **queue
     q->options = *options;
     if (q->options.kept == 0)
         q->options.kept = KEPT_DEFAULT;
+    if (q->options.patience_ms == 0)
+        q->options.patience_ms = PATIENCE_MS;
+    for (unsigned i = 0; i < JOB_LANES; i++) {
+        q->workers[i].queue = q;
+        q->workers[i].lane = (enum job_lane)i;
+    }
     lock_init(&q->lock, "jobs", LOCK_RANK_JOBS);
     condition_init(&q->work);
     struct manifest_reader *r;
@@ -456,8 +525,9 @@ job_queue_open(const struct job_queue_options *options, struct job_queue **queue
         manifest_read_end(r);
     }
     if (rc == 0)
-        rc = thread_start(&q->thread, "jobs", worker_run, q);
+        rc = start_workers(q);
     if (rc < 0) {
+        stop_workers(q);
         free_queue(q);
         return rc;
     }
@@ -470,12 +540,7 @@ job_queue_close(struct job_queue *q)
 {
     if (!q)
         return;
-    lock_take(&q->lock);
-    q->stopping = true;
-    atomic_store(&q->interrupted, true);
-    condition_broadcast(&q->work);
-    lock_release(&q->lock);
-    thread_join(&q->thread);
+    stop_workers(q);
     free_queue(q);
 }
 
@@ -518,13 +583,13 @@ submit_locked(struct job_queue *q, struct job_record *job, bool token_given, uin
     *id_out = token_given && twin.by_token != 0 ? twin.by_token : twin.by_key;
     if (*id_out != 0)
         return *id_out == twin.by_token ? 0 : -EEXIST;
-    rc = put_record(q, job, 0);
+    rc = job_queue_put_record(q, job, 0);
     if (rc < 0)
         return rc;
     *id_out = job->id;
-    append_locked(q, new_queued(q, job));
-    if (q->running && job->priority > q->running->record.priority)
-        atomic_store(&q->interrupted, true);
+    struct queued_job *j = new_queued(q, job);
+    append_locked(q, j);
+    plan_interruption_locked(worker_of(q, j));
     condition_broadcast(&q->work);
     return 0;
 }
@@ -551,14 +616,18 @@ job_queue_submit(struct job_queue *q, enum job_kind kind, const void *parameters
 static int
 cancel_locked(struct job_queue *q, struct queued_job *j)
 {
+    struct job_worker *w = worker_of(q, j);
     bool before = j->record.cancel_wanted;
+    // Its run is over, and the worker writes the result as soon as it can.
+    if (!is_unfinished(&j->record))
+        return -EALREADY;
     j->record.cancel_wanted = true;
-    if (j == q->running) {
-        int rc = put_record(q, &j->record, 0);
+    if (j == w->running) {
+        int rc = job_queue_put_record(q, &j->record, 0);
         if (rc < 0)
             j->record.cancel_wanted = before;
         else
-            atomic_store(&q->interrupted, true);
+            atomic_store(&w->interrupted, true);
         return rc;
     }
     struct job_record was = j->record;
@@ -567,7 +636,7 @@ cancel_locked(struct job_queue *q, struct queued_job *j)
     j->record.retryable = false;
     snprintf(j->record.cause, sizeof(j->record.cause), "cancelled by an operator");
     uint64_t removed = oldest_ended_locked(q);
-    int rc = put_record(q, &j->record, removed);
+    int rc = job_queue_put_record(q, &j->record, removed);
     if (rc < 0) {
         j->record = was;
         j->record.cancel_wanted = before;
@@ -601,13 +670,15 @@ job_queue_wake(struct job_queue *q, uint64_t id, enum job_priority priority)
 {
     lock_take(&q->lock);
     struct queued_job *j = find_locked(q, id);
-    if (j && j != q->running) {
+    if (j && j->record.state == JOB_PENDING) {
+        uint64_t now_ms = clock_monotonic_ms();
         j->record.not_before_ms = 0;
         j->ready_ms = 0;
+        if (j->waits_ms > now_ms)
+            j->waits_ms = now_ms;
         if (j->record.priority < priority)
             j->record.priority = (uint8_t)priority;
-        if (q->running && j->record.priority > q->running->record.priority)
-            atomic_store(&q->interrupted, true);
+        plan_interruption_locked(worker_of(q, j));
         condition_broadcast(&q->work);
     }
     lock_release(&q->lock);
@@ -653,8 +724,8 @@ job_queue_look(struct job_queue *q, uint64_t id, bool next, struct job_record *j
     if (!look.found)
         return -ENOENT;
     lock_take(&q->lock);
-    const struct queued_job *running = q->running;
-    if (running && running->record.id == job_out->id) {
+    const struct queued_job *running = find_locked(q, job_out->id);
+    if (running && running == worker_of(q, running)->running) {
         job_out->done = running->record.done;
         job_out->total = running->record.total;
         memcpy(job_out->stage, running->record.stage, sizeof(job_out->stage));
@@ -670,6 +741,43 @@ job_queue_look(struct job_queue *q, uint64_t id, bool next, struct job_record *j
     return 0;
 }
 
+struct payload_look {
+    uint64_t id;
+    struct job_record *job;
+    struct buffer *payload;
+    bool found;
+};
+
+static int
+copy_payload(void *argument, const struct job_record *job)
+{
+    struct payload_look *l = argument;
+    if (job->id != l->id)
+        return 0;
+    buffer_clear(l->payload);
+    buffer_append(l->payload, job->payload, job->payload_length);
+    *l->job = *job;
+    l->job->payload = l->payload->data;
+    l->job->extension = NULL;
+    l->job->extension_length = 0;
+    l->found = true;
+    return 1;
+}
+
+int
+job_queue_read(
+    struct job_queue *q, uint64_t id, struct job_record *job_out, struct buffer *payload_out)
+{
+    struct manifest_reader *r;
+    struct payload_look look = {.id = id, .job = job_out, .payload = payload_out};
+    int rc = manifest_read_begin(q->options.manifest, &r);
+    if (rc < 0)
+        return rc;
+    rc = manifest_read_jobs(r, q->options.db, copy_payload, &look);
+    manifest_read_end(r);
+    return rc < 0 ? rc : look.found ? 0 : -ENOENT;
+}
+
 unsigned
 job_queue_depth(struct job_queue *q)
 {
@@ -677,66 +785,4 @@ job_queue_depth(struct job_queue *q)
     unsigned depth = (unsigned)q->count;
     lock_release(&q->lock);
     return depth;
-}
-
-// ---- for handlers -------------------------------------------------------------------------------
-
-void
-job_progress(struct job_run *run, const char *stage, uint64_t done, uint64_t total)
-{
-    struct job_queue *q = run->queue;
-    uint64_t now_ms = clock_monotonic_ms();
-    lock_take(&q->lock);
-    struct job_record *job = &q->running->record;
-    snprintf(job->stage, sizeof(job->stage), "%s", stage);
-    job->done = done;
-    job->total = total;
-    if (now_ms - q->progress_written_ms >= PROGRESS_INTERVAL_MS) {
-        q->progress_written_ms = now_ms;
-        job->lease_expires_ms = clock_wall_ms() + LEASE_MS;
-        int rc = put_record(q, job, 0);
-        if (rc < 0)
-            log_warning("job.table_failed", "cannot record the progress of job %" PRIu64 ": %s",
-                job->id, strerror(-rc));
-    }
-    lock_release(&q->lock);
-}
-
-int
-job_mark(struct job_run *run, const void *marker, size_t length)
-{
-    struct job_queue *q = run->queue;
-    assert(length <= JOB_MARKER_BYTES_MAX);
-    lock_take(&q->lock);
-    struct job_record *job = &q->running->record;
-    struct job_record before = *job;
-    memcpy(job->marker, marker, length);
-    job->marker_length = (uint16_t)length;
-    job->lease_expires_ms = clock_wall_ms() + LEASE_MS;
-    q->progress_written_ms = clock_monotonic_ms();
-    int rc = put_record(q, job, 0);
-    if (rc < 0)
-        *job = before;
-    lock_release(&q->lock);
-    if (rc == 0)
-        crash_point("job.marked");
-    return rc;
-}
-
-int
-job_park(struct job_run *run, const char *stage, uint64_t pause_ms)
-{
-    struct job_queue *q = run->queue;
-    lock_take(&q->lock);
-    snprintf(q->running->record.stage, sizeof(q->running->record.stage), "%s", stage);
-    lock_release(&q->lock);
-    run->park_ms = pause_ms;
-    return JOB_PARKED;
-}
-
-bool
-job_is_interrupted(void *run)
-{
-    const struct job_run *r = run;
-    return atomic_load(&r->queue->interrupted);
 }

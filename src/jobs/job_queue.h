@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The durable queue of a db's jobs, and the worker thread that carries them out. A job is a record
+// The durable queue of a db's jobs, and the worker threads that carry them out. A job is a record
 // of the manifest (`job_queue`): it outlives the process, and the queue that is opened next goes on
 // with it.
 //
@@ -12,9 +12,22 @@
 // InFlight when a queue is opened belongs to a process that has died, and the queue takes it over
 // at once. The lease in the record tells other processes how long ago the worker renewed it.
 //
-// One job runs at a time, the one with the highest priority and then the one with the lowest id. A
-// more urgent job that comes interrupts a job of a lower priority, which goes on later from its
-// marker. Handlers must bear being run again from any of their steps.
+// A kind of jobs belongs to a lane, and a lane has one worker. So jobs of one lane exclude each
+// other, jobs of different lanes run side by side, and so many lanes, so many threads:
+//
+//     lane     its jobs
+//     SHORT    take seconds or minutes, and somebody or something waits for them
+//     FETCH    bring data from the store to this host
+//     LONG     read or copy what is in the store, perhaps for hours
+//
+// What must not run beside something else is in its lane, or has a rule of its own
+// (doc/jobs.md, Lanes).
+//
+// In a lane the job with the highest priority runs, and then the one with the lowest id. A more
+// urgent job interrupts a job of a lower priority, which goes on later from its marker. But a job
+// that has been ready for `patience_ms` without a run goes next, and for as long nothing interrupts
+// it: so each job gets on, however many more urgent ones come. Handlers must bear being run again
+// from any of their steps.
 //
 // All functions may be called from any thread, but for job_queue_open and job_queue_close.
 #ifndef CKPTFS_JOBS_JOB_QUEUE_H
@@ -29,6 +42,7 @@
 #include "manifest/manifest.h"
 
 struct job_queue;
+struct job_worker;
 
 enum job_priority {
     JOB_PRIORITY_IDLE = 5,    // uses time that nothing else wants
@@ -38,23 +52,27 @@ enum job_priority {
     JOB_PRIORITY_URGENT = 40, // holds up a part of the volume while it waits
 };
 
+enum job_lane { JOB_LANE_SHORT, JOB_LANE_FETCH, JOB_LANE_LONG, JOB_LANES };
+
 // One run of a job, as its handler sees it. The record is the handler's to read.
 struct job_run {
     const struct job_record *job;
     struct job_queue *queue;
+    struct job_worker *worker;
     // For the user: the cause when the job fails, else a report. The record keeps the first line.
     struct buffer *text;
     uint64_t park_ms; // job_park
 };
 
 // Carries a job out. 0: it is completed; JOB_PARKED: it is run again later, see job_park; else a
-// negative errno. Runs in the worker's thread with no locks held. When job_is_interrupted says so
+// negative errno. Runs in its lane's thread with no locks held. When job_is_interrupted says so
 // it ends as soon as it can; the result does not count then, unless it is 0 or JOB_PARKED.
 #define JOB_PARKED 1
 typedef int job_handler(void *argument, struct job_run *run);
 
 struct job_handler_entry {
     enum job_kind kind;
+    enum job_lane lane;
     job_handler *run;
     // Whether the worker repeats a try that failed with this error; NULL: never.
     bool (*is_passing)(int error);
@@ -67,15 +85,16 @@ struct job_queue_options {
     const struct job_handler_entry *handlers; // must live as long as the queue
     size_t handler_count;
     void *argument;                // of the handlers
-    void (*start)(void *argument); // runs first in the worker's thread; may be NULL
-    uint64_t retry_ms; // pause after the first failed try, doubled each time up to 64 times that
-    uint32_t kept;     // so many jobs that have ended stay in the table; 0: 64
+    void (*start)(void *argument); // runs first in each worker's thread; may be NULL
+    uint64_t retry_ms;    // pause after the first failed try, doubled each time up to 64 times that
+    uint64_t patience_ms; // 0: ten minutes
+    uint32_t kept;        // so many jobs that have ended stay in the table; 0: 64
 };
 
-// Reads the table and starts the worker. 0 or -errno.
+// Reads the table and starts the workers of the lanes that have kinds. 0 or -errno.
 MUST_CHECK int job_queue_open(
     const struct job_queue_options *options, struct job_queue **queue_out);
-// Interrupts the job that runs, which stays for the next queue, and waits for the worker.
+// Interrupts the jobs that run, which stay for the next queue, and waits for the workers.
 void job_queue_close(struct job_queue *q);
 
 // Puts a job into the queue, durably. With a token that is not zero, a job that was put in with the
@@ -96,10 +115,15 @@ MUST_CHECK int job_queue_cancel(struct job_queue *q, uint64_t id);
 MUST_CHECK int job_queue_wake(struct job_queue *q, uint64_t id, enum job_priority priority);
 
 // The job with this id, or with the lowest id above it with `next`: its record in the table, with
-// the present progress for the one that runs. Payload and extension are NULL in it. `text_out` (may
+// the present progress for one that runs. Payload and extension are NULL in it. `text_out` (may
 // be NULL) gets the text of its last run in this process. 0 or -ENOENT.
 MUST_CHECK int job_queue_look(struct job_queue *q, uint64_t id, bool next,
     struct job_record *job_out, struct buffer *text_out);
+
+// The job with this id as it is in the table, for job_read_parameters: its payload lies in
+// `payload_out`. 0 or -ENOENT.
+MUST_CHECK int job_queue_read(
+    struct job_queue *q, uint64_t id, struct job_record *job_out, struct buffer *payload_out);
 
 // Unfinished jobs.
 unsigned job_queue_depth(struct job_queue *q);
@@ -112,6 +136,9 @@ void job_progress(struct job_run *run, const char *stage, uint64_t done, uint64_
 // The same with a marker, at most JOB_MARKER_BYTES_MAX, from which a later run can go on; durable
 // when this returns. 0 or -errno.
 MUST_CHECK int job_mark(struct job_run *run, const void *marker, size_t length);
+// Replaces the parameters of the job, which keep its key: a part of them may be what it has found.
+// They are durable after the next job_mark, and at the end of the run.
+void job_set_parameters(struct job_run *run, const void *parameters);
 // The job has done all that it can do now: it goes back to Pending, leaves the worker to others and
 // is run again in `pause_ms`, or when job_queue_wake says so. Its tries are counted anew. To be
 // returned by the handler: JOB_PARKED.

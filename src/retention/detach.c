@@ -140,6 +140,20 @@ look_at_generation(
     return rc < 0 && needed >= 0 ? rc : needed;
 }
 
+// CheckpointGC may delete the generation while it is looked at: then nothing needs it. Else `rc`.
+static int
+judge_failure(const struct remote_place *place, struct generation generation, int rc)
+{
+    struct remote_generations now;
+    BUFFER_AUTO cause = {0};
+    buffer_append_string(&cause, remote_store_error());
+    bool gone =
+        remote_generations_read(place, &now) == 0 && !remote_generations_find(&now, generation);
+    remote_generations_free(&now);
+    remote_store_set_error("%s", buffer_string(&cause));
+    return gone ? 0 : rc;
+}
+
 int
 detach_find_need(const struct remote_place *place, struct manifest *scratch,
     struct generation newest, struct generation *needed_out)
@@ -153,6 +167,8 @@ detach_find_need(const struct remote_place *place, struct manifest *scratch,
         rc = look_at_generation(place, scratch, g.records[i].generation);
         if (rc > 0)
             *needed_out = g.records[i].generation;
+        if (rc < 0)
+            rc = judge_failure(place, g.records[i].generation, rc);
     }
     remote_generations_free(&g);
     return rc < 0 ? rc : 0;

@@ -45,8 +45,8 @@ verify_find_blob(const struct verify_result *result, const struct sha256 *hash)
 }
 
 // The damage of an object; a new one when there is none yet.
-static struct verify_damage *
-note_damage(struct verify_result *result, const char *key, const char *why)
+struct verify_damage *
+verify_note(struct verify_result *result, const char *key, const char *why)
 {
     uint64_t h = hash_text(key);
     for (struct hash_node *n = hash_table_first(&result->by_key, h); n;
@@ -71,7 +71,7 @@ struct verify_damage *
 verify_note_blob(
     struct verify_result *result, const char *key, const char *why, const struct blob_record *blob)
 {
-    struct verify_damage *d = note_damage(result, key, why);
+    struct verify_damage *d = verify_note(result, key, why);
     if (!d->is_blob)
         hash_table_insert(&result->by_hash, &d->by_hash, hash_of_blob(&blob->hash));
     d->is_blob = true;
@@ -80,8 +80,8 @@ verify_note_blob(
     return d;
 }
 
-static void
-note_generation(struct verify_damage *d, struct generation generation)
+void
+verify_note_generation(struct verify_damage *d, struct generation generation)
 {
     if (d->generation_count > 0 && d->generations[d->generation_count - 1].v == generation.v)
         return;
@@ -90,18 +90,48 @@ note_generation(struct verify_damage *d, struct generation generation)
     d->generations[d->generation_count++] = generation;
 }
 
+static void
+free_damage(struct verify_damage *d)
+{
+    for (size_t i = 0; i < d->file_count; i++)
+        free(d->files[i]);
+    free(d->files);
+    free(d->generations);
+    free(d->key);
+    free(d->why);
+    free(d);
+}
+
+// Forgets what was noted about the newest generation that was looked at.
+static void
+forget_generation(struct verify_result *result, struct generation generation)
+{
+    struct verify_damage **at = &result->damages;
+    while (*at) {
+        struct verify_damage *d = *at;
+        bool its =
+            d->generation_count > 0 && d->generations[d->generation_count - 1].v == generation.v;
+        d->generation_count -= its;
+        if (!its || d->generation_count > 0) {
+            at = &d->next;
+            continue;
+        }
+        *at = d->next;
+        hash_table_remove(&result->by_key, &d->by_key);
+        if (d->is_blob)
+            hash_table_remove(&result->by_hash, &d->by_hash);
+        free_damage(d);
+        result->damaged--;
+    }
+    result->end = at;
+}
+
 void
 verify_result_free(struct verify_result *result)
 {
     for (struct verify_damage *d = result->damages, *next; d; d = next) {
         next = d->next;
-        for (size_t i = 0; i < d->file_count; i++)
-            free(d->files[i]);
-        free(d->files);
-        free(d->generations);
-        free(d->key);
-        free(d->why);
-        free(d);
+        free_damage(d);
     }
     hash_table_free(&result->by_key);
     hash_table_free(&result->by_hash);
@@ -117,21 +147,23 @@ struct run {
     struct db_id db;
     struct generation generation;
     bool damaged; // the generation refers to damaged blobs
+    bool suspect; // something was noted about the generation
 };
 
 static void
 hear_fault(void *argument, const char *key, const char *why)
 {
     struct run *run = argument;
-    note_damage(run->result, key, why);
+    verify_note(run->result, key, why);
 }
 
 static void
 note_unreadable(struct run *run, const char *why)
 {
     BUFFER_AUTO name = {0};
+    run->suspect = true;
     buffer_printf(&name, "generation %" PRIu64, run->generation.v);
-    note_generation(note_damage(run->result, buffer_string(&name), why), run->generation);
+    verify_note_generation(verify_note(run->result, buffer_string(&name), why), run->generation);
 }
 
 // The part of a key before the checkpoint's id.
@@ -148,8 +180,9 @@ place_of_key(const char *key, struct buffer *prefix_out)
 static void
 note_blob(struct run *run, const struct blob_record *blob, const char *key, const char *why)
 {
-    note_generation(verify_note_blob(run->result, key, why, blob), run->generation);
+    verify_note_generation(verify_note_blob(run->result, key, why, blob), run->generation);
     run->damaged = true;
+    run->suspect = true;
 }
 
 // A page of blobs: first all are looked for, then those that need it are read, by several threads.
@@ -332,6 +365,20 @@ is_damage(int rc)
     return rc == -EBADMSG || rc == -ESTALE || rc == -EINVAL;
 }
 
+// CheckpointGC may have deleted what the generation needs since the generations were read: it must
+// still be kept. Without an answer the damage counts.
+static bool
+has_expired(const struct run *run)
+{
+    struct remote_generations now;
+    int rc = remote_generations_read(run->options->place, &now);
+    const struct generation_record *g =
+        rc == 0 ? remote_generations_find(&now, run->generation) : NULL;
+    bool expired = rc == 0 && (!g || g->state != GENERATION_RETAINED);
+    remote_generations_free(&now);
+    return expired;
+}
+
 static int
 check_generation(struct run *run)
 {
@@ -344,7 +391,7 @@ check_generation(struct run *run)
     if (rc < 0)
         return rc;
     run->db = db.id;
-    run->damaged = false;
+    run->damaged = run->suspect = false;
     rc = remote_manifest_import(place, m, &db, run->generation);
     if (is_damage(rc)) {
         note_unreadable(run, remote_store_error()[0] ? remote_store_error() : strerror(-rc));
@@ -352,6 +399,8 @@ check_generation(struct run *run)
     } else if (rc == 0) {
         rc = check_state(run);
     }
+    if (rc == 0 && run->suspect && has_expired(run))
+        forget_generation(run->result, run->generation);
     run->result->generations++;
     int removed = manifest_remove_db(m, db.id);
     return rc < 0 ? rc : removed;

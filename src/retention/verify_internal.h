@@ -9,6 +9,10 @@
 struct verify_damage *verify_find_blob(
     const struct verify_result *result, const struct sha256 *hash);
 
+// Notes that an object is damaged, and returns the note: the old one if it has one.
+struct verify_damage *verify_note(struct verify_result *result, const char *key, const char *why);
+// The generation needs the damaged object; generations come in order.
+void verify_note_generation(struct verify_damage *d, struct generation generation);
 // Notes that a blob is damaged, and returns the note.
 struct verify_damage *verify_note_blob(
     struct verify_result *result, const char *key, const char *why, const struct blob_record *blob);

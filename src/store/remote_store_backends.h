@@ -82,7 +82,8 @@ struct store_fault {
 
 // `script` may be NULL; else it is the path of a text file that is read before each call:
 //     outage       every call fails with -EAGAIN
-//     slow MS      every call waits so long first
+//     slow MS      every call waits so long first; with a blank and a text behind it, every call
+//                  for a key that begins so
 // A missing or empty file means healthy.
 struct remote_store *fault_store_wrap(struct remote_store *inner, const char *script);
 // Appends a line to the file `path` for each key that a call writes or deletes, so that tests can

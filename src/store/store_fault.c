@@ -58,8 +58,25 @@ fault_store_of(struct remote_store *s)
 
 struct script {
     uint64_t slow_ms;
+    char slow_prefix[64];
     bool outage;
 };
+
+static void
+read_slow(const char *text, struct script *script_out)
+{
+    char *end;
+    script_out->slow_ms = strtoull(text, &end, 10);
+    if (*end == ' ')
+        snprintf(script_out->slow_prefix, sizeof(script_out->slow_prefix), "%s", end + 1);
+}
+
+static bool
+is_slow(const struct script *s, const char *key, uint64_t waited_ms)
+{
+    return waited_ms < s->slow_ms &&
+           (!key || strncmp(key, s->slow_prefix, strlen(s->slow_prefix)) == 0);
+}
 
 static void
 read_script(const struct fault_store *fs, struct script *script_out)
@@ -74,7 +91,7 @@ read_script(const struct fault_store *fs, struct script *script_out)
         if (strcmp(line, "outage") == 0)
             script_out->outage = true;
         if (strncmp(line, "slow ", 5) == 0)
-            script_out->slow_ms = strtoull(line + 5, NULL, 10);
+            read_slow(line + 5, script_out);
     }
 }
 
@@ -88,7 +105,7 @@ obey_script(
     for (;;) {
         read_script(fs, &script);
         uint64_t waited = clock_monotonic_ms() - began;
-        if (waited >= script.slow_ms)
+        if (!is_slow(&script, key, waited))
             break;
         int rc = store_check_call(call, verb, key);
         if (rc < 0)

@@ -163,7 +163,11 @@ fetch_piece(struct work *w, const struct range *piece)
     if (!has_room(w, piece->length) &&
         local_store_find_hole(v->local, &piece->blob, piece->offset, end) < end)
         return -EDQUOT;
-    return chunk_reader_fetch(v->reader, &blob, piece->offset, piece->length, &call);
+    rc = chunk_reader_fetch(v->reader, &blob, piece->offset, piece->length, &call);
+    // CheckpointGC may have deleted it meanwhile, since nothing needs it any more.
+    if (rc < 0 && chunk_map_read_blob(v->map, &piece->blob, &blob) == -ENOENT)
+        return 0;
+    return rc;
 }
 
 // Returns the bytes so far.

@@ -76,17 +76,18 @@ is_passing_in_store(int error)
     return is_passing(error) || error == -EACCES || error == -ENXIO || error == -EPROTO;
 }
 
+// What may run beside what, and why: doc/jobs.md, Lanes.
 static const struct job_handler_entry handlers[] = {
-    {JOB_TRUNCATE_APPEND_ONLY, volume_truncate_run, is_passing, 10},
-    {JOB_MERGE_CHUNKS, volume_merge_run, is_passing, 5},
+    {JOB_TRUNCATE_APPEND_ONLY, JOB_LANE_SHORT, volume_truncate_run, is_passing, 10},
     // The retention thread submits these again.
-    {JOB_PRUNE_CHECKPOINT, volume_prune_run, is_passing_in_store, 10},
-    {JOB_SWEEP_ORPHANS, volume_sweep_run, is_passing_in_store, 10},
+    {JOB_PRUNE_CHECKPOINT, JOB_LANE_SHORT, volume_prune_run, is_passing_in_store, 10},
+    {JOB_SWEEP_ORPHANS, JOB_LANE_SHORT, volume_sweep_run, is_passing_in_store, 10},
+    {JOB_MERGE_CHUNKS, JOB_LANE_FETCH, volume_merge_run, is_passing, 5},
+    {JOB_HYDRATE_FILES, JOB_LANE_FETCH, volume_hydrate_run, is_passing, 10},
     // Users submit these, and they outlast outages.
-    {JOB_DETACH_FORK, volume_detach_run, is_passing_in_store, 0},
-    {JOB_VERIFY_MANIFEST, volume_verify_run, is_passing_in_store, 0},
-    {JOB_DOWNLOAD_CHECKPOINT, volume_download_run, is_passing_in_store, 0},
-    {JOB_HYDRATE_FILES, volume_hydrate_run, is_passing, 10},
+    {JOB_DOWNLOAD_CHECKPOINT, JOB_LANE_FETCH, volume_download_run, is_passing_in_store, 0},
+    {JOB_DETACH_FORK, JOB_LANE_LONG, volume_detach_run, is_passing_in_store, 0},
+    {JOB_VERIFY_MANIFEST, JOB_LANE_LONG, volume_verify_run, is_passing_in_store, 0},
 };
 
 static void
@@ -167,7 +168,7 @@ volume_job_submit(struct volume *v, enum job_kind kind, const void *parameters, 
         return -EROFS;
     if (!known)
         return -EINVAL;
-    // Those that take long let a command run CheckpointGC meanwhile.
+    // Those that take long let others of their lane go first.
     bool is_long =
         kind == JOB_VERIFY_MANIFEST || kind == JOB_DOWNLOAD_CHECKPOINT || kind == JOB_DETACH_FORK;
     return job_queue_submit(v->jobs, kind, parameters,

@@ -2,6 +2,7 @@
 // CheckpointGC beside hosts that pin, step by step.
 #include "remote_content.h"
 #include "retention/collect.h"
+#include "retention/verify.h"
 
 #include <string.h>
 
@@ -143,6 +144,55 @@ START_TEST(record_that_may_still_come_to_be_gets_no_place)
 }
 END_TEST
 
+// ---- verifying beside a run ---------------------------------------------------------------------
+
+struct beside {
+    uint64_t now_ms;
+    unsigned damaged; // damaged objects of generation 1 that were told
+};
+
+// The owner lets the generation expire, and deletes it, while the verification is about to look at
+// it.
+static int
+collect_meanwhile(void *argument, const char *what, uint64_t done UNUSED, uint64_t total UNUSED)
+{
+    struct beside *b = argument;
+    struct collect_result result;
+    if (strcmp(what, "generations") != 0)
+        return 0;
+    for (unsigned i = 0; i < 2; i++, b->now_ms += 2 * HOUR_MS)
+        ck_assert_int_eq(collect((struct collect_options){.now_ms = b->now_ms}, &result), 0);
+    return 0;
+}
+
+// The blobs of this test have other sizes than the manifest tells, so generation 2 is damaged.
+static int
+note_damage(void *argument, struct generation generation, const struct verify_result *result)
+{
+    struct beside *b = argument;
+    if (generation.v == 1)
+        b->damaged += (unsigned)result->damaged;
+    return 0;
+}
+
+START_TEST(generation_that_goes_while_it_is_verified_is_not_damaged)
+{
+    struct verify_result result;
+    struct beside b = {.now_ms = clock_wall_ms()};
+    const struct verify_options options = {.place = &reader.place,
+        .manifest = reader.m,
+        .looked = note_damage,
+        .progress = collect_meanwhile,
+        .argument = &b};
+    ck_assert_int_eq(verify_run(&options, &result), 0);
+    ck_assert_uint_eq(b.damaged, 0);
+    for (const struct verify_damage *d = result.damages; d; d = d->next)
+        ck_assert_uint_eq(d->generations[0].v, 2);
+    verify_result_free(&result);
+    ck_assert_int_eq(state_of(1), 0);
+}
+END_TEST
+
 int
 main(void)
 {
@@ -150,6 +200,7 @@ main(void)
 #define ADD(t) unit_add_with(s, #t, t, setup, teardown, 60)
     ADD(pin_that_was_accepted_in_the_middle_of_a_run_brings_the_generation_back);
     ADD(nothing_is_deleted_before_the_grace_is_over);
+    ADD(generation_that_goes_while_it_is_verified_is_not_damaged);
     ADD(record_that_may_still_come_to_be_gets_no_place);
     return unit_run(s);
 }

@@ -8,11 +8,13 @@
 #include "platform/lock.h"
 #include "platform/memory.h"
 
-#define EVENTS_MAX 64
+#define EVENTS_MAX 256
 
 struct world {
     struct fixture f;
     struct job_queue *queue;
+    bool with_lanes;
+    uint64_t patience_ms;
     struct lock lock;
     struct condition changed;
     // What has run, in order: the object or generation of each run.
@@ -79,8 +81,13 @@ is_passing(int error)
 }
 
 static const struct job_handler_entry handlers[] = {
-    {JOB_TRUNCATE_APPEND_ONLY, handle, is_passing, 3},
-    {JOB_DOWNLOAD_CHECKPOINT, handle, is_passing, 0},
+    {JOB_TRUNCATE_APPEND_ONLY, JOB_LANE_SHORT, handle, is_passing, 3},
+    {JOB_DOWNLOAD_CHECKPOINT, JOB_LANE_SHORT, handle, is_passing, 0},
+};
+
+static const struct job_handler_entry handlers_of_lanes[] = {
+    {JOB_TRUNCATE_APPEND_ONLY, JOB_LANE_SHORT, handle, is_passing, 3},
+    {JOB_DOWNLOAD_CHECKPOINT, JOB_LANE_LONG, handle, is_passing, 0},
 };
 
 static void
@@ -89,10 +96,11 @@ open_queue(struct world *w)
     const struct job_queue_options options = {
         .manifest = w->f.manifest,
         .db = w->f.db,
-        .handlers = handlers,
+        .handlers = w->with_lanes ? handlers_of_lanes : handlers,
         .handler_count = ARRAY_LENGTH(handlers),
         .argument = w,
         .retry_ms = 1,
+        .patience_ms = w->patience_ms,
         .kept = 5,
     };
     ck_assert_int_eq(job_queue_open(&options, &w->queue), 0);
@@ -160,6 +168,17 @@ await_end(struct world *w, uint64_t id)
     return job;
 }
 
+static struct job_record
+await_pause(struct world *w, uint64_t id)
+{
+    struct job_record job;
+    do {
+        ck_assert_int_eq(job_queue_look(w->queue, id, false, &job, NULL), 0);
+        clock_sleep_ms(1);
+    } while (job.state != JOB_PENDING || job.not_before_ms == 0);
+    return job;
+}
+
 START_TEST(the_most_urgent_job_goes_first)
 {
     struct world *w = world_new();
@@ -199,6 +218,105 @@ START_TEST(a_more_urgent_job_interrupts_and_the_other_goes_on_from_its_marker)
     ck_assert_uint_eq(w->event_count, 3);
     ck_assert_uint_eq(w->events[2], 1);
     ck_assert_uint_eq(w->markers[2], 1);
+    world_free(w);
+}
+END_TEST
+
+START_TEST(jobs_of_different_lanes_run_side_by_side)
+{
+    struct world *w = world_new();
+    struct job_record job;
+    w->held = true;
+    w->with_lanes = true;
+    open_queue(w);
+    uint64_t takes_long = submit(w, JOB_DOWNLOAD_CHECKPOINT, 1, JOB_PRIORITY_SWEEP);
+    await_events(w, 1);
+    uint64_t same_lane = submit(w, JOB_DOWNLOAD_CHECKPOINT, 2, JOB_PRIORITY_SWEEP);
+    uint64_t urgent = submit(w, JOB_TRUNCATE_APPEND_ONLY, 3, JOB_PRIORITY_URGENT);
+    await_events(w, 2);
+    ck_assert_uint_eq(w->events[1], 3);
+    ck_assert_int_eq(job_queue_look(w->queue, takes_long, false, &job, NULL), 0);
+    ck_assert_int_eq(job.state, JOB_IN_FLIGHT);
+    ck_assert_int_eq(job_queue_look(w->queue, same_lane, false, &job, NULL), 0);
+    ck_assert_int_eq(job.state, JOB_PENDING);
+    // The end of one ends no other.
+    ck_assert_int_eq(job_queue_cancel(w->queue, urgent), 0);
+    ck_assert_int_eq(await_end(w, urgent).error, -ECANCELED);
+    ck_assert_int_eq(job_queue_look(w->queue, takes_long, false, &job, NULL), 0);
+    ck_assert_int_eq(job.state, JOB_IN_FLIGHT);
+    let_go(w, false);
+    ck_assert_uint_eq(await_end(w, takes_long).tries, 1);
+    ck_assert_int_eq(await_end(w, same_lane).state, JOB_COMPLETED);
+    ck_assert_uint_eq(w->event_count, 3);
+    world_free(w);
+}
+END_TEST
+
+#define MANY 40u
+
+// Workers of two lanes beside a thread that asks, cancels and wakes; for TSan above all.
+START_TEST(lanes_bear_submissions_cancellations_and_looks)
+{
+    struct world *w = world_new();
+    uint64_t ids[MANY];
+    w->with_lanes = true;
+    w->failing = 5;
+    open_queue(w);
+    for (unsigned i = 0; i < MANY; i++) {
+        bool truncates = i % 2;
+        ids[i] = submit(w, truncates ? JOB_TRUNCATE_APPEND_ONLY : JOB_DOWNLOAD_CHECKPOINT, i + 1,
+            i % 3 ? JOB_PRIORITY_SWEEP : JOB_PRIORITY_URGENT);
+        if (i % 7 == 0)
+            (void)!job_queue_cancel(w->queue, ids[i]);
+        if (i % 5 == 0)
+            (void)!job_queue_wake(w->queue, ids[i / 2], JOB_PRIORITY_ASKED);
+    }
+    while (job_queue_depth(w->queue) > 0)
+        clock_sleep_ms(1);
+    world_free(w);
+}
+END_TEST
+
+START_TEST(a_job_that_others_pass_over_goes_next_and_is_not_interrupted_at_once)
+{
+    struct world *w = world_new();
+    w->held = true;
+    w->patience_ms = 50;
+    open_queue(w);
+    submit(w, JOB_DOWNLOAD_CHECKPOINT, 1, JOB_PRIORITY_ASKED);
+    await_events(w, 1);
+    uint64_t patient = submit(w, JOB_DOWNLOAD_CHECKPOINT, 2, JOB_PRIORITY_SWEEP);
+    clock_sleep_ms(60); // so long it has been passed over
+    uint64_t urgent = submit(w, JOB_TRUNCATE_APPEND_ONLY, 3, JOB_PRIORITY_URGENT);
+    await_events(w, 2);
+    ck_assert_uint_eq(w->events[1], 2);
+    // After that time it gives way.
+    await_events(w, 3);
+    ck_assert_uint_ne(w->events[2], 2);
+    let_go(w, false);
+    ck_assert_int_eq(await_end(w, urgent).state, JOB_COMPLETED);
+    ck_assert_int_eq(await_end(w, patient).state, JOB_COMPLETED);
+    world_free(w);
+}
+END_TEST
+
+// The pause of a more urgent job ends while another one runs.
+START_TEST(a_job_that_becomes_ready_interrupts_a_less_urgent_one)
+{
+    struct world *w = world_new();
+    w->parking = 1;
+    w->pause_ms = 100;
+    open_queue(w);
+    uint64_t parks = submit(w, JOB_TRUNCATE_APPEND_ONLY, 1, JOB_PRIORITY_URGENT);
+    await_pause(w, parks);
+    let_go(w, true);
+    uint64_t idle = submit(w, JOB_DOWNLOAD_CHECKPOINT, 2, JOB_PRIORITY_IDLE);
+    await_events(w, 3);
+    ck_assert_uint_eq(w->events[1], 2);
+    ck_assert_uint_eq(w->events[2], 1);
+    let_go(w, false);
+    ck_assert_int_eq(await_end(w, parks).state, JOB_COMPLETED);
+    ck_assert_int_eq(await_end(w, idle).state, JOB_COMPLETED);
     world_free(w);
 }
 END_TEST
@@ -268,17 +386,6 @@ START_TEST(a_passing_failure_is_repeated_and_the_cause_is_kept)
     world_free(w);
 }
 END_TEST
-
-static struct job_record
-await_pause(struct world *w, uint64_t id)
-{
-    struct job_record job;
-    do {
-        ck_assert_int_eq(job_queue_look(w->queue, id, false, &job, NULL), 0);
-        clock_sleep_ms(1);
-    } while (job.state != JOB_PENDING || job.not_before_ms == 0);
-    return job;
-}
 
 START_TEST(a_job_that_parks_leaves_the_worker_and_goes_on_later)
 {
@@ -464,6 +571,10 @@ main(void)
 #define ADD(test) unit_add(s, #test, test, 60)
     ADD(the_most_urgent_job_goes_first);
     ADD(a_more_urgent_job_interrupts_and_the_other_goes_on_from_its_marker);
+    ADD(jobs_of_different_lanes_run_side_by_side);
+    ADD(lanes_bear_submissions_cancellations_and_looks);
+    ADD(a_job_that_others_pass_over_goes_next_and_is_not_interrupted_at_once);
+    ADD(a_job_that_becomes_ready_interrupts_a_less_urgent_one);
     ADD(submitting_twice_is_submitting_once);
     ADD(a_passing_failure_is_repeated_and_the_cause_is_kept);
     ADD(a_job_that_parks_leaves_the_worker_and_goes_on_later);

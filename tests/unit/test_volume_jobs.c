@@ -621,33 +621,82 @@ START_TEST(verifying_goes_on_behind_the_last_generation)
 }
 END_TEST
 
-// A long job gives way to a command.
-START_TEST(a_command_interrupts_a_verification)
+// A verification waits for a blob; a command and its job take their own way.
+START_TEST(a_collection_runs_beside_a_verification)
 {
     struct volume_world w;
     uint64_t job;
-    const struct job_verification order = {true};
+    BUFFER_AUTO out = {0};
+    const struct job_verification order = {.data = true};
     make_volume(&w);
     volume_world_close(&w);
     volume_world_script_faults(&w);
     volume_world_open(&w);
-    volume_world_set_faults(&w, "slow 3600000");
+    volume_world_set_faults(&w, "slow 3600000 checkpoints/");
     ck_assert_int_eq(volume_job_submit(w.v, JOB_VERIFY_MANIFEST, &order, &job), 0);
     struct job_record record;
     do {
         ck_assert_int_eq(volume_job_look(w.v, job, false, &record), 0);
         clock_sleep_ms(2);
     } while (record.state != JOB_IN_FLIGHT);
-    uint64_t ticket;
-    ck_assert_int_eq(volume_operation_start(w.v, VOLUME_OPERATION_GC, 0, "", &ticket), 0);
-    do {
-        ck_assert_int_eq(volume_job_look(w.v, job, false, &record), 0);
-        clock_sleep_ms(2);
-    } while (record.state != JOB_PENDING);
-    ck_assert_uint_eq(record.tries, 0);
-    volume_world_set_faults(&w, "");
-    ck_assert_int_eq(await_job(w.v, job).state, JOB_COMPLETED);
+    ck_assert_int_eq(operate(w.v, VOLUME_OPERATION_GC, 0, "", &out), 0);
     ck_assert_int_eq(await_job(w.v, find_job(w.v, JOB_PRUNE_CHECKPOINT)).state, JOB_COMPLETED);
+    ck_assert_int_eq(volume_job_look(w.v, job, false, &record), 0);
+    ck_assert_int_eq(record.state, JOB_IN_FLIGHT);
+    volume_world_set_faults(&w, "");
+    ck_assert_uint_eq(await_job(w.v, job).tries, 1);
+    ck_assert_int_eq(await_job(w.v, job).state, JOB_COMPLETED);
+    ck_assert_int_eq(volume_world_try_close(&w), 0);
+    volume_world_free(&w);
+}
+END_TEST
+
+// ---- sweeps -------------------------------------------------------------------------------------
+
+static void
+expect_sweep(struct volume *v, bool expected)
+{
+    uint64_t before = find_job(v, JOB_SWEEP_ORPHANS);
+    volume_collect_if_due(v);
+    uint64_t job = find_job(v, JOB_SWEEP_ORPHANS);
+    ck_assert_int_eq(job != before, expected);
+    if (expected)
+        ck_assert_int_eq(await_job(v, job).state, JOB_COMPLETED);
+}
+
+static void
+set_swept(struct volume *v, uint64_t ago_ms)
+{
+    struct manifest_batch *b = manifest_batch_new(v->db);
+    manifest_batch_swept(b, clock_wall_ms() - ago_ms);
+    ck_assert_int_eq(manifest_submit(v->manifest, b, NULL), 0);
+}
+
+START_TEST(the_time_between_sweeps_counts_across_mounts)
+{
+    const uint64_t hour_ms = (uint64_t)3600 * 1000;
+    struct volume_world w;
+    make_volume(&w);
+    expect_sweep(w.v, true); // nobody knows of one
+    expect_sweep(w.v, false);
+    volume_world_close(&w);
+    volume_world_open(&w);
+    expect_sweep(w.v, false);
+    // A host that mounts for a while each day.
+    set_swept(w.v, 23 * hour_ms);
+    volume_world_close(&w);
+    volume_world_open(&w);
+    expect_sweep(w.v, false);
+    set_swept(w.v, 25 * hour_ms);
+    volume_world_close(&w);
+    volume_world_open(&w);
+    expect_sweep(w.v, true);
+    expect_sweep(w.v, false);
+    // A clock that was set back.
+    volume_world_close(&w);
+    volume_world_open(&w);
+    set_swept(w.v, -(uint64_t)(90 * hour_ms));
+    expect_sweep(w.v, true);
     ck_assert_int_eq(volume_world_try_close(&w), 0);
     volume_world_free(&w);
 }
@@ -692,7 +741,8 @@ main(void)
     ADD(only_a_fork_is_detached);
     ADD(verifying_tells_what_is_damaged);
     ADD(verifying_goes_on_behind_the_last_generation);
-    ADD(a_command_interrupts_a_verification);
+    ADD(a_collection_runs_beside_a_verification);
+    ADD(the_time_between_sweeps_counts_across_mounts);
     ADD(a_downloaded_checkpoint_needs_no_store);
     return unit_run(s);
 }
