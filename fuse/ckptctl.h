@@ -51,6 +51,9 @@ struct operation_request {
 };
 // Sends it to the daemon, waits, and prints the daemon's text. Returns the exit status.
 int run_operation(const char *path, const struct operation_request *request);
+// The same without printing: the daemon's text, and its result. 0, or -errno of the ioctls.
+int ask_operation(
+    int fd, const struct operation_request *request, struct buffer *text, int *result_out);
 // Makes a checkpoint and gives it a name. Returns the exit status.
 int create_snapshot(const char *name, const char *path, uint32_t flags);
 // Shows the quota, or with a size sets that of the storage root or of the volume. Returns the exit

@@ -188,7 +188,7 @@ print_failure(const char *what, const struct arguments *a, int rc, struct buffer
     return EXIT_STATUS_ERROR;
 }
 
-_Static_assert((int)CKPTFS_OPERATION_EVICT == (int)VOLUME_OPERATION_EVICT &&
+_Static_assert((int)CKPTFS_OPERATION_JOB_REPORT == (int)VOLUME_OPERATION_JOB_REPORT &&
                    (int)CKPTFS_OPERATION_SWEEP == (int)VOLUME_OPERATION_SWEEP,
     "the ABI and the volume count alike");
 

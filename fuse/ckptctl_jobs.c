@@ -40,8 +40,9 @@ ask_job(int fd, uint32_t command, uint64_t id, struct ckptfs_job *out)
     return 0;
 }
 
+// `report` is a JSON object; "": there is none.
 static void
-write_job(struct json_writer *w, const struct ckptfs_job *job)
+write_job(struct json_writer *w, const struct ckptfs_job *job, const char *report)
 {
     write_json_begin_object(w, NULL);
     write_json_u64(w, "id", job->id);
@@ -61,14 +62,16 @@ write_job(struct json_writer *w, const struct ckptfs_job *job)
     write_json_i64(w, "error", job->error);
     write_json_string(w, "cause", job->cause);
     write_json_bool(w, "retryable", job->flags & CKPTFS_JOB_RETRYABLE);
+    if (report[0])
+        write_json_raw(w, "report", report);
     write_json_end_object(w);
 }
 
 static void
-print_job_json(const struct ckptfs_job *job, struct buffer *out)
+print_job_json(const struct ckptfs_job *job, const char *report, struct buffer *out)
 {
     struct json_writer w = {.out = out};
-    write_job(&w, job);
+    write_job(&w, job, report);
     buffer_append_string(out, "\n");
 }
 
@@ -130,7 +133,7 @@ list_jobs(int fd, bool json, struct buffer *out)
     while ((rc = ask_job(fd, CKPTFS_JOB_NEXT, id, &job)) == 0 && job.id > id) {
         id = job.id;
         if (json)
-            write_job(&w, &job);
+            write_job(&w, &job, "");
         else
             print_job_line(&job, now_ms, out);
     }
@@ -159,6 +162,21 @@ show_jobs(const char *path, bool json, bool watch)
             return status;
         clock_sleep_ms(WATCH_MS);
     }
+}
+
+// What a VerifyManifest has found; other jobs, and daemons of before, have no report.
+static void
+ask_report(int fd, const struct ckptfs_job *job, bool json, struct buffer *report)
+{
+    char id[24];
+    int result = 0;
+    if (strcmp(job->kind, "VerifyManifest") != 0)
+        return;
+    snprintf(id, sizeof(id), "%" PRIu64, (uint64_t)job->id);
+    const struct operation_request request = {
+        "report of", CKPTFS_OPERATION_JOB_REPORT, json ? CKPTFS_OPERATION_JSON : 0, id};
+    if (ask_operation(fd, &request, report, &result) < 0 || result < 0)
+        buffer_clear(report);
 }
 
 static bool
@@ -197,12 +215,16 @@ job_failed(const char *what, const char *path, uint64_t id, int rc)
 
 // Prints a job that was waited for; its failure is the exit status.
 static int
-report_job(const struct ckptfs_job *job, bool json, bool quiet)
+report_job(int fd, const struct ckptfs_job *job, bool json, bool quiet)
 {
     BUFFER_AUTO text = {0};
+    BUFFER_AUTO report = {0};
     bool good = job->state == CKPTFS_JOB_COMPLETED;
+    ask_report(fd, job, json, &report);
     if (json)
-        print_job_json(job, &text);
+        print_job_json(job, buffer_string(&report), &text);
+    else if (report.length > 0)
+        buffer_append_string(&text, buffer_string(&report));
     else if (good && !quiet)
         buffer_printf(&text, "job %" PRIu64 ": %s is completed%s%s\n", (uint64_t)job->id, job->kind,
             job->cause[0] ? ": " : "", job->cause);
@@ -225,9 +247,9 @@ follow_job(int fd, uint64_t id, const struct job_order *order)
     if (rc < 0)
         return job_failed(order->kind, order->path, id, rc);
     if (!order->no_wait)
-        return report_job(&job, order->json, order->quiet);
+        return report_job(fd, &job, order->json, order->quiet);
     if (order->json)
-        print_job_json(&job, &out);
+        print_job_json(&job, "", &out);
     else if (!order->quiet)
         buffer_printf(&out, "job %" PRIu64 "\n", id);
     return out.length > 0 ? print_out(&out) : EXIT_SUCCESS;
@@ -281,11 +303,15 @@ handle_job(const char *id_text, const char *path, enum job_verb verb, bool json)
     if (verb == JOB_VERB_CANCEL)
         return EXIT_SUCCESS;
     if (verb == JOB_VERB_WAIT)
-        return report_job(&job, json, false);
-    if (json)
-        print_job_json(&job, &text);
-    else
-        print_job(&job, clock_wall_ms(), &text);
+        return report_job(fd, &job, json, false);
+    BUFFER_AUTO report = {0};
+    ask_report(fd, &job, json, &report);
+    if (json) {
+        print_job_json(&job, buffer_string(&report), &text);
+        return print_out(&text);
+    }
+    print_job(&job, clock_wall_ms(), &text);
+    buffer_append_string(&text, buffer_string(&report));
     return print_out(&text);
 }
 
@@ -440,10 +466,10 @@ hydrate_files(const struct hydrate_request *request)
     if (rc < 0)
         return job_failed("hydrate", request->path, io.job, rc);
     if (!request->no_wait && (request->json || job.state == CKPTFS_JOB_FAILED))
-        return report_job(&job, request->json, request->quiet);
+        return report_job(fd, &job, request->json, request->quiet);
     BUFFER_AUTO out = {0};
     if (request->json)
-        print_job_json(&job, &out);
+        print_job_json(&job, "", &out);
     else if (request->no_wait && !request->quiet)
         buffer_printf(&out, "job %" PRIu64 "\n", (uint64_t)io.job);
     else if (!request->quiet)

@@ -66,21 +66,26 @@ wait_for(int fd, uint64_t ticket, struct buffer *text, int *result_out)
 }
 
 int
+ask_operation(int fd, const struct operation_request *request, struct buffer *text, int *result_out)
+{
+    uint64_t ticket = 0;
+    int rc = start(fd, request, &ticket);
+    return rc < 0 ? rc : wait_for(fd, ticket, text, result_out);
+}
+
+int
 run_operation(const char *path, const struct operation_request *request)
 {
     CLEANUP(file_close_auto) int fd = control_open(path);
     if (fd < 0)
         return EXIT_STATUS_ERROR;
     BUFFER_AUTO text = {0};
-    uint64_t ticket = 0;
     int result = 0;
-    int rc = start(fd, request, &ticket);
+    int rc = ask_operation(fd, request, &text, &result);
     if (rc == -EROFS) {
         print_error("%s %s: the mount is read-only", request->what, path);
         return EXIT_STATUS_ERROR;
     }
-    if (rc == 0)
-        rc = wait_for(fd, ticket, &text, &result);
     if (rc < 0)
         return control_failed(request->what, path, rc);
     if (result < 0) {

@@ -108,6 +108,8 @@ struct ckptfs_check {
 #define CKPTFS_OPERATION_QUOTA           8 /* show it; "volume SIZE" or "root SIZE": set one */
 #define CKPTFS_OPERATION_EVICT           9 /* copies of objects in the store; "inode N": a file's */
 
+#define CKPTFS_OPERATION_JOB_REPORT 10 /* JOB: all that a VerifyManifest has found */
+
 #define CKPTFS_OPERATION_JSON    (1u << 0)
 #define CKPTFS_OPERATION_DRY_RUN (1u << 1) /* GC: tell what would be done */
 #define CKPTFS_OPERATION_SWEEP   (1u << 2) /* GC: look for what nothing knows, too */

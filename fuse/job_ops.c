@@ -130,7 +130,7 @@ submit_job(struct volume *v, struct ckptfs_job *io)
     if (!memchr(kind, 0, sizeof(kind)) || io->id != 0 || !REST_IS_ZERO(io, state))
         return -EINVAL;
     const struct job_kind_entry *entry = job_kind_find_name(kind);
-    const struct job_verification verification = {options & CKPTFS_JOB_DATA};
+    const struct job_verification verification = {.data = options & CKPTFS_JOB_DATA};
     bool verifies = entry && entry->kind == JOB_VERIFY_MANIFEST;
     if (!entry || (options & ~(verifies ? (uint64_t)CKPTFS_JOB_DATA : 0)))
         return -EINVAL;

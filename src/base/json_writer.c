@@ -110,6 +110,13 @@ write_json_double(struct json_writer *w, const char *key, double value)
 }
 
 void
+write_json_raw(struct json_writer *w, const char *key, const char *json)
+{
+    begin_value(w, key);
+    buffer_append_string(w->out, json);
+}
+
+void
 write_json_bool(struct json_writer *w, const char *key, bool value)
 {
     begin_value(w, key);

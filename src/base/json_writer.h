@@ -23,6 +23,8 @@ void write_json_string(struct json_writer *w, const char *key, const char *value
 void write_json_u64(struct json_writer *w, const char *key, uint64_t value);
 void write_json_i64(struct json_writer *w, const char *key, int64_t value);
 void write_json_double(struct json_writer *w, const char *key, double value);
+// `json` is a whole value already.
+void write_json_raw(struct json_writer *w, const char *key, const char *json);
 void write_json_bool(struct json_writer *w, const char *key, bool value);
 
 #endif

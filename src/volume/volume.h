@@ -312,6 +312,10 @@ MUST_CHECK int volume_job_submit(
 MUST_CHECK int volume_job_look(
     struct volume *v, uint64_t id, bool next, struct job_record *job_out);
 MUST_CHECK int volume_job_cancel(struct volume *v, uint64_t id);
+// Appends what a VerifyManifest has found so far: damaged objects, and the generations and files
+// that need them, as lines or as a JSON object. -ENOENT: no such job; -ENODATA: it is of another
+// kind.
+MUST_CHECK int volume_job_report(struct volume *v, uint64_t id, bool json, struct buffer *out);
 
 // What can be opened: the snapshots in the store (one listing), and the generations that the
 // manifest knows as kept; a mount from the bucket alone knows those of its own time. `name` is NULL
@@ -337,6 +341,7 @@ enum volume_operation {
     VOLUME_OPERATION_SNAPSHOT_SHOW,   // NAME
     VOLUME_OPERATION_QUOTA,           // shows it; `argument`: "volume SIZE" or "root SIZE" sets one
     VOLUME_OPERATION_EVICT, // local copies of objects in the store; `argument`: "inode N" of a file
+    VOLUME_OPERATION_JOB_REPORT, // volume_job_report; `argument`: the job. It waits for no other
 };
 enum volume_operation_flags {
     VOLUME_OPERATION_JSON = 1 << 0,

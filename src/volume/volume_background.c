@@ -4,10 +4,9 @@
 // is here.
 #include <errno.h>
 #include <inttypes.h>
-#include <string.h>
 
 #include "platform/log.h"
-#include "retention/verify.h"
+#include "retention/verify_report.h"
 #include "volume/volume_fetch.h"
 #include "volume/volume_internal.h"
 #include "volume/volume_offline.h"
@@ -22,14 +21,16 @@ is_interrupted(void *run)
 
 // ---- VerifyManifest -----------------------------------------------------------------------------
 
-// The marker: the last generation that is done, and the damage found up to there.
+// The marker: the last generation that is done, and the damage found up to there. The damage itself
+// is in the job's parameters, as far as it has room there.
 #define MARKER_BYTES 16u
 
 struct verifying {
     struct job_run *run;
+    struct job_verification order;
     struct generation after;
-    uint64_t damaged_before;          // by earlier runs of the job
-    const struct verify_damage *told; // the last one that the log has
+    uint64_t left_out;          // of the damage found by earlier runs of the job, for want of room
+    struct verify_result found; // by all runs of the job
 };
 
 static int
@@ -56,66 +57,83 @@ log_damage(const struct verify_damage *d)
     log_end(&e);
 }
 
-static void
-log_new_damage(struct verifying *x, const struct verify_result *result)
-{
-    const struct verify_damage *d = x->told ? x->told->next : result->damages;
-    for (; d; d = d->next) {
-        log_damage(d);
-        x->told = d;
-    }
-}
-
-// Every run looks at the chain; the generations and blobs are the marker's.
 static uint64_t
-count_marked(const struct verify_result *result)
+count_damaged(const struct verifying *x)
 {
-    uint64_t count = 0;
-    for (const struct verify_damage *d = result->damages; d; d = d->next)
-        count += d->is_blob || strncmp(d->key, "generation ", 11) == 0;
-    return count;
+    return x->left_out + x->found.damaged;
 }
 
+// Puts what was found into the job's parameters.
+static void
+keep_report(struct verifying *x)
+{
+    BUFFER_AUTO bytes = {0};
+    verify_report_encode(&x->found, &bytes);
+    const struct job_verification now = {
+        .data = x->order.data,
+        .damaged = count_damaged(x),
+        .report = bytes.data,
+        .report_length = (uint32_t)bytes.length,
+    };
+    job_set_parameters(x->run, &now);
+}
+
+// Every run looks at the chain, whose damage counts at its end; generations and blobs are done.
 static int
 mark_verified(void *argument, struct generation generation, const struct verify_result *result)
 {
     struct verifying *x = argument;
     BUFFER_AUTO marker = {0};
-    log_new_damage(x, result);
+    uint64_t before = x->found.damaged;
+    verify_merge(&x->found, result, false, log_damage);
+    if (x->found.damaged > before)
+        keep_report(x);
     buffer_append_le64(&marker, generation.v);
-    buffer_append_le64(&marker, x->damaged_before + count_marked(result));
+    buffer_append_le64(&marker, count_damaged(x));
     return job_mark(x->run, marker.data, marker.length);
 }
 
-static void
-read_marker(struct verifying *x)
+// What the runs before have found. A run of an older program has kept the number only.
+static int
+read_course(struct verifying *x)
 {
     const struct job_record *job = x->run->job;
-    struct byte_reader r = byte_reader_over(job->marker, job->marker_length);
-    if (job->marker_length != MARKER_BYTES)
-        return;
-    x->after.v = read_le64(&r);
-    x->damaged_before = read_le64(&r);
+    int rc = job_read_parameters(job, &x->order);
+    if (rc < 0)
+        return rc;
+    if (!verify_report_decode(x->order.report, x->order.report_length, &x->found))
+        return -EBADMSG;
+    uint64_t damaged = x->order.damaged;
+    if (job->marker_length == MARKER_BYTES) {
+        struct byte_reader r = byte_reader_over(job->marker, job->marker_length);
+        x->after.v = read_le64(&r);
+        uint64_t marked = read_le64(&r);
+        damaged = marked > damaged ? marked : damaged;
+    }
+    x->left_out = damaged > x->found.damaged ? damaged - x->found.damaged : 0;
+    return 0;
 }
 
 // The record keeps the first line.
 static int
-report(struct verifying *x, const struct verify_result *result, bool data)
+report(struct verifying *x, const struct verify_result *result)
 {
     static const struct volume_verified done;
     struct buffer *out = x->run->text;
-    const struct verify_damage *first = result->damages;
-    uint64_t damaged = x->damaged_before + result->damaged;
-    log_new_damage(x, result);
+    verify_merge(&x->found, result, true, log_damage);
+    uint64_t damaged = count_damaged(x);
+    const struct verify_damage *first = x->found.damages;
+    if (damaged > 0)
+        keep_report(x);
     if (damaged > 0 && first)
         buffer_printf(
             out, "%" PRIu64 " objects are damaged: %s: %s\n", damaged, first->key, first->why);
     else if (damaged > 0)
         buffer_printf(
             out, "%" PRIu64 " objects are damaged: the daemon's log names them\n", damaged);
-    if (damaged > 0 && !first)
+    if (damaged > 0 && result->damaged == 0)
         buffer_append_string(out, "since the job was interrupted: ");
-    offline_print_report(result, &done, data, out);
+    offline_print_report(result, &done, x->order.data, out);
     return damaged > 0 ? -EBADMSG : 0;
 }
 
@@ -124,21 +142,21 @@ volume_verify_run(void *argument, struct job_run *run)
 {
     struct volume *v = argument;
     struct verifying x = {.run = run};
-    struct job_verification order;
     struct volume_bucket bucket;
     struct manifest *scratch;
     struct verify_result result = {0};
     char *path;
-    int rc = job_read_parameters(run->job, &order);
-    if (rc < 0)
+    int rc = read_course(&x);
+    if (rc < 0) {
+        verify_result_free(&x.found);
         return rc;
-    read_marker(&x);
+    }
     volume_bucket_init(&bucket, v, is_interrupted, run);
     rc = volume_open_scratch(v, "verify", &scratch, &path);
     const struct verify_options options = {
         .place = &bucket.place,
         .manifest = scratch,
-        .data = order.data,
+        .data = x.order.data,
         .after = x.after,
         .looked = mark_verified,
         .progress = tell_verified,
@@ -147,11 +165,36 @@ volume_verify_run(void *argument, struct job_run *run)
     if (rc == 0)
         rc = verify_run(&options, &result);
     if (rc == 0)
-        rc = report(&x, &result, order.data);
+        rc = report(&x, &result);
     else if (rc != -ECANCELED)
         volume_operator_say_failure(rc, run->text);
     verify_result_free(&result);
+    verify_result_free(&x.found);
     volume_close_scratch(scratch, path);
+    return rc;
+}
+
+int
+volume_job_report(struct volume *v, uint64_t id, bool json, struct buffer *out)
+{
+    struct job_record job;
+    struct job_verification order;
+    struct verify_result found = {0};
+    BUFFER_AUTO payload = {0};
+    if (!v->jobs)
+        return -EROFS;
+    int rc = job_queue_read(v->jobs, id, &job, &payload);
+    if (rc == 0 && job.kind != JOB_VERIFY_MANIFEST)
+        rc = -ENODATA;
+    if (rc == 0)
+        rc = job_read_parameters(&job, &order);
+    if (rc < 0)
+        return rc;
+    if (!verify_report_decode(order.report, order.report_length, &found))
+        rc = -EBADMSG;
+    else
+        offline_print_damages(&found, order.damaged, json, out);
+    verify_result_free(&found);
     return rc;
 }
 

@@ -43,6 +43,11 @@ MUST_CHECK int offline_newest_text(struct offline *o, char text[24], struct buff
 // Appends lines about a damaged object: the fault, generations, files.
 void offline_print_damage(const struct verify_damage *d, struct buffer *out);
 
+// Appends the damaged objects, as lines or as a JSON object with the field "damage"; `damaged`
+// counts also those that are not in `v`.
+void offline_print_damages(
+    const struct verify_result *v, uint64_t damaged, bool json, struct buffer *out);
+
 // Appends all damage and the numbers of a verification.
 struct volume_verified;
 void offline_print_report(const struct verify_result *v, const struct volume_verified *done,

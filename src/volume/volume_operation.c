@@ -193,6 +193,23 @@ volume_stop_operations(struct volume *v)
 
 // ---- asking -------------------------------------------------------------------------------------
 
+// Needs the manifest only, and so does not wait for a command that waits for the store.
+static int
+report_job(struct volume *v, const char *argument, unsigned flags, struct buffer *out)
+{
+    char *end;
+    uint64_t id = strtoull(argument, &end, 10);
+    if (end == argument || *end != 0)
+        return -EINVAL;
+    int rc = volume_job_report(v, id, flags & VOLUME_OPERATION_JSON, out);
+    if (rc < 0)
+        buffer_printf(out, "%s",
+            rc == -ENOENT    ? "there is no such job"
+            : rc == -ENODATA ? "jobs of this kind have no report"
+                             : strerror(-rc));
+    return rc;
+}
+
 // One that is free, or the oldest that is done.
 static struct operation_entry *
 find_room_locked(struct volume_operations *o)
@@ -217,9 +234,12 @@ volume_operation_start(
         VOLUME_OPERATION_JSON | VOLUME_OPERATION_DRY_RUN | VOLUME_OPERATION_SWEEP;
     if (!o)
         return -EROFS;
-    if (kind < VOLUME_OPERATION_GC || kind > VOLUME_OPERATION_EVICT || (flags & ~known) ||
+    if (kind < VOLUME_OPERATION_GC || kind > VOLUME_OPERATION_JOB_REPORT || (flags & ~known) ||
         strlen(argument) > VOLUME_OPERATION_ARGUMENT_MAX)
         return -EINVAL;
+    BUFFER_AUTO text = {0};
+    bool at_once = kind == VOLUME_OPERATION_JOB_REPORT;
+    int result = at_once ? report_job(v, argument, flags, &text) : 0;
     int rc = -EAGAIN;
     lock_take(&o->lock);
     struct operation_entry *e = find_room_locked(o);
@@ -228,7 +248,9 @@ volume_operation_start(
         *e = (struct operation_entry){.ticket = ++o->last_ticket,
             .kind = kind,
             .flags = flags,
-            .state = VOLUME_OPERATION_WAITS};
+            .result = result,
+            .state = at_once ? VOLUME_OPERATION_DONE : VOLUME_OPERATION_WAITS};
+        buffer_append(&e->text, text.data, text.length);
         memcpy(e->argument, argument, strlen(argument));
         *ticket_out = e->ticket;
         condition_signal(&o->work);

@@ -103,6 +103,30 @@ write_report(const struct verify_result *v, const struct volume_verified *done, 
     buffer_append_string(out, "\n");
 }
 
+void
+offline_print_damages(
+    const struct verify_result *v, uint64_t damaged, bool json, struct buffer *out)
+{
+    uint64_t left_out = damaged > v->damaged ? damaged - v->damaged : 0;
+    if (!json) {
+        for (const struct verify_damage *d = v->damages; d; d = d->next)
+            offline_print_damage(d, out);
+        if (left_out > 0)
+            buffer_printf(
+                out, "%" PRIu64 " more damaged objects: the daemon's log names them\n", left_out);
+        return;
+    }
+    struct json_writer w = {.out = out};
+    write_json_begin_object(&w, NULL);
+    write_json_u64(&w, "damaged", damaged);
+    write_json_u64(&w, "left_out", left_out);
+    write_json_begin_array(&w, "damage");
+    for (const struct verify_damage *d = v->damages; d; d = d->next)
+        write_damage(&w, d);
+    write_json_end_array(&w);
+    write_json_end_object(&w);
+}
+
 // ---- looking ------------------------------------------------------------------------------------
 
 struct verifying {

@@ -2,9 +2,13 @@
 #include "unit.h"
 
 #include "format/extension.h"
+#include "golden.h"
 #include "jobs/job_kinds.h"
 #include "manifest/manifest_schema.h"
 #include "manifest_fixture.h"
+#include "platform/memory.h"
+#include "retention/verify_internal.h"
+#include "retention/verify_report.h"
 
 static int
 put(struct fixture *f, struct job_record *job)
@@ -118,6 +122,82 @@ START_TEST(a_job_without_parameters_is_of_version_1)
 }
 END_TEST
 
+// ---- the report of a verification ---------------------------------------------------------------
+
+static void
+make_damage(struct verify_result *result)
+{
+    struct blob_record blob = {.bytes = 100};
+    struct verify_damage *d =
+        verify_note_blob(result, "checkpoints/acme/1/pack.blob", "it is missing", &blob);
+    for (uint64_t g = 1; g <= 100; g++)
+        verify_note_generation(d, (struct generation){g});
+    d->files = memory_alloc(sizeof(*d->files));
+    d->files[d->file_count++] = memory_string("/a/file");
+    verify_note(result, "manifests/acme/1/record-0000000000000009", "it does not verify");
+}
+
+START_TEST(report_of_a_verification_is_kept_with_its_job)
+{
+    BUFFER_AUTO report = {0};
+    BUFFER_AUTO payload = {0};
+    BUFFER_AUTO golden = {0};
+    struct verify_result found = {0};
+    struct verify_result back = {0};
+    struct job_verification read;
+    struct job_record job = {.state = JOB_FAILED};
+    make_damage(&found);
+    verify_report_encode(&found, &report);
+    const struct job_verification order = {true, 5, report.data, (uint32_t)report.length};
+    job_set_kind(&job, JOB_VERIFY_MANIFEST, &order, &payload);
+    ck_assert_uint_eq(job.payload_version, 2);
+    golden_load("verify-report-2.hex", &payload, &golden);
+    ck_assert_uint_eq(golden.length, payload.length);
+    ck_assert_mem_eq(golden.data, payload.data, golden.length);
+    ck_assert_int_eq(job_read_parameters(&job, &read), 0);
+    ck_assert(read.data && read.damaged == 5);
+    ck_assert(verify_report_decode(read.report, read.report_length, &back));
+    ck_assert_uint_eq(back.damaged, 2);
+    ck_assert_uint_eq(back.damages->generation_count, 64);
+    ck_assert_uint_eq(back.damages->generations[63].v, 100);
+    ck_assert_str_eq(back.damages->files[0], "/a/file");
+    verify_result_free(&back);
+    // Every end but that of an object is noticed.
+    unsigned whole = 0;
+    for (uint32_t n = 0; n < read.report_length; n++) {
+        whole += verify_report_decode(read.report, n, &back);
+        verify_result_free(&back);
+    }
+    ck_assert_uint_eq(whole, 2);
+    verify_result_free(&found);
+    // A job that has found nothing is one that older programs know.
+    const struct job_verification sound = {.data = true};
+    job_set_kind(&job, JOB_VERIFY_MANIFEST, &sound, &payload);
+    ck_assert_uint_eq(job.payload_version, 1);
+    ck_assert_int_eq(job_read_parameters(&job, &read), 0);
+    ck_assert(read.data && read.damaged == 0 && read.report_length == 0);
+}
+END_TEST
+
+START_TEST(report_of_much_damage_is_cut_at_an_object)
+{
+    BUFFER_AUTO report = {0};
+    struct verify_result found = {0};
+    struct verify_result back = {0};
+    for (unsigned i = 0; i < 5000; i++) {
+        char key[64];
+        snprintf(key, sizeof(key), "checkpoints/acme/1/%u.blob", i);
+        verify_note(&found, key, "it is missing");
+    }
+    verify_report_encode(&found, &report);
+    ck_assert_uint_le(report.length, VERIFY_REPORT_BYTES_MAX);
+    ck_assert(verify_report_decode(report.data, report.length, &back));
+    ck_assert(back.damaged > 500 && back.damaged < 5000);
+    verify_result_free(&back);
+    verify_result_free(&found);
+}
+END_TEST
+
 START_TEST(what_later_programs_know_of_a_job_is_kept)
 {
     BUFFER_AUTO value = {0};
@@ -164,6 +244,8 @@ main(void)
     ADD(one_unfinished_job_for_each_key);
     ADD(parameters_of_later_programs_and_bad_ones_are_told_apart);
     ADD(a_job_without_parameters_is_of_version_1);
+    ADD(report_of_a_verification_is_kept_with_its_job);
+    ADD(report_of_much_damage_is_cut_at_an_object);
     ADD(what_later_programs_know_of_a_job_is_kept);
     return unit_run(s);
 }

@@ -429,10 +429,13 @@ END_TEST
 
 // ---- detaching ----------------------------------------------------------------------------------
 
+// Forks have two pins each.
 static unsigned
 count_pins(const struct volume_world *w)
 {
-    return count_objects(w, "pins", "*-fork-*");
+    unsigned all = count_objects(w, "pins", "*-fork-*");
+    ck_assert_uint_eq(count_objects(w, "pins", "*-fork-*.made"), all / 2);
+    return all / 2;
 }
 
 // Makes a fork of the world's volume and lets the world be that one, with nothing local.
@@ -545,10 +548,19 @@ END_TEST
 
 // ---- reading ------------------------------------------------------------------------------------
 
+static int
+operate_on_job(struct volume *v, unsigned flags, uint64_t job, struct buffer *out)
+{
+    char id[24];
+    snprintf(id, sizeof(id), "%llu", (unsigned long long)job);
+    return operate(v, VOLUME_OPERATION_JOB_REPORT, flags, id, out);
+}
+
 START_TEST(verifying_tells_what_is_damaged)
 {
     struct volume_world w;
-    struct job_verification order = {false};
+    BUFFER_AUTO out = {0};
+    struct job_verification order = {.data = false};
     uint64_t job;
     make_volume(&w);
     ck_assert_int_eq(volume_job_submit(w.v, JOB_VERIFY_MANIFEST, &order, &job), 0);
@@ -570,6 +582,20 @@ START_TEST(verifying_tells_what_is_damaged)
     ck_assert_int_eq(record.state, JOB_FAILED);
     ck_assert_int_eq(record.error, -EBADMSG);
     ck_assert_ptr_nonnull(strstr(record.cause, "1 objects are damaged: checkpoints/"));
+    // The job keeps what is damaged, and what that touches, also for the next mount.
+    for (unsigned i = 0; i < 2; i++) {
+        ck_assert_int_eq(operate_on_job(w.v, 0, job, &out), 0);
+        ck_assert_ptr_nonnull(strstr(buffer_string(&out), "checkpoints/acme/1/"));
+        ck_assert_ptr_nonnull(strstr(buffer_string(&out), "    generations: 1\n"));
+        ck_assert_ptr_nonnull(strstr(buffer_string(&out), "    file: /f0\n"));
+        ck_assert_int_eq(operate_on_job(w.v, VOLUME_OPERATION_JSON, job, &out), 0);
+        ck_assert_ptr_nonnull(strstr(buffer_string(&out), "\"damaged\":1,\"left_out\":0,"));
+        ck_assert_ptr_nonnull(
+            strstr(buffer_string(&out), "\"generations\":[1],\"files\":[\"/f0\""));
+        volume_world_close(&w);
+        volume_world_open(&w);
+    }
+    ck_assert_int_eq(operate_on_job(w.v, 0, job + 1000, &out), -ENOENT);
     ck_assert_int_eq(volume_world_try_close(&w), 0);
     volume_world_free(&w);
 }
@@ -579,7 +605,7 @@ static void
 verify_in_child(struct volume *v)
 {
     uint64_t job;
-    const struct job_verification order = {true};
+    const struct job_verification order = {.data = true};
     if (volume_job_submit(v, JOB_VERIFY_MANIFEST, &order, &job) == 0)
         await_job(v, job);
 }
@@ -610,7 +636,9 @@ START_TEST(verifying_goes_on_behind_the_last_generation)
     struct job_record record = await_job(w.v, find_job(w.v, JOB_VERIFY_MANIFEST));
     ck_assert_int_eq(record.state, JOB_FAILED);
     ck_assert_int_eq(record.error, -EBADMSG);
-    ck_assert_str_eq(record.cause, "1 objects are damaged: the daemon's log names them");
+    ck_assert_ptr_nonnull(strstr(record.cause, "1 objects are damaged: checkpoints/"));
+    ck_assert_int_eq(operate_on_job(w.v, 0, record.id, &out), 0);
+    ck_assert_ptr_nonnull(strstr(buffer_string(&out), "    file: /f0\n"));
     BUFFER_AUTO text = {0};
     ck_assert_int_eq(job_queue_look(w.v->jobs, record.id, false, &record, &text), 0);
     ck_assert_msg(
