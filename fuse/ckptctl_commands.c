@@ -367,6 +367,8 @@ run_fork(const struct arguments *a)
     volume_config_free(&parent);
     if (rc < 0)
         return print_failure("fork to", a, rc, &error);
+    if (error.length > 0)
+        print_error("%s", buffer_string(&error));
     buffer_printf(&text, "%s is a fork of %s", a->operand, a->name);
     return print_made(a, generation, &text);
 }

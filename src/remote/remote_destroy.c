@@ -232,39 +232,37 @@ struct pin_look {
     struct buffer *holders;
 };
 
-// Whether the pin is of a fork that was begun and never made. `name` is TENANT@NUMBER.
+// Whether the pin is of a fork that was begun and never made.
 static int
-is_left_behind(
-    const struct pin_look *look, const struct remote_pin *pin, const char *name, uint64_t age_ms)
+is_left_behind(const struct pin_look *look, const struct remote_pin *pin, uint64_t age_ms)
 {
-    struct manifest_record_header origin;
-    struct remote_place fork = *look->place;
-    char volume[37];
-    const char *number = strrchr(name, '@');
-    if (age_ms <= look->options->fork_pin_ms || !number)
+    struct remote_place fork;
+    struct uuid volume;
+    enum remote_fork_state state;
+    if (age_ms <= look->options->fork_pin_ms)
         return 0;
-    CLEANUP(memory_free_auto) char *tenant = memory_printf("%.*s", (int)(number - name), name);
-    fork.tenant = tenant;
-    fork.volume_number = (uint32_t)strtoul(number + 1, NULL, 10);
-    int rc = remote_manifest_origin(&fork, &origin);
-    if (rc < 0)
-        return rc == -ENOENT ? 1 : rc == -EBADMSG || rc == -ENOTSUP ? 0 : rc;
-    uuid_to_string(&origin.volume, volume);
-    return strcmp(volume, pin->name) != 0;
+    int rc = remote_fork_look(look->place, pin, &fork, &volume, &state);
+    free((void *)(uintptr_t)fork.tenant);
+    return rc < 0 ? rc : state == FORK_MISSING;
 }
 
 static int
 look_at_fork(const struct pin_look *look, const struct remote_pin *pin, uint64_t age_ms)
 {
     BUFFER_AUTO holder = {0};
+    BUFFER_AUTO line = {0};
     int rc = remote_pin_holder(look->place, pin, &holder);
     if (rc < 0)
         return rc == -ENOENT ? 0 : rc;
-    rc = is_left_behind(look, pin, buffer_string(&holder), age_ms);
-    if (rc == 0)
-        buffer_printf(look->holders, "%s is a fork of generation %" PRIu64 " (volume %s)\n",
-            buffer_string(&holder), pin->generation.v, pin->name);
-    return rc < 0 ? rc : 0;
+    rc = is_left_behind(look, pin, age_ms);
+    if (rc != 0)
+        return rc < 0 ? rc : 0;
+    buffer_printf(&line, "%s is a fork of generation %" PRIu64 " (volume %.36s)\n",
+        buffer_string(&holder), pin->generation.v, pin->name);
+    // A fork has two pins.
+    if (!strstr(buffer_string(look->holders), buffer_string(&line)))
+        buffer_append_string(look->holders, buffer_string(&line));
+    return 0;
 }
 
 static int
@@ -342,6 +340,7 @@ struct destroying {
     enum remote_destroy_stage stage;
     remote_destroy_progress *progress;
     void *argument;
+    bool spares_parent; // leaves the pins there
     struct remote_destroyed *out;
     struct remote_keys keys;
 };
@@ -503,7 +502,7 @@ delete_pins(struct destroying *d)
     // An earlier run that deleted record 1 has been here before.
     if (rc < 0)
         return rc == -ENOENT ? 0 : rc;
-    if (!origin.has_parent)
+    if (!origin.has_parent || d->spares_parent)
         return 0;
     uint64_t released;
     rc = remote_pins_release(d->place, &d->end->header.volume, &released);
@@ -559,6 +558,26 @@ delete_all(struct destroying *d)
     return rc;
 }
 
+// The mark is created right behind the end that was looked at here, so a generation that comes
+// meanwhile wins.
+static int
+check_unfinished(const struct remote_place *place, const struct remote_destroy_options *options,
+    const struct chain_end *end)
+{
+    struct remote_head head;
+    BUFFER_AUTO name = {0};
+    if (!uuid_equal(&end->header.volume, options->unfinished) || end->header.generation.v != 0)
+        return -EEXIST;
+    if (end->marked)
+        return 0;
+    remote_key(place, REMOTE_RECORD, end->sequence, &name);
+    struct remote_call call = remote_call_of(place, 0);
+    int rc = remote_store_head_blob(place->store, buffer_string(&name), &head, &call);
+    if (rc < 0)
+        return remote_log_failure("remote.head_failed", buffer_string(&name), rc);
+    return remote_age_ms(&head) <= options->unfinished_ms ? -EEXIST : 0;
+}
+
 int
 remote_manifest_destroy(const struct remote_place *place,
     const struct remote_destroy_options *options, struct buffer *holders_out,
@@ -567,6 +586,8 @@ remote_manifest_destroy(const struct remote_place *place,
     struct chain_end end;
     *destroyed_out = (struct remote_destroyed){0};
     int rc = find_end(place, &end);
+    if (rc == 0 && options->unfinished)
+        rc = check_unfinished(place, options, &end);
     if (rc < 0)
         return rc;
     if (!end.marked)
@@ -582,6 +603,7 @@ remote_manifest_destroy(const struct remote_place *place,
     *d = (struct destroying){.place = place, .end = &end};
     d->progress = options->progress;
     d->argument = options->argument;
+    d->spares_parent = options->unfinished != NULL;
     d->out = destroyed_out;
     rc = delete_all(d);
     remote_keys_clear(&d->keys);

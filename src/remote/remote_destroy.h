@@ -32,9 +32,13 @@ typedef int remote_destroy_progress(
     void *argument, enum remote_destroy_stage stage, const struct remote_destroyed *done);
 
 struct remote_destroy_options {
-    uint64_t reader_pin_ms;            // an older pin of a reader is one that was left behind
-    uint64_t fork_pin_ms;              // so is an older pin of a fork that does not exist
-    bool takeover;                     // leases do not count
+    uint64_t reader_pin_ms; // an older pin of a reader is one that was left behind
+    uint64_t fork_pin_ms;   // so is an older pin of a fork that does not exist
+    bool takeover;          // leases do not count
+    // Not NULL: only if the volume has this id and never had a generation, and has been like that
+    // for `unfinished_ms`, else -EEXIST. The pins in the parent stay, for the caller to delete.
+    const struct uuid *unfinished;
+    uint64_t unfinished_ms;
     remote_destroy_progress *progress; // or NULL
     void *argument;
 };

@@ -198,9 +198,6 @@ MUST_CHECK int remote_small_record_make(const struct manifest_record_header *hea
 MUST_CHECK int remote_record_create(
     const struct remote_place *place, uint64_t sequence, const struct remote_source *source);
 
-// Milliseconds since an object was written, by the server's clock.
-uint64_t remote_age_ms(const struct remote_head *head);
-
 // Adds to `b` that record `h` with this hash is in the store, with all consequences. Both the
 // publisher and a later catch-up record a publication with it. Before it, call remote_note_uploaded
 // for each blob that the record names.

@@ -38,6 +38,9 @@ struct remote_place {
     bool forgiving; // imports log counts that contradict each other, and go on: for reading alone
 };
 
+// Milliseconds since an object was written, by the server's clock.
+uint64_t remote_age_ms(const struct remote_head *head);
+
 // Makes record 1, with the retention policy that the volume begins with (NULL: it has none, and
 // keeps everything). -EEXIST when the volume exists.
 MUST_CHECK int remote_manifest_create(const struct remote_place *place, const struct uuid *volume,

@@ -3,6 +3,7 @@
 // listing is enough. Their bodies are for people.
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -196,6 +197,34 @@ remote_pins_read(const struct remote_place *place, struct remote_pins *pins_out)
     return rc;
 }
 
+bool
+remote_pin_is_made(const struct remote_pin *pin)
+{
+    size_t n = strlen(pin->name);
+    size_t ending = strlen(PIN_MADE_ENDING);
+    return pin->kind == PIN_FORK && n > ending &&
+           strcmp(pin->name + n - ending, PIN_MADE_ENDING) == 0;
+}
+
+struct remote_pin
+remote_pin_of_made(const struct remote_pin *first)
+{
+    struct remote_pin made = *first;
+    snprintf(made.name, sizeof(made.name), "%.*s%s",
+        (int)(PIN_NAME_BYTES_MAX - strlen(PIN_MADE_ENDING)), first->name, PIN_MADE_ENDING);
+    return made;
+}
+
+static bool
+ends_with(const char *text, const char *ending, const char *more)
+{
+    size_t n = strlen(text);
+    size_t m = strlen(ending);
+    size_t k = strlen(more);
+    return n >= m + k && memcmp(text + n - m - k, ending, m) == 0 &&
+           strcmp(text + n - k, more) == 0;
+}
+
 int
 remote_pins_release(
     const struct remote_place *place, const struct uuid *fork, uint64_t *released_out)
@@ -212,8 +241,7 @@ remote_pins_release(
     const char *suffix = buffer_string(&end);
     remote_walk_begin_prefix(&walk, place, "pins/");
     while ((rc = remote_walk_next_entry(&walk, &entry, &name)) > 0) {
-        size_t n = strlen(name);
-        if (n < end.length || strcmp(name + n - end.length, suffix) != 0)
+        if (!ends_with(name, suffix, "") && !ends_with(name, suffix, PIN_MADE_ENDING))
             continue;
         rc = delete_key(place, entry->key);
         if (rc < 0)

@@ -36,8 +36,8 @@ is_own_record(const struct remote_place *place, const struct db_record *db, uint
 
 // Whether this root is the owner of the volume still. A writer that was taken over does not know
 // whether the new owner needs the objects that it wants to delete.
-static int
-check_ownership(const struct remote_place *place, struct manifest *m, struct db_id id)
+int
+remote_owner_check(const struct remote_place *place, struct manifest *m, struct db_id id)
 {
     struct db_record db;
     int rc = remote_refresh_db(m, id, &db);
@@ -56,7 +56,7 @@ keys_delete(
 {
     if (k->count == 0)
         return 0;
-    int rc = check_ownership(place, m, db);
+    int rc = remote_owner_check(place, m, db);
     return rc < 0 ? rc : remote_keys_delete(place, k);
 }
 
@@ -479,7 +479,7 @@ sweep_prefix(struct sweep *s, const char *prefix)
 static int
 sweep_uploads(struct sweep *s, const char *prefix)
 {
-    int rc = s->dry_run ? 0 : check_ownership(s->place, s->m, s->db);
+    int rc = s->dry_run ? 0 : remote_owner_check(s->place, s->m, s->db);
     struct remote_call call = remote_call_of(s->place, 0);
     if (rc < 0)
         return rc;

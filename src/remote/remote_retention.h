@@ -63,6 +63,12 @@ enum pin_kind { PIN_SNAPSHOT = 1, PIN_FORK, PIN_READER };
 
 #define PIN_NAME_BYTES_MAX 64u // of [A-Za-z0-9._-], and not beginning with '.'
 
+// A fork has two pins. The first one is named by the fork's id, and comes before the fork's first
+// record; the second one has this ending, and comes after that record, before the command looks at
+// the parent once more. So a first pin whose fork is not there is of no use to anybody, even if a
+// command that is still under way wrote it.
+#define PIN_MADE_ENDING ".made"
+
 struct remote_pin {
     enum pin_kind kind;
     struct generation generation;
@@ -81,6 +87,9 @@ MUST_CHECK int remote_pin_age(
 // The user of the pin, for people: a fork's name or a host. -ENOENT: it is gone.
 MUST_CHECK int remote_pin_holder(
     const struct remote_place *place, const struct remote_pin *pin, struct buffer *holder_out);
+// Whether the pin is the second one of its fork, and the second one to a first one.
+bool remote_pin_is_made(const struct remote_pin *pin);
+struct remote_pin remote_pin_of_made(const struct remote_pin *first);
 // Deletes the pins of a fork among its parent's, wherever in the store the parent is: it looks for
 // them below pins/ by the fork's id.
 MUST_CHECK int remote_pins_release(
@@ -93,7 +102,23 @@ void remote_pins_free(struct remote_pins *p);
 // -EBADMSG when an object among the pins is none: then the set of pinned generations is unknown.
 MUST_CHECK int remote_pins_read(const struct remote_place *place, struct remote_pins *pins_out);
 
+// What there is in the place of a pin's fork. `child_out` is that place: `place` with the fork's
+// tenant and number; the caller frees the tenant. `volume_out` is the id of the volume there.
+enum remote_fork_state {
+    FORK_UNKNOWN, // the pin does not say where the fork is, or what is there cannot be read
+    FORK_MISSING, // no volume, or another one
+    FORK_EMPTY,   // the fork without a generation: it was never finished
+    FORK_MADE,
+};
+MUST_CHECK int remote_fork_look(const struct remote_place *place, const struct remote_pin *pin,
+    struct remote_place *child_out, struct uuid *volume_out, enum remote_fork_state *state_out);
+
 // ---- deleting -----------------------------------------------------------------------------------
+
+// Whether this root still owns the volume: 0 or -ESTALE. To be asked before each deletion that
+// another owner could mind.
+MUST_CHECK int remote_owner_check(
+    const struct remote_place *place, struct manifest *m, struct db_id db);
 
 // Deletes objects of dead blobs, in batches; leaves other places than the volume's own alone. Looks
 // before each batch whether this root still owns the volume (-ESTALE when not). Calls `gone` after

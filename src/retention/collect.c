@@ -10,7 +10,8 @@
 //     5. tell in one record: expired, brought back, done; deaths of old records anew, when they are
 //        many
 //     6. delete records, catalogs and leases that no reader needs
-//     7. delete objects that the manifest does not know
+//     7. delete objects that the manifest does not know, and end pins of snapshots and forks that
+//        were never finished
 //
 // After a death at any point the next run repeats a step: a run forgets blobs after it has deleted
 // them, and a generation after its blobs.
@@ -25,6 +26,7 @@
 #include "platform/crash_point.h"
 #include "platform/log.h"
 #include "platform/memory.h"
+#include "retention/unfinished.h"
 
 #define DELETE_BLOBS_MAX 10000u
 // A run tells the deaths of so many records anew as one, when the records stay only for them.
@@ -560,8 +562,18 @@ sweep(struct run *run)
 {
     const struct collect_options *o = run->options;
     uint64_t grace_ms = run->policy.grace_ms > ORPHAN_MS ? run->policy.grace_ms : ORPHAN_MS;
-    return remote_orphans_sweep(
+    const struct unfinished_options unfinished = {
+        .place = o->place,
+        .manifest = o->manifest,
+        .db = o->db,
+        .pins = &run->pins,
+        .age_ms = ORPHAN_MS,
+        .reader_pin_ms = READER_PIN_MS,
+        .dry_run = o->flags & COLLECT_DRY_RUN,
+    };
+    int rc = remote_orphans_sweep(
         o->place, o->manifest, o->db, grace_ms, o->flags & COLLECT_DRY_RUN, &run->result->orphans);
+    return rc < 0 ? rc : unfinished_sweep(&unfinished, &run->result->unfinished);
 }
 
 static void

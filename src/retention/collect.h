@@ -18,7 +18,7 @@
 
 enum collect_flags {
     COLLECT_PRUNE = 1 << 0,   // also records, catalogs and leases
-    COLLECT_SWEEP = 1 << 1,   // also orphaned objects
+    COLLECT_SWEEP = 1 << 1,   // also orphaned objects, and pins of what was never finished
     COLLECT_DRY_RUN = 1 << 2, // tells and deletes nothing
 };
 
@@ -57,6 +57,7 @@ struct collect_result {
     uint64_t blobs, blob_bytes; // deleted
     struct remote_pruned pruned;
     struct remote_orphans orphans;
+    uint64_t unfinished; // pins of snapshots and forks that were never finished, deleted
     struct generation scanned;
     bool unsure;          // whether the run's record was created is not known
     uint64_t now_ms;      // by the server's clock, when the run began

@@ -294,6 +294,9 @@ end_lines(struct report_gc *r, const struct collect_result *s, struct buffer *ou
         " unfinished uploads %sdeleted\n",
         s->blobs, s->blob_bytes, s->pruned.records, s->pruned.catalogs, s->pruned.leases,
         s->orphans.objects, s->orphans.bytes, s->orphans.uploads, would);
+    if (s->unfinished > 0)
+        buffer_printf(out, "%" PRIu64 " pins of snapshots and forks that were never finished %s\n",
+            s->unfinished, r->dry_run ? "would be removed by this sweep or the next" : "deleted");
 }
 
 static void
@@ -316,6 +319,7 @@ end_json(struct report_gc *r, const struct collect_result *s, struct buffer *out
     write_json_u64(&w, "deleted_orphans", s->orphans.objects);
     write_json_u64(&w, "deleted_orphan_bytes", s->orphans.bytes);
     write_json_u64(&w, "aborted_uploads", s->orphans.uploads);
+    write_json_u64(&w, "deleted_unfinished_pins", s->unfinished);
     write_json_u64(&w, "events_total", r->count);
     write_json_begin_array(&w, "events");
     buffer_append(out, r->events.data, r->events.length);

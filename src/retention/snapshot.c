@@ -69,7 +69,7 @@ snapshot_format_time(uint64_t ms, struct buffer *out)
 
 // ---- names --------------------------------------------------------------------------------------
 
-static void
+void
 snapshot_key(const struct remote_place *place, const char *name, struct buffer *out)
 {
     buffer_clear(out);
@@ -192,6 +192,23 @@ take_name(const struct remote_place *place, const char *name, const struct remot
         place->store, buffer_string(&key), &source, REMOTE_PUT_CREATE, &place->call);
 }
 
+// -EBUSY when a sweep ends an earlier command that wanted the name.
+static int
+check_not_ended(const struct remote_place *place, const char *name, struct buffer *problem)
+{
+    BUFFER_AUTO text = {0};
+    int rc = snapshot_show(place, name, &text);
+    if (rc < 0)
+        return rc == -ENOENT ? 0 : store_problem(problem, rc);
+    if (strcmp(buffer_string(&text), SNAPSHOT_UNFINISHED) != 0)
+        return 0;
+    buffer_printf(problem,
+        "an earlier command died before the snapshot %s was finished, and the daily sweep is about "
+        "to remove what it left: take another name, or try again in two days",
+        name);
+    return -EBUSY;
+}
+
 // The name is taken: by another snapshot, or by this one, made before.
 static int
 judge_taken(const struct remote_place *place, const struct remote_pin *pin, struct buffer *problem)
@@ -244,6 +261,50 @@ snapshot_pin(
     return rc;
 }
 
+static int
+drop_name(const struct remote_place *place, const char *name)
+{
+    BUFFER_AUTO key = {0};
+    snapshot_key(place, name, &key);
+    const char *text = buffer_string(&key);
+    return remote_store_delete_blobs(place->store, &text, 1, &place->call);
+}
+
+// This command may have been asleep between the pin and the name for so long that a sweep took it
+// for dead. Now that the name is taken no sweep deletes the pin: it counts if it is there.
+static int
+look_after_pin(
+    const struct remote_place *place, const struct remote_pin *pin, struct buffer *problem)
+{
+    struct remote_generations g;
+    struct generation_record record;
+    uint64_t age_ms;
+    int rc = remote_pin_age(place, pin, &age_ms);
+    if (rc != -ENOENT)
+        return rc < 0 ? store_problem(problem, rc) : 0;
+    rc = pin_and_look(place, pin, &g, &record, problem);
+    remote_generations_free(&g);
+    if ((rc == -ENOENT || rc == -ESTALE) && drop_name(place, pin->name) < 0)
+        log_warning("retention.name_left", "the snapshot %s has a name and no generation: drop it",
+            pin->name);
+    return rc;
+}
+
+// Of a name that is this command's, or was taken before it came.
+static int
+end_creation(
+    const struct remote_place *place, const struct remote_pin *pin, int rc, struct buffer *problem)
+{
+    if (rc == 0) {
+        crash_point("snapshot.named");
+        return look_after_pin(place, pin, problem);
+    }
+    if (rc != -EEXIST)
+        return store_problem(problem, rc);
+    rc = check_not_ended(place, pin->name, problem);
+    return rc < 0 ? rc : judge_taken(place, pin, problem);
+}
+
 int
 snapshot_create(const struct remote_place *place, const char *name, struct generation generation,
     struct buffer *problem_out)
@@ -259,14 +320,10 @@ snapshot_create(const struct remote_place *place, const char *name, struct gener
     if (rc < 0)
         return rc;
     rc = pin_and_look(place, &pin, &g, &record, problem_out);
-    if (rc == 0) {
-        rc = take_name(place, name, &g, &record);
-        if (rc == -EEXIST)
-            rc = judge_taken(place, &pin, problem_out);
-        else if (rc < 0)
-            (void)store_problem(problem_out, rc);
-    }
-    // When the store does not say, the pin stays: it may be that of a snapshot which is there.
+    if (rc == 0)
+        rc = end_creation(place, &pin, take_name(place, name, &g, &record), problem_out);
+    // When the store does not say, the pin stays: it may be that of a snapshot which is there. One
+    // whose name a sweep has taken is the sweep's.
     if (rc == -ENOENT || rc == -ESTALE || rc == -EEXIST)
         take_back(place, &pin);
     remote_generations_free(&g);
@@ -277,7 +334,6 @@ int
 snapshot_drop(const struct remote_place *place, const char *name, struct buffer *problem_out)
 {
     struct remote_pin pin = {.kind = PIN_SNAPSHOT};
-    BUFFER_AUTO key = {0};
     int rc = check_name(name, problem_out);
     if (rc < 0)
         return rc;
@@ -287,11 +343,11 @@ snapshot_drop(const struct remote_place *place, const char *name, struct buffer 
         buffer_printf(problem_out, "there is no snapshot %s", name);
     else if (rc < 0)
         (void)store_problem(problem_out, rc);
+    if (rc == 0)
+        rc = check_not_ended(place, name, problem_out);
     if (rc < 0)
         return rc;
-    snapshot_key(place, name, &key);
-    const char *text = buffer_string(&key);
-    rc = remote_store_delete_blobs(place->store, &text, 1, &place->call);
+    rc = drop_name(place, name);
     if (rc == 0) {
         crash_point("snapshot.name_dropped");
         rc = remote_pin_delete(place, &pin);

@@ -7,17 +7,29 @@
 // which takes the name (its creation is conditional) and describes the snapshot. These functions
 // write the pin first and delete it last. A host need not own or mount the volume to make or drop
 // snapshots. Any thread.
+//
+// A pin without a name is of a command that died, or is under way. A sweep ends it when it is old
+// (retention/unfinished.h): it puts SNAPSHOT_UNFINISHED in the place of the name, so that the
+// command can take the name no more, then deletes the pin, and a day later the object. A command
+// that takes the name looks whether its pin is still there.
 #ifndef CKPTFS_RETENTION_SNAPSHOT_H
 #define CKPTFS_RETENTION_SNAPSHOT_H
 
 #include "remote/remote_retention.h"
 
+// The whole object under the name of a snapshot that was never finished.
+#define SNAPSHOT_UNFINISHED "{\"format\":1,\"unfinished\":true}\n"
+
+// The key of the object that takes the name; that of "" tells where they lie.
+void snapshot_key(const struct remote_place *place, const char *name, struct buffer *out);
+
 // Names a generation. 0; -EEXIST: the name is taken by a snapshot of another generation; -ENOENT:
-// there is no such generation; -ESTALE: it has expired; -EINVAL: this is no name; or the store's
-// error; with a sentence in `problem_out`. 0 also when the same snapshot exists already.
+// there is no such generation; -ESTALE: it has expired; -EINVAL: this is no name; -EBUSY: a sweep
+// is about to free the name; or the store's error; with a sentence in `problem_out`. 0 also when
+// the same snapshot exists already.
 MUST_CHECK int snapshot_create(const struct remote_place *place, const char *name,
     struct generation generation, struct buffer *problem_out);
-// -ENOENT: there is none of this name.
+// -ENOENT: there is none of this name. -EBUSY: a sweep is about to remove it.
 MUST_CHECK int snapshot_drop(
     const struct remote_place *place, const char *name, struct buffer *problem_out);
 // The JSON object of a snapshot, into `out`.

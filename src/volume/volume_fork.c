@@ -11,6 +11,7 @@
 #include "platform/log.h"
 #include "platform/memory.h"
 #include "platform/random.h"
+#include "remote/remote_destroy.h"
 #include "retention/detach.h"
 #include "retention/history.h"
 #include "retention/retention_policy.h"
@@ -75,12 +76,20 @@ check_same_parent(const struct fork *f, struct buffer *error)
 // longer, while the parent was destroyed. So it pins and looks once more when the child's first
 // record is there: the destroyer looks for that record after it has made its mark, and one of the
 // two sees the other.
+//
+// A sweep of the parent may have looked for that record before, and be about to delete the pin. So
+// the pin has another name now, too, which a sweep deletes only when the fork has gone.
 static int
 look_again(struct fork *f, struct buffer *error)
 {
     BUFFER_AUTO problem = {0};
     struct manifest_record_header origin;
-    int rc = snapshot_pin(&f->parent.place, &f->pin, &problem);
+    const struct remote_pin made = remote_pin_of_made(&f->pin);
+    int rc = remote_pin_put(&f->parent.place, &made);
+    if (rc == 0)
+        crash_point("fork.pinned_again");
+    if (rc == 0)
+        rc = snapshot_pin(&f->parent.place, &f->pin, &problem);
     if (rc == 0)
         rc = remote_manifest_origin(&f->parent.place, &origin);
     // A new volume may lie where the parent was.
@@ -89,6 +98,9 @@ look_again(struct fork *f, struct buffer *error)
         if (remote_pin_delete(&f->parent.place, &f->pin) < 0)
             log_warning("retention.pin_left", "the pin of a fork that was not made stays");
     }
+    bool gone = rc == -ENOENT || rc == -ESTALE || rc == -EIDRM;
+    if (gone && remote_pin_delete(&f->parent.place, &made) < 0)
+        log_warning("retention.pin_left", "the pin of a fork that was not made stays");
     if (rc < 0)
         volume_error(error,
             "%s has gone or changed while %s was being made (%s). The new volume is empty: "
@@ -96,6 +108,80 @@ look_again(struct fork *f, struct buffer *error)
             f->parent.config->source, f->child.config->source,
             problem.length > 0 ? buffer_string(&problem) : strerror(-rc));
     return rc;
+}
+
+// ---- the end ------------------------------------------------------------------------------------
+
+// The answer to the creation of the generation may be lost, and everything after it is of use to
+// this command alone: the bucket tells whether the fork is there.
+static int
+judge_failure(struct fork *f, int rc, struct generation *generation_out, struct buffer *error)
+{
+    const char *source = f->child.config->source;
+    struct remote_generations g = {0};
+    BUFFER_AUTO cause = {0};
+    const char *text = remote_store_error();
+    buffer_append_string(&cause, text[0] ? text : strerror(-rc));
+    const char *why = buffer_string(&cause);
+    int found = remote_generations_read(&f->child.place, &g);
+    *generation_out = g.head;
+    bool made = g.head.v != 0;
+    remote_generations_free(&g);
+    if (found == 0 && made) {
+        volume_error(error, "%s is complete and can be used, although the command failed then: %s",
+            source, why);
+        return 0;
+    }
+    if (found == 0)
+        volume_error(error,
+            "%s was begun and is empty (%s). Say the same once more to finish it, or destroy it",
+            source, why);
+    else
+        volume_error(error,
+            "%s may be complete or empty, the store does not tell (%s). Say the same once more: "
+            "the "
+            "command finishes it, or says that it is there",
+            source, why);
+    return rc;
+}
+
+// A sweep of the parent destroys a fork that stays empty for a day. If this process was asleep for
+// so long just before it claimed the fork, its records lie where no volume is any more.
+static int
+look_at_child(struct fork *f, struct buffer *error)
+{
+    struct manifest_record_header origin;
+    int rc = remote_manifest_origin(&f->child.place, &origin);
+    if (rc == 0 && uuid_equal(&origin.volume, &f->volume))
+        return 0;
+    // Without an answer the fork counts as made.
+    if (rc != 0 && rc != -ENOENT)
+        return 0;
+    struct remote_destroyed done;
+    BUFFER_AUTO holders = {0};
+    const struct remote_destroy_options options = {.takeover = true};
+    int gone = rc == 0 ? 0 : remote_manifest_destroy(&f->child.place, &options, &holders, &done);
+    volume_error(error, "%s was destroyed while it was being made, which took too long%s",
+        f->child.config->source,
+        gone < 0 ? ": destroy what is left of it" : "; say the same once more");
+    return -EIDRM;
+}
+
+// Hosts can do without a catalog, since the record of the fork's generation says all.
+static void
+note_missing_catalog(struct fork *f, struct buffer *error)
+{
+    struct manifest_reader *r;
+    struct db_record db;
+    if (manifest_read_begin(f->child.manifest, &r) < 0)
+        return;
+    int rc = manifest_read_db(r, f->child_db.id, &db);
+    manifest_read_end(r);
+    if (rc == 0 && db.catalog_sequence == 0)
+        volume_error(error,
+            "%s is complete and can be used, but its catalog was not written (%s). There is "
+            "nothing to do: the first host that publishes to it writes one",
+            f->child.config->source, remote_store_error());
 }
 
 // The child's chain: CREATE with its parent, a claim, and one generation.
@@ -131,8 +217,13 @@ make_child(struct fork *f, struct generation *generation_out, struct buffer *err
     if (rc == 0)
         rc = history_publish(&f->child.place, f->child.manifest, f->child_db.id, generation_out);
     if (rc < 0)
-        (void)offline_store_problem(&f->child, "write", rc, error);
-    offline_give_back(&f->child, &f->child_db);
+        rc = judge_failure(f, rc, generation_out, error);
+    else
+        note_missing_catalog(f, error);
+    if (rc == 0)
+        rc = look_at_child(f, error);
+    if (rc != -EIDRM)
+        offline_give_back(&f->child, &f->child_db);
     return rc;
 }
 

@@ -34,7 +34,8 @@ MUST_CHECK int volume_rollback(const struct volume_config *config, const char *t
 
 // Makes the volume `new_source`, which must not exist, out of the generation that `at` names (NULL:
 // the newest). Both must lie in the same store. It copies no data: the parent keeps the generation
-// as long as the fork's pin exists.
+// as long as the fork's pins exist. 0 and a sentence in `error`: the fork is complete, and
+// something that it can do without failed after that.
 MUST_CHECK int volume_fork(const struct volume_config *config, const char *at,
     const char *new_source, struct generation *generation_out, struct buffer *error);
 
