@@ -26,6 +26,7 @@ struct snapshot_name {
     char name[NAME_MAX_BYTES + 1];
     struct generation generation;
     uint64_t created_ms;
+    uint64_t position; // in a listing
 };
 
 struct snapshot_place {
@@ -34,12 +35,20 @@ struct snapshot_place {
     struct volume_attributes root; // as it was when the generation was open last
 };
 
+static void
+free_names(struct snapshot_names *names)
+{
+    free(names->list);
+    free(names->in_turn);
+}
+
 void
 snapshot_tree_init(struct snapshot_tree *t, struct volume *volume)
 {
     memset(t, 0, sizeof(*t));
     t->volume = volume;
     t->started_ms = clock_wall_ms();
+    t->idle_ms = SNAPSHOT_IDLE_MS;
     lock_init(&t->lock, "snapshots", LOCK_RANK_FUSE);
     condition_init(&t->changed);
     for (unsigned i = 0; i < SNAPSHOT_VIEWS_MAX; i++)
@@ -52,7 +61,7 @@ snapshot_tree_destroy(struct snapshot_tree *t)
     for (unsigned i = 0; i < t->place_count; i++)
         free(t->places[i]);
     free(t->places);
-    free(t->names.list);
+    free_names(&t->names);
     condition_destroy(&t->changed);
     lock_destroy(&t->lock);
 }
@@ -150,6 +159,81 @@ compare_names(const void *a, const void *b)
     return strcmp(((const struct snapshot_name *)a)->name, ((const struct snapshot_name *)b)->name);
 }
 
+static int
+compare_names_in_full(const void *a, const void *b)
+{
+    uint64_t x = ((const struct snapshot_name *)a)->generation.v;
+    uint64_t y = ((const struct snapshot_name *)b)->generation.v;
+    int rc = compare_names(a, b);
+    return rc != 0 ? rc : (x > y) - (x < y);
+}
+
+// Two commands that make a snapshot of one name at the same time may both leave their pin: the
+// newest generation has the name, as for commands (snapshot_find).
+static void
+sort_names(struct snapshot_names *names)
+{
+    size_t kept = 0;
+    if (names->count == 0)
+        return;
+    qsort(names->list, names->count, sizeof(*names->list), compare_names_in_full);
+    for (size_t i = 1; i < names->count; i++) {
+        if (compare_names(&names->list[kept], &names->list[i]) != 0)
+            kept++;
+        names->list[kept] = names->list[i];
+    }
+    names->count = kept + 1;
+}
+
+static int
+compare_positions(const void *a, const void *b)
+{
+    uint64_t x = (*(const struct snapshot_name *const *)a)->position;
+    uint64_t y = (*(const struct snapshot_name *const *)b)->position;
+    return (x > y) - (x < y);
+}
+
+static struct snapshot_name *
+find_name(const struct snapshot_names *names, const struct snapshot_name *key)
+{
+    if (names->count == 0)
+        return NULL;
+    return bsearch(key, names->list, names->count, sizeof(*key), compare_names);
+}
+
+// Names that were there before keep their positions.
+static void
+place_names_locked(struct snapshot_tree *t, struct snapshot_names *names)
+{
+    names->in_turn = memory_alloc((names->count + 1) * sizeof(const struct snapshot_name *));
+    for (size_t i = 0; i < names->count; i++) {
+        struct snapshot_name *n = &names->list[i];
+        const struct snapshot_name *before = find_name(&t->names, n);
+        bool same = before && before->generation.v == n->generation.v;
+        n->position = same ? before->position : ++t->last_position;
+        names->in_turn[i] = n;
+    }
+    if (names->count > 0)
+        qsort(names->in_turn, names->count, sizeof(*names->in_turn), compare_positions);
+}
+
+// Another thread may have asked later and got its answer earlier: its listing stays.
+static void
+take_names(struct snapshot_tree *t, struct snapshot_names *names)
+{
+    lock_take(&t->lock);
+    bool newer = names->version > t->names.version ||
+                 (names->version == t->names.version && names->read_ms >= t->names.read_ms);
+    if (newer) {
+        place_names_locked(t, names);
+        struct snapshot_names old = t->names;
+        t->names = *names;
+        *names = old;
+    }
+    lock_release(&t->lock);
+    free_names(names);
+}
+
 // The thread that asks may be canceled by the tree's end, too.
 struct asking {
     const struct snapshot_tree *tree;
@@ -172,7 +256,8 @@ asking_is_canceled(void *argument)
 static int
 read_names(struct snapshot_tree *t, const struct remote_call *call)
 {
-    struct snapshot_names names = {.read_ms = clock_monotonic_ms()};
+    struct snapshot_names names = {
+        .read_ms = clock_monotonic_ms(), .version = atomic_load(&t->names_version)};
     struct asking asking = {t, call};
     struct remote_call mine = *call;
     if (call->local_only)
@@ -184,10 +269,9 @@ read_names(struct snapshot_tree *t, const struct remote_call *call)
         return -EIO;
     mine.is_canceled = asking_is_canceled;
     mine.argument = &asking;
-    atomic_store(&t->names_changed, false);
     int rc = volume_list_snapshots(t->volume, &mine, add_name, &names);
     if (rc < 0) {
-        free(names.list);
+        free_names(&names);
         if (is_canceled(t, call))
             return -EINTR;
         lock_take(&t->lock);
@@ -197,12 +281,8 @@ read_names(struct snapshot_tree *t, const struct remote_call *call)
             "the snapshots in the store cannot be listed: %s", strerror(-rc));
         return -EIO;
     }
-    if (names.count > 0)
-        qsort(names.list, names.count, sizeof(*names.list), compare_names);
-    lock_take(&t->lock);
-    free(t->names.list);
-    t->names = names;
-    lock_release(&t->lock);
+    sort_names(&names);
+    take_names(t, &names);
     return 0;
 }
 
@@ -222,15 +302,13 @@ find_listed(struct snapshot_tree *t, const char *name, bool is_new, unsigned *nu
     struct snapshot_name key = {0};
     (void)snprintf(key.name, sizeof(key.name), "%s", name);
     lock_take(&t->lock);
-    const struct snapshot_name *n =
-        t->names.count == 0
-            ? NULL
-            : bsearch(&key, t->names.list, t->names.count, sizeof(key), compare_names);
+    const struct snapshot_name *n = find_name(&t->names, &key);
     const struct snapshot_view *view = n ? view_locked(t, n->generation) : NULL;
     bool open = view && view->state == VIEW_OPEN;
     bool fresh = t->names.read_ms != 0 && clock_monotonic_ms() < t->names.read_ms + NAMES_MS;
     int rc = is_new ? -ENOENT : -EREMOTE;
-    if (n && (is_new || (!atomic_load(&t->names_changed) && (open || fresh))))
+    bool changed = atomic_load(&t->names_version) != t->names.version;
+    if (n && (is_new || (!changed && (open || fresh))))
         rc = number_locked(t, n, number_out);
     lock_release(&t->lock);
     return rc;
@@ -302,6 +380,21 @@ list_generation(void *argument, const char *name UNUSED, struct generation gener
     return l->visit(l->argument, text, generation.v) ? 1 : 0;
 }
 
+static size_t
+after_position_locked(const struct snapshot_tree *t, uint64_t position)
+{
+    size_t low = 0;
+    size_t high = t->names.count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (t->names.in_turn[middle]->position > position)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return low;
+}
+
 int
 snapshot_tree_list(struct snapshot_tree *t, enum snapshot_directory directory, uint64_t from,
     const struct remote_call *call, snapshot_visit_name *visit, void *argument)
@@ -314,8 +407,8 @@ snapshot_tree_list(struct snapshot_tree *t, enum snapshot_directory directory, u
     if (rc < 0)
         return rc;
     lock_take(&t->lock);
-    for (size_t i = from; i < t->names.count; i++)
-        if (visit(argument, t->names.list[i].name, i + 1))
+    for (size_t i = after_position_locked(t, from); i < t->names.count; i++)
+        if (visit(argument, t->names.in_turn[i]->name, t->names.in_turn[i]->position))
             break;
     lock_release(&t->lock);
     return 0;
@@ -362,7 +455,7 @@ run_closer(void *argument)
     while (!atomic_load(&t->stopping)) {
         struct snapshot_view *view = longest_unused_locked(t);
         uint64_t now = clock_monotonic_ms();
-        uint64_t due = (view ? view->used_ms : now) + SNAPSHOT_IDLE_MS;
+        uint64_t due = (view ? view->used_ms : now) + t->idle_ms;
         if (view && now >= due)
             close_locked(view);
         else

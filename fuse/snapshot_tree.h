@@ -100,8 +100,10 @@ struct snapshot_view {
 
 // The listing of snapshots that the store gave last.
 struct snapshot_names {
-    struct snapshot_name *list;
+    struct snapshot_name *list;           // by name
+    const struct snapshot_name **in_turn; // the same by position
     size_t count;
+    uint64_t version;   // of the tree, when the store was asked
     uint64_t read_ms;   // 0: never
     uint64_t failed_ms; // when the store last did not give one; 0: never
 };
@@ -109,8 +111,10 @@ struct snapshot_names {
 struct snapshot_tree {
     struct volume *volume; // the mounted one
     uint64_t started_ms;   // wall clock
+    uint64_t idle_ms;      // SNAPSHOT_IDLE_MS; tests make it shorter before the first request
     atomic_bool stopping;
-    atomic_bool names_changed; // the listing is not to be trusted any more
+    // Counts what may have changed the snapshots: an older listing is not to be trusted any more.
+    _Atomic uint64_t names_version;
 
     struct lock lock; // "snapshots": protects all below
     struct condition changed;
@@ -118,8 +122,9 @@ struct snapshot_tree {
     unsigned place_count;
     struct snapshot_view views[SNAPSHOT_VIEWS_MAX];
     struct snapshot_names names;
-    struct thread closer; // closes views that nobody uses
-    bool closing;         // it has been started
+    uint64_t last_position; // of a name
+    struct thread closer;   // closes views that nobody uses
+    bool closing;           // it has been started
 };
 
 void snapshot_tree_init(struct snapshot_tree *t, struct volume *volume);
@@ -131,7 +136,7 @@ void snapshot_tree_stop(struct snapshot_tree *t);
 static inline void
 snapshot_tree_names_changed(struct snapshot_tree *t)
 {
-    atomic_store(&t->names_changed, true);
+    atomic_fetch_add(&t->names_version, 1);
 }
 
 // The number of the place with this name in the directory (SNAPSHOT_SNAPSHOTS or _GENERATIONS).
@@ -139,8 +144,10 @@ snapshot_tree_names_changed(struct snapshot_tree *t)
 MUST_CHECK int snapshot_tree_find(struct snapshot_tree *t, enum snapshot_directory directory,
     const char *name, const struct remote_call *call, unsigned *number_out);
 
-// Names in the directory after position `from` (0: the beginning), in order; `visit` gets each with
-// its position, and returns nonzero to stop. Asks the store at the beginning of the snapshots.
+// Names in the directory after position `from` (0: the beginning), in order of their positions;
+// `visit` gets each with its position, and returns nonzero to stop. Asks the store at the beginning
+// of the snapshots. A name keeps its position while other names come and go, so that a program that
+// goes on from a position misses none and gets none twice.
 typedef int snapshot_visit_name(void *argument, const char *name, uint64_t position);
 MUST_CHECK int snapshot_tree_list(struct snapshot_tree *t, enum snapshot_directory directory,
     uint64_t from, const struct remote_call *call, snapshot_visit_name *visit, void *argument);
