@@ -42,7 +42,8 @@ struct byte_reader {
 static inline struct byte_reader
 byte_reader_over(const void *p, size_t length)
 {
-    return (struct byte_reader){p, (const uint8_t *)p + length, false};
+    // Nothing may be at NULL, to which C adds not even 0.
+    return (struct byte_reader){p, length > 0 ? (const uint8_t *)p + length : p, false};
 }
 
 static inline size_t
