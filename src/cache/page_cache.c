@@ -95,6 +95,17 @@ page_cache_peek(struct page_cache *c, struct object_id object, struct page_no pa
     return p;
 }
 
+size_t
+page_cache_gap(struct page_cache *c, struct object_id object, struct page_no page, size_t most)
+{
+    size_t n = 0;
+    lock_take(&c->lock);
+    while (n < most && !find_locked(c, object, (struct page_no){page.v + n}))
+        n++;
+    lock_release(&c->lock);
+    return n;
+}
+
 static void
 shrink_locked(struct page_cache *c)
 {

@@ -4,6 +4,7 @@
 #ifndef CKPTFS_CACHE_PAGE_CACHE_H
 #define CKPTFS_CACHE_PAGE_CACHE_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/types.h"
@@ -18,6 +19,9 @@ void page_cache_free(struct page_cache *c);
 struct page *page_cache_get(struct page_cache *c, struct object_id object, struct page_no page);
 // The same, without noting that it was used.
 struct page *page_cache_peek(struct page_cache *c, struct object_id object, struct page_no page);
+// How many of the `most` pages from this one on are not there, up to the first one that is.
+size_t page_cache_gap(
+    struct page_cache *c, struct object_id object, struct page_no page, size_t most);
 // Puts a page (takes a reference of its own), replacing an older one.
 void page_cache_put(
     struct page_cache *c, struct object_id object, struct page_no page, struct page *content);

@@ -172,9 +172,9 @@ fetch_remote(struct chunk_reader *r, const struct fetch *x)
 static int
 read_local(struct chunk_reader *r, const struct fetch *x)
 {
-    int rc = x->call.fetch.bypass_cache
-                 ? local_store_peek(r->local, &x->blob.hash, x->offset, x->p, x->n)
-                 : local_store_read(r->local, &x->blob.hash, x->offset, x->p, x->n);
+    const struct iovec whole = {x->p, x->n};
+    int rc = local_store_readv(
+        r->local, &x->blob.hash, x->offset, &whole, 1, !x->call.fetch.bypass_cache);
     if (rc == 0 && !x->verify(x->verify_argument, x->p, x->n))
         rc = -EBADMSG;
     return rc == -ENODATA ? -EBADMSG : rc;
@@ -273,6 +273,22 @@ try_fetch(struct chunk_reader *r, struct fetch *x)
     return rc;
 }
 
+// Before it looks for the copy, as every user of a pin.
+static void
+pin(const struct blob_record *blob, const struct remote_call *call)
+{
+    if (UNLIKELY(call->fetch.pin_in_cache != NULL))
+        pin_blob(call->fetch.pin_in_cache, &blob->hash);
+}
+
+int
+chunk_read_local(struct chunk_reader *r, const struct blob_record *blob, uint64_t offset,
+    const struct iovec *iov, int count, const struct remote_call *call)
+{
+    pin(blob, call);
+    return local_store_readv(r->local, &blob->hash, offset, iov, count, !call->fetch.bypass_cache);
+}
+
 int
 chunk_fetch(struct chunk_reader *r, const struct blob_record *blob, uint64_t offset, size_t n,
     uint8_t *p, chunk_verify *verify, void *verify_argument, const struct remote_call *call)
@@ -289,9 +305,7 @@ chunk_fetch(struct chunk_reader *r, const struct blob_record *blob, uint64_t off
         .call = with_deadline(r, call),
     };
     int rc;
-    // Before it looks for the copy, as every user of a pin.
-    if (UNLIKELY(call->fetch.pin_in_cache != NULL))
-        pin_blob(call->fetch.pin_in_cache, &blob->hash);
+    pin(blob, call);
     do {
         rc = try_fetch(r, &x);
     } while (rc > 0);

@@ -66,6 +66,34 @@ MUST_CHECK int chunk_fetch(struct chunk_reader *r, const struct blob_record *blo
 void chunk_fetch_ahead(struct chunk_reader *r, const struct blob_record *blob, uint64_t offset,
     uint64_t n, const struct remote_call *call);
 
+// The same as far as the bytes are in the local copy, into several pieces of memory and unverified.
+// 0; -ENOENT, -ENODATA: they are not; or a read error.
+MUST_CHECK int chunk_read_local(struct chunk_reader *r, const struct blob_record *blob,
+    uint64_t offset, const struct iovec *iov, int count, const struct remote_call *call);
+
+// Frames that lie together are read together, up to this much.
+#define CHUNK_FRAMES_MAX 16u
+
+// Frames [first, first + count) of one image, unpacked. The user frees `memory`.
+struct chunk_frames {
+    const struct blob_index *index;
+    uint32_t first;
+    uint32_t count;
+    uint32_t pages[CHUNK_FRAMES_MAX]; // in each
+    uint8_t *to[CHUNK_FRAMES_MAX];    // where each goes: room for a full one
+    bool in_place[CHUNK_FRAMES_MAX];  // to the reader's own memory: it must be a full one
+    uint8_t *memory;                  // for those that do not go to the reader's own memory
+    uint32_t memory_frames;
+};
+
+// Makes `memory` large enough for so many frames.
+void chunk_frames_reserve(struct chunk_frames *f, uint32_t count);
+// All of them go to `memory`, one behind the other.
+void chunk_frames_to_memory(struct chunk_frames *f);
+// Gets all of them, verified, to where they go. On error the bytes there are undefined.
+MUST_CHECK int chunk_frames_fetch(struct chunk_reader *r, const struct chunk_image *image,
+    struct chunk_frames *f, const struct remote_call *call);
+
 // Ends the threads that read ahead.
 void chunk_ahead_stop(struct chunk_reader *r);
 

@@ -8,9 +8,6 @@
 #include "platform/log.h"
 #include "platform/memory.h"
 
-// Frames that lie together are read together, up to this much.
-#define BATCH_FRAMES 16u
-
 struct chunk_reader *
 chunk_reader_new(const struct chunk_reader_options *options)
 {
@@ -107,14 +104,18 @@ struct place {
     bool had;     // the answer has its content (patches come later)
 };
 
-static int
-find_page(struct chunk_reader *r, struct chunk_layout *layout, uint32_t page,
+// Returns how many pages from this one on, `most` at most, are in the same place but for their
+// slots, which follow each other; or -errno.
+static int64_t
+find_run(struct chunk_reader *r, struct chunk_layout *layout, uint32_t page, uint32_t most,
     const struct remote_call *call, struct place *place_out)
 {
-    uint32_t end;
+    uint32_t end = CHUNK_PAGES;
     *place_out = (struct place){.image = layout->image_count, .state = BLOB_PAGE_ABSENT};
     if (UNLIKELY(layout->lost_count > 0) && chunk_layout_is_lost(layout, page, &end))
         return -EIO;
+    if (end - page > most)
+        end = page + most;
     for (size_t i = 0; i < layout->image_count; i++) {
         const struct blob_index *index;
         int rc = chunk_reader_index(r, layout, i, call, &index);
@@ -122,16 +123,18 @@ find_page(struct chunk_reader *r, struct chunk_layout *layout, uint32_t page,
             return rc;
         struct blob_page p;
         blob_index_find(index, page, &p);
+        if (p.first + p.count < end)
+            end = p.first + p.count;
         if (p.state == BLOB_PAGE_PATCH) {
             place_out->patched = true;
         } else if (p.state != BLOB_PAGE_ABSENT) {
             place_out->image = i;
             place_out->state = p.state;
             place_out->slot = p.slot;
-            return 0;
+            break;
         }
     }
-    return 0;
+    return end - page;
 }
 
 static int
@@ -184,78 +187,13 @@ chunk_reader_run(struct chunk_reader *r, struct object_id object, struct page_no
 
 // ---- frames -------------------------------------------------------------------------------------
 
-// Frames [first, first + count) of one image, unpacked.
-struct frames {
-    const struct blob_index *index;
-    uint32_t first;
-    uint32_t count;
-    uint32_t pages[BATCH_FRAMES]; // in each
-    uint8_t *to[BATCH_FRAMES];    // where each goes
-    bool in_place[BATCH_FRAMES];  // to the reader's own memory: it must be a full one
-    uint8_t *memory;              // for those that do not go to the reader's own memory
-    uint32_t memory_frames;
-};
-
-static void
-reserve_frames(struct frames *f, uint32_t count)
-{
-    if (f->memory_frames >= count)
-        return;
-    free(f->memory);
-    f->memory = memory_alloc((size_t)count * BLOB_FRAME_BYTES);
-    f->memory_frames = count;
-}
-
-// All of them go to `memory`, one behind the other.
-static void
-unpack_to_memory(struct frames *f)
-{
-    reserve_frames(f, f->count);
-    for (uint32_t i = 0; i < f->count; i++) {
-        f->to[i] = f->memory + (size_t)i * BLOB_FRAME_BYTES;
-        f->in_place[i] = false;
-    }
-}
-
-static bool
-verify_frames(void *argument, const uint8_t *p, size_t n)
-{
-    struct frames *f = argument;
-    for (uint32_t i = 0; i < f->count; i++) {
-        uint64_t offset;
-        uint32_t stored;
-        blob_index_frame(f->index, f->first + i, &offset, &stored);
-        if (stored > n || blob_frame_unpack(p, stored, f->to[i], &f->pages[i]) < 0 ||
-            (f->in_place[i] && f->pages[i] < BLOB_FRAME_PAGES))
-            return false;
-        p += stored;
-        n -= stored;
-    }
-    return n == 0;
-}
-
-static int
-fetch_frames(struct chunk_reader *r, const struct chunk_image *image, struct frames *f,
-    const struct remote_call *call)
-{
-    uint64_t from;
-    uint64_t to;
-    uint32_t stored;
-    blob_index_frame(f->index, f->first, &from, &stored);
-    blob_index_frame(f->index, f->first + f->count - 1, &to, &stored);
-    to += stored;
-    CLEANUP(memory_free_auto) uint8_t *bytes = memory_alloc(to - from);
-    return chunk_fetch(
-        r, &image->blob, image->where.offset + from, to - from, bytes, verify_frames, f, call);
-}
-
 int
 chunk_reader_frame(struct chunk_reader *r, struct chunk_layout *layout, size_t image,
     uint32_t frame, const struct remote_call *call, uint8_t out[BLOB_FRAME_BYTES])
 {
-    struct frames f = {.first = frame, .count = 1, .to = {out}};
+    struct chunk_frames f = {.first = frame, .count = 1, .to = {out}};
     int rc = chunk_reader_index(r, layout, image, call, &f.index);
-    return rc < 0 ? rc : fetch_frames(r, &layout->images[image], &f, call);
+    return rc < 0 ? rc : chunk_frames_fetch(r, &layout->images[image], &f, call);
 }
 
 // ---- reading ------------------------------------------------------------------------------------
@@ -269,7 +207,7 @@ struct read {
     struct page **out; // NULL: the answer goes to `bytes`
     uint8_t *bytes;
     struct place *places;
-    struct frames frames;
+    struct chunk_frames frames;
     chunk_page_sink *sink;
     void *sink_argument;
 };
@@ -289,7 +227,7 @@ deliver(struct read *x, size_t image, uint32_t page, const uint8_t *data)
     struct place place;
     if (asked)
         place = x->places[i];
-    else if (find_page(x->r, x->layout, page, x->call, &place) < 0)
+    else if (find_run(x->r, x->layout, page, 1, x->call, &place) < 0)
         return;
     if (place.image != image || place.state != BLOB_PAGE_DATA)
         return; // a newer image has this page
@@ -313,17 +251,24 @@ deliver(struct read *x, size_t image, uint32_t page, const uint8_t *data)
     page_put(content);
 }
 
-// Hands out all pages of the unpacked frames. Slots are in page order, so the pages of a frame are
-// found by walking on from the page that was asked for.
+// Hands out all pages of the unpacked frames, but for frames that went to the answer as a whole.
+// Slots are in page order, so the pages of a frame are found by walking on from the page that was
+// asked for.
 static void
 deliver_frames(struct read *x, size_t image, uint32_t page, uint32_t slot)
 {
-    struct frames *f = &x->frames;
+    struct chunk_frames *f = &x->frames;
     uint32_t slot_end = f->first * BLOB_FRAME_PAGES;
     for (uint32_t i = 0; i < f->count; i++)
         slot_end += f->pages[i];
     struct blob_page p;
     while (page < CHUNK_PAGES && slot < slot_end) {
+        uint32_t k = slot / BLOB_FRAME_PAGES - f->first;
+        if (f->in_place[k]) {
+            page = x->first + (uint32_t)((f->to[k] - x->bytes) / PAGE_BYTES) + BLOB_FRAME_PAGES;
+            slot = (f->first + k + 1) * BLOB_FRAME_PAGES;
+            continue;
+        }
         blob_index_find(f->index, page, &p);
         if (p.state == BLOB_PAGE_ABSENT || p.state == BLOB_PAGE_ZERO) {
             page = p.first + p.count;
@@ -371,7 +316,7 @@ frames_wanted(const struct read *x, size_t i)
         if (p->state != BLOB_PAGE_DATA || p->image != x->places[i].image)
             continue;
         uint32_t frame = p->slot / BLOB_FRAME_PAGES;
-        if (frame > last + 1 || frame - first >= BATCH_FRAMES)
+        if (frame > last + 1 || frame - first >= CHUNK_FRAMES_MAX)
             break;
         last = frame;
     }
@@ -399,7 +344,7 @@ is_whole_frame(const struct read *x, size_t i, size_t image, uint32_t frame)
 static void
 place_frames(struct read *x, size_t i, size_t image)
 {
-    struct frames *f = &x->frames;
+    struct chunk_frames *f = &x->frames;
     uint32_t in_memory = 0;
     for (uint32_t k = 0; k < f->count; k++) {
         uint32_t slot = (f->first + k) * BLOB_FRAME_PAGES;
@@ -412,7 +357,7 @@ place_frames(struct read *x, size_t i, size_t image)
         else
             in_memory++;
     }
-    reserve_frames(f, in_memory);
+    chunk_frames_reserve(f, in_memory);
     for (uint32_t k = f->count; k-- > 0;)
         if (!f->in_place[k])
             f->to[k] = f->memory + (size_t)--in_memory * BLOB_FRAME_BYTES;
@@ -422,7 +367,7 @@ place_frames(struct read *x, size_t i, size_t image)
 static void
 note_placed(struct read *x)
 {
-    const struct frames *f = &x->frames;
+    const struct chunk_frames *f = &x->frames;
     for (uint32_t k = 0; k < f->count; k++)
         if (f->in_place[k])
             for (uint32_t p = 0; p < BLOB_FRAME_PAGES; p++)
@@ -434,18 +379,20 @@ read_frames_for(struct read *x, size_t i)
 {
     const struct place place = x->places[i];
     struct chunk_image *image = &x->layout->images[place.image];
-    struct frames *f = &x->frames;
+    struct chunk_frames *f = &x->frames;
     int rc = chunk_reader_index(x->r, x->layout, place.image, x->call, &f->index);
     if (rc < 0)
         return rc;
     f->first = place.slot / BLOB_FRAME_PAGES;
     f->count = frames_wanted(x, i);
     place_frames(x, i, place.image);
-    rc = fetch_frames(x->r, image, f, x->call);
+    rc = chunk_frames_fetch(x->r, image, f, x->call);
     if (rc < 0)
         return rc;
     note_placed(x);
-    uint32_t page = first_page_of_frame(f->index, x->first + (uint32_t)i, place.slot);
+    uint32_t page = f->in_place[0]
+                        ? x->first + (uint32_t)i
+                        : first_page_of_frame(f->index, x->first + (uint32_t)i, place.slot);
     deliver_frames(x, place.image, page, f->first * BLOB_FRAME_PAGES);
     return x->places[i].had ? 0 : -EIO;
 }
@@ -477,7 +424,7 @@ apply_patches(struct read *x, size_t i)
 {
     uint32_t page = x->first + (uint32_t)i;
     uint8_t *result = own_page(x, i);
-    struct frames *f = &x->frames;
+    struct chunk_frames *f = &x->frames;
     for (size_t k = x->places[i].image; k-- > 0;) {
         int rc = chunk_reader_index(x->r, x->layout, k, x->call, &f->index);
         if (rc < 0)
@@ -490,8 +437,8 @@ apply_patches(struct read *x, size_t i)
         blob_index_mask(f->index, p.patch, &mask);
         f->first = p.slot / BLOB_FRAME_PAGES;
         f->count = 1;
-        unpack_to_memory(f);
-        rc = fetch_frames(x->r, &x->layout->images[k], f, x->call);
+        chunk_frames_to_memory(f);
+        rc = chunk_frames_fetch(x->r, &x->layout->images[k], f, x->call);
         if (rc < 0)
             return rc;
         page_mask_copy(&mask, result, f->to[0] + (size_t)(p.slot % BLOB_FRAME_PAGES) * PAGE_BYTES);
@@ -507,11 +454,27 @@ apply_patches(struct read *x, size_t i)
 }
 
 static int
+find_places(struct read *x)
+{
+    for (size_t i = 0; i < x->count;) {
+        struct place *p = &x->places[i];
+        int64_t n =
+            find_run(x->r, x->layout, x->first + (uint32_t)i, (uint32_t)(x->count - i), x->call, p);
+        if (n < 0)
+            return (int)n;
+        for (int64_t k = 1; k < n; k++) {
+            p[k] = *p;
+            p[k].slot += p->state == BLOB_PAGE_DATA ? (uint32_t)k : 0;
+        }
+        i += (size_t)n;
+    }
+    return 0;
+}
+
+static int
 read_from_layout(struct read *x)
 {
-    int rc = 0;
-    for (size_t i = 0; rc == 0 && i < x->count; i++)
-        rc = find_page(x->r, x->layout, x->first + (uint32_t)i, x->call, &x->places[i]);
+    int rc = find_places(x);
     for (size_t i = 0; rc == 0 && i < x->count; i++)
         if (x->places[i].state == BLOB_PAGE_DATA && !x->places[i].had)
             rc = read_frames_for(x, i);

@@ -121,6 +121,11 @@ uint32_t blob_index_frames(const struct blob_index *index);
 // not take a hole in a partial file for a frame.
 MUST_CHECK int blob_frame_unpack(const void *p, size_t n, uint8_t *out, uint32_t *pages_out);
 
+// Whether these are the header and the pages of a full frame that is stored as it is. A frame is
+// that when it has a stored length of BLOB_FRAME_STORED_MAX.
+bool blob_frame_is_raw(
+    const uint8_t header[BLOB_FRAME_HEADER], const uint8_t pages[BLOB_FRAME_BYTES]);
+
 // Checks a whole image in memory: header, frames, index, footer, SHA-256. For verification jobs,
 // tests and fuzzing. -EBADMSG or -ENOTSUP as above.
 MUST_CHECK int blob_image_check(const void *p, size_t n);

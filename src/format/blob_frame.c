@@ -68,6 +68,17 @@ blob_frame_unpack(const void *p, size_t n, uint8_t *out, uint32_t *pages_out)
 }
 
 bool
+blob_frame_is_raw(const uint8_t header[BLOB_FRAME_HEADER], const uint8_t pages[BLOB_FRAME_BYTES])
+{
+    if (get_le32(header + FRAME_STORED) != BLOB_FRAME_STORED_MAX ||
+        get_le32(header + FRAME_RAW) != BLOB_FRAME_BYTES || get_le16(header + FRAME_FLAGS) != 0 ||
+        get_le16(header + FRAME_RESERVED) != 0)
+        return false;
+    uint32_t crc = crc32c(0, header + FRAME_STORED, BLOB_FRAME_HEADER - FRAME_STORED);
+    return get_le32(header + FRAME_CRC) == crc32c(crc, pages, BLOB_FRAME_BYTES);
+}
+
+bool
 blob_bytes_are_zero(const uint8_t *p, size_t n)
 {
     return n == 0 || (p[0] == 0 && memcmp(p, p + 1, n - 1) == 0);

@@ -67,6 +67,31 @@ look_locked(
     }
 }
 
+// Whether no page of the read is in a layer: one look for all of them.
+static bool
+is_below_layers_locked(const struct reading *x)
+{
+    const struct dirty_set *sets[] = {x->ps->active, x->ps->frozen};
+    for (unsigned i = 0; i < 2 && sets[i]; i++) {
+        enum dirty_state state;
+        uint64_t run = dirty_set_run(sets[i], x->object, x->first.v, x->count, &state);
+        if (state != DIRTY_ABSENT || run < x->count)
+            return false;
+    }
+    return true;
+}
+
+static void
+look_at_all_locked(struct reading *x)
+{
+    bool below = x->count > 1 && is_below_layers_locked(x);
+    for (size_t i = 0; i < x->count; i++)
+        if (below)
+            x->layered[i].bottom = BOTTOM_CHUNK;
+        else
+            look_locked(x->ps, x->object, (struct page_no){x->first.v + i}, &x->layered[i]);
+}
+
 static void
 free_layered(struct reading *x)
 {
@@ -186,22 +211,33 @@ is_missing(struct reading *x, size_t i)
     return v->bottom == BOTTOM_CHUNK && !v->base;
 }
 
+// Where the pages that must be read from chunks in the same way as page `from` end.
+static size_t
+end_of_run(const struct reading *x, size_t from)
+{
+    bool plain = is_plain(x, from);
+    size_t end = from + 1;
+    if (end < x->count)
+        end += page_cache_gap(
+            x->ps->clean, x->object, (struct page_no){x->first.v + end}, x->count - end);
+    size_t i = from + 1;
+    while (i < end && x->layered[i].bottom == BOTTOM_CHUNK && is_plain(x, i) == plain)
+        i++;
+    return i;
+}
+
 static int
 read_bottoms(struct reading *x)
 {
-    for (size_t i = 0; i < x->count;) {
-        size_t from = i;
-        while (i < x->count && is_missing(x, i) && is_plain(x, i) == is_plain(x, from))
-            i++;
-        if (i > from) {
-            int rc = read_run(x, from, i);
-            if (rc < 0)
-                return rc;
-        } else {
-            i++;
-        }
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < x->count;) {
+        size_t from = i++;
+        if (!is_missing(x, from))
+            continue;
+        i = end_of_run(x, from);
+        rc = read_run(x, from, i);
     }
-    return 0;
+    return rc;
 }
 
 // ---- putting together ---------------------------------------------------------------------------
@@ -305,8 +341,7 @@ read_layers(struct reading *reading)
         struct ahead ahead = {0};
         lock_take(ps->lock);
         x.version = ps->version;
-        for (size_t i = 0; i < x.count; i++)
-            look_locked(ps, object, (struct page_no){x.first.v + i}, &x.layered[i]);
+        look_at_all_locked(&x);
         if (attempt == 0)
             note_locked(&x, &ahead);
         lock_release(ps->lock);

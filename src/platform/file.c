@@ -29,10 +29,9 @@ system_pread(int fd, void *p, size_t n, off_t offset)
 }
 
 static ssize_t
-system_pread_cached(int fd, void *p, size_t n, off_t offset)
+system_preadv_cached(int fd, const struct iovec *iov, int count, off_t offset)
 {
-    struct iovec iov = {p, n};
-    ssize_t got = preadv2(fd, &iov, 1, offset, RWF_NOWAIT);
+    ssize_t got = preadv2(fd, iov, count, offset, RWF_NOWAIT);
     return got < 0 ? -errno : got;
 }
 
@@ -90,7 +89,7 @@ system_link(const char *from, const char *to)
 const struct file_ops file_ops_system = {
     .open = system_open,
     .pread = system_pread,
-    .pread_cached = system_pread_cached,
+    .preadv_cached = system_preadv_cached,
     .pwritev = system_pwritev,
     .fdatasync = system_fdatasync,
     .fsync = system_fsync,
@@ -156,9 +155,10 @@ file_read_at(const struct file_ops *ops, int fd, void *p, size_t n, uint64_t off
 }
 
 size_t
-file_read_cached_at(const struct file_ops *ops, int fd, void *p, size_t n, uint64_t offset)
+file_readv_cached_at(
+    const struct file_ops *ops, int fd, const struct iovec *iov, int count, uint64_t offset)
 {
-    ssize_t got = ops->pread_cached ? ops->pread_cached(fd, p, n, (off_t)offset) : 0;
+    ssize_t got = ops->preadv_cached ? ops->preadv_cached(fd, iov, count, (off_t)offset) : 0;
     return got > 0 ? (size_t)got : 0;
 }
 
@@ -169,6 +169,23 @@ file_read_exact_at(const struct file_ops *ops, int fd, void *p, size_t n, uint64
     if (got < 0)
         return (int)got;
     return (size_t)got == n ? 0 : -ENODATA;
+}
+
+int
+file_readv_exact_at(const struct file_ops *ops, int fd, const struct iovec *iov, int count,
+    uint64_t offset, size_t had)
+{
+    int rc = 0;
+    for (int i = 0; rc == 0 && i < count; i++) {
+        size_t n = iov[i].iov_len;
+        size_t skip = had < n ? had : n;
+        if (skip < n)
+            rc = file_read_exact_at(
+                ops, fd, (uint8_t *)iov[i].iov_base + skip, n - skip, offset + skip);
+        had -= skip;
+        offset += n;
+    }
+    return rc;
 }
 
 static int

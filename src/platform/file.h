@@ -21,7 +21,7 @@ struct file_ops {
     int (*open)(const char *path, int flags, mode_t mode);
     ssize_t (*pread)(int fd, void *p, size_t n, off_t offset);
     // preadv2(RWF_NOWAIT): bytes that need no wait for the disk; -EAGAIN: none. NULL: not tried.
-    ssize_t (*pread_cached)(int fd, void *p, size_t n, off_t offset);
+    ssize_t (*preadv_cached)(int fd, const struct iovec *iov, int count, off_t offset);
     ssize_t (*pwritev)(int fd, const struct iovec *iov, int count, off_t offset, bool durable);
     int (*fdatasync)(int fd);
     int (*fsync)(int fd);
@@ -48,11 +48,16 @@ void file_close_auto(int *fd);
 // Reads until `n` bytes or the end of the file; returns the bytes read.
 MUST_CHECK ssize_t file_read_at(
     const struct file_ops *ops, int fd, void *p, size_t n, uint64_t offset);
-// Reads the first bytes as far as they need no wait for the disk; returns their number.
-size_t file_read_cached_at(const struct file_ops *ops, int fd, void *p, size_t n, uint64_t offset);
+// Reads the first bytes, into several pieces of memory, as far as they need no wait for the disk;
+// returns their number.
+size_t file_readv_cached_at(
+    const struct file_ops *ops, int fd, const struct iovec *iov, int count, uint64_t offset);
 // Reads exactly `n` bytes; -ENODATA when the file ends before.
 MUST_CHECK int file_read_exact_at(
     const struct file_ops *ops, int fd, void *p, size_t n, uint64_t offset);
+// The same for several pieces of memory, of which the first `had` bytes are there already.
+MUST_CHECK int file_readv_exact_at(const struct file_ops *ops, int fd, const struct iovec *iov,
+    int count, uint64_t offset, size_t had);
 MUST_CHECK int file_write_at(
     const struct file_ops *ops, int fd, const void *p, size_t n, uint64_t offset);
 // The same, and on stable storage when it returns 0.

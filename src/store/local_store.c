@@ -271,11 +271,14 @@ find_hole(const struct open_file *f, uint64_t offset, uint64_t end)
     return (uint64_t)hole < end ? (uint64_t)hole : end;
 }
 
-static int
-read_bytes_of(struct local_store *s, const struct sha256 *hash, uint64_t offset, void *p, size_t n,
-    bool is_use)
+int
+local_store_readv(struct local_store *s, const struct sha256 *hash, uint64_t offset,
+    const struct iovec *iov, int count, bool is_use)
 {
     struct open_file *f;
+    size_t n = 0;
+    for (int i = 0; i < count; i++)
+        n += iov[i].iov_len;
     int rc = local_store_get_file(s, hash, false, &f);
     if (rc < 0)
         return rc;
@@ -283,10 +286,10 @@ read_bytes_of(struct local_store *s, const struct sha256 *hash, uint64_t offset,
         local_store_put_file(s, f);
         return -ENODATA;
     }
-    size_t cached = file_read_cached_at(s->ops, f->fd, p, n, offset);
+    size_t cached = file_readv_cached_at(s->ops, f->fd, iov, count, offset);
     if (cached < n) {
         thread_will_wait();
-        rc = file_read_exact_at(s->ops, f->fd, (uint8_t *)p + cached, n - cached, offset + cached);
+        rc = file_readv_exact_at(s->ops, f->fd, iov, count, offset, cached);
     }
     lock_take(&s->lock);
     if (is_use)
@@ -300,14 +303,14 @@ int
 local_store_read(
     struct local_store *s, const struct sha256 *hash, uint64_t offset, void *p, size_t n)
 {
-    return read_bytes_of(s, hash, offset, p, n, true);
+    return local_store_readv(s, hash, offset, &(const struct iovec){p, n}, 1, true);
 }
 
 int
 local_store_peek(
     struct local_store *s, const struct sha256 *hash, uint64_t offset, void *p, size_t n)
 {
-    return read_bytes_of(s, hash, offset, p, n, false);
+    return local_store_readv(s, hash, offset, &(const struct iovec){p, n}, 1, false);
 }
 
 // A partial file has grown by the reserved bytes, or by less. Other threads may be writing to it,

@@ -55,6 +55,9 @@ MUST_CHECK int local_store_read(
 // The same, without noting that they were used: for readers that must not change what is evicted.
 MUST_CHECK int local_store_peek(
     struct local_store *s, const struct sha256 *hash, uint64_t offset, void *p, size_t n);
+// Either of them into several pieces of memory, for bytes that follow each other in the blob.
+MUST_CHECK int local_store_readv(struct local_store *s, const struct sha256 *hash, uint64_t offset,
+    const struct iovec *iov, int count, bool is_use);
 // Keeps bytes that were read from the store in the partial file. -EDQUOT: there is no room for
 // them. Hold no locks.
 MUST_CHECK int local_store_keep(

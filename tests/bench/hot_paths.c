@@ -66,14 +66,43 @@ note_synced(void *argument, int result)
 }
 
 static void
-synchronise(struct world *w)
+await(struct world *w)
 {
-    w->is_synced = false;
-    volume_sync(w->volume, note_synced, w);
     lock_take(&w->lock);
     while (!w->is_synced)
         condition_wait(&w->synced, &w->lock);
     lock_release(&w->lock);
+}
+
+static void
+synchronise(struct world *w)
+{
+    w->is_synced = false;
+    volume_sync(w->volume, note_synced, w);
+    await(w);
+}
+
+static void
+note_checkpoint(void *argument, int result, struct generation generation UNUSED)
+{
+    note_synced(argument, result);
+}
+
+// What is written from now on is random, and lies in hot_cache alone afterwards.
+static void
+fill_and_fold(struct world *w)
+{
+    uint64_t seed = 1;
+    for (size_t i = 0; i < LARGE; i += sizeof(seed)) {
+        seed = seed * 6364136223846793005u + 1442695040888963407u;
+        uint64_t mixed = seed ^ (seed >> 29);
+        memcpy(w->data + i, &mixed, sizeof(mixed));
+    }
+    int rc = volume_write(w->volume, w->file, 0, w->data, LARGE, VOLUME_WRITE_KEEP_TIMES);
+    require(rc == 0, "write");
+    w->is_synced = false;
+    require(volume_checkpoint(w->volume, 0, note_checkpoint, w) == 0, "checkpoint");
+    await(w);
 }
 
 // ---- the paths ----------------------------------------------------------------------------------
@@ -125,6 +154,16 @@ read_hot(struct world *w, unsigned i)
     require(n == SMALL, "read");
 }
 
+// What the kernel asks for when a program reads a file in sequence.
+static void
+read_stream(struct world *w, unsigned i)
+{
+    struct volume_read_context context = {.call = {.local_only = true}, .keep_atime = true};
+    int64_t n = volume_read(
+        w->volume, w->file, (uint64_t)(i % 2) * (LARGE / 2), LARGE / 2, w->data, &context);
+    require(n == LARGE / 2, "read");
+}
+
 static void
 look_up(struct world *w, unsigned i UNUSED)
 {
@@ -149,14 +188,16 @@ create_and_unlink(struct world *w, unsigned i)
 static const struct path {
     const char *name;
     void (*once)(struct world *w, unsigned i);
+    void (*prepare)(struct world *w); // or NULL
 } paths[] = {
-    {"write", write_small},
-    {"commit", commit_small},
-    {"commit_part", commit_part},
-    {"commit_large", write_large},
-    {"read", read_hot},
-    {"lookup", look_up},
-    {"create_unlink", create_and_unlink},
+    {"write", write_small, NULL},
+    {"commit", commit_small, NULL},
+    {"commit_part", commit_part, NULL},
+    {"commit_large", write_large, NULL},
+    {"read", read_hot, NULL},
+    {"read_stream", read_stream, fill_and_fold},
+    {"lookup", look_up, NULL},
+    {"create_unlink", create_and_unlink, NULL},
 };
 
 // ---- the volume ---------------------------------------------------------------------------------
@@ -206,13 +247,16 @@ main(int argc, char **argv)
         if (strcmp(argv[2], paths[i].name) == 0)
             path = &paths[i];
     if (!path) {
-        fprintf(stderr, "usage: hot_paths DIR write|commit|commit_part|commit_large|read|lookup|"
-                        "create_unlink COUNT\n");
+        fprintf(stderr,
+            "usage: hot_paths DIR write|commit|commit_part|commit_large|read|read_stream|"
+            "lookup|create_unlink COUNT\n");
         return 2;
     }
     log_set_level(LOG_LEVEL_WARNING);
     open_world(&w, argv[1]);
     unsigned count = (unsigned)strtoul(argv[3], NULL, 10);
+    if (path->prepare)
+        path->prepare(&w);
     for (unsigned i = 0; i < count; i++)
         path->once(&w, i);
     // Without closing: what a checkpoint costs would hide what is measured.

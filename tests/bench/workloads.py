@@ -10,8 +10,9 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 
-from targets import Failed, MIB, run, wait_until
+from targets import Failed, MIB, drop_pages, run, wait_until, write_random
 
 
 def time_limit(seconds):
@@ -184,6 +185,36 @@ def fio_direct(mix):
     return measure
 
 
+# ---- streams --------------------------------------------------------------------------------------
+
+
+class Stream(Fixture):
+    """A file that does not compress: what is kept of it is stored as it is."""
+
+    def __init__(self, place):
+        super().__init__(place)
+        self.path = place.file("stream")
+        write_random(self.path, place.bench.megabytes * MIB)
+
+
+def warm_stream(also_below):
+    """MiB/s of one reader in sequence. The kernel has forgotten the file; with `also_below` what the
+    target has on disk, too."""
+    def measure(f):
+        if also_below:
+            f.place.drop_caches()
+        else:
+            drop_pages(f.place.path)
+        block = bytearray(MIB)
+        count = 0
+        began = time.monotonic()
+        with open(f.path, "rb", buffering=0) as file:
+            while n := file.readinto(block):
+                count += n
+        return count / MIB / (time.monotonic() - began)
+    return measure
+
+
 # ---- names ----------------------------------------------------------------------------------------
 
 
@@ -344,6 +375,10 @@ WORKLOADS = [
              fio_random_read(True), FioFiles),
     Workload("fio", "direct-mix", "O_DIRECT 4 KiB, 70 % reads", "ops/s", None,
              fio_direct(70), FioFiles),
+    Workload("stream", "warm-stream", "sequential read, dropped caches, no compression", "MiB/s", 0.85,
+             warm_stream(True), Stream),
+    Workload("stream", "warm-stream-above", "the same, the storage root in the kernel's cache", "MiB/s",
+             None, warm_stream(False), Stream),
     Workload("names", "create", "create + fsync + unlink", "files/s", 1.5,
              create_fsync_unlink, Names),
     Workload("names", "stat", "stat of 500 files", "calls/s", 0.95, stat_500, Names),
