@@ -40,7 +40,6 @@ struct history_volume {
     struct volume_world w; // w.v is NULL while it is not mounted
     struct model *now;
     uint64_t mark;
-    unsigned roots; // storage roots that it has had
     struct kept kept[KEPT];
     unsigned count;
     struct history_volume *parent; // of a fork that needs it
@@ -51,6 +50,7 @@ static struct history_volume volumes[VOLUMES];
 static char *directory;
 static uint64_t seed;
 static uint64_t next_number;
+static unsigned next_root;
 
 static uint64_t
 below(uint64_t n)
@@ -138,7 +138,7 @@ static void
 use_new_root(struct history_volume *h)
 {
     char name[32];
-    snprintf(name, sizeof(name), "root-%u-%u", (unsigned)(h - volumes), h->roots++);
+    snprintf(name, sizeof(name), "root-%u", next_root++);
     volume_world_set_root(&h->w, name);
 }
 
