@@ -3,10 +3,8 @@
 // and the younger FSGETXATTR and FSSETXATTR. The kernel knows the flags of a FUSE file only from
 // here, so the volume, not the kernel, refuses forbidden changes.
 #include <errno.h>
-#include <linux/fs.h>
-#include <string.h>
 
-#include "fuse/fs_ops.h"
+#include "fuse/ioctl_table.h"
 #include "fuse/mount.h"
 
 static_assert(INODE_IMMUTABLE == FS_IMMUTABLE_FL && INODE_APPEND_ONLY == FS_APPEND_FL, "flags");
@@ -58,34 +56,35 @@ check_change(fuse_req_t req, const struct inode_record *inode, uint32_t flags)
     return 0;
 }
 
-static void
-set_flags(fuse_req_t req, fuse_ino_t ino, uint32_t flags)
+static int
+set_flags(const struct ioctl_request *r, uint32_t flags)
 {
-    struct fs *fs = fs_of(req);
+    struct volume *v = fs_of(r->req)->volume;
     struct volume_attributes a;
     struct volume_set_attributes change = {.set = VOLUME_SET_FLAGS, .flags = flags};
-    int rc = volume_get_attributes(fs->volume, object_of(ino), &a);
+    int rc = volume_get_attributes(v, object_of(r->ino), &a);
     if (rc == 0)
-        rc = check_change(req, &a.inode, flags);
+        rc = check_change(r->req, &a.inode, flags);
     if (rc == 0 && flags != a.inode.flags)
-        rc = volume_set_attributes(fs->volume, object_of(ino), &change, &a);
-    if (rc != 0)
-        fs_reply_result(req, rc);
-    else
-        fuse_reply_ioctl(req, 0, NULL, 0);
+        rc = volume_set_attributes(v, object_of(r->ino), &change, &a);
+    return rc;
 }
 
-static void
-set_xflags(fuse_req_t req, fuse_ino_t ino, const void *in)
+int
+ioctl_set_file_flags(struct ioctl_request *r)
 {
-    struct fsxattr x;
+    return set_flags(r, r->io.word);
+}
+
+int
+ioctl_set_extended_flags(struct ioctl_request *r)
+{
+    const struct fsxattr *x = &r->io.fsxattr;
     uint32_t flags;
-    memcpy(&x, in, sizeof(x));
-    if (!from_xflags(x.fsx_xflags, &flags) || x.fsx_projid != 0 || x.fsx_extsize != 0 ||
-        x.fsx_cowextsize != 0)
-        fs_reply_result(req, -EOPNOTSUPP);
-    else
-        set_flags(req, ino, flags);
+    if (!from_xflags(x->fsx_xflags, &flags) || x->fsx_projid != 0 || x->fsx_extsize != 0 ||
+        x->fsx_cowextsize != 0)
+        return -EOPNOTSUPP;
+    return set_flags(r, flags);
 }
 
 void
@@ -98,48 +97,34 @@ fs_reply_flags(fuse_req_t req, unsigned command, uint32_t flags)
         fuse_reply_ioctl(req, 0, &flags, sizeof(flags));
 }
 
-static void
-get_flags(fuse_req_t req, fuse_ino_t ino, unsigned command)
+static int
+get_flags(const struct ioctl_request *r, uint32_t *flags_out)
 {
     struct volume_attributes a;
-    int rc = volume_get_attributes(fs_of(req)->volume, object_of(ino), &a);
-    if (rc != 0)
-        fs_reply_result(req, rc);
-    else
-        fs_reply_flags(req, command, a.inode.flags);
+    int rc = volume_get_attributes(fs_of(r->req)->volume, object_of(r->ino), &a);
+    if (rc == 0)
+        *flags_out = a.inode.flags;
+    return rc;
 }
 
-// The command numbers of flags and generations say "long", but programs pass an int. The kernel
-// copies in as many bytes as the number says, and out as many as the reply has: never more than an
-// int.
-bool
-fs_flags_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned command, const void *in, size_t in_size,
-    size_t out_size)
+int
+ioctl_get_file_flags(struct ioctl_request *r)
+{
+    return get_flags(r, &r->io.word);
+}
+
+int
+ioctl_get_extended_flags(struct ioctl_request *r)
 {
     uint32_t flags = 0;
-    const uint32_t generation = MOUNT_NODE_GENERATION;
-    bool get = command == FS_IOC_GETFLAGS || command == FS_IOC_FSGETXATTR;
-    size_t needed = command == FS_IOC_FSGETXATTR || command == FS_IOC_FSSETXATTR
-                        ? sizeof(struct fsxattr)
-                        : sizeof(flags);
-    if (command == FS_IOC_GETVERSION) {
-        if (out_size < sizeof(generation))
-            fs_reply_result(req, -EINVAL);
-        else
-            fuse_reply_ioctl(req, 0, &generation, sizeof(generation));
-        return true;
-    }
-    if (!get && command != FS_IOC_SETFLAGS && command != FS_IOC_FSSETXATTR)
-        return false;
-    if ((get ? out_size : in_size) < needed) {
-        fs_reply_result(req, -EINVAL);
-    } else if (get) {
-        get_flags(req, ino, command);
-    } else if (command == FS_IOC_FSSETXATTR) {
-        set_xflags(req, ino, in);
-    } else {
-        memcpy(&flags, in, sizeof(flags));
-        set_flags(req, ino, flags);
-    }
-    return true;
+    int rc = get_flags(r, &flags);
+    r->io.fsxattr = (struct fsxattr){.fsx_xflags = to_xflags(flags)};
+    return rc;
+}
+
+int
+ioctl_get_node_generation(struct ioctl_request *r)
+{
+    r->io.word = MOUNT_NODE_GENERATION;
+    return 0;
 }

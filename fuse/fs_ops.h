@@ -17,7 +17,7 @@ void fs_destroy(struct fs *fs);
 // any more and before the session goes.
 void fs_drain(struct fs *fs);
 
-// ---- for the files fs_ops_*.c and ioctl_ops.c ---------------------------------------------------
+// ---- for the files fs_ops_*.c and ioctl_table.c -------------------------------------------------
 
 void fs_lookup(fuse_req_t req, fuse_ino_t parent, const char *name);
 void fs_forget(fuse_req_t req, fuse_ino_t ino, uint64_t count);
@@ -61,20 +61,6 @@ void fs_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t 
     struct fuse_file_info *fi);
 void fs_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, struct fuse_file_info *fi);
 
-// The ioctls of chattr and lsattr. False when the command is another one.
-bool fs_flags_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned command, const void *in,
-    size_t in_size, size_t out_size);
-// The ioctls about jobs, truncation and variants, likewise.
-bool fs_job_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned command, const void *in, size_t in_size,
-    size_t out_size);
-// The ioctls about reading from the store, likewise.
-bool fs_fetch_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned command,
-    const struct fuse_file_info *fi, const void *in, size_t in_size, size_t out_size);
-// Whether the caller may control the volume: root and the owner of the root directory. 0, -EPERM or
-// another error.
-int fs_check_control(fuse_req_t req);
-// Whether reserved fields of a request are zero.
-bool fs_is_zero(const void *p, size_t n);
 void fs_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned command, void *argument,
     struct fuse_file_info *fi, unsigned flags, const void *in, size_t in_size, size_t out_size);
 

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The ioctls about jobs, and those on a file that its owner may use: truncation and variant.
 #include <errno.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "fuse/fs_ops.h"
+#include "fuse/ioctl_table.h"
 #include "jobs/job_kinds.h"
 
 _Static_assert(CKPTFS_CHUNK_BYTES == CHUNK_BYTES, "ABI");
@@ -20,49 +19,30 @@ _Static_assert((int)CKPTFS_FLAG_APPEND_ONLY_TRUNCATION == (int)DB_FLAG_APPEND_ON
                    (int)CKPTFS_FLAG_COLD_SCAN_ALL == (int)DB_FLAG_COLD_SCAN_ALL,
     "ABI");
 
-// The rest of the struct behind a field is zero.
-#define REST_IS_ZERO(in, field)                                                                    \
-    fs_is_zero(&(in)->field, sizeof(*(in)) - offsetof(__typeof__(*(in)), field))
-
-static int
-check_owner(fuse_req_t req, fuse_ino_t ino)
+int
+ioctl_truncate(struct ioctl_request *r)
 {
-    struct volume_attributes a;
-    if (fs_check_control(req) == 0)
-        return 0;
-    int rc = volume_get_attributes(fs_of(req)->volume, object_of(ino), &a);
-    if (rc != 0)
-        return rc;
-    return a.inode.uid == fuse_req_ctx(req)->uid ? 0 : -EPERM;
-}
-
-static int
-truncate_file(fuse_req_t req, fuse_ino_t ino, struct ckptfs_truncate *io)
-{
-    if (io->job != 0 || !REST_IS_ZERO(io, reserved) ||
+    struct ckptfs_truncate *io = &r->io.truncate;
+    if (io->job != 0 || !IOCTL_REST_IS_ZERO(io, reserved) ||
         (io->side != CKPTFS_TRUNCATE_HEAD && io->side != CKPTFS_TRUNCATE_TAIL))
         return -EINVAL;
     uint64_t job = 0;
-    int rc = check_owner(req, ino);
-    if (rc == 0)
-        rc = volume_truncate(
-            fs_of(req)->volume, object_of(ino), io->side == CKPTFS_TRUNCATE_TAIL, io->offset, &job);
+    int rc = volume_truncate(fs_of(r->req)->volume, object_of(r->ino),
+        io->side == CKPTFS_TRUNCATE_TAIL, io->offset, &job);
     io->job = job;
     return rc;
 }
 
-// An operator's, like eviction: it takes disk space and requests from all.
-static int
-hydrate(fuse_req_t req, fuse_ino_t ino, struct ckptfs_hydrate *io)
+int
+ioctl_hydrate(struct ioctl_request *r)
 {
+    struct ckptfs_hydrate *io = &r->io.hydrate;
     bool all = io->flags & CKPTFS_HYDRATE_ALL;
     uint64_t job = 0;
-    if ((io->flags & ~(CKPTFS_HYDRATE_ALL | CKPTFS_HYDRATE_KEEP)) || !REST_IS_ZERO(io, job))
+    if ((io->flags & ~(CKPTFS_HYDRATE_ALL | CKPTFS_HYDRATE_KEEP)) || !IOCTL_REST_IS_ZERO(io, job))
         return -EINVAL;
-    int rc = fs_check_control(req);
-    if (rc == 0)
-        rc = volume_hydrate(fs_of(req)->volume, all ? (struct object_id){0} : object_of(ino),
-            io->flags & CKPTFS_HYDRATE_KEEP, &job);
+    int rc = volume_hydrate(fs_of(r->req)->volume, all ? (struct object_id){0} : object_of(r->ino),
+        io->flags & CKPTFS_HYDRATE_KEEP, &job);
     if (rc < 0 && rc != -EEXIST)
         return rc;
     io->job = job;
@@ -70,22 +50,20 @@ hydrate(fuse_req_t req, fuse_ino_t ino, struct ckptfs_hydrate *io)
     return 0;
 }
 
-static int
-variant(fuse_req_t req, fuse_ino_t ino, struct ckptfs_variant *io)
+int
+ioctl_variant(struct ioctl_request *r)
 {
-    struct volume *v = fs_of(req)->volume;
+    struct ckptfs_variant *io = &r->io.variant;
+    struct volume *v = fs_of(r->req)->volume;
     struct volume_attributes a;
     bool set = io->flags & CKPTFS_VARIANT_SET;
-    if ((io->flags & ~CKPTFS_VARIANT_SET) || !REST_IS_ZERO(io, reserved0) ||
+    if ((io->flags & ~CKPTFS_VARIANT_SET) || !IOCTL_REST_IS_ZERO(io, reserved0) ||
         (set ? io->variant > CKPTFS_VARIANT_RANDOM : io->variant != 0))
         return -EINVAL;
-    int rc = check_owner(req, ino);
-    if (rc != 0)
-        return rc;
     struct volume_set_attributes change = {
         .set = VOLUME_SET_VARIANT, .source_variant = (uint8_t)io->variant};
-    rc = set ? volume_set_attributes(v, object_of(ino), &change, &a)
-             : volume_get_attributes(v, object_of(ino), &a);
+    int rc = set ? volume_set_attributes(v, object_of(r->ino), &change, &a)
+                 : volume_get_attributes(v, object_of(r->ino), &a);
     if (rc == 0)
         io->variant = a.inode.source_variant;
     return rc;
@@ -127,7 +105,7 @@ submit_job(struct volume *v, struct ckptfs_job *io)
     uint64_t id = 0;
     memset(io->kind, 0, sizeof(io->kind));
     io->options = 0;
-    if (!memchr(kind, 0, sizeof(kind)) || io->id != 0 || !REST_IS_ZERO(io, state))
+    if (!memchr(kind, 0, sizeof(kind)) || io->id != 0 || !IOCTL_REST_IS_ZERO(io, state))
         return -EINVAL;
     const struct job_kind_entry *entry = job_kind_find_name(kind);
     const struct job_verification verification = {.data = options & CKPTFS_JOB_DATA};
@@ -144,37 +122,33 @@ submit_job(struct volume *v, struct ckptfs_job *io)
     return rc == -EEXIST ? 0 : rc;
 }
 
-static int
-job(fuse_req_t req, struct ckptfs_job *io)
+int
+ioctl_job(struct ioctl_request *r)
 {
-    struct volume *v = fs_of(req)->volume;
+    struct ckptfs_job *io = &r->io.job;
+    struct volume *v = fs_of(r->req)->volume;
     struct job_record record;
-    if (io->command == CKPTFS_JOB_SUBMIT) {
-        int submit_rc = fs_check_control(req);
-        return submit_rc == 0 ? submit_job(v, io) : submit_rc;
-    }
-    if (io->command > CKPTFS_JOB_CANCEL || !REST_IS_ZERO(io, state))
+    if (io->command == CKPTFS_JOB_SUBMIT)
+        return submit_job(v, io);
+    if (io->command > CKPTFS_JOB_CANCEL || !IOCTL_REST_IS_ZERO(io, state))
         return -EINVAL;
-    int rc = fs_check_control(req);
-    if (rc == 0 && io->command == CKPTFS_JOB_CANCEL)
+    if (io->command == CKPTFS_JOB_CANCEL)
         return volume_job_cancel(v, io->id);
-    if (rc == 0)
-        rc = volume_job_look(v, io->id, io->command == CKPTFS_JOB_NEXT, &record);
+    int rc = volume_job_look(v, io->id, io->command == CKPTFS_JOB_NEXT, &record);
     if (rc == 0)
         fill_job(&record, io);
     return rc;
 }
 
-static int
-flags(fuse_req_t req, struct ckptfs_flags *io)
+int
+ioctl_flags(struct ioctl_request *r)
 {
-    struct volume *v = fs_of(req)->volume;
-    unsigned on;
-    if ((io->change & ~DB_FLAGS_ALL) || (io->flags & ~io->change) || !REST_IS_ZERO(io, known))
+    struct ckptfs_flags *io = &r->io.flags;
+    struct volume *v = fs_of(r->req)->volume;
+    unsigned on = 0;
+    if ((io->change & ~DB_FLAGS_ALL) || (io->flags & ~io->change) || !IOCTL_REST_IS_ZERO(io, known))
         return -EINVAL;
-    int rc = fs_check_control(req);
-    if (rc == 0)
-        rc = volume_get_flags(v, &on);
+    int rc = volume_get_flags(v, &on);
     if (rc == 0 && io->change != 0) {
         on = (on & ~io->change) | io->flags;
         rc = volume_set_flags(v, on);
@@ -216,92 +190,29 @@ add_change(void *argument, const struct manifest_change_record *r)
     return io->count == CKPTFS_CHANGES_MAX;
 }
 
-static int
-changes(fuse_req_t req, struct ckptfs_changes *io)
+int
+ioctl_changes(struct ioctl_request *r)
 {
-    struct volume *v = fs_of(req)->volume;
+    struct ckptfs_changes *io = &r->io.changes;
+    struct volume *v = fs_of(r->req)->volume;
     uint64_t after = io->after;
     uint64_t oldest = 0;
     bool read = io->command == CKPTFS_CHANGES_READ;
     if (io->command > CKPTFS_CHANGES_LEAVE || io->count != 0 || io->oldest != 0 ||
         io->resumed != 0 || (io->flags & ~(read ? CKPTFS_CHANGES_RESUME : 0u)) ||
-        !fs_is_zero(io->reserved, sizeof(io->reserved)) || !memchr(io->name, 0, sizeof(io->name)) ||
-        !REST_IS_ZERO(io, changes))
+        !ioctl_is_zero(io->reserved, sizeof(io->reserved)) ||
+        !memchr(io->name, 0, sizeof(io->name)) || !IOCTL_REST_IS_ZERO(io, changes))
         return -EINVAL;
-    int rc = fs_check_control(req);
-    if (rc == 0 && io->command == CKPTFS_CHANGES_ACKNOWLEDGE)
+    if (io->command == CKPTFS_CHANGES_ACKNOWLEDGE)
         return volume_acknowledge(v, io->name, after);
-    if (rc == 0 && io->command == CKPTFS_CHANGES_LEAVE)
+    if (io->command == CKPTFS_CHANGES_LEAVE)
         return volume_unsubscribe(v, io->name);
-    if (rc == 0 && (io->flags & CKPTFS_CHANGES_RESUME))
+    int rc = 0;
+    if (io->flags & CKPTFS_CHANGES_RESUME)
         rc = volume_subscriber(v, io->name, &after);
     if (rc == 0)
         rc = volume_changes(v, after, add_change, io, &oldest);
     io->oldest = oldest;
     io->resumed = io->flags & CKPTFS_CHANGES_RESUME ? after : 0;
     return rc;
-}
-
-// ---- dispatch -----------------------------------------------------------------------------------
-
-static size_t
-size_of(unsigned command)
-{
-    switch (command) {
-    case CKPTFS_IOC_TRUNCATE:
-        return sizeof(struct ckptfs_truncate);
-    case CKPTFS_IOC_VARIANT:
-        return sizeof(struct ckptfs_variant);
-    case CKPTFS_IOC_JOB:
-        return sizeof(struct ckptfs_job);
-    case CKPTFS_IOC_FLAGS:
-        return sizeof(struct ckptfs_flags);
-    case CKPTFS_IOC_CHANGES:
-        return sizeof(struct ckptfs_changes);
-    case CKPTFS_IOC_HYDRATE:
-        return sizeof(struct ckptfs_hydrate);
-    default:
-        return 0;
-    }
-}
-
-bool
-fs_job_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned command, const void *in, size_t in_size,
-    size_t out_size)
-{
-    union {
-        __u32 version;
-        struct ckptfs_truncate truncate;
-        struct ckptfs_variant variant;
-        struct ckptfs_job job;
-        struct ckptfs_flags flags;
-        struct ckptfs_changes changes;
-        struct ckptfs_hydrate hydrate;
-    } u;
-    size_t size = size_of(command);
-    if (size == 0)
-        return false;
-    int rc = -EINVAL;
-    if (in_size == size && out_size >= size) {
-        memcpy(&u, in, size);
-        if (u.version != CKPTFS_ABI_VERSION)
-            rc = -EINVAL;
-        else if (command == CKPTFS_IOC_TRUNCATE)
-            rc = truncate_file(req, ino, &u.truncate);
-        else if (command == CKPTFS_IOC_VARIANT)
-            rc = variant(req, ino, &u.variant);
-        else if (command == CKPTFS_IOC_JOB)
-            rc = job(req, &u.job);
-        else if (command == CKPTFS_IOC_HYDRATE)
-            rc = hydrate(req, ino, &u.hydrate);
-        else if (command == CKPTFS_IOC_FLAGS)
-            rc = flags(req, &u.flags);
-        else
-            rc = changes(req, &u.changes);
-    }
-    if (rc != 0)
-        fs_reply_result(req, rc);
-    else
-        fuse_reply_ioctl(req, 0, &u, size);
-    return true;
 }
