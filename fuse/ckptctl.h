@@ -177,6 +177,8 @@ void print_generation(
     struct buffer *out, const char *name, uint64_t generation, uint64_t time_ms, uint64_t now_ms);
 // A message on stderr, after "ckptctl: ".
 void print_error(const char *format, ...) PRINTF_LIKE(1, 2);
+// A line with a JSON object of one number.
+void print_json_number(struct buffer *out, const char *key, uint64_t value);
 // Writes to standard output; returns the exit status. Both show control characters as \xNN.
 int print_out(struct buffer *text);
 // 0 for one that the daemon does not have.

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/json_writer.h"
 #include "fuse/ckptctl.h"
 #include "platform/clock.h"
 #include "platform/file.h"
@@ -40,17 +41,22 @@ print_found(const struct ckptfs_metrics *m, bool json, struct buffer *out)
     uint64_t entries = number_of(m, "manifest_entries");
     uint64_t damaged = number_of(m, "manifest_damaged");
     uint64_t violations = number_of(m, "manifest_violations");
-    if (json)
-        buffer_printf(out,
-            "{\"entries\":%" PRIu64 ",\"damaged\":%" PRIu64 ",\"violations\":%" PRIu64 "}\n",
-            entries, damaged, violations);
-    else if (damaged == 0 && violations == 0)
+    if (json) {
+        struct json_writer w = {.out = out};
+        write_json_begin_object(&w, NULL);
+        write_json_u64(&w, "entries", entries);
+        write_json_u64(&w, "damaged", damaged);
+        write_json_u64(&w, "violations", violations);
+        write_json_end_object(&w);
+        buffer_printf(out, "\n");
+    } else if (damaged == 0 && violations == 0) {
         buffer_printf(out, "the manifest is whole: %" PRIu64 " entries\n", entries);
-    else
+    } else {
         buffer_printf(out,
             "the manifest is damaged: %" PRIu64 " of %" PRIu64 " entries, and %" PRIu64
             " contradictions; the log of ckptfs names them\n",
             damaged, entries, violations);
+    }
 }
 
 int

@@ -290,7 +290,7 @@ print_made(const struct arguments *a, struct generation generation, struct buffe
 {
     BUFFER_AUTO out = {0};
     if (a->json)
-        buffer_printf(&out, "{\"generation\":%" PRIu64 "}\n", generation.v);
+        print_json_number(&out, "generation", generation.v);
     else
         buffer_printf(&out, "%s: generation %" PRIu64 "\n", buffer_string(text), generation.v);
     return print_out(&out);

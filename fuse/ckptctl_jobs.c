@@ -503,10 +503,15 @@ handle_variant(const char *path, const char *set, bool json)
         return EXIT_SUCCESS;
     BUFFER_AUTO out = {0};
     const char *name = io.variant < 3 ? variants[io.variant] : "unknown";
-    if (json)
-        buffer_printf(&out, "{\"source_variant\":\"%s\"}\n", name);
-    else
-        buffer_printf(&out, "%s\n", name);
+    if (json) {
+        struct json_writer w = {.out = &out};
+        write_json_begin_object(&w, NULL);
+        write_json_string(&w, "source_variant", name);
+        write_json_end_object(&w);
+    } else {
+        buffer_printf(&out, "%s", name);
+    }
+    buffer_printf(&out, "\n");
     return print_out(&out);
 }
 

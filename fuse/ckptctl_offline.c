@@ -113,7 +113,7 @@ destroy_volume(const struct offline_request *r)
     if (rc < 0)
         return failed("destroy", r, rc, &error);
     if (r->json)
-        buffer_printf(&out, "{\"objects\":%" PRIu64 "}\n", objects);
+        print_json_number(&out, "objects", objects);
     else
         buffer_printf(
             &out, "%s is destroyed: %" PRIu64 " objects are deleted\n", r->config->source, objects);

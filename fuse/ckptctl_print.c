@@ -81,6 +81,16 @@ line(struct buffer *out, const char *name, const char *text)
 }
 
 void
+print_json_number(struct buffer *out, const char *key, uint64_t value)
+{
+    struct json_writer w = {.out = out};
+    write_json_begin_object(&w, NULL);
+    write_json_u64(&w, key, value);
+    write_json_end_object(&w);
+    buffer_printf(out, "\n");
+}
+
+void
 print_generation(
     struct buffer *out, const char *name, uint64_t generation, uint64_t time_ms, uint64_t now_ms)
 {
