@@ -204,7 +204,7 @@ check_not_ended(const struct remote_place *place, const char *name, struct buffe
         return 0;
     buffer_printf(problem,
         "an earlier command died before the snapshot %s was finished, and the daily sweep is about "
-        "to remove what it left: take another name, or try again in two days",
+        "to remove what it left: take another name, or try again in some days",
         name);
     return -EBUSY;
 }

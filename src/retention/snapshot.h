@@ -10,7 +10,7 @@
 //
 // A pin without a name is of a command that died, or is under way. A sweep ends it when it is old
 // (retention/unfinished.h): it puts SNAPSHOT_UNFINISHED in the place of the name, so that the
-// command can take the name no more, then deletes the pin, and a day later the object. A command
+// command can take the name no more, a day later deletes the pin, and then the object. A command
 // that takes the name looks whether its pin is still there.
 #ifndef CKPTFS_RETENTION_SNAPSHOT_H
 #define CKPTFS_RETENTION_SNAPSHOT_H

@@ -2,8 +2,9 @@
 // What decides in each case is one object that is created once:
 //
 //     a snapshot   its name. Whoever creates that object first has won: the command, which has a
-//                  snapshot then, or a sweep, which deletes the pin. The sweep's object stays for a
-//                  day, so that no late request of the command takes the name after all.
+//                  snapshot then, or a sweep. A day later, a sweep deletes the pin, and after
+//                  another day the object: so no late request takes the name or deletes another
+//                  pin.
 //     a fork       its first record. The first pin may go while that is not there, since a command
 //                  that makes the record writes a second pin afterwards and looks at the parent
 //                  again. A second pin may go when the record has gone: the fork was destroyed.
@@ -17,6 +18,7 @@
 #include <string.h>
 
 #include "base/checksum.h"
+#include "platform/clock.h"
 #include "platform/crash_point.h"
 #include "platform/log.h"
 #include "platform/memory.h"
@@ -24,6 +26,8 @@
 #include "retention/snapshot.h"
 
 #define PAGE_ENTRIES 1000u
+// The steps of a sweep that belong together take no longer.
+#define AWAKE_MS ((uint64_t)30 * 60 * 1000)
 
 // An object below snapshots/. Only the one that a sweep makes is so short.
 struct name_object {
@@ -122,35 +126,42 @@ has_name(const struct sweep *s, const char *name)
     return false;
 }
 
-// The first phase. A command that has taken the name since the listing wins.
+// Writes the sweep's object, in which case its age begins anew. -EEXIST: the name is taken.
 static int
-condemn(struct sweep *s, const struct remote_pin *pin)
+put_unfinished(struct sweep *s, const char *name, enum remote_put_mode mode)
 {
     const struct unfinished_options *o = s->o;
     BUFFER_AUTO key = {0};
+    struct remote_source source = {
+        .data = (const uint8_t *)SNAPSHOT_UNFINISHED, .length = strlen(SNAPSHOT_UNFINISHED)};
+    int rc = remote_owner_check(o->place, o->manifest, o->db);
+    if (rc < 0)
+        return rc;
+    sha256_of(source.data, source.length, &source.hash);
+    snapshot_key(o->place, name, &key);
+    return remote_store_put_blob(
+        o->place->store, buffer_string(&key), &source, mode, &o->place->call);
+}
+
+// The first step. A command that has taken the name since the listing wins.
+static int
+condemn(struct sweep *s, const struct remote_pin *pin)
+{
     int rc = is_old(s, pin);
     if (rc <= 0)
         return rc;
-    if (o->dry_run) {
+    if (s->o->dry_run) {
         s->pins++;
         return 0;
     }
-    rc = remote_owner_check(o->place, o->manifest, o->db);
+    rc = put_unfinished(s, pin->name, REMOTE_PUT_CREATE);
     if (rc < 0)
-        return rc;
-    struct remote_source source = {
-        .data = (const uint8_t *)SNAPSHOT_UNFINISHED, .length = strlen(SNAPSHOT_UNFINISHED)};
-    sha256_of(source.data, source.length, &source.hash);
-    snapshot_key(o->place, pin->name, &key);
-    rc = remote_store_put_blob(
-        o->place->store, buffer_string(&key), &source, REMOTE_PUT_CREATE, &o->place->call);
-    if (rc == 0) {
-        log_info("retention.pin_condemned",
-            "the snapshot %s of generation %" PRIu64 " was never finished: its pin will go",
-            pin->name, pin->generation.v);
-        crash_point("unfinished.condemned");
-    }
-    return rc == -EEXIST ? 0 : rc;
+        return rc == -EEXIST ? 0 : rc;
+    log_info("retention.pin_condemned",
+        "the snapshot %s of generation %" PRIu64 " was never finished: its pin will go", pin->name,
+        pin->generation.v);
+    crash_point("unfinished.condemned");
+    return 0;
 }
 
 // Whether the object under the name is a sweep's, and old: 1, 0 or -errno.
@@ -170,28 +181,68 @@ is_condemned(const struct sweep *s, const char *name, const char *key)
     return remote_age_ms(&head) > s->o->age_ms;
 }
 
-// The second phase: the pins, then the object.
+static bool
+is_pinned(const struct sweep *s, const char *name)
+{
+    for (size_t i = 0; i < s->o->pins->count; i++)
+        if (s->o->pins->pins[i].kind == PIN_SNAPSHOT && strcmp(s->o->pins->pins[i].name, name) == 0)
+            return true;
+    return false;
+}
+
+// Whether this process, or the machine, was asleep since then.
+static bool
+has_slept(uint64_t monotonic_ms, uint64_t wall_ms)
+{
+    uint64_t now_ms = clock_wall_ms();
+    return clock_monotonic_ms() - monotonic_ms > AWAKE_MS || now_ms < wall_ms ||
+           now_ms - wall_ms > AWAKE_MS;
+}
+
+// The second step. The object gets a new date before, so that it stays for as long as the deletion
+// can be under way: else that could hit the pin of the next snapshot of this name.
+static int
+unpin(struct sweep *s, const char *name)
+{
+    const struct unfinished_options *o = s->o;
+    uint64_t monotonic_ms = clock_monotonic_ms();
+    uint64_t wall_ms = clock_wall_ms();
+    int rc = o->dry_run ? 0 : put_unfinished(s, name, REMOTE_PUT_OVERWRITE);
+    for (size_t i = 0; rc == 0 && i < o->pins->count; i++) {
+        const struct remote_pin *pin = &o->pins->pins[i];
+        if (pin->kind != PIN_SNAPSHOT || strcmp(pin->name, name) != 0)
+            continue;
+        // The next sweep goes on.
+        if (has_slept(monotonic_ms, wall_ms))
+            return 0;
+        rc = let_go(s, pin, "the snapshot was never finished");
+    }
+    if (rc == 0)
+        crash_point("unfinished.unpinned");
+    return rc;
+}
+
+// The third step, when no pin is there any more.
+static int
+free_name(struct sweep *s, const char *key)
+{
+    const struct unfinished_options *o = s->o;
+    if (o->dry_run)
+        return 0;
+    int rc = remote_owner_check(o->place, o->manifest, o->db);
+    return rc < 0 ? rc : remote_store_delete_blobs(o->place->store, &key, 1, &o->place->call);
+}
+
 static int
 end_name(struct sweep *s, const char *name)
 {
-    const struct unfinished_options *o = s->o;
     BUFFER_AUTO text = {0};
-    snapshot_key(o->place, name, &text);
+    snapshot_key(s->o->place, name, &text);
     const char *key = buffer_string(&text);
     int rc = is_condemned(s, name, key);
     if (rc <= 0)
         return rc;
-    rc = 0;
-    for (size_t i = 0; rc == 0 && i < o->pins->count; i++) {
-        const struct remote_pin *pin = &o->pins->pins[i];
-        if (pin->kind == PIN_SNAPSHOT && strcmp(pin->name, name) == 0)
-            rc = let_go(s, pin, "the snapshot was never finished");
-    }
-    if (rc < 0 || o->dry_run)
-        return rc;
-    crash_point("unfinished.unpinned");
-    rc = remote_owner_check(o->place, o->manifest, o->db);
-    return rc < 0 ? rc : remote_store_delete_blobs(o->place->store, &key, 1, &o->place->call);
+    return is_pinned(s, name) ? unpin(s, name) : free_name(s, key);
 }
 
 static int

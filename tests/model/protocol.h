@@ -25,9 +25,11 @@ struct protocol {
     const char *(*fault)(const void *state);
     const char *const *mutations; // NULL at the end
     const char *const *events;    // what the search must come across; NULL at the end
+    bool takes_long;              // searched only when it is named, or by `make check-long`
 };
 
-extern const struct protocol protocol_pin, protocol_prune, protocol_fork, protocol_takeover;
+extern const struct protocol protocol_pin, protocol_prune, protocol_fork, protocol_fork_swept,
+    protocol_fork_all, protocol_takeover, protocol_snapshot;
 
 // For the protocols. `label` says who does what; it is a constant.
 void search_step(struct search *s, const void *to, const char *label);

@@ -1,17 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
-// Forking a volume against destroying it (volume/volume_fork.c, remote/remote_destroy.c). Both
-// commands may die and be given again. A new volume may be made where the destroyed one was.
+// Forking a volume against destroying it, and against the parent's owner, who sweeps pins and empty
+// forks that were never finished, and deletes the generation when it sees no pin
+// (volume/volume_fork.c, remote/remote_destroy.c, retention/unfinished.c). The commands may die and
+// be given again. A new volume may be made where the destroyed one was.
 #include "protocol.h"
 
-#define TRIES_MAX 3
+#define FORKS_MAX    3
+#define DESTROYS_MAX 3
+#define RUNS_MAX     4
+// With all actors.
+#define FORKS_OF_ALL    2
+#define DESTROYS_OF_ALL 2
+#define RUNS_OF_ALL     3
 
 enum parent { ALIVE, MARKED, NO_VOLUME, ANOTHER_VOLUME };
-enum child { NO_CHILD, CREATED, FORKED };
+// ENDED: its newest record is the mark of a sweep. SWEPT: all of it has gone.
+enum child { NO_CHILD, CREATED, FORKED, ENDED, SWEPT };
+enum chain { RETAINED, EXPIRED, DELETED };
 enum forker_at {
     FORK_PIN,
     FORK_LOOK,
     FORK_IMPORT,
     FORK_CREATE,
+    FORK_PIN_MADE,
     FORK_PIN_AGAIN,
     FORK_LOOK_AGAIN,
     FORK_PUBLISH,
@@ -30,54 +41,114 @@ enum destroyer_at {
     DESTROY_END
 };
 
+// In the order of their steps.
+enum owner_at {
+    OWN_LIST,
+    OWN_LOOK, // at the fork of an old pin
+    OWN_UNPIN,
+    OWN_END_FORK,
+    OWN_COLLECT,
+    OWN_END
+};
+
+struct pin {
+    uint8_t there;   // is in the bucket
+    uint8_t is_old;  // older than a day
+    uint8_t is_late; // younger than the mark
+};
+
 struct state {
     uint8_t parent, child;
+    uint8_t child_is_old; // its newest record is
     uint8_t blobs;
-    uint8_t pin;         // is in the bucket
-    uint8_t pin_is_old;  // older than a day
-    uint8_t pin_is_late; // younger than the mark
+    uint8_t chain;
+    struct pin pin, made; // the first and the second one
+    uint8_t owner, runs_left;
+    uint8_t saw_pin;    // the listing of the run
+    uint8_t second;     // the old pin at which it looks is the second one
+    uint8_t late_unpin; // of the first pin; the owner's process has died
+    uint8_t has_destroyer, has_owner;
     uint8_t late_create; // a request of the forker is under way
-    uint8_t forker, fork_tries;
-    uint8_t destroyer, destroy_tries;
+    uint8_t forker, forks_left;
+    uint8_t destroyer, destroys_left;
     uint8_t seen_pin; // the destroyer has listed a pin that is old: does its fork exist?
 };
 
-static const char *const mutations[] = {
-    "no look after the child's creation", // the forker was asleep for a day
-    "no second look at the pins",         // after the mark
-    "no second look for the fork",
-    "the volume's id is not compared", // in the look after the child's creation
-    NULL,
-};
+#define MUTATIONS_OF_DESTRUCTION                                                                   \
+    "no look after the child's creation", /* the forker was asleep for a day */                    \
+        "no second look at the pins",     /* after the mark */                                     \
+        "no second look for the fork",                                                             \
+        "the volume's id is not compared" /* in the look after the child's creation */
+#define MUTATIONS_OF_SWEEPS                                                                        \
+    "there is no second pin",                                                                      \
+        "a sweep ends forks without their chain" /* deletes the pins of an empty fork at once */
 
-enum { EVENT_FORKED, EVENT_DESTROYED, EVENT_LEFT_BEHIND, EVENT_REFUSED };
+static const char *const mutations_of_destruction[] = {MUTATIONS_OF_DESTRUCTION, NULL};
+static const char *const mutations_of_sweeps[] = {MUTATIONS_OF_SWEEPS, NULL};
+static const char *const all_mutations[] = {MUTATIONS_OF_DESTRUCTION, MUTATIONS_OF_SWEEPS, NULL};
+
+enum {
+    EVENT_FORKED,
+    EVENT_DESTROYED,
+    EVENT_LEFT_BEHIND,
+    EVENT_REFUSED,
+    EVENT_SWEPT,
+    EVENT_SWEPT_FORK,
+    EVENT_COLLECTED
+};
 static const char *const events[] = {
     "the fork is made",
     "the parent is destroyed",
     "a pin that was left behind is passed over",
     "the destroyer is refused",
+    "a sweep deletes the pin of a fork that is not there",
+    "a sweep destroys a fork that was never finished",
+    "the generation is deleted",
     NULL,
 };
 
 static void
-begin(void *state)
+begin_with(struct state *x, unsigned forks, unsigned destroys, unsigned runs)
 {
-    struct state *x = state;
     x->blobs = 1;
+    x->owner = OWN_END;
+    x->forks_left = (uint8_t)forks;
+    x->destroys_left = (uint8_t)destroys;
+    x->runs_left = (uint8_t)runs;
+    x->has_destroyer = destroys > 0;
+    x->has_owner = runs > 0;
+    x->destroyer = DESTROY_END;
+}
+
+static void
+begin_destruction(void *state)
+{
+    begin_with(state, FORKS_MAX, DESTROYS_MAX, 0);
+}
+
+static void
+begin_sweeps(void *state)
+{
+    begin_with(state, FORKS_MAX, 0, RUNS_MAX);
+}
+
+static void
+begin_all(void *state)
+{
+    begin_with(state, FORKS_OF_ALL, DESTROYS_OF_ALL, RUNS_OF_ALL);
 }
 
 // ---- the forker ---------------------------------------------------------------------------------
 
 // Times of servers are rough: a pin that was written just after the mark may look older.
 static void
-put_pin(struct search *s, struct state n, const char *label)
+put_pin(struct search *s, struct state n, bool second, const char *label)
 {
-    n.pin = 1;
-    n.pin_is_old = 0;
-    n.pin_is_late = n.parent != ALIVE;
+    struct pin *pin = second ? &n.made : &n.pin;
+    *pin = (struct pin){.there = 1, .is_late = n.parent != ALIVE};
     search_step(s, &n, label);
-    if (n.pin_is_late) {
-        n.pin_is_late = 0;
+    if (pin->is_late) {
+        pin->is_late = 0;
         search_step(s, &n, label);
     }
 }
@@ -86,17 +157,18 @@ static void
 fork_pin(struct search *s, const struct state *x)
 {
     struct state n = *x;
-    n.forker = x->forker == FORK_PIN_AGAIN ? FORK_LOOK_AGAIN : FORK_LOOK;
-    put_pin(s, n, "forker: PUT pin");
+    bool second = x->forker == FORK_PIN_MADE;
+    n.forker = x->forker == FORK_PIN ? FORK_LOOK : x->forker + 1;
+    put_pin(s, n, second, "forker: PUT pin");
     n.forker = FORK_END;
-    put_pin(s, n, "forker: PUT pin, the answer is lost; it gives up");
+    put_pin(s, n, second, "forker: PUT pin, the answer is lost; it gives up");
 }
 
 static void
 fork_look(struct search *s, const struct state *x)
 {
     struct state n = *x;
-    n.forker = x->parent == ALIVE ? FORK_IMPORT : FORK_TAKE_BACK;
+    n.forker = x->parent == ALIVE && x->chain == RETAINED ? FORK_IMPORT : FORK_TAKE_BACK;
     search_step(s, &n, "forker: GET the parent's chain");
 }
 
@@ -114,9 +186,17 @@ fork_create(struct search *s, const struct state *x)
 {
     struct state n = *x;
     bool again = !search_is_mutated("no look after the child's creation");
-    n.forker = again ? FORK_PIN_AGAIN : FORK_PUBLISH;
-    if (x->child == NO_CHILD)
+    bool second = !search_is_mutated("there is no second pin");
+    n.forker = again ? second ? FORK_PIN_MADE : FORK_PIN_AGAIN : FORK_PUBLISH;
+    if (x->child == ENDED || x->child == SWEPT) {
+        n.forker = FORK_END;
+        search_step(s, &n, "forker: the child is being destroyed");
+        return;
+    }
+    if (x->child == NO_CHILD) {
         n.child = CREATED;
+        n.child_is_old = 0;
+    }
     search_step(s, &n, "forker: creates the child's record 1");
     n.forker = FORK_END;
     search_step(s, &n, "forker: creates the child's record 1, the answer is lost; it gives up");
@@ -132,7 +212,8 @@ fork_look_again(struct search *s, const struct state *x)
     struct state n = *x;
     bool other =
         x->parent == ANOTHER_VOLUME && search_is_mutated("the volume's id is not compared");
-    n.forker = x->parent == ALIVE || other ? FORK_PUBLISH : FORK_TAKE_BACK;
+    bool there = x->parent == ALIVE && x->chain == RETAINED;
+    n.forker = there || other ? FORK_PUBLISH : FORK_TAKE_BACK;
     search_step(s, &n, "forker: GET the parent's chain once more");
 }
 
@@ -140,8 +221,13 @@ static void
 fork_publish(struct search *s, const struct state *x)
 {
     struct state n = *x;
-    n.child = FORKED;
     n.forker = FORK_END;
+    if (x->child != CREATED) {
+        // The mark is in the place; or the records are those of no volume, and go.
+        search_step(s, &n, "forker: the child is destroyed");
+        return;
+    }
+    n.child = FORKED;
     search_event(s, EVENT_FORKED);
     search_step(s, &n, "forker: creates the child's generation");
 }
@@ -150,9 +236,10 @@ static void
 fork_take_back(struct search *s, const struct state *x)
 {
     struct state n = *x;
-    n.pin = 0;
+    n.pin.there = 0;
+    n.made.there = 0;
     n.forker = FORK_END;
-    search_step(s, &n, "forker: DELETE pin");
+    search_step(s, &n, "forker: DELETE pins");
 }
 
 static void
@@ -163,6 +250,7 @@ step_forker(struct search *s, const struct state *x)
         [FORK_LOOK] = fork_look,
         [FORK_IMPORT] = fork_import,
         [FORK_CREATE] = fork_create,
+        [FORK_PIN_MADE] = fork_pin,
         [FORK_PIN_AGAIN] = fork_pin,
         [FORK_LOOK_AGAIN] = fork_look_again,
         [FORK_PUBLISH] = fork_publish,
@@ -173,16 +261,18 @@ step_forker(struct search *s, const struct state *x)
         by_place[x->forker](s, x);
         n.forker = FORK_END;
         search_step(s, &n, "forker: dies");
-    } else if (x->fork_tries < TRIES_MAX && x->child != FORKED) {
-        n.fork_tries++;
+    } else if (x->forks_left > 0 && x->child < FORKED) {
+        n.forks_left--;
         n.forker = FORK_PIN;
         search_step(s, &n, "forker: the same command again");
     }
     if (x->late_create) {
         n = *x;
         n.late_create = 0;
-        if (n.child == NO_CHILD)
+        if (n.child == NO_CHILD) {
             n.child = CREATED;
+            n.child_is_old = 0;
+        }
         search_step(s, &n, "store: carries out the late creation");
     }
 }
@@ -203,12 +293,13 @@ destroy_pins(struct search *s, const struct state *x)
 {
     bool again = x->destroyer == DESTROY_PINS_AGAIN;
     struct state n = *x;
-    bool counts = x->pin && !(again && x->pin_is_late);
-    if (counts && !x->pin_is_old) {
+    bool first = x->pin.there && !(again && x->pin.is_late);
+    bool second = x->made.there && !(again && x->made.is_late);
+    if ((first && !x->pin.is_old) || (second && !x->made.is_old)) {
         refuse(s, x);
         return;
     }
-    n.seen_pin = counts;
+    n.seen_pin = first || second;
     n.destroyer++;
     search_step(s, &n, "destroyer: LIST and HEAD pins");
 }
@@ -256,7 +347,8 @@ static void
 destroy_others(struct search *s, const struct state *x)
 {
     struct state n = *x;
-    n.pin = 0;
+    n.pin.there = 0;
+    n.made.there = 0;
     n.destroyer = DESTROY_LAST;
     search_step(s, &n, "destroyer: DELETE pins, catalogs, records");
 }
@@ -291,11 +383,145 @@ step_destroyer(struct search *s, const struct state *x)
         n.destroyer = DESTROY_END;
         n.seen_pin = 0;
         search_step(s, &n, "destroyer: dies");
-    } else if (x->destroy_tries < TRIES_MAX) {
-        n.destroy_tries++;
+    } else if (x->destroys_left > 0) {
+        n.destroys_left--;
         n.destroyer = x->parent == MARKED ? DESTROY_PINS_AGAIN : DESTROY_PINS;
         search_step(s, &n, "destroyer: the same command again");
     }
+}
+
+// ---- the parent's owner -------------------------------------------------------------------------
+
+static void
+own_list(struct search *s, const struct state *x)
+{
+    struct state n = *x;
+    n.saw_pin = x->pin.there || x->made.there;
+    n.owner = OWN_LOOK;
+    n.second = 0;
+    if (x->pin.there && x->pin.is_old)
+        search_step(s, &n, "owner: LIST and HEAD pins");
+    n.second = 1;
+    if (x->made.there && x->made.is_old)
+        search_step(s, &n, "owner: LIST and HEAD pins, takes the second");
+    n.second = 0;
+    n.owner = OWN_COLLECT;
+    search_step(s, &n, "owner: LIST pins");
+}
+
+static void
+own_look(struct search *s, const struct state *x)
+{
+    struct state n = *x;
+    bool at_once = search_is_mutated("a sweep ends forks without their chain");
+    bool empty = x->child == ENDED || (x->child == CREATED && x->child_is_old);
+    n.owner = OWN_COLLECT;
+    if (x->child == NO_CHILD || x->child == SWEPT || (empty && at_once))
+        n.owner = OWN_UNPIN;
+    else if (empty)
+        n.owner = OWN_END_FORK;
+    search_step(s, &n, "owner: GET the fork's newest record");
+}
+
+static void
+own_unpin(struct search *s, const struct state *x)
+{
+    struct state n = *x;
+    n.owner = OWN_COLLECT;
+    if (x->second)
+        n.made.there = 0;
+    else
+        n.pin.there = 0;
+    search_event(s, EVENT_SWEPT);
+    search_step(s, &n, "owner: DELETE pin");
+    n = *x;
+    n.owner = OWN_END;
+    n.late_unpin = !x->second;
+    search_step(s, &n, "owner: dies while the deletion of a pin is under way");
+}
+
+static void
+own_end_fork(struct search *s, const struct state *x)
+{
+    struct state n = *x;
+    n.owner = OWN_COLLECT;
+    if (x->child == CREATED) {
+        n.child = ENDED;
+        n.owner = OWN_END_FORK;
+        search_step(s, &n, "owner: creates the mark of the fork");
+    } else if (x->child == ENDED) {
+        n.child = SWEPT;
+        n.owner = OWN_UNPIN;
+        search_event(s, EVENT_SWEPT_FORK);
+        search_step(s, &n, "owner: DELETE the fork");
+    } else {
+        search_step(s, &n, "owner: another record is in the place of the mark");
+    }
+}
+
+static void
+own_collect(struct search *s, const struct state *x)
+{
+    struct state n = *x;
+    n.owner = OWN_END;
+    if (!x->saw_pin && x->chain != DELETED)
+        n.chain++;
+    else if (x->saw_pin && x->chain == EXPIRED)
+        n.chain = RETAINED;
+    if (n.chain == DELETED) {
+        n.blobs = 0;
+        search_event(s, EVENT_COLLECTED);
+    }
+    search_step(s, &n, "owner: expires, deletes or brings back the generation");
+}
+
+static void
+step_owner(struct search *s, const struct state *x)
+{
+    static void (*const by_place[])(struct search *, const struct state *) = {
+        [OWN_LIST] = own_list,
+        [OWN_LOOK] = own_look,
+        [OWN_UNPIN] = own_unpin,
+        [OWN_END_FORK] = own_end_fork,
+        [OWN_COLLECT] = own_collect,
+    };
+    struct state n = *x;
+    if (x->late_unpin) {
+        n.late_unpin = 0;
+        n.pin.there = 0;
+        search_step(s, &n, "store: carries out the late deletion of the first pin");
+    }
+    n = *x;
+    if (x->owner != OWN_END && x->parent == ALIVE) {
+        by_place[x->owner](s, x);
+        n.owner = OWN_END;
+        search_step(s, &n, "owner: dies");
+    } else if (x->runs_left > 0 && x->parent == ALIVE) {
+        n.runs_left--;
+        n.owner = OWN_LIST;
+        search_step(s, &n, "owner: begins a run");
+    }
+}
+
+static void
+step_time(struct search *s, const struct state *x)
+{
+    struct state n = *x;
+    if (x->late_create || x->late_unpin)
+        return;
+    n.pin.is_old = x->pin.there;
+    n.made.is_old = x->made.there;
+    n.child_is_old = x->child == CREATED;
+    search_step(s, &n, "time: a day passes");
+}
+
+// What an actor that is not there would do need not happen.
+static void
+excuse(struct search *s, const struct state *x)
+{
+    for (unsigned event = EVENT_DESTROYED; event <= EVENT_COLLECTED; event++)
+        if (event <= EVENT_REFUSED ? !x->has_destroyer : !x->has_owner)
+            search_event(s, event);
 }
 
 static void
@@ -303,12 +529,11 @@ steps(struct search *s, const void *state)
 {
     const struct state *x = state;
     struct state n = *x;
+    excuse(s, x);
     step_forker(s, x);
     step_destroyer(s, x);
-    if (x->pin && !x->pin_is_old) {
-        n.pin_is_old = 1;
-        search_step(s, &n, "time: a day passes");
-    }
+    step_owner(s, x);
+    step_time(s, x);
     if (x->parent == NO_VOLUME) {
         n = *x;
         n.parent = ANOTHER_VOLUME;
@@ -327,9 +552,30 @@ fault(const void *state)
 const struct protocol protocol_fork = {
     .name = "fork",
     .bytes = sizeof(struct state),
-    .begin = begin,
+    .begin = begin_destruction,
     .steps = steps,
     .fault = fault,
-    .mutations = mutations,
+    .mutations = mutations_of_destruction,
     .events = events,
+};
+
+const struct protocol protocol_fork_swept = {
+    .name = "fork-swept",
+    .bytes = sizeof(struct state),
+    .begin = begin_sweeps,
+    .steps = steps,
+    .fault = fault,
+    .mutations = mutations_of_sweeps,
+    .events = events,
+};
+
+const struct protocol protocol_fork_all = {
+    .name = "fork-all",
+    .bytes = sizeof(struct state),
+    .begin = begin_all,
+    .steps = steps,
+    .fault = fault,
+    .mutations = all_mutations,
+    .events = events,
+    .takes_long = true,
 };

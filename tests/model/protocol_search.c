@@ -208,12 +208,13 @@ run(const struct protocol *p, bool verbose)
 int
 main(int argc, char **argv)
 {
-    static const struct protocol *const all[] = {
-        &protocol_pin, &protocol_prune, &protocol_fork, &protocol_takeover};
+    static const struct protocol *const all[] = {&protocol_pin, &protocol_prune, &protocol_fork,
+        &protocol_fork_swept, &protocol_fork_all, &protocol_takeover, &protocol_snapshot};
     bool verbose = argc > 1 && strcmp(argv[1], "-v") == 0;
     bool good = true;
+    bool lengthy = getenv("CKPTFS_TEST_LONG") != NULL;
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
-        bool wanted = argc == 1 + verbose;
+        bool wanted = argc == 1 + verbose && (lengthy || !all[i]->takes_long);
         for (int j = 1 + verbose; j < argc; j++)
             wanted |= strcmp(argv[j], all[i]->name) == 0;
         if (wanted)
