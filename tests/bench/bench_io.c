@@ -6,9 +6,11 @@
 //     bench_io readdir DIR                reads all names of a new opened directory, once
 //     bench_io chunks DIR COUNT           a page in each of COUNT chunks of 64 MiB, in sparse files
 //     bench_io spread PATH COUNT [SEED]   reads of 4 KiB at COUNT random places of a file
+//     bench_io point PATH MIB SECONDS     reads of 4 KiB at random in the first MIB, O_DIRECT
 //     bench_io times DIR WHAT COUNT       COUNT times, untimed: write (4 KiB at random and
 //                                         fdatasync), create, stat, read (4 KiB at random)
 //     bench_io cpu PATH                   CPU of LZ4 and SHA-256 over a file, frame by frame
+#define _GNU_SOURCE
 #include <dirent.h>
 #include <fcntl.h>
 #include <stdbool.h>
@@ -147,6 +149,25 @@ spread(const char *path, uint64_t count, uint64_t seed)
     bench_report(&s);
 }
 
+static void
+point(const char *path, uint64_t mib, uint64_t seconds)
+{
+    struct bench_series s = {0};
+    uint64_t seed = 4711, end = bench_now_ns() + seconds * 1000000000u;
+    void *page;
+    int fd = open(path, O_RDONLY | O_DIRECT);
+    if (fd < 0 || posix_memalign(&page, 4096, 4096) != 0)
+        bench_fail("open", path);
+    for (uint64_t now; (now = bench_now_ns()) < end;) {
+        if (pread(fd, page, 4096, (off_t)(bench_random(&seed) % (mib * 256) * 4096)) != 4096)
+            bench_fail("read", path);
+        bench_add(&s, now, bench_now_ns());
+    }
+    free(page);
+    close(fd);
+    bench_report(&s);
+}
+
 #define TIMES_PAGES 256u
 
 static void
@@ -236,13 +257,15 @@ main(int argc, char **argv)
         chunks(argv[2], bench_number(argv[3]));
     else if (strcmp(what, "spread") == 0 && (argc == 4 || argc == 5))
         spread(argv[2], bench_number(argv[3]), argc == 5 ? bench_number(argv[4]) : 4711);
+    else if (strcmp(what, "point") == 0 && argc == 5)
+        point(argv[2], bench_number(argv[3]), bench_number(argv[4]));
     else if (strcmp(what, "times") == 0 && argc == 5)
         times(argv[2], argv[3], bench_number(argv[4]));
     else if (strcmp(what, "cpu") == 0 && argc == 3)
         cpu(argv[2]);
     else {
-        fprintf(
-            stderr, "usage: bench_io create|names|stat|readdir|chunks|spread|times|cpu PATH ...\n");
+        fprintf(stderr,
+            "usage: bench_io create|names|stat|readdir|chunks|spread|point|times|cpu PATH ...\n");
         return 2;
     }
     return 0;
