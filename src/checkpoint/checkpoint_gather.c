@@ -238,8 +238,10 @@ note_restage(struct gather *g, struct index_list *list)
 {
     const struct restage_chunk *c =
         checkpoint_restage_from(&g->restage, g->object, (struct chunk_index){0});
+    if (!c)
+        return;
     const struct restage_chunk *end = g->restage.chunks + g->restage.count;
-    for (; c && c < end && c->object.v == g->object.v; c++)
+    for (; c < end && c->object.v == g->object.v; c++)
         note_index(list, c->index.v);
 }
 
