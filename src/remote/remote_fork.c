@@ -65,7 +65,8 @@ look(const struct remote_place *child, const struct remote_pin *pin, struct uuid
         rc = remote_manifest_origin(child, &h);
     if (rc == -ENOENT && !many)
         *state_out = FORK_MISSING;
-    if (rc == -ENOENT || rc == -EBADMSG || rc == -ENOTSUP)
+    // The fork may lie where this host may not read: then it counts as one that is there.
+    if (rc == -ENOENT || rc == -EBADMSG || rc == -ENOTSUP || rc == -EACCES)
         return 0;
     if (rc < 0)
         return rc;

@@ -62,7 +62,7 @@ spoil() { # NAME KEY
 blob_of_generation() { store_keys "$1" | grep "^checkpoints/.*-$(printf %016x "$2")-" | head -1; } # NAME GENERATION
 
 check() { # STORE
-    local name=sound$1 mnt source options old new record catalog
+    local name=sound$1 job mnt source options old new record catalog
     step "$1: a sound volume is sound; a blob that is missing, short or changed is named"
     volume_new "$name" "$1"
     volume_mount "$name" create,checkpoint_interval=0
@@ -91,6 +91,23 @@ check() { # STORE
     says "generations: 1 2"
     says "file: /dir/early"
     ! grep -q /dir/late "$WORK/out" || fail "a sound file is called damaged: $(cat "$WORK/out")"
+
+    step "$1: a mounted volume is verified by a job, which keeps what it found"
+    volume_mount "$name" checkpoint_interval=0
+    verify 4 --data "$mnt"
+    says "$old: its bytes are not what its name says"
+    says "generations: 1 2"
+    says "file: /dir/early"
+    job=$("$CKPTCTL" jobs --json "$mnt" | jq '[.[] | select(.kind == "VerifyManifest")][-1].id')
+    volume_unmount "$name"
+    volume_mount "$name" checkpoint_interval=0
+    "$CKPTCTL" job show "$job" "$mnt" >"$WORK/out"
+    says "file: /dir/early"
+    "$CKPTCTL" job show --json "$job" "$mnt" >"$WORK/out"
+    assert_equal "$old" "$(jq -r '.report.damage[].key' "$WORK/out")" "the damaged object"
+    assert_equal "/dir/early" "$(jq -r '.report.damage[].files[]' "$WORK/out")" "its files"
+    volume_unmount "$name"
+
     head -c 1000 "$WORK/object.good" >"$WORK/short"
     replace "$name" "$old" "$WORK/short"
     verify 4 -o "$options" "$source"
