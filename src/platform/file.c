@@ -29,9 +29,9 @@ system_pread(int fd, void *p, size_t n, off_t offset)
 }
 
 static ssize_t
-system_preadv_cached(int fd, const struct iovec *iov, int count, off_t offset)
+system_preadv(int fd, const struct iovec *iov, int count, off_t offset, bool cached)
 {
-    ssize_t got = preadv2(fd, iov, count, offset, RWF_NOWAIT);
+    ssize_t got = preadv2(fd, iov, count, offset, cached ? RWF_NOWAIT : 0);
     return got < 0 ? -errno : got;
 }
 
@@ -89,7 +89,7 @@ system_link(const char *from, const char *to)
 const struct file_ops file_ops_system = {
     .open = system_open,
     .pread = system_pread,
-    .preadv_cached = system_preadv_cached,
+    .preadv = system_preadv,
     .pwritev = system_pwritev,
     .fdatasync = system_fdatasync,
     .fsync = system_fsync,
@@ -158,7 +158,7 @@ size_t
 file_readv_cached_at(
     const struct file_ops *ops, int fd, const struct iovec *iov, int count, uint64_t offset)
 {
-    ssize_t got = ops->preadv_cached ? ops->preadv_cached(fd, iov, count, (off_t)offset) : 0;
+    ssize_t got = ops->preadv ? ops->preadv(fd, iov, count, (off_t)offset, true) : 0;
     return got > 0 ? (size_t)got : 0;
 }
 
@@ -175,6 +175,16 @@ int
 file_readv_exact_at(const struct file_ops *ops, int fd, const struct iovec *iov, int count,
     uint64_t offset, size_t had)
 {
+    int first = 0;
+    size_t before = 0; // bytes of the pieces before that one
+    while (first < count && had >= before + iov[first].iov_len)
+        before += iov[first++].iov_len;
+    if (first < count && ops->preadv) {
+        ssize_t got = ops->preadv(fd, iov + first, count - first, (off_t)(offset + before), false);
+        if (got > 0)
+            had = before + (size_t)got;
+    }
+    // What a short or failed call left.
     int rc = 0;
     for (int i = 0; rc == 0 && i < count; i++) {
         size_t n = iov[i].iov_len;

@@ -20,8 +20,9 @@
 struct file_ops {
     int (*open)(const char *path, int flags, mode_t mode);
     ssize_t (*pread)(int fd, void *p, size_t n, off_t offset);
-    // preadv2(RWF_NOWAIT): bytes that need no wait for the disk; -EAGAIN: none. NULL: not tried.
-    ssize_t (*preadv_cached)(int fd, const struct iovec *iov, int count, off_t offset);
+    // preadv2; `cached` is RWF_NOWAIT: bytes that need no wait for the disk; -EAGAIN: none. NULL:
+    // pread is called instead.
+    ssize_t (*preadv)(int fd, const struct iovec *iov, int count, off_t offset, bool cached);
     ssize_t (*pwritev)(int fd, const struct iovec *iov, int count, off_t offset, bool durable);
     int (*fdatasync)(int fd);
     int (*fsync)(int fd);

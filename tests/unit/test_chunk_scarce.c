@@ -46,7 +46,7 @@ read_when_scarce(struct world *w, int open_fails, int read_fails)
     struct file_ops ops = file_ops_system;
     ops.open = scarce_open;
     ops.pread = scarce_pread;
-    ops.preadv_cached = NULL;
+    ops.preadv = NULL;
     struct local_store *local;
     ck_assert_int_eq(local_store_open(&ops, w->directory, w->db, &local), 0);
     struct chunk_reader_options options = {.map = w->map,
