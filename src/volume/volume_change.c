@@ -14,8 +14,11 @@
 // grow; for as long as both go well, it waits.
 #define ROOM_DEADLINE_MS 60000u
 #define ROOM_HOPELESS_MS 3000u // when they fail for a reason that no waiting mends
-#define ROOM_SLICE_MS    1000u
-#define REFUSED_MS       2000u // so long after one was told, others are told at once
+// A writer that waits looks again so often: it is woken by a segment that becomes free, but not by
+// a fold that released less than a segment, nor by room in the quota that an eviction, a
+// publication or another daemon has made.
+#define ROOM_SLICE_MS 20u
+#define REFUSED_MS    2000u // so long after one was told, others are told at once
 // Changes of names and inodes that may gather in memory before the volume asks for a fold, and
 // before writers wait for it: so memory does not grow with the number of files. The same of the
 // bytes that they carry: names, link targets and extended attributes.

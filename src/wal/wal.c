@@ -25,6 +25,8 @@
 #define SPARES_MIN 2u
 // After a segment could not be made.
 #define PREPARE_RETRY_MS 1000u
+// The same when the quota is full and threads wait: evictions and publications make room.
+#define PREPARE_QUOTA_RETRY_MS 50u
 
 // ---- segments: spare ones are made ahead of need ------------------------------------------------
 
@@ -32,7 +34,7 @@ static void
 preparer_run(void *argument)
 {
     struct wal *w = argument;
-    uint64_t retry_at_ms = 0;
+    uint64_t failed_ms = 0;
     flush_pace_bind(w->pace);
     lock_take(&w->lock);
     while (!w->preparer_stopping) {
@@ -44,8 +46,10 @@ preparer_run(void *argument)
             condition_wait(&w->prepare, &w->lock);
             continue;
         }
-        if (clock_monotonic_ms() < retry_at_ms) {
-            condition_wait_until(&w->prepare, &w->lock, retry_at_ms);
+        bool hurry = w->spare_error == -EDQUOT && w->reserving > 0;
+        uint64_t again_ms = failed_ms + (hurry ? PREPARE_QUOTA_RETRY_MS : PREPARE_RETRY_MS);
+        if (failed_ms > 0 && clock_monotonic_ms() < again_ms) {
+            condition_wait_until(&w->prepare, &w->lock, again_ms);
             continue;
         }
         uint32_t number = w->next_file_number++;
@@ -55,6 +59,7 @@ preparer_run(void *argument)
         int rc = wal_segment_create(w, number, least, &s);
         lock_take(&w->lock);
         w->spare_error = rc;
+        failed_ms = rc < 0 ? clock_monotonic_ms() : 0;
         if (rc == 0) {
             list_append(&w->spares, &s->node);
             condition_broadcast(&w->room);
@@ -62,7 +67,6 @@ preparer_run(void *argument)
         }
         // No space, most likely: a release may free a segment meanwhile; try again in a while.
         w->segment_count--;
-        retry_at_ms = clock_monotonic_ms() + PREPARE_RETRY_MS;
     }
     lock_release(&w->lock);
 }
