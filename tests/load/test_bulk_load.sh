@@ -1,0 +1,57 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# A bulk load of ten times the quota runs to its end, at the speed of the upload; the daemon is killed
+# in its middle, and everything that was acknowledged is there. The disk is sampled all the time.
+# CKPTFS_LOAD_QUOTA_MIB: the quota (64, with CKPTFS_TEST_LONG 256). CKPTFS_LOAD_STORE: file or s3.
+TEST_TIMEOUT=120
+[ -z "${CKPTFS_TEST_LONG:-}" ] || TEST_TIMEOUT=1800
+. "$(dirname "$0")/../integration/lib.sh"
+. "$TEST_TOP_SRCDIR/tests/load/load.sh"
+
+QUOTA_MIB=${CKPTFS_LOAD_QUOTA_MIB:-${CKPTFS_TEST_LONG:+256}}
+QUOTA_MIB=${QUOTA_MIB:-64}
+QUOTA=$((QUOTA_MIB * MIB))
+DATA_MIB=$((QUOTA_MIB * 10))
+WRITERS=2
+
+# Seconds and tenths since a time in ms.
+speed() { # MIB SINCE_MS
+    local ms=$(($(now_ms) - $2))
+    echo "$1 MiB in $((ms / 1000)).$((ms % 1000 / 100)) s: $(($1 * 1000 / ms)) MiB/s"
+}
+load_is_at() { [ "$(load_number v answered_mib)" -ge "$1" ]; }
+
+volume_new v "${CKPTFS_LOAD_STORE:-file}"
+options=root_quota=$QUOTA,checkpoint_interval=5s
+volume_mount v "create,$options"
+watch_begin "${V_ROOT[v]}"
+
+step "the first half, until the daemon is killed"
+load_begin v "$WRITERS" "$DATA_MIB" 0
+wait_for 20 "the first commits" test -s "$WORK/v.journal"
+wait_for $((TEST_TIMEOUT / 2)) "half of the data" load_is_at $((DATA_MIB / 2))
+volume_kill9 v
+load_was_cut v
+volume_mount v "$options"
+load_check v
+
+step "the rest"
+before=$(load_number v answered_mib)
+began=$(now_ms)
+load_write v "$WRITERS" "$DATA_MIB" 0
+assert_equal "$DATA_MIB" "$(load_number v answered_mib)" "MiB that were acknowledged"
+note "acknowledged $(speed $((DATA_MIB - before)) "$began")"
+volume_checkpoint v
+note "in the store $(speed $((DATA_MIB - before)) "$began")"
+load_note v
+
+step "all of it is there, and most of it is only in the store"
+drop_kernel_caches
+load_check v
+watch_end
+volume_unmount v
+
+step "the same bytes straight to a file, for comparison"
+began=$(now_ms)
+"$LOAD" write "$WORK" "$WORK/plain.journal" "$WRITERS" "$((DATA_MIB / 2))" 0
+note "a plain directory: $(speed $((DATA_MIB / 2)) "$began")"
