@@ -94,7 +94,7 @@ check_blocks(void)
         check(fdatasync(fd) == 0, "fdatasync");
         if (bytes_shown(fd) < size)
             check(false, "blocks of a file that grows");
-        check(bytes_shown(fd) <= size + size / 2 + (140 << 10), "and not many more");
+        check(bytes_shown(fd) <= 2 * size + (140 << 10), "and not many more");
     }
     close(fd);
     fd = make("grows in holes");
