@@ -7,6 +7,7 @@
 #include "remote_content.h"
 #include "retention/collect.h"
 #include "retention/history.h"
+#include "retention/snapshot.h"
 
 #include <dirent.h>
 #include <inttypes.h>
@@ -14,6 +15,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/checksum.h"
 #include "platform/clock.h"
 #include "platform/memory.h"
 
@@ -229,6 +231,33 @@ step_policy(void)
 }
 
 // Anybody may pin: first the pin, then the look.
+// The name object of a snapshot. A sweep would end an old pin without one.
+static void
+name_snapshot(const struct remote_pin *pin)
+{
+    static const char text[] = "{\"format\":1,\"a snapshot of\":\"test_collect\"}\n";
+    BUFFER_AUTO key = {0};
+    struct remote_source source = {.data = (const uint8_t *)text, .length = strlen(text)};
+    if (pin->kind != PIN_SNAPSHOT)
+        return;
+    sha256_of(source.data, source.length, &source.hash);
+    snapshot_key(&copy.place, pin->name, &key);
+    ck_assert_int_eq(remote_store_put_blob(copy.place.store, buffer_string(&key), &source,
+                         REMOTE_PUT_CREATE, &copy.place.call),
+        0);
+}
+
+static void
+drop_name(const struct remote_pin *pin)
+{
+    BUFFER_AUTO key = {0};
+    if (pin->kind != PIN_SNAPSHOT)
+        return;
+    snapshot_key(&copy.place, pin->name, &key);
+    const char *keys[] = {buffer_string(&key)};
+    ck_assert_int_eq(remote_store_delete_blobs(copy.place.store, keys, 1, &copy.place.call), 0);
+}
+
 static void
 step_pin(void)
 {
@@ -248,9 +277,10 @@ step_pin(void)
         remote_generations_free(&g);
         ck_assert_int_eq(remote_generations_read(&copy.place, &g), 0);
         const struct generation_record *found = remote_generations_find(&g, pin->generation);
-        if (found && found->state == GENERATION_RETAINED)
+        if (found && found->state == GENERATION_RETAINED) {
+            name_snapshot(pin);
             pin_count++;
-        else
+        } else
             ck_assert_int_eq(remote_pin_delete(&copy.place, pin), 0);
     }
     remote_generations_free(&g);
@@ -262,6 +292,7 @@ step_unpin(void)
     if (pin_count == 0)
         return;
     size_t i = dice((unsigned)pin_count);
+    drop_name(&pins[i]);
     ck_assert_int_eq(remote_pin_delete(&copy.place, &pins[i]), 0);
     pins[i] = pins[--pin_count];
 }
