@@ -127,15 +127,7 @@ END_TEST
 static unsigned
 count(const char *directory, const char *pattern)
 {
-    CLEANUP(memory_free_auto)
-    char *command = memory_printf("find %s/store/%s -type f -name '%s' 2>/dev/null | wc -l",
-        world.directory, directory, pattern);
-    FILE *f = popen(command, "r");
-    unsigned n = 0;
-    ck_assert_ptr_nonnull(f);
-    ck_assert_int_eq(fscanf(f, "%u", &n), 1);
-    pclose(f);
-    return n;
+    return volume_world_count_objects(&world, directory, pattern);
 }
 
 static int

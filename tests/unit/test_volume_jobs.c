@@ -113,23 +113,6 @@ find_job(struct volume *v, enum job_kind kind)
     return found;
 }
 
-static int
-operate(struct volume *v, unsigned kind, unsigned flags, const char *argument, struct buffer *out)
-{
-    struct volume_operation_report report;
-    uint64_t ticket;
-    char text[8192];
-    ck_assert_int_eq(volume_operation_start(v, kind, flags, argument, &ticket), 0);
-    do {
-        clock_sleep_ms(2);
-        ck_assert_int_eq(volume_operation_report(v, ticket, 0, text, sizeof(text), &report), 0);
-    } while (report.state != VOLUME_OPERATION_DONE);
-    buffer_clear(out);
-    buffer_append(out, text, report.copied);
-    buffer_string(out);
-    return report.result;
-}
-
 // New contents of all files, published: `seed` tells them.
 static void
 publish_files(struct volume *v, uint64_t seed)
@@ -166,28 +149,14 @@ make_volume(struct volume_world *w)
         volume_world_make_file(w->v, name);
     }
     publish_files(w->v, 1);
-    ck_assert_int_eq(operate(w->v, VOLUME_OPERATION_RETENTION, 0, "last=1,grace=0s", &out), 0);
-}
-
-// Objects of the store in a directory, by the pattern of find(1).
-static unsigned
-count_objects(const struct volume_world *w, const char *directory, const char *pattern)
-{
-    CLEANUP(memory_free_auto)
-    char *command =
-        memory_printf("find %s/store/%s -name '%s' | wc -l", w->directory, directory, pattern);
-    FILE *f = popen(command, "r");
-    unsigned count = 0;
-    ck_assert_ptr_nonnull(f);
-    ck_assert_int_eq(fscanf(f, "%u", &count), 1);
-    pclose(f);
-    return count;
+    ck_assert_int_eq(
+        volume_world_operate(w->v, VOLUME_OPERATION_RETENTION, 0, "last=1,grace=0s", &out), 0);
 }
 
 static unsigned
 count_blobs(const struct volume_world *w)
 {
-    return count_objects(w, "checkpoints", "*.blob");
+    return volume_world_count_objects(w, "checkpoints", "*.blob");
 }
 
 // Runs `work` in a process that is to die at the crash point; returns the length of its trace.
@@ -239,7 +208,7 @@ START_TEST(collection_goes_on_after_a_death_at_any_step)
     BUFFER_AUTO out = {0};
     unit_set_fault_hook("CKPTFS_DELETE_BATCH", "1");
     make_volume(&w);
-    ck_assert_int_eq(operate(w.v, VOLUME_OPERATION_GC, 0, "", &out), 0);
+    ck_assert_int_eq(volume_world_operate(w.v, VOLUME_OPERATION_GC, 0, "", &out), 0);
     volume_world_close(&w);
     unsigned blobs = count_blobs(&w);
     for (size_t i = 0; i < ARRAY_LENGTH(points); i++) {
@@ -272,13 +241,15 @@ START_TEST(commands_join_the_job_that_waits_for_the_grace)
     struct volume_world w;
     BUFFER_AUTO out = {0};
     make_volume(&w);
-    ck_assert_int_eq(operate(w.v, VOLUME_OPERATION_RETENTION, 0, "last=1,grace=1h", &out), 0);
+    ck_assert_int_eq(
+        volume_world_operate(w.v, VOLUME_OPERATION_RETENTION, 0, "last=1,grace=1h", &out), 0);
     publish_files(w.v, 50);
     // A dry run is no job.
-    ck_assert_int_eq(operate(w.v, VOLUME_OPERATION_GC, VOLUME_OPERATION_DRY_RUN, "", &out), 0);
+    ck_assert_int_eq(
+        volume_world_operate(w.v, VOLUME_OPERATION_GC, VOLUME_OPERATION_DRY_RUN, "", &out), 0);
     ck_assert_ptr_nonnull(strstr(buffer_string(&out), "expire generation"));
     ck_assert_uint_eq(find_job(w.v, JOB_PRUNE_CHECKPOINT), 0);
-    ck_assert_int_eq(operate(w.v, VOLUME_OPERATION_GC, 0, "", &out), 0);
+    ck_assert_int_eq(volume_world_operate(w.v, VOLUME_OPERATION_GC, 0, "", &out), 0);
     ck_assert_ptr_nonnull(strstr(buffer_string(&out), "expire generation"));
     uint64_t job = find_job(w.v, JOB_PRUNE_CHECKPOINT);
     struct job_record record;
@@ -290,11 +261,12 @@ START_TEST(commands_join_the_job_that_waits_for_the_grace)
     ck_assert_ptr_nonnull(strstr(record.cause, "1 expired"));
     ck_assert_uint_gt(record.not_before_ms, clock_wall_ms() + 3000000);
     // Another command runs now, as a part of the same job; the grace is kept.
-    ck_assert_int_eq(operate(w.v, VOLUME_OPERATION_GC, 0, "", &out), 0);
+    ck_assert_int_eq(volume_world_operate(w.v, VOLUME_OPERATION_GC, 0, "", &out), 0);
     ck_assert_uint_eq(find_job(w.v, JOB_PRUNE_CHECKPOINT), job);
     ck_assert_ptr_null(strstr(buffer_string(&out), "delete blob"));
     // A shorter grace is heard at once. It counts from the date of the expiry, minutes ahead.
-    ck_assert_int_eq(operate(w.v, VOLUME_OPERATION_RETENTION, 0, "last=1,grace=0s", &out), 0);
+    ck_assert_int_eq(
+        volume_world_operate(w.v, VOLUME_OPERATION_RETENTION, 0, "last=1,grace=0s", &out), 0);
     do {
         ck_assert_int_eq(volume_job_look(w.v, job, false, &record), 0);
         clock_sleep_ms(2);
@@ -323,7 +295,7 @@ START_TEST(collection_waits_for_a_cold_scan_within_limits)
     } while (record.state != JOB_PENDING || record.not_before_ms == 0);
     ck_assert_str_eq(record.stage, "waiting for a cold scan");
     // An operator's command does not wait.
-    ck_assert_int_eq(operate(w.v, VOLUME_OPERATION_GC, 0, "", &out), 0);
+    ck_assert_int_eq(volume_world_operate(w.v, VOLUME_OPERATION_GC, 0, "", &out), 0);
     // Nor does anything for longer than an hour, or for a scan that does not read.
     uint64_t now = clock_monotonic_ms();
     ck_assert(volume_scans_hold_collection(w.v, now));
@@ -344,7 +316,8 @@ START_TEST(a_cancelled_collection_is_over_and_the_next_one_does_its_work)
     struct volume_world w;
     BUFFER_AUTO out = {0};
     make_volume(&w);
-    ck_assert_int_eq(operate(w.v, VOLUME_OPERATION_RETENTION, 0, "last=1,grace=1h", &out), 0);
+    ck_assert_int_eq(
+        volume_world_operate(w.v, VOLUME_OPERATION_RETENTION, 0, "last=1,grace=1h", &out), 0);
     publish_files(w.v, 50);
     uint64_t job;
     ck_assert_int_eq(volume_job_submit(w.v, JOB_PRUNE_CHECKPOINT, NULL, &job), 0);
@@ -433,8 +406,8 @@ END_TEST
 static unsigned
 count_pins(const struct volume_world *w)
 {
-    unsigned all = count_objects(w, "pins", "*-fork-*");
-    ck_assert_uint_eq(count_objects(w, "pins", "*-fork-*.made"), all / 2);
+    unsigned all = volume_world_count_objects(w, "pins", "*-fork-*");
+    ck_assert_uint_eq(volume_world_count_objects(w, "pins", "*-fork-*.made"), all / 2);
     return all / 2;
 }
 
@@ -507,7 +480,8 @@ START_TEST(a_mounted_fork_is_detached_whatever_dies)
     }
     unsigned pins = count_pins(&w);
     w.v->collect_pause_ms = 1;
-    ck_assert_int_eq(operate(w.v, VOLUME_OPERATION_RETENTION, 0, "last=1,grace=0s", &out), 0);
+    ck_assert_int_eq(
+        volume_world_operate(w.v, VOLUME_OPERATION_RETENTION, 0, "last=1,grace=0s", &out), 0);
     volume_world_fill(w.v, volume_world_find(w.v, "new"), 0, 5000, 78);
     volume_world_publish(w.v);
     uint64_t job;
@@ -553,7 +527,7 @@ operate_on_job(struct volume *v, unsigned flags, uint64_t job, struct buffer *ou
 {
     char id[24];
     snprintf(id, sizeof(id), "%llu", (unsigned long long)job);
-    return operate(v, VOLUME_OPERATION_JOB_REPORT, flags, id, out);
+    return volume_world_operate(v, VOLUME_OPERATION_JOB_REPORT, flags, id, out);
 }
 
 START_TEST(verifying_tells_what_is_damaged)
@@ -615,7 +589,7 @@ START_TEST(verifying_goes_on_behind_the_last_generation)
     struct volume_world w;
     BUFFER_AUTO out = {0};
     make_volume(&w);
-    ck_assert_int_eq(operate(w.v, VOLUME_OPERATION_RETENTION, 0, "all", &out), 0);
+    ck_assert_int_eq(volume_world_operate(w.v, VOLUME_OPERATION_RETENTION, 0, "all", &out), 0);
     // One blob of the first generation is damaged; the others have one blob more each.
     CLEANUP(memory_free_auto)
     char *command = memory_printf("f=$(find %s/store/checkpoints -name '*.blob' | head -n 1) && "
@@ -669,7 +643,7 @@ START_TEST(a_collection_runs_beside_a_verification)
     } while (record.state != JOB_IN_FLIGHT || strcmp(record.stage, "generations") != 0);
     // Its record is written when it is interrupted, and when it goes on.
     uint64_t written_ms = record.updated_ms;
-    ck_assert_int_eq(operate(w.v, VOLUME_OPERATION_GC, 0, "", &out), 0);
+    ck_assert_int_eq(volume_world_operate(w.v, VOLUME_OPERATION_GC, 0, "", &out), 0);
     ck_assert_int_eq(await_job(w.v, find_job(w.v, JOB_PRUNE_CHECKPOINT)).state, JOB_COMPLETED);
     ck_assert_int_eq(volume_job_look(w.v, job, false, &record), 0);
     ck_assert_int_eq(record.state, JOB_IN_FLIGHT);

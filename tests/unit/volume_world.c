@@ -432,3 +432,35 @@ volume_world_age_objects(const struct volume_world *w, const char *directory, ti
     closedir(d);
     return count;
 }
+
+unsigned
+volume_world_count_objects(const struct volume_world *w, const char *directory, const char *pattern)
+{
+    CLEANUP(memory_free_auto)
+    char *command = memory_printf("find %s/store/%s -type f -name '%s' 2>/dev/null | wc -l",
+        w->directory, directory, pattern);
+    FILE *f = popen(command, "r");
+    unsigned count = 0;
+    ck_assert_ptr_nonnull(f);
+    ck_assert_int_eq(fscanf(f, "%u", &count), 1);
+    pclose(f);
+    return count;
+}
+
+int
+volume_world_operate(
+    struct volume *v, unsigned kind, unsigned flags, const char *argument, struct buffer *out)
+{
+    struct volume_operation_report report;
+    uint64_t ticket;
+    char text[8192];
+    ck_assert_int_eq(volume_operation_start(v, kind, flags, argument, &ticket), 0);
+    do {
+        clock_sleep_ms(2);
+        ck_assert_int_eq(volume_operation_report(v, ticket, 0, text, sizeof(text), &report), 0);
+    } while (report.state != VOLUME_OPERATION_DONE);
+    buffer_clear(out);
+    buffer_append(out, text, report.copied);
+    buffer_string(out);
+    return report.result;
+}

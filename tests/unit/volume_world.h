@@ -64,6 +64,12 @@ void volume_world_age_blobs(struct volume_world *w);
 // Makes the objects of the store in `directory`, such as "pins/acme/1", older; how many there are.
 unsigned volume_world_age_objects(
     const struct volume_world *w, const char *directory, time_t seconds);
+// Objects of the store below `directory` ("": of all of it), by the pattern of find(1) for names.
+unsigned volume_world_count_objects(
+    const struct volume_world *w, const char *directory, const char *pattern);
+// Carries out an operation of volume_operation_start; its result, and its text in `out`.
+int volume_world_operate(
+    struct volume *v, unsigned kind, unsigned flags, const char *argument, struct buffer *out);
 // Spoils the byte behind `needle` in a file of the log. Whether it is in one.
 bool volume_world_spoil_log(struct volume_world *w, const void *needle, size_t n);
 // Bytes that the files below `path` take on disk.
