@@ -136,7 +136,7 @@ build "$top/build-tsan" --enable-developer --enable-tsan
 # Without programs that have no threads of their own, or that look at what damage and power losses
 # leave of files, over and over: the threads of the log are those of wal, wal_faults and wal_callers,
 # those of a volume in histories are those of volume_crash and volume_jobs.
-check_units "$top/build-tsan" "tsan" base access_list blob blob_damage change planner dirty_set \
+check_units "$top/build-tsan" "tsan" base path access_list blob blob_damage change planner dirty_set \
     manifest_record store_credentials store_sign wal_record wal_damage wal_mark collect retention_policy \
     allocation collect_pins histories volume_histories upkeep tests/model/protocols manifest_damage shortage fold_memory
 

@@ -13,6 +13,7 @@
 #include "platform/crash_point.h"
 #include "platform/log.h"
 #include "platform/memory.h"
+#include "platform/path.h"
 #include "platform/random.h"
 
 struct fold {
@@ -147,7 +148,7 @@ stage(struct fold *f)
     uuid_to_string(&f->job.checkpoint_id, id);
     f->directory = memory_printf("%s/%s", f->c->options.place.scratch, id);
     // Not durable, which saves a flush: its files count only once they have other names.
-    int rc = mkdir(f->directory, 0700) < 0 ? -errno : 0;
+    int rc = path_mkdir(f->directory, 0700);
     if (rc == -ENOENT)
         rc = path_make_directories(f->directory, 0700);
     if (rc == 0)

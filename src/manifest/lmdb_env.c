@@ -15,6 +15,7 @@
 #include "platform/file.h"
 #include "platform/log.h"
 #include "platform/memory.h"
+#include "platform/path.h"
 #include "quota/storage_quota.h"
 
 #define READERS_MAX 1024u
@@ -290,7 +291,7 @@ lmdb_env_open(const char *directory, const struct lmdb_options *options, struct 
     CLEANUP(memory_free_auto) char *lock = memory_printf("%s/lock.mdb", directory);
     struct stat st;
     // LMDB would follow a link.
-    if (lstat(lock, &st) == 0 && !S_ISREG(st.st_mode)) {
+    if (path_stat(lock, &st) == 0 && !S_ISREG(st.st_mode)) {
         log_error("manifest.open_failed", "%s is not a regular file", lock);
         return S_ISLNK(st.st_mode) ? -ELOOP : -EBADMSG;
     }

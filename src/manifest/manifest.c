@@ -12,6 +12,7 @@
 #include "platform/file.h"
 #include "platform/log.h"
 #include "platform/memory.h"
+#include "platform/path.h"
 #include "platform/random.h"
 
 // Address space for the map, from the wanted size to the least; only used pages are in the file.
@@ -43,8 +44,10 @@ static int
 look_below(const char *directory, const char *name, struct stat *st_out)
 {
     CLEANUP(file_close_auto)
-    int fd = open(directory, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    return fd < 0 || fstatat(fd, name, st_out, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
+    int fd = path_open(directory, O_PATH | O_DIRECTORY, 0);
+    if (fd < 0)
+        return fd;
+    return fstatat(fd, name, st_out, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
 }
 
 static int

@@ -6,6 +6,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "platform/path.h"
+
 static int
 walk(DIR *dir, directory_visit *visit, void *argument)
 {
@@ -25,7 +27,7 @@ walk(DIR *dir, directory_visit *visit, void *argument)
 int
 directory_walk(const char *path, directory_visit *visit, void *argument)
 {
-    DIR *dir = opendir(path);
+    DIR *dir = path_open_directory(path);
     if (!dir)
         return errno == ENOENT ? 0 : -errno;
     int rc = walk(dir, visit, argument);
@@ -37,7 +39,6 @@ int
 path_exists(const char *path)
 {
     struct stat st;
-    if (lstat(path, &st) == 0)
-        return 1;
-    return errno == ENOENT ? 0 : -errno;
+    int rc = path_stat(path, &st);
+    return rc == 0 ? 1 : rc == -ENOENT ? 0 : rc;
 }

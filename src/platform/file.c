@@ -3,7 +3,6 @@
 #include "platform/file.h"
 
 #include <errno.h>
-#include <ftw.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,14 +11,8 @@
 
 #include "base/types.h"
 #include "platform/flush_pace.h"
+#include "platform/path.h"
 #include "platform/random.h"
-
-static int
-system_open(const char *path, int flags, mode_t mode)
-{
-    int fd = open(path, flags | O_CLOEXEC | O_NOFOLLOW, mode);
-    return fd < 0 ? -errno : fd;
-}
 
 static ssize_t
 system_pread(int fd, void *p, size_t n, off_t offset)
@@ -68,26 +61,8 @@ system_sync_range(int fd, off_t offset, off_t length, unsigned flags)
     return sync_file_range(fd, offset, length, flags) < 0 ? -errno : 0;
 }
 
-static int
-system_rename(const char *from, const char *to)
-{
-    return rename(from, to) < 0 ? -errno : 0;
-}
-
-static int
-system_unlink(const char *path)
-{
-    return unlink(path) < 0 ? -errno : 0;
-}
-
-static int
-system_link(const char *from, const char *to)
-{
-    return link(from, to) < 0 ? -errno : 0;
-}
-
 const struct file_ops file_ops_system = {
-    .open = system_open,
+    .open = path_open,
     .pread = system_pread,
     .preadv = system_preadv,
     .pwritev = system_pwritev,
@@ -95,9 +70,9 @@ const struct file_ops file_ops_system = {
     .fsync = system_fsync,
     .fallocate = system_fallocate,
     .sync_range = system_sync_range,
-    .rename = system_rename,
-    .unlink = system_unlink,
-    .link = system_link,
+    .rename = path_rename,
+    .unlink = path_unlink,
+    .link = path_link,
 };
 
 bool
@@ -342,14 +317,14 @@ path_directory(const char *path, struct buffer *out)
 int
 path_make_directory(const char *path, mode_t mode)
 {
-    if (mkdir(path, mode) == 0)
-        return 1;
-    if (errno != EEXIST)
-        return -errno;
     struct stat st;
-    if (lstat(path, &st) < 0)
-        return -errno;
-    return S_ISDIR(st.st_mode) ? 0 : -ENOTDIR;
+    int rc = path_mkdir(path, mode);
+    if (rc == 0)
+        return 1;
+    if (rc != -EEXIST)
+        return rc;
+    rc = path_stat(path, &st);
+    return rc < 0 || S_ISDIR(st.st_mode) ? rc : -ENOTDIR;
 }
 
 static int
@@ -370,7 +345,8 @@ path_make_directories(const char *path, mode_t mode)
     size_t n = strlen(path);
     if (n == 0 || n >= sizeof(prefix))
         return n == 0 ? -ENOENT : -ENAMETOOLONG;
-    for (size_t i = 1; i <= n; i++) {
+    // A held directory is there.
+    for (size_t i = path_held_length(path) + 1; i <= n; i++) {
         if (path[i] != '/' && path[i] != 0)
             continue;
         memcpy(prefix, path, i);
@@ -383,28 +359,21 @@ path_make_directories(const char *path, mode_t mode)
 }
 
 static int
-remove_entry(
-    const char *path, const struct stat *st UNUSED, int type UNUSED, struct FTW *ftw UNUSED)
+open_to_read(const char *path)
 {
-    return remove(path) < 0 && errno != ENOENT ? -errno : 0;
-}
-
-int
-path_remove_tree(const char *path)
-{
-    int rc = nftw(path, remove_entry, 32, FTW_DEPTH | FTW_PHYS);
-    if (rc == -1)
-        rc = -errno;
-    return rc == -ENOENT ? 0 : rc;
+    if (path_held_length(path) > 0)
+        return path_open(path, O_RDONLY, 0);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    return fd < 0 ? -errno : fd;
 }
 
 int
 file_read_whole(const char *path, size_t limit, struct buffer *out)
 {
     buffer_clear(out);
-    CLEANUP(file_close_auto) int fd = open(path, O_RDONLY | O_CLOEXEC);
+    CLEANUP(file_close_auto) int fd = open_to_read(path);
     if (fd < 0)
-        return -errno;
+        return fd;
     for (uint64_t offset = 0;;) {
         uint8_t *p = buffer_reserve(out, 4096);
         ssize_t got = read(fd, p, 4096);

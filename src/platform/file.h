@@ -96,9 +96,8 @@ MUST_CHECK int path_make_directory(const char *path, mode_t mode);
 // mkdir -p; existing directories are fine, symbolic links are not (-ENOTDIR). Makes the names of
 // new directories durable.
 MUST_CHECK int path_make_directories(const char *path, mode_t mode);
-// rm -rf; a missing path is fine. Does not follow symbolic links.
-MUST_CHECK int path_remove_tree(const char *path);
-// Whole small file into `out` (cleared first); -EFBIG above `limit`. Follows links.
+// Whole small file into `out` (cleared first); -EFBIG above `limit`. Follows links, but not below a
+// held directory.
 MUST_CHECK int file_read_whole(const char *path, size_t limit, struct buffer *out);
 // Writes a file so that after a crash there is the old one or the new one: a temporary name, fsync,
 // rename, fsync of the directory. Several processes may do so at once: one of their files stays. A

@@ -27,6 +27,7 @@ enum lock_rank {
     LOCK_RANK_FUSE = 95,        // fuse: requests answered later, tickets, seeks, the mount
     LOCK_RANK_PLATFORM = 100,   // flush_pace, locks on a waiter's stack
     LOCK_RANK_WORKERS = 110,    // workers: roles; a thread may hold anything else when it takes it
+    LOCK_RANK_PATH = 115,       // path: the list of held directories; likewise
     LOCK_RANK_LOG = 120,        // log: limits and queue; a thread may hold anything else
 };
 

@@ -12,6 +12,7 @@
 
 #include "platform/file.h"
 #include "platform/memory.h"
+#include "platform/path.h"
 
 // ---- trust --------------------------------------------------------------------------------------
 
@@ -26,8 +27,9 @@ static bool
 is_private(const char *path, mode_t safe_with, struct buffer *why)
 {
     struct stat st;
-    if (lstat(path, &st) < 0)
-        return errno == ENOENT || complain(why, path, strerror(errno));
+    int rc = path_stat(path, &st);
+    if (rc < 0)
+        return rc == -ENOENT || complain(why, path, strerror(-rc));
     if (S_ISLNK(st.st_mode))
         return complain(why, path, "is a symbolic link; give the directory itself");
     if (!S_ISDIR(st.st_mode))
@@ -57,8 +59,9 @@ check_above(const char *path, struct buffer *why)
            complain(why, path, "may be written by everybody");
 }
 
-char *
-safe_path_resolve(const char *path, struct buffer *why)
+// The path without links, or NULL.
+static char *
+resolve(const char *path, struct buffer *why)
 {
     CLEANUP(memory_free_auto) char *copy = memory_string(path);
     size_t n = strlen(copy);
@@ -67,18 +70,32 @@ safe_path_resolve(const char *path, struct buffer *why)
     if (!is_private(copy, S_ISVTX, why))
         return NULL;
     char *resolved = realpath(copy, NULL);
-    if (!resolved) {
+    if (!resolved)
         (void)complain(why, copy, strerror(errno));
+    return resolved;
+}
+
+char *
+safe_path_hold(const char *path, struct path_hold **hold_out, struct buffer *why)
+{
+    char *resolved = resolve(path, why);
+    *hold_out = NULL;
+    if (!resolved)
         return NULL;
-    }
     bool good = check_above("/", why);
     for (char *slash = strchr(resolved + 1, '/'); good && slash; slash = strchr(slash + 1, '/')) {
         *slash = '\0';
         good = check_above(resolved, why);
         *slash = '/';
     }
-    if (good)
+    int rc = good ? path_hold(resolved, hold_out) : 0;
+    if (rc < 0)
+        good = complain(why, resolved, strerror(-rc));
+    // Now of the directory that is held, which may have come after the first look.
+    if (good && is_private(resolved, S_ISVTX, why))
         return resolved;
+    path_release(*hold_out);
+    *hold_out = NULL;
     free(resolved);
     return NULL;
 }
@@ -89,11 +106,11 @@ int
 safe_place_enter(const char *top, const char *relative, struct safe_place *place_out)
 {
     const int how = O_PATH | O_DIRECTORY | O_CLOEXEC;
-    int fd = open(top, how);
+    int fd = path_open_straight(top, how);
     place_out->parent = -1;
     for (;;) {
         if (fd < 0)
-            return errno == ELOOP ? -ENOTDIR : -errno;
+            return fd == -ELOOP ? -ENOTDIR : fd;
         size_t n = strcspn(relative, "/");
         char name[NAME_MAX + 1];
         if (n == 0 || n > NAME_MAX) {
@@ -110,8 +127,7 @@ safe_place_enter(const char *top, const char *relative, struct safe_place *place
         int next = openat(fd, name, how | O_NOFOLLOW);
         int error = errno;
         close(fd);
-        errno = error;
-        fd = next;
+        fd = next < 0 ? -error : next;
         relative += n + 1;
     }
 }

@@ -10,12 +10,13 @@
 #include "base/buffer.h"
 #include "base/compiler.h"
 
+struct path_hold;
 // Checks that only this user and root can change the contents of the directory `path` (absolute):
 // it is no symbolic link, belongs to one of the two, no other user may write to it, and no
-// directory above it lets all users put another one in its place. (It trusts the owners of those
-// above.) Returns the path without links, which the caller frees; or NULL, and appends the wrong
-// directory and the reason to `why`.
-char *safe_path_resolve(const char *path, struct buffer *why);
+// directory above it lets all users put another one in its place. Holds it (platform/path.h), since
+// the owners of those above can still do that. Returns its path without links, which the caller
+// frees, and `*hold_out`; or NULL, and appends the wrong directory and the reason to `why`.
+char *safe_path_hold(const char *path, struct path_hold **hold_out, struct buffer *why);
 // The same for one directory by itself; true when there is nothing at `path`.
 bool safe_path_is_private(const char *path, struct buffer *why);
 
@@ -24,8 +25,9 @@ struct safe_place {
     int parent;               // descriptor of the directory that holds it
     char path[NAME_MAX + 40]; // leads there through the descriptor: for calls that take a path
 };
-// `relative` is "a/b/name", without "." and "..". 0, or -errno: -ENOTDIR when a component on the
-// way is a link or no directory. Does not look at the last component.
+// `top` is absolute and without links. `relative` is "a/b/name", without "." and "..". 0, or
+// -errno: -ENOTDIR when a component on the way is a link or no directory. Does not look at the
+// last component.
 MUST_CHECK int safe_place_enter(
     const char *top, const char *relative, struct safe_place *place_out);
 void safe_place_leave(struct safe_place *place);

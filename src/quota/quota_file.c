@@ -17,6 +17,7 @@
 #include "platform/file.h"
 #include "platform/log.h"
 #include "platform/memory.h"
+#include "platform/path.h"
 
 #define BLOCK_BYTES 512u
 
@@ -52,7 +53,7 @@ count_directory(int fd, const char *skip)
 static uint64_t
 count_below(const char *path, const char *skip)
 {
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    int fd = path_open(path, O_RDONLY | O_DIRECTORY, 0);
     return fd < 0 ? 0 : count_directory(fd, skip);
 }
 
@@ -60,7 +61,7 @@ uint64_t
 quota_count_tree(const char *path)
 {
     struct stat st;
-    if (lstat(path, &st) < 0)
+    if (path_stat(path, &st) < 0)
         return 0;
     return S_ISREG(st.st_mode) ? (uint64_t)st.st_blocks * BLOCK_BYTES : count_below(path, NULL);
 }
@@ -78,7 +79,7 @@ count_other(const char *root)
         uint64_t theirs = count_below(path, "wal");
         bytes -= theirs < bytes ? theirs : bytes;
     }
-    uint64_t manifest = lstat(data, &st) == 0 ? (uint64_t)st.st_blocks * BLOCK_BYTES : 0;
+    uint64_t manifest = path_stat(data, &st) == 0 ? (uint64_t)st.st_blocks * BLOCK_BYTES : 0;
     return manifest < bytes ? bytes - manifest : 0;
 }
 
@@ -95,7 +96,7 @@ count_logs(const char *root, const char *number)
 {
     CLEANUP(memory_free_auto) char *tenants = memory_printf("%s/tenants", root);
     uint64_t bytes = 0;
-    DIR *dir = opendir(tenants);
+    DIR *dir = path_open_directory(tenants);
     for (struct dirent *e; dir && (e = readdir(dir));) {
         if (e->d_name[0] == '.')
             continue;
@@ -168,9 +169,9 @@ static int
 open_file(const char *path)
 {
     struct stat st;
-    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    int fd = path_open(path, O_RDWR | O_CREAT, 0600);
     if (fd < 0)
-        return -errno;
+        return fd;
     int rc = fstat(fd, &st) < 0 ? -errno : S_ISREG(st.st_mode) ? 0 : -EINVAL;
     if (rc == 0 && flock(fd, LOCK_EX) < 0)
         rc = -errno;
@@ -234,7 +235,7 @@ exists_below(const char *root, const char *directory, const char *name)
 {
     CLEANUP(memory_free_auto) char *path = memory_printf("%s/%s%s", root, directory, name);
     struct stat st;
-    return lstat(path, &st) == 0;
+    return path_stat(path, &st) == 0;
 }
 
 static bool
@@ -298,7 +299,7 @@ static void
 name_places(struct quota_map *map, const char *root, const char *directory, const char *prefix)
 {
     CLEANUP(memory_free_auto) char *path = memory_printf("%s/%s", root, directory);
-    DIR *dir = opendir(path);
+    DIR *dir = path_open_directory(path);
     for (struct dirent *e; dir && (e = readdir(dir));) {
         char name[QUOTA_NAME_BYTES];
         int n = snprintf(name, sizeof(name), "%s%s", prefix, e->d_name);

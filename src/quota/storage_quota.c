@@ -10,6 +10,7 @@
 #include "platform/file.h"
 #include "platform/log.h"
 #include "platform/memory.h"
+#include "platform/path.h"
 #include "quota/quota_file.h"
 
 #define FLOOR_MAX   (UINT64_C(256) << 20)
@@ -394,7 +395,7 @@ uint64_t
 storage_quota_path_bytes(const char *path)
 {
     struct stat st;
-    return lstat(path, &st) < 0 || !S_ISREG(st.st_mode) ? 0 : (uint64_t)st.st_blocks * 512;
+    return path_stat(path, &st) < 0 || !S_ISREG(st.st_mode) ? 0 : (uint64_t)st.st_blocks * 512;
 }
 
 int

@@ -10,6 +10,7 @@
 #include "base/checksum.h"
 #include "platform/file.h"
 #include "platform/memory.h"
+#include "platform/path.h"
 
 static bool
 has_hash(int fd, uint64_t bytes, const struct sha256 *hash)
@@ -37,7 +38,7 @@ int
 local_copy_open(const char *hot_cache, const struct sha256 *hash, uint64_t bytes)
 {
     char hex[65];
-    DIR *dir = opendir(hot_cache);
+    DIR *dir = path_open_directory(hot_cache);
     int fd = -ENOENT;
     sha256_to_hex(hash, hex);
     for (struct dirent *e; dir && fd < 0 && (e = readdir(dir));) {
@@ -45,7 +46,7 @@ local_copy_open(const char *hot_cache, const struct sha256 *hash, uint64_t bytes
             continue;
         CLEANUP(memory_free_auto)
         char *path = memory_printf("%s/%s/%s.blob", hot_cache, e->d_name, hex);
-        int found = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+        int found = path_open(path, O_RDONLY | O_NONBLOCK, 0);
         if (found >= 0 && has_hash(found, bytes, hash))
             fd = found;
         else if (found >= 0)

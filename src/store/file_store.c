@@ -97,10 +97,27 @@ file_store_append_path(struct buffer *out, const struct file_store *fs, const ch
     buffer_string(out);
 }
 
-int
-file_store_enter(const struct file_store *fs, const char *path, struct safe_place *place_out)
+// The store is not held: its disk may go and come back while a volume is mounted. But links on the
+// way to it count once only. Whoever owns a directory above it could lead it elsewhere later.
+static int
+enter(struct file_store *fs, const char *relative, struct safe_place *place_out)
 {
-    return safe_place_enter(fs->directory, path + strlen(fs->directory) + 1, place_out);
+    char *place = atomic_load(&fs->place);
+    if (!place && (place = realpath(fs->directory, NULL))) {
+        char *other = NULL;
+        if (!atomic_compare_exchange_strong(&fs->place, &other, place)) {
+            free(place);
+            place = other;
+        }
+    }
+    place_out->parent = -1;
+    return place ? safe_place_enter(place, relative, place_out) : -errno;
+}
+
+int
+file_store_enter(struct file_store *fs, const char *path, struct safe_place *place_out)
+{
+    return enter(fs, path + strlen(fs->directory) + 1, place_out);
 }
 
 // ---- errors -------------------------------------------------------------------------------------
@@ -279,15 +296,15 @@ open_temporary(struct file_store *fs, struct safe_place *place_out)
     struct uuid uuid = random_uuid();
     uuid_to_string(&uuid, id);
     snprintf(relative, sizeof(relative), TEMPORARY_DIRECTORY "/%s", id);
-    int rc = safe_place_enter(fs->directory, relative, place_out);
+    int rc = enter(fs, relative, place_out);
     if (rc == -ENOENT && !directory_is_missing(fs)) {
         struct safe_place directory;
-        rc = safe_place_enter(fs->directory, TEMPORARY_DIRECTORY, &directory);
+        rc = enter(fs, TEMPORARY_DIRECTORY, &directory);
         if (rc == 0)
             rc = path_make_directory(directory.path, DIRECTORY_MODE);
         safe_place_leave(&directory);
         if (rc >= 0)
-            rc = safe_place_enter(fs->directory, relative, place_out);
+            rc = enter(fs, relative, place_out);
     }
     if (rc < 0)
         return rc;
@@ -331,7 +348,7 @@ write_source(struct file_store *fs, int fd, const char *key, const struct remote
 }
 
 static int
-stat_object(const struct file_store *fs, const char *path, struct stat *st_out)
+stat_object(struct file_store *fs, const char *path, struct stat *st_out)
 {
     struct safe_place place;
     int rc = file_store_enter(fs, path, &place);
@@ -571,6 +588,7 @@ file_store_close(struct remote_store *s)
     struct file_store *fs = file_store_of(s);
     lock_destroy(&fs->lock);
     free(fs->directory);
+    free(atomic_load(&fs->place));
     free(fs);
 }
 
@@ -578,11 +596,11 @@ file_store_close(struct remote_store *s)
 
 // Removes files in .tmp of processes that died; how many. Younger files may be a put under way.
 static uint64_t
-sweep_temporaries(const struct file_store *fs, uint64_t age_ms, bool dry_run)
+sweep_temporaries(struct file_store *fs, uint64_t age_ms, bool dry_run)
 {
     struct safe_place place;
     uint64_t count = 0;
-    if (safe_place_enter(fs->directory, TEMPORARY_DIRECTORY "/.", &place) < 0)
+    if (enter(fs, TEMPORARY_DIRECTORY "/.", &place) < 0)
         return 0;
     BUFFER_AUTO path = {0};
     DIR *d = opendir(place.path);

@@ -8,6 +8,8 @@
 #ifndef CKPTFS_STORE_FILE_STORE_INTERNAL_H
 #define CKPTFS_STORE_FILE_STORE_INTERNAL_H
 
+#include <stdatomic.h>
+
 #include "platform/file.h"
 #include "platform/lock.h"
 #include "platform/safe_path.h"
@@ -21,7 +23,8 @@
 
 struct file_store {
     struct remote_store base;
-    char *directory;
+    char *directory;       // as its user names it
+    _Atomic(char *) place; // the same without links, from the first time that it was there; or NULL
     const struct file_ops *ops;
     struct uuid hash_key;
 
@@ -36,7 +39,7 @@ void file_store_append_path(struct buffer *out, const struct file_store *fs, con
 // Opens the place of such a path. Does not follow links, which the owner of the store's directory
 // may plant in it.
 MUST_CHECK int file_store_enter(
-    const struct file_store *fs, const char *path, struct safe_place *place_out);
+    struct file_store *fs, const char *path, struct safe_place *place_out);
 // Appends one component of a key as a file's name.
 void file_store_append_component(struct buffer *out, const char *component, size_t length);
 // Appends the component that a file's name encodes; false when it encodes none.

@@ -13,7 +13,7 @@
 #define KEY_MAX_BYTES 1024
 
 struct walk {
-    const struct file_store *fs;
+    struct file_store *fs;
     const char *prefix;
     const char *after; // "" when all are wanted: no key is empty
     size_t limit;

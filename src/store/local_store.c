@@ -9,6 +9,7 @@
 #include "base/checksum.h"
 #include "platform/log.h"
 #include "platform/memory.h"
+#include "platform/path.h"
 #include "platform/thread.h"
 
 #define OPEN_FILES_MAX 128u
@@ -368,7 +369,7 @@ local_store_has(struct local_store *s, const struct sha256 *hash)
 {
     CLEANUP(memory_free_auto) char *path = local_store_path(s, hash, true);
     struct stat st;
-    return stat(path, &st) == 0;
+    return path_stat(path, &st) == 0;
 }
 
 int
@@ -419,7 +420,7 @@ local_store_parse_name(const char *name, struct sha256 *hash_out, bool *whole_ou
 int
 local_store_sweep(struct local_store *s, local_store_is_needed *is_needed, void *argument)
 {
-    DIR *dir = opendir(s->hot_cache);
+    DIR *dir = path_open_directory(s->hot_cache);
     if (!dir)
         return -errno;
     int removed = 0;

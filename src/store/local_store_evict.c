@@ -11,6 +11,7 @@
 #include "base/checksum.h"
 #include "platform/log.h"
 #include "platform/memory.h"
+#include "platform/path.h"
 #include "store/local_store_internal.h"
 
 // ---- parts in use -------------------------------------------------------------------------------
@@ -69,7 +70,7 @@ local_store_note_adopted(struct local_store *s, const struct sha256 *hash, const
 {
     struct stat st;
     lock_take(&s->lock);
-    if (is_limited(s) && lstat(path, &st) == 0)
+    if (is_limited(s) && path_stat(path, &st) == 0)
         enter_all_locked(s, hash, (uint64_t)st.st_size);
     lock_release(&s->lock);
 }
@@ -100,7 +101,7 @@ look_at(struct local_store *s, const char *name, struct candidate *x)
     if (!local_store_parse_name(name, &x->hash, &whole))
         return false;
     CLEANUP(memory_free_auto) char *path = local_store_path(s, &x->hash, whole);
-    if (lstat(path, &st) < 0)
+    if (path_stat(path, &st) < 0)
         return false;
     x->bytes = (uint64_t)st.st_blocks * 512;
     x->length = (uint64_t)st.st_size;
@@ -137,7 +138,7 @@ int64_t
 local_store_evict(struct local_store *s, local_store_may_go *decide, void *argument, uint64_t want)
 {
     const struct judge judge = {decide, argument};
-    DIR *dir = opendir(s->hot_cache);
+    DIR *dir = path_open_directory(s->hot_cache);
     struct candidate x;
     uint64_t freed = 0;
     if (!dir)
@@ -169,7 +170,7 @@ is_known(struct local_store *s, const struct sha256 *hash)
 static int64_t
 evict_unknown(struct local_store *s, const struct judge *judge, uint64_t want)
 {
-    DIR *dir = opendir(s->hot_cache);
+    DIR *dir = path_open_directory(s->hot_cache);
     struct candidate x;
     uint64_t freed = 0;
     struct dirent *e = NULL;

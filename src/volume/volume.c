@@ -8,6 +8,7 @@
 #include "platform/clock.h"
 #include "platform/log.h"
 #include "platform/memory.h"
+#include "platform/path.h"
 #include "platform/random.h"
 #include "retention/retention_policy.h"
 #include "volume/volume_internal.h"
@@ -61,6 +62,7 @@ volume_free(struct volume *v)
     free(v->place_name);
     free(v->waiver);
     free(v->root);
+    path_release(v->root_hold);
     free(v);
 }
 

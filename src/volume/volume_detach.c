@@ -14,6 +14,7 @@
 #include "platform/crash_point.h"
 #include "platform/log.h"
 #include "platform/memory.h"
+#include "platform/path.h"
 #include "retention/detach.h"
 #include "volume/volume_internal.h"
 #include "volume/volume_operator.h"

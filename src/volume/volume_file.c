@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "platform/memory.h"
+#include "platform/path.h"
 #include "volume/volume_attributes.h"
 #include "volume/volume_internal.h"
 
@@ -302,12 +303,13 @@ int
 volume_space(struct volume *v, struct volume_space *space_out)
 {
     struct statvfs s;
-    if (statvfs(v->root, &s) < 0)
-        return -errno;
+    int rc = path_space(v->root, &s);
+    if (rc < 0)
+        return rc;
     struct manifest_reader *r;
     struct db_record db;
     struct db_totals totals = {0};
-    int rc = manifest_read_begin(v->manifest, &r);
+    rc = manifest_read_begin(v->manifest, &r);
     if (rc < 0)
         return rc;
     rc = manifest_read_db(r, v->db, &db);

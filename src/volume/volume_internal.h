@@ -84,8 +84,9 @@ struct volume {
     struct volume_host host;
     struct store_url url;
     char *place_name;
-    char *root;       // config.root; a throwaway one below it when mounted from the bucket alone
-    bool from_bucket; // mounted read-only, from a generation in the bucket alone
+    char *root; // config.root; a throwaway one below it when mounted from the bucket alone
+    struct path_hold *root_hold; // of config.root; the housekeeping thread may replace it
+    bool from_bucket;            // mounted read-only, from a generation in the bucket alone
     struct manifest *manifest;
     struct db_id db;
     struct uuid name_key;

@@ -17,6 +17,7 @@
 #include "platform/clock.h"
 #include "platform/log.h"
 #include "platform/memory.h"
+#include "platform/path.h"
 #include "volume/volume_internal.h"
 
 #define INTERVAL_MS      ((uint64_t)10 * 60 * 1000)
@@ -61,7 +62,7 @@ clear_scratch(struct volume *v, bool all)
 {
     const char *scratch = local_store_scratch(v->local);
     unsigned removed = 0;
-    DIR *dir = opendir(scratch);
+    DIR *dir = path_open_directory(scratch);
     for (struct dirent *e; dir && (e = readdir(dir));) {
         struct stat st;
         if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)

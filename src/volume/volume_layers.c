@@ -151,6 +151,11 @@ volume_open_wal(struct volume *v, const struct db_record *db, struct buffer *err
         rc = volume_check_private(directory, error);
     if (rc < 0)
         return rc;
+    rc = volume_note_dropped(v, false); // a mount that meant to drop it died before
+    if (rc < 0) {
+        volume_error(error, "cannot write below %s: %s", v->config.root, strerror(-rc));
+        return rc;
+    }
     rc = path_make_directories(directory, 0700);
     struct wal_options options = {
         .ops = &file_ops_system,

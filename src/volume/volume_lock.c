@@ -16,6 +16,7 @@
 #include "platform/clock.h"
 #include "platform/log.h"
 #include "platform/memory.h"
+#include "platform/path.h"
 #include "platform/safe_path.h"
 #include "volume/volume_internal.h"
 
@@ -78,12 +79,14 @@ volume_take_root(struct volume *v, struct buffer *error)
                 : "; give a directory of yours with -o root=");
         return rc;
     }
-    char *resolved = safe_path_resolve(v->config.root, &why);
+    char *resolved = safe_path_hold(v->config.root, &v->root_hold, &why);
     for (size_t i = 0; resolved && i < ARRAY_LENGTH(names) && why.length == 0; i++) {
         CLEANUP(memory_free_auto) char *path = memory_printf("%s/%s", resolved, names[i]);
         (void)safe_path_is_private(path, &why);
     }
     if (why.length > 0) {
+        path_release(v->root_hold);
+        v->root_hold = NULL;
         volume_error(
             error, "cannot use the storage root %s: %s", v->config.root, buffer_string(&why));
         free(resolved);
@@ -125,9 +128,9 @@ volume_take_lock(struct volume *v, struct buffer *error)
             strerror(-rc));
         return rc;
     }
-    v->own.lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    v->own.lock_fd = path_open(path, O_RDWR | O_CREAT, 0600);
     if (v->own.lock_fd < 0) {
-        rc = -errno;
+        rc = v->own.lock_fd;
         volume_error(error, "cannot open %s: %s", path, strerror(-rc));
         return rc;
     }

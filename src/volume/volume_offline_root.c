@@ -8,6 +8,7 @@
 #include "platform/file.h"
 #include "platform/log.h"
 #include "platform/memory.h"
+#include "platform/path.h"
 #include "retention/snapshot.h"
 #include "volume/volume_internal.h"
 #include "volume/volume_offline_internal.h"

@@ -20,6 +20,7 @@
 #include "platform/clock.h"
 #include "platform/log.h"
 #include "platform/memory.h"
+#include "platform/path.h"
 #include "platform/random.h"
 #include "retention/retention_policy.h"
 #include "retention/snapshot.h"
@@ -286,11 +287,7 @@ open_ready_db(struct volume *v, struct db_record *db, struct buffer *error)
         return rc;
     v->counters = db->counters;
     v->name_key = db->name_key;
-    rc = volume_note_dropped(v, false); // a mount that meant to drop it died before
-    if (rc < 0)
-        volume_error(error, "cannot write below %s: %s", v->config.root, strerror(-rc));
-    else
-        rc = volume_open_wal(v, db, error);
+    rc = volume_open_wal(v, db, error);
     if (rc == 0)
         volume_sweep(v);
     return rc;

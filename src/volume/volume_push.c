@@ -10,6 +10,7 @@
 #include "platform/crash_point.h"
 #include "platform/file.h"
 #include "platform/memory.h"
+#include "platform/path.h"
 #include "platform/random.h"
 #include "retention/history.h"
 #include "retention/push.h"
@@ -23,7 +24,7 @@ struct pushing {
     struct offline *o; // the new place
     const struct volume_push_request *request;
     struct volume_pushed *out;
-    char *root; // absolute
+    struct volume_root root;
     char *hot_cache;
     struct push push;
     struct db_record from;
@@ -70,14 +71,14 @@ find_db(struct pushing *p, struct buffer *error)
         manifest_read_end(r);
     }
     if (rc < 0)
-        volume_error(error, "cannot read the manifest in %s: %s", p->root, strerror(-rc));
+        volume_error(error, "cannot read the manifest in %s: %s", p->root.path, strerror(-rc));
     else if (c.count == 0)
-        volume_error(error, "%s holds no volume", p->root);
+        volume_error(error, "%s holds no volume", p->root.path);
     else if (c.count > 1 && !c.exact)
         volume_error(error,
             "%s holds several volumes (%s ); give the one that is meant the same name in the new "
             "place",
-            p->root, buffer_string(&c.names));
+            p->root.path, buffer_string(&c.names));
     if (rc == 0 && (c.count == 0 || (c.count > 1 && !c.exact)))
         rc = -ENOENT;
     p->from = c.found;
@@ -110,7 +111,7 @@ look_at_log(struct pushing *p, const char *directory, struct buffer *error)
     volume_error(error,
         "the write-ahead log in %s %s%s. Mount the volume from this root and unmount it, for which "
         "the bucket may be empty; or give --partial to do without the log",
-        p->root, rc == 0 ? "holds changes that are in no generation yet" : "cannot be read: ",
+        p->root.path, rc == 0 ? "holds changes that are in no generation yet" : "cannot be read: ",
         buffer_string(&text));
     return -EBUSY;
 }
@@ -122,13 +123,14 @@ hold_root(struct pushing *p, struct buffer *error)
 {
     const struct db_record *db = &p->from;
     CLEANUP(memory_free_auto)
-    char *directory = volume_tenant_directory(p->root, db->tenant, db->place, db->volume_number);
+    char *directory =
+        volume_tenant_directory(p->root.path, db->tenant, db->place, db->volume_number);
     CLEANUP(memory_free_auto) char *path = memory_printf("%s/lock", directory);
     CLEANUP(memory_free_auto)
-    char *wal = memory_printf("%s/tenants/%s/%" PRIu32 "/wal", p->root, db->tenant, db->id.v);
-    p->lock_fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    char *wal = memory_printf("%s/tenants/%s/%" PRIu32 "/wal", p->root.path, db->tenant, db->id.v);
+    p->lock_fd = path_open(path, O_RDWR | O_NONBLOCK, 0);
     if (p->lock_fd >= 0 && flock(p->lock_fd, LOCK_EX | LOCK_NB) < 0) {
-        volume_error(error, "the volume is mounted from %s: unmount it first", p->root);
+        volume_error(error, "the volume is mounted from %s: unmount it first", p->root.path);
         return -EBUSY;
     }
     return look_at_log(p, wal, error);
@@ -137,11 +139,11 @@ hold_root(struct pushing *p, struct buffer *error)
 static int
 open_root(struct pushing *p, struct buffer *error)
 {
-    int rc = volume_root_open(p->request->root, &p->push.root, error);
+    int rc = volume_root_open(p->request->root, &p->root, error);
     if (rc < 0)
         return rc;
-    p->root = memory_string(p->request->root);
-    p->hot_cache = memory_printf("%s/hot_cache", p->root);
+    p->push.root = p->root.manifest;
+    p->hot_cache = memory_printf("%s/hot_cache", p->root.path);
     p->push.hot_cache = p->hot_cache;
     rc = find_db(p, error);
     return rc < 0 ? rc : hold_root(p, error);
@@ -202,7 +204,7 @@ upload(struct pushing *p, struct buffer *out, struct buffer *error)
         volume_error(error,
             "%" PRIu64 " blobs are lost: the bucket had them, and %s has not. With --partial the "
             "rest is pushed, and the parts of files that need them are marked as lost",
-            p->out->lost, p->root);
+            p->out->lost, p->root.path);
         rc = -ENODATA;
     }
     return rc;
@@ -256,9 +258,8 @@ volume_push(const struct volume_config *config, const struct volume_push_request
     if (rc == 0)
         rc = make_volume(&p, error);
     push_free(&p.push);
-    manifest_close(p.push.root);
     file_close_auto(&p.lock_fd);
-    free(p.root);
+    volume_root_close(&p.root);
     free(p.hot_cache);
     offline_close(&o);
     return rc;

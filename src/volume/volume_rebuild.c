@@ -37,6 +37,7 @@
 #include "platform/file.h"
 #include "platform/log.h"
 #include "platform/memory.h"
+#include "platform/path.h"
 #include "volume/volume_internal.h"
 
 #define DROPPED_FILE "dropped"
@@ -355,9 +356,9 @@ look_for_lock(void *argument, const char *name)
     if (strcmp(place, x->own) == 0)
         return 0;
     CLEANUP(file_close_auto)
-    int fd = open(lock, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    int fd = path_open(lock, O_RDONLY | O_NONBLOCK, 0);
     if (fd < 0)
-        return file_error_is_shortage(-errno) ? -errno : 0;
+        return file_error_is_shortage(fd) ? fd : 0;
     if (flock(fd, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK)
         x->held = memory_string(place);
     return x->held != NULL;
@@ -479,7 +480,8 @@ volume_note_dropped(struct volume *v, bool dropped)
     CLEANUP(memory_free_auto) char *path = memory_printf("%s/" DROPPED_FILE, directory);
     if (dropped)
         return file_replace_whole(&file_ops_system, path, "\n", 1, 0600);
-    if (unlink(path) < 0)
-        return errno == ENOENT ? 0 : -errno;
+    int rc = path_unlink(path);
+    if (rc < 0)
+        return rc == -ENOENT ? 0 : rc;
     return file_sync_directory(&file_ops_system, directory);
 }

@@ -12,6 +12,7 @@
 #include "platform/file.h"
 #include "platform/log.h"
 #include "platform/memory.h"
+#include "platform/path.h"
 #include "volume/volume_internal.h"
 
 // An object's size before a change to its data, from the layers or the tables.
@@ -110,7 +111,7 @@ volume_end_waiver(struct volume *v)
         return;
     BUFFER_AUTO directory = {0};
     path_directory(v->waiver, &directory);
-    int rc = unlink(v->waiver) < 0 ? -errno : 0;
+    int rc = path_unlink(v->waiver);
     if (rc == 0)
         rc = file_sync_directory(&file_ops_system, buffer_string(&directory));
     if (rc < 0 && rc != -ENOENT)

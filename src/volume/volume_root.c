@@ -10,8 +10,10 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include "platform/directory.h"
 #include "platform/file.h"
 #include "platform/memory.h"
+#include "platform/path.h"
 #include "platform/safe_path.h"
 #include "volume/volume_internal.h"
 
@@ -28,7 +30,7 @@ look_at_lock(const char *root, const struct db_record *db, struct volume_root_en
     CLEANUP(memory_free_auto)
     char *directory = volume_tenant_directory(root, db->tenant, db->place, db->volume_number);
     CLEANUP(memory_free_auto) char *path = memory_printf("%s/lock", directory);
-    CLEANUP(file_close_auto) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    CLEANUP(file_close_auto) int fd = path_open(path, O_RDONLY | O_NONBLOCK, 0);
     char text[512] = "";
     if (fd < 0 || flock(fd, LOCK_SH | LOCK_NB) == 0 || errno != EWOULDBLOCK)
         return;
@@ -98,49 +100,74 @@ visit_db(void *argument, const struct db_record *db)
     return x->visit(x->argument, &e);
 }
 
-int
-volume_root_open(const char *root, struct manifest **manifest_out, struct buffer *error)
+static int
+open_root_manifest(struct volume_root *root, struct buffer *error)
 {
-    CLEANUP(memory_free_auto) char *directory = memory_printf("%s/manifest", root);
+    CLEANUP(memory_free_auto) char *directory = memory_printf("%s/manifest", root->path);
     CLEANUP(memory_free_auto) char *file = memory_printf("%s/data.mdb", directory);
     struct manifest_options options = {0};
     BUFFER_AUTO why = {0};
-    *manifest_out = NULL;
-    // Opening would make missing files, and write.
-    int rc = access(file, R_OK | W_OK) < 0 ? -errno : 0;
-    if (rc == 0 && !(safe_path_is_private(root, &why) && safe_path_is_private(directory, &why))) {
+    if (!safe_path_is_private(directory, &why)) {
         volume_error(error, "cannot use the storage root: %s", buffer_string(&why));
         return -EPERM;
     }
-    if (rc == -ENOENT) {
-        volume_error(error, "%s is not a storage root: it has no manifest", root);
-        return rc;
-    }
-    if (rc == 0)
-        rc = manifest_open(directory, &options, manifest_out);
-    if (rc < 0)
+    // Opening would make missing files, and write.
+    CLEANUP(file_close_auto) int fd = path_open(file, O_RDWR | O_NONBLOCK, 0);
+    int rc = fd < 0 ? fd : manifest_open(directory, &options, &root->manifest);
+    if (rc == -ENOENT)
+        volume_error(error, "%s is not a storage root: it has no manifest", root->path);
+    else if (rc < 0)
         volume_error(error, "cannot read the manifest in %s: %s", directory, strerror(-rc));
     return rc;
 }
 
 int
-volume_root_list(const char *root, volume_root_visit *visit, void *argument, struct buffer *error)
+volume_root_open(const char *path, struct volume_root *root_out, struct buffer *error)
 {
-    struct manifest *m;
-    int rc = volume_root_open(root, &m, error);
+    BUFFER_AUTO why = {0};
+    *root_out = (struct volume_root){0};
+    if (path_exists(path) == 0) {
+        volume_error(error, "%s is not a storage root: it has no manifest", path);
+        return -ENOENT;
+    }
+    root_out->path = safe_path_hold(path, &root_out->hold, &why);
+    if (!root_out->path) {
+        volume_error(error, "cannot use the storage root: %s", buffer_string(&why));
+        return -EPERM;
+    }
+    int rc = open_root_manifest(root_out, error);
+    if (rc < 0)
+        volume_root_close(root_out);
+    return rc;
+}
+
+void
+volume_root_close(struct volume_root *root)
+{
+    manifest_close(root->manifest);
+    path_release(root->hold);
+    free(root->path);
+    *root = (struct volume_root){0};
+}
+
+int
+volume_root_list(const char *path, volume_root_visit *visit, void *argument, struct buffer *error)
+{
+    struct volume_root root;
+    int rc = volume_root_open(path, &root, error);
     if (rc < 0)
         return rc;
-    struct listing x = {.root = root, .visit = visit, .argument = argument};
-    rc = manifest_read_begin(m, &x.reader);
+    struct listing x = {.root = root.path, .visit = visit, .argument = argument};
+    rc = manifest_read_begin(root.manifest, &x.reader);
     if (rc < 0) {
-        volume_error(error, "cannot read the manifest in %s: %s", root, strerror(-rc));
-        manifest_close(m);
+        volume_error(error, "cannot read the manifest in %s: %s", root.path, strerror(-rc));
+        volume_root_close(&root);
         return rc;
     }
     rc = manifest_read_dbs(x.reader, visit_db, &x);
     if (rc == -EBADMSG)
-        volume_error(error, "the manifest in %s is damaged", root);
+        volume_error(error, "the manifest in %s is damaged", root.path);
     manifest_read_end(x.reader);
-    manifest_close(m);
+    volume_root_close(&root);
     return rc;
 }

@@ -46,8 +46,17 @@ MUST_CHECK int volume_root_list(
     const char *root, volume_root_visit *visit, void *argument, struct buffer *error);
 
 struct manifest;
-// Opens the manifest of a storage root, which the caller closes. Errors as above.
+struct path_hold;
+// A storage root that is looked at without a mount.
+struct volume_root {
+    char *path; // without links
+    struct path_hold *hold;
+    struct manifest *manifest;
+};
+// Holds a storage root and opens its manifest. Errors as above; then there is nothing to close.
 MUST_CHECK int volume_root_open(
-    const char *root, struct manifest **manifest_out, struct buffer *error);
+    const char *path, struct volume_root *root_out, struct buffer *error);
+// Of zeros: nothing.
+void volume_root_close(struct volume_root *root);
 
 #endif

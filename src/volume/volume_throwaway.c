@@ -13,6 +13,7 @@
 
 #include "platform/log.h"
 #include "platform/memory.h"
+#include "platform/path.h"
 #include "platform/random.h"
 #include "volume/volume_internal.h"
 
@@ -23,13 +24,13 @@ void
 volume_sweep_throwaway_roots(const struct volume *v)
 {
     CLEANUP(memory_free_auto) char *directory = memory_printf(VIEWS_DIRECTORY, v->config.root);
-    DIR *dir = opendir(directory);
+    DIR *dir = path_open_directory(directory);
     for (struct dirent *e; dir && (e = readdir(dir));) {
         if (e->d_name[0] == '.')
             continue;
         CLEANUP(memory_free_auto) char *path = memory_printf("%s/%s", directory, e->d_name);
         CLEANUP(memory_free_auto) char *lock = memory_printf("%s/lock", path);
-        CLEANUP(file_close_auto) int fd = open(lock, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+        CLEANUP(file_close_auto) int fd = path_open(lock, O_RDWR, 0);
         if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && path_remove_tree(path) < 0)
             log_warning("scratch.failed", "cannot remove %s", path);
     }
@@ -47,9 +48,9 @@ lock_throwaway_root(struct volume *v)
     if (rc < 0)
         return rc;
     CLEANUP(memory_free_auto) char *lock = memory_printf("%s/lock", v->root);
-    v->own.lock_fd = open(lock, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    v->own.lock_fd = path_open(lock, O_RDWR | O_CREAT, 0600);
     if (v->own.lock_fd < 0)
-        return errno == ENOENT ? -EAGAIN : -errno;
+        return v->own.lock_fd == -ENOENT ? -EAGAIN : v->own.lock_fd;
     if (flock(v->own.lock_fd, LOCK_EX | LOCK_NB) < 0)
         return errno == EWOULDBLOCK ? -EAGAIN : -errno;
     return fstat(v->own.lock_fd, &st) == 0 && st.st_nlink > 0 ? 0 : -EAGAIN;

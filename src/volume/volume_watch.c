@@ -6,8 +6,11 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
+#include "platform/file.h"
 #include "platform/log.h"
 #include "platform/memory.h"
+#include "platform/path.h"
+#include "platform/safe_path.h"
 #include "volume/volume_internal.h"
 
 // Whether the name leads to the lock file that this process holds. A name counts as there unless
@@ -35,12 +38,35 @@ note_published(void *argument UNUSED, int result UNUSED, struct generation gener
 {
 }
 
+// Nothing can be made below a directory that was removed. A root that was renamed still serves.
+static int
+hold_new_root(struct volume *v)
+{
+    if (!path_hold_is_removed(v->root_hold))
+        return 0;
+    BUFFER_AUTO why = {0};
+    struct path_hold *hold;
+    int rc = path_make_directory(v->config.root, 0700);
+    if (rc < 0)
+        return rc;
+    CLEANUP(memory_free_auto) char *root = safe_path_hold(v->config.root, &hold, &why);
+    if (!root || strcmp(root, v->config.root) != 0) {
+        path_release(hold);
+        return -EPERM;
+    }
+    path_release(v->root_hold);
+    v->root_hold = hold;
+    return 0;
+}
+
 // Memory and open files still have the writes since the last local generation: a last publication
 // saves them, if it has all else that it needs. It stages in new directories.
 static void
 save_what_is_left(struct volume *v)
 {
-    int rc = local_store_make_directories(v->local);
+    int rc = hold_new_root(v);
+    if (rc == 0)
+        rc = local_store_make_directories(v->local);
     if (rc < 0)
         log_warning("volume.root_lost", "cannot make directories for a last publication: %s",
             strerror(-rc));

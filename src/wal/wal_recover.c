@@ -30,6 +30,7 @@
 #include "platform/directory.h"
 #include "platform/log.h"
 #include "platform/memory.h"
+#include "platform/path.h"
 #include "wal/wal_internal.h"
 
 #define HUGE_PAGE_BYTES (2u << 20)
@@ -212,7 +213,7 @@ check_newest(struct recovery *r)
         return 0;
     CLEANUP(memory_free_auto) char *path = wal_segment_path(r->w, r->w->mark.file_number);
     return contradicted(
-        r, access(path, F_OK) < 0 ? "is missing" : "has lost its header and its records");
+        r, path_exists(path) == 0 ? "is missing" : "has lost its header and its records");
 }
 
 // After the walk.

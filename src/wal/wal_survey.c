@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "platform/memory.h"
+#include "platform/path.h"
 #include "wal/wal_internal.h"
 
 static void
@@ -48,7 +49,7 @@ int
 wal_survey(const char *directory, struct wal_survey *survey_out)
 {
     *survey_out = (struct wal_survey){0};
-    DIR *dir = opendir(directory);
+    DIR *dir = path_open_directory(directory);
     if (!dir)
         return errno == ENOENT ? 0 : -errno;
     int rc = 0;

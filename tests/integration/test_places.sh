@@ -70,6 +70,46 @@ volume_mount v
 assert_equal one "$(cat "${V_MNT[v]}/file")" "the file"
 volume_unmount v
 
+step "a storage root whose name leads elsewhere while it is mounted"
+volume_new o file
+mkdir "$WORK/above"
+V_ROOT[o]=$WORK/above/root
+volume_mount o create,checkpoint_interval=0
+echo one >"${V_MNT[o]}/file"
+volume_checkpoint o
+mv "$WORK/above/root" "$WORK/above/moved"
+mkdir "$WORK/above/root"
+wal=$(cd "$WORK/above/moved/tenants/tenant" && find . -name wal -printf '%h\n' | sed 's#^\./##')
+mkdir -p "$WORK/above/root/tenants/tenant/$wal"
+for link in manifest "tenants/tenant/$wal/wal" hot_cache checkpoint_scratch views quota; do
+    ln -s "$WORK/victim" "$WORK/above/root/$link"
+done
+# The daemon notices it within a second, or when it folds. Until then it needs new segments of the log.
+head -c 100000000 /dev/zero | dd "of=${V_MNT[o]}/large" bs=1M iflag=fullblock conv=fsync status=none || true
+timeout 20 "$CKPTCTL" checkpoint -q "${V_MNT[o]}" >"$WORK/out" 2>&1 || true
+untouched "the name of a root"
+volume_kill9 o
+untouched "the name of a root"
+rm -r "$WORK/above/root"
+mv "$WORK/above/moved" "$WORK/above/root"
+volume_mount o
+assert_equal one "$(cat "${V_MNT[o]}/file")" "the file"
+volume_unmount o
+
+step "a store whose name leads elsewhere while it is used"
+volume_mount o checkpoint_interval=0
+mv "${V_DIRECTORY[o]}" "$WORK/moved.store"
+ln -s "$WORK/victim" "${V_DIRECTORY[o]}"
+echo two >"${V_MNT[o]}/file"
+if timeout 5 "$CKPTCTL" checkpoint "${V_MNT[o]}" >"$WORK/out" 2>&1; then
+    fail "a checkpoint went to another store"
+fi
+untouched "the name of a store"
+rm "${V_DIRECTORY[o]}"
+mv "$WORK/moved.store" "${V_DIRECTORY[o]}"
+volume_checkpoint o
+volume_unmount o
+
 step "links in the store"
 store=${V_DIRECTORY[v]}
 mv "$store/manifests" "$WORK/manifests"

@@ -11,6 +11,7 @@
 #include "base/bytes.h"
 #include "base/checksum.h"
 #include "platform/memory.h"
+#include "platform/path.h"
 #include "platform/random.h"
 #include "remote/remote_internal.h"
 

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "platform/memory.h"
+#include "platform/path.h"
 
 #define BYTES 200000u
 

@@ -10,6 +10,7 @@
 
 #include "base/checksum.h"
 #include "platform/memory.h"
+#include "platform/path.h"
 #include "store/remote_store_backends.h"
 
 // ---- URLs ---------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@
 #include "platform/clock.h"
 #include "platform/file.h"
 #include "platform/memory.h"
+#include "platform/path.h"
 #include "volume/volume_internal.h"
 
 // Another root of the same store.

@@ -14,6 +14,7 @@
 #include "platform/clock.h"
 #include "platform/crash_point.h"
 #include "platform/memory.h"
+#include "platform/path.h"
 #include "volume/volume_internal.h"
 #include "volume/volume_offline.h"
 

@@ -11,6 +11,7 @@
 #include "format/manifest_record.h"
 #include "platform/clock.h"
 #include "platform/memory.h"
+#include "platform/path.h"
 #include "platform/random.h"
 #include "volume/volume_internal.h"
 

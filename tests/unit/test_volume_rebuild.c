@@ -13,6 +13,7 @@
 
 #include "platform/file.h"
 #include "platform/memory.h"
+#include "platform/path.h"
 #include "platform/random.h"
 #include "volume/volume_internal.h"
 

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 #include "platform/file.h"
+#include "platform/path.h"
 
 // Check writes a message for each assertion that holds, so that it can name the last one when a
 // test dies by a signal. That costs a system call in each turn of a loop. And a child that a test

@@ -16,6 +16,7 @@
 #include "platform/lock.h"
 #include "platform/log.h"
 #include "platform/memory.h"
+#include "platform/path.h"
 #include "platform/random.h"
 #include "store/remote_store.h"
 
