@@ -21,6 +21,7 @@
 static __thread bool kills_suid;
 static __thread bool clears_sgid;
 static __thread bool is_nameless;
+static __thread uint32_t caller;
 static __thread uint32_t offered; // of WANTED, when the request is INIT
 
 // Flags that libfuse does not negotiate by itself.
@@ -32,6 +33,12 @@ static __thread uint32_t offered; // of WANTED, when the request is INIT
 
 // The extended form of a SETXATTR request is so much longer.
 #define SETXATTR_EXT_BYTES (sizeof(struct fuse_setxattr_in) - FUSE_COMPAT_SETXATTR_IN_SIZE)
+
+uint32_t
+device_request_pid(void)
+{
+    return caller;
+}
 
 bool
 device_request_kills_suid(void)
@@ -76,10 +83,11 @@ note_request(struct fs *fs, const uint8_t *request, size_t length)
         uint32_t major, minor, max_readahead, flags;
     } init_in;
     kills_suid = clears_sgid = is_nameless = false;
-    offered = 0;
+    offered = caller = 0;
     if (length < sizeof(header))
         return;
     memcpy(&header, request, sizeof(header));
+    caller = header.pid;
     count_request(fs, header.opcode);
     if (header.opcode == FUSE_WRITE && ARGUMENT_OF(request, length, &write_in))
         kills_suid = (write_in.write_flags & FUSE_WRITE_KILL_SUIDGID) != 0;

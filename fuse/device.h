@@ -39,6 +39,9 @@ MUST_CHECK int device_receive(
 // the file system is gone, and does not touch the present mount at the place. 0 or -errno.
 MUST_CHECK int device_leave(struct fuse_session *session);
 
+// The thread of a program that waits for the last request that the calling thread has read; 0: none
+// does, or it is out of sight (another pid namespace).
+uint32_t device_request_pid(void);
 // Whether the last WRITE, OPEN or CREATE request that the calling thread has read asks the daemon
 // to clear suid and sgid. For handlers, before they return.
 bool device_request_kills_suid(void);

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/list.h"
+#include "fuse/caller.h"
 #include "fuse/device.h"
 #include "fuse/fs.h"
 #include "fuse/kernel_cache.h"
@@ -192,6 +193,12 @@ serve(struct worker *x, struct fuse_buf *request)
     }
 }
 
+static bool
+caller_is_to_end(void)
+{
+    return caller_wants_to_end(device_request_pid());
+}
+
 static void
 run_worker(void *argument)
 {
@@ -203,6 +210,7 @@ run_worker(void *argument)
     sigaddset(&interrupt, SIGUSR1);
     pthread_sigmask(SIG_UNBLOCK, &interrupt, NULL);
     thread_set_wait_hook(give_up_role, x);
+    thread_set_interrupt_hook(caller_is_to_end);
     while (take_role(x))
         serve(x, &request);
     thread_set_wait_hook(NULL, NULL);

@@ -60,6 +60,20 @@ thread_set_wait_hook(thread_wait_hook *hook, void *argument)
     wait_hook_argument = argument;
 }
 
+static __thread thread_interrupt_hook *interrupt_hook;
+
+void
+thread_set_interrupt_hook(thread_interrupt_hook *hook)
+{
+    interrupt_hook = hook;
+}
+
+bool
+thread_is_interrupted(void)
+{
+    return interrupt_hook && interrupt_hook();
+}
+
 void
 thread_will_wait(void)
 {

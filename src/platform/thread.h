@@ -4,6 +4,7 @@
 #define CKPTFS_PLATFORM_THREAD_H
 
 #include <pthread.h>
+#include <stdbool.h>
 
 #include "base/compiler.h"
 
@@ -23,5 +24,11 @@ void thread_join(struct thread *t);
 typedef void thread_wait_hook(void *argument);
 void thread_set_wait_hook(thread_wait_hook *hook, void *argument);
 void thread_will_wait(void);
+
+// For a thread that works for somebody who may give up: `hook` tells whether that has happened. A
+// function that waits for long asks now and then, without locks. NULL: no hook.
+typedef bool thread_interrupt_hook(void);
+void thread_set_interrupt_hook(thread_interrupt_hook *hook);
+bool thread_is_interrupted(void);
 
 #endif

@@ -5,6 +5,7 @@
 
 #include "platform/clock.h"
 #include "platform/memory.h"
+#include "platform/thread.h"
 #include "volume/volume_internal.h"
 
 // Room for the changes of an operation without its declared extra: a rename puts five inodes and
@@ -245,6 +246,8 @@ wait_for_room(struct volume *v, uint32_t bytes, const struct operation *op)
             rc = wal_reserve_in_turn(v->wal, bytes, slice, &turn);
         if (rc != -ENOSPC)
             return rc;
+        if (thread_is_interrupted())
+            return -EINTR;
         uint64_t waited = clock_monotonic_ms() - began;
         int error = v->checkpoint ? checkpoint_fold_error(v->checkpoint) : -EBUSY;
         wal_numbers(v->wal, &n);

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "fuse/caller.h"
 #include "fuse/options.h"
 #include "fuse/ticket.h"
 
@@ -358,6 +359,38 @@ START_TEST(racing_ends_and_interrupts_answer_once)
 }
 END_TEST
 
+// ---- programs that are to end -------------------------------------------------------------------
+
+// A status with these sets of signals: of the thread, of the process, and blocked.
+static bool
+wants_to_end(const char *thread, const char *process, const char *blocked)
+{
+    char status[400];
+    snprintf(status, sizeof(status),
+        "Name:\tShdPnd: 0000000000000100\nState:\tD (disk sleep)\nPid:\t7\nSigQ:\t1/31000\n"
+        "SigPnd:\t%s\nShdPnd:\t%s\nSigBlk:\t%s\nSigIgn:\t0000000000001000\n",
+        thread, process, blocked);
+    return caller_status_wants_to_end(status);
+}
+
+START_TEST(signals_by_which_users_end_programs_count)
+{
+    const char *none = "0000000000000000";
+    ck_assert(!wants_to_end(none, none, none));
+    ck_assert(wants_to_end("0000000000000100", none, none)); // SIGKILL
+    ck_assert(wants_to_end(none, "0000000000000002", none)); // SIGINT
+    ck_assert(wants_to_end(none, "0000000000004000", none)); // SIGTERM
+    ck_assert(wants_to_end("0000000000000004", none, none)); // SIGQUIT
+    ck_assert(wants_to_end("0000000000000001", none, none)); // SIGHUP
+    ck_assert(!wants_to_end(none, "0000000000000002", "0000000000000002"));
+    // SIGALRM, SIGUSR1, SIGCHLD, real-time ones.
+    ck_assert(!wants_to_end("0000000000002000", "fffffffc00010200", none));
+    ck_assert(!caller_status_wants_to_end(""));
+    // Nobody, and this process.
+    ck_assert(!caller_wants_to_end(0) && !caller_wants_to_end((uint32_t)getpid()));
+}
+END_TEST
+
 int
 main(void)
 {
@@ -376,5 +409,6 @@ main(void)
     ADD(tickets_complete_in_order);
     ADD(there_is_an_end_to_outstanding_tickets);
     ADD(racing_ends_and_interrupts_answer_once);
+    ADD(signals_by_which_users_end_programs_count);
     return unit_run(s);
 }

@@ -133,6 +133,78 @@ START_TEST(a_log_without_room_for_its_checkpoint_goes_to_the_store_in_parts)
 }
 END_TEST
 
+// Larger than a part, and than all that the quota has room for.
+START_TEST(an_image_larger_than_a_part_goes_to_the_store_by_itself)
+{
+    const size_t bytes = 24u << 20;
+    struct volume_world w;
+    world_new(&w);
+    volume_world_open(&w);
+    volume_world_fill(w.v, volume_world_make_file(w.v, "large"), 0, bytes, 3);
+    ck_assert_int_eq(volume_world_sync(w.v), 0);
+    fill_quota(w.v);
+    uint64_t before = numbers_of(w.v).blobs;
+    volume_world_fold(w.v);
+    ck_assert_uint_lt(numbers_of(w.v).blobs, before + MIB);
+    ck_assert_uint_le(numbers_of(w.v).used, numbers_of(w.v).limit);
+    volume_world_publish(w.v);
+    storage_quota_set_limit(w.v->quota, 0);
+    volume_world_expect(w.v, volume_world_find(w.v, "large"), 0, bytes, 3);
+    volume_world_close(&w);
+    volume_world_check(&w);
+    volume_world_lose_root(&w);
+    volume_world_open(&w);
+    volume_world_expect(w.v, volume_world_find(w.v, "large"), 0, bytes, 3);
+    volume_world_free(&w);
+}
+END_TEST
+
+// ---- writers that wait --------------------------------------------------------------------------
+
+static atomic_uint asked;
+
+static bool
+is_to_end(void)
+{
+    return atomic_fetch_add(&asked, 1) >= 2;
+}
+
+START_TEST(a_writer_that_waits_for_room_ends_when_its_program_is_to_end)
+{
+    struct volume_world w;
+    struct volume_attributes a;
+    struct volume_caller caller = {0};
+    static uint8_t bytes[1 << 16];
+    world_new(&w);
+    volume_world_script_faults(&w);
+    volume_world_open(&w);
+    struct object_id object = volume_world_make_file(w.v, "f");
+    volume_world_fill(w.v, object, 0, FILE_BYTES, 1);
+    ck_assert_int_eq(volume_world_sync(w.v), 0);
+    // Publications do not end, so that nothing makes room, and nothing says that they never will.
+    volume_world_set_faults(&w, "slow 100000");
+    fill_quota(w.v);
+    thread_set_interrupt_hook(is_to_end);
+    uint64_t began_ms = clock_monotonic_ms();
+    int rc = 0;
+    for (uint64_t at = 0; rc == 0 && at < 100 * MIB; at += sizeof(bytes))
+        rc = volume_write(w.v, object, at, bytes, sizeof(bytes), 0);
+    thread_set_interrupt_hook(NULL);
+    ck_assert_int_eq(rc, -EINTR);
+    ck_assert_uint_ge(asked, 3);
+    ck_assert_uint_lt(clock_monotonic_ms() - began_ms, 50000);
+    // Nothing of it was decided, and others write on when there is room.
+    volume_world_set_faults(&w, "");
+    storage_quota_set_limit(w.v->quota, 0);
+    volume_watch_quota(w.v);
+    ck_assert_int_eq(
+        volume_make(w.v, OBJECT_ROOT_DIRECTORY, "more", S_IFREG | 0644, 0, NULL, &caller, &a), 0);
+    volume_world_fill(w.v, object, 0, FILE_BYTES, 2);
+    volume_world_expect(w.v, object, 0, FILE_BYTES, 2);
+    volume_world_free(&w);
+}
+END_TEST
+
 static struct volume_world *dying;
 
 static bool
@@ -481,6 +553,10 @@ main(void)
     Suite *s = suite_create("volume_quota");
     unit_add(s, "a_log_without_room_for_its_checkpoint_goes_to_the_store_in_parts",
         a_log_without_room_for_its_checkpoint_goes_to_the_store_in_parts, 60);
+    unit_add(s, "an_image_larger_than_a_part_goes_to_the_store_by_itself",
+        an_image_larger_than_a_part_goes_to_the_store_by_itself, 60);
+    unit_add(s, "a_writer_that_waits_for_room_ends_when_its_program_is_to_end",
+        a_writer_that_waits_for_room_ends_when_its_program_is_to_end, 60);
     unit_add(
         s, "a_death_between_two_parts_loses_nothing", a_death_between_two_parts_loses_nothing, 60);
     unit_add(s, "the_growth_of_the_manifest_is_counted_before_it_happens",
