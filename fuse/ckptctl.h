@@ -56,9 +56,9 @@ int ask_operation(
     int fd, const struct operation_request *request, struct buffer *text, int *result_out);
 // Makes a checkpoint and gives it a name. Returns the exit status.
 int create_snapshot(const char *name, const char *path, uint32_t flags);
-// Shows the quota, or with a size sets that of the storage root or of the volume. Returns the exit
-// status.
-int control_quota(const char *path, const char *size, bool of_root, uint32_t flags);
+// Shows the quota, or with a size sets that of the volume, or of `of`: "tenant", "root" or "jobs".
+// Returns the exit status.
+int control_quota(const char *path, const char *size, const char *of, uint32_t flags);
 // Evicts copies of a file, or all. Returns the exit status.
 int control_evict(const char *path, bool all, uint32_t flags);
 

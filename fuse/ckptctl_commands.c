@@ -228,7 +228,7 @@ run_retention(const struct arguments *a)
 static int
 run_quota(const struct arguments *a)
 {
-    return control_quota(a->operand, a->policy, a->of_root, operation_flags(a));
+    return control_quota(a->operand, a->policy, a->quota_of, operation_flags(a));
 }
 
 static int
@@ -519,7 +519,8 @@ static const struct option hydrate_switches[] = {{"help", no_argument, NULL, 'h'
     {"quiet", no_argument, NULL, 'q'}, {NULL, 0, NULL, 0}};
 static const struct option quota_switches[] = {{"help", no_argument, NULL, 'h'},
     {"json", no_argument, NULL, SWITCH_JSON}, {"set", required_argument, NULL, SWITCH_SET},
-    {"root", no_argument, NULL, SWITCH_OF_ROOT}, {NULL, 0, NULL, 0}};
+    {"root", no_argument, NULL, SWITCH_OF_ROOT}, {"tenant", no_argument, NULL, SWITCH_OF_TENANT},
+    {"jobs", no_argument, NULL, SWITCH_OF_JOBS}, {NULL, 0, NULL, 0}};
 static const struct option at_switches[] = {{"help", no_argument, NULL, 'h'},
     {"json", no_argument, NULL, SWITCH_JSON}, {"at", required_argument, NULL, SWITCH_AT},
     {NULL, 0, NULL, 0}};
@@ -619,12 +620,18 @@ const struct command commands[] = {
         "                  TIME is a number with s, m, h, d or w behind it\n"
         "    --json        as a JSON object\n",
         "MOUNTPOINT", .run = run_retention},
-    {"quota", ":h", quota_switches, "quota [--set SIZE [--root]] [--json] MOUNTPOINT",
-        "Shows how much disk space the volume and its storage root take, and may take.\n"
+    {"quota", ":h", quota_switches,
+        "quota [--set SIZE [--tenant | --root] | --set PERCENT --jobs] [--json] MOUNTPOINT",
+        "Shows how much disk space the volume, its tenant and its storage root take, and may\n"
+        "take.\n"
         "\n"
         "    --set SIZE  lets the volume take so much (units K, M, G, T) until it is unmounted;\n"
         "                0: as much as there is\n"
+        "    --tenant    sets it for all volumes of the tenant in the storage root, for good\n"
         "    --root      sets it for all volumes in the storage root together, for good\n"
+        "    --jobs      sets the part of each quota, in per cent, that jobs (hydrate, merging, "
+        "...)\n"
+        "                may fill with copies of what is in the store, until the unmount\n"
         "    --json      as a JSON object\n",
         "MOUNTPOINT", .run = run_quota},
     {"hydrate", ":hq", hydrate_switches,

@@ -20,7 +20,7 @@ struct arguments {
     int64_t wait_seconds; // unmount; -1: without limit
     const char *root;     // status
     const char *policy;   // retention; quota: a size; variant and flags
-    bool of_root;         // quota
+    const char *quota_of; // quota: whose, in the words of the daemon; NULL: the volume's
     const char *head;     // truncate
     const char *tail;     // likewise
     bool watch;           // jobs
@@ -80,6 +80,8 @@ enum {
     SWITCH_REPAIR,
     SWITCH_PARTIAL,
     SWITCH_COLD,
+    SWITCH_OF_TENANT,
+    SWITCH_OF_JOBS,
 };
 
 extern const struct command commands[];

@@ -128,7 +128,13 @@ take_switch(const struct command *c, struct arguments *a, int letter, const char
         a->cold = true;
         return EXIT_SUCCESS;
     case SWITCH_OF_ROOT:
-        a->of_root = true;
+        a->quota_of = "root";
+        return EXIT_SUCCESS;
+    case SWITCH_OF_TENANT:
+        a->quota_of = "tenant";
+        return EXIT_SUCCESS;
+    case SWITCH_OF_JOBS:
+        a->quota_of = "jobs";
         return EXIT_SUCCESS;
     case SWITCH_AT:
         a->at = optarg;

@@ -122,11 +122,11 @@ create_snapshot(const char *name, const char *path, uint32_t flags)
 }
 
 int
-control_quota(const char *path, const char *size, bool of_root, uint32_t flags)
+control_quota(const char *path, const char *size, const char *of, uint32_t flags)
 {
     BUFFER_AUTO argument = {0};
     if (size)
-        buffer_printf(&argument, "%s %s", of_root ? "root" : "volume", size);
+        buffer_printf(&argument, "%s %s", of ? of : "volume", size);
     const struct operation_request request = {
         "quota of", CKPTFS_OPERATION_QUOTA, flags, buffer_string(&argument)};
     return run_operation(path, &request);

@@ -202,6 +202,7 @@ print_disk(const struct ckptfs_metrics *metrics, struct buffer *out)
 {
     static const char *const names[][3] = {
         {"disk", "quota_used_bytes", "quota_limit_bytes"},
+        {"disk of tenant", "tenant_quota_used_bytes", "tenant_quota_limit_bytes"},
         {"disk of root", "root_quota_used_bytes", "root_quota_limit_bytes"},
     };
     for (size_t i = 0; i < ARRAY_LENGTH(names); i++) {

@@ -6,6 +6,7 @@
 #include "platform/clock.h"
 #include "platform/log.h"
 #include "platform/thread.h"
+#include "quota/quota_job.h"
 #include "store/blob_key.h"
 
 // How often a reader that waits for another one's fetch asks whether it has been cancelled.
@@ -123,12 +124,26 @@ get_verified(struct chunk_reader *r, const struct fetch *x, const char *key, str
     return -EIO;
 }
 
+// -EDQUOT: the quota, or the budget of the job, has no room.
+static int
+put_in_cache(struct chunk_reader *r, const struct fetch *x, const struct buffer *bytes)
+{
+    uint64_t asked = storage_quota_blocks_for(bytes->length);
+    int rc = quota_job_ask(x->call.budget, asked);
+    if (rc < 0)
+        return rc;
+    rc = local_store_keep(r->local, &x->blob.hash, x->offset, bytes->data, bytes->length);
+    if (rc < 0)
+        quota_job_give_back(x->call.budget, asked);
+    return rc;
+}
+
 static void
 keep(struct chunk_reader *r, const struct fetch *x, const char *key, const struct buffer *bytes)
 {
     if (x->call.no_keep || x->call.fetch.bypass_cache)
         return;
-    int rc = local_store_keep(r->local, &x->blob.hash, x->offset, bytes->data, bytes->length);
+    int rc = put_in_cache(r, x, bytes);
     if (rc < 0 && rc != -EDQUOT)
         log_warning_of("chunk.keep_failed", key, "cannot keep part of %s in hot_cache: %s", key,
             strerror(-rc));
@@ -329,7 +344,7 @@ get_ahead(struct chunk_reader *r, const struct fetch *x)
         return rc;
     count(&r->numbers.remote_bytes, bytes.length);
     count(&r->numbers.remote_frames, 1);
-    return local_store_keep(r->local, &x->blob.hash, x->offset, bytes.data, bytes.length);
+    return put_in_cache(r, x, &bytes);
 }
 
 int

@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/checksum.h"
 #include "platform/file.h"
 #include "platform/log.h"
 #include "platform/memory.h"
@@ -274,6 +275,87 @@ new_slot(struct quota_map *map, const char *name)
     return slot;
 }
 
+// ---- tenants ------------------------------------------------------------------------------------
+
+uint64_t
+quota_tenant_id(const char *tenant)
+{
+    struct sha256 hash;
+    uint64_t id = 0;
+    sha256_of(tenant, strlen(tenant), &hash);
+    for (unsigned i = 0; i < sizeof(id); i++)
+        id = id << 8 | hash.b[i];
+    return id != 0 ? id : 1;
+}
+
+// The tenant whose directory has the log of a db; 0: none has.
+static uint64_t
+find_tenant(const char *root, const char *number)
+{
+    CLEANUP(memory_free_auto) char *tenants = memory_printf("%s/tenants", root);
+    uint64_t id = 0;
+    DIR *dir = path_open_directory(tenants);
+    for (struct dirent *e; id == 0 && dir && (e = readdir(dir));) {
+        CLEANUP(memory_free_auto) char *log = memory_printf("/%s/%s/wal", e->d_name, number);
+        if (e->d_name[0] != '.' && exists_below(tenants, "", log))
+            id = quota_tenant_id(e->d_name);
+    }
+    if (dir)
+        closedir(dir);
+    return id;
+}
+
+// The smallest limit that any place of the tenant has, or 0.
+static uint64_t
+limit_of_tenant(const struct quota_map *map, uint64_t tenant)
+{
+    uint64_t limit = 0;
+    for (uint32_t i = 0; i < map->header.used; i++) {
+        const struct quota_slot *s = &map->slots[i];
+        if (s->tenant == tenant && s->tenant_limit > 0 &&
+            s->tenant_limit_check == ~s->tenant_limit && (limit == 0 || s->tenant_limit < limit))
+            limit = s->tenant_limit;
+    }
+    return limit;
+}
+
+static void
+set_limit_of_tenant(struct quota_map *map, uint64_t tenant, uint64_t bytes)
+{
+    for (uint32_t i = 0; i < map->header.used; i++) {
+        struct quota_slot *s = &map->slots[i];
+        if (s->name[0] == 0 || s->tenant != tenant)
+            continue;
+        __atomic_store_n(&s->tenant_limit, bytes, __ATOMIC_SEQ_CST);
+        __atomic_store_n(&s->tenant_limit_check, ~bytes, __ATOMIC_SEQ_CST);
+    }
+}
+
+static void
+enter_tenant(struct quota_map *map, struct quota_slot *slot, uint64_t tenant)
+{
+    // That of another tenant: the place may have changed hands.
+    if (slot->tenant != tenant)
+        slot->tenant_limit = 0;
+    __atomic_store_n(&slot->tenant, tenant, __ATOMIC_SEQ_CST);
+    set_limit_of_tenant(map, tenant, limit_of_tenant(map, tenant));
+}
+
+// Places that a program without tenants has taken, or that were found on the disk.
+static void
+find_tenants(const char *root, struct quota_map *map)
+{
+    for (uint32_t i = 0; i < map->header.used; i++) {
+        struct quota_slot *slot = &map->slots[i];
+        const char *number = number_of(slot->name);
+        uint64_t tenant = number && slot->tenant == 0 ? find_tenant(root, number) : 0;
+        if (tenant != 0)
+            enter_tenant(map, slot, tenant);
+    }
+}
+
+// ---- counting places ----------------------------------------------------------------------------
+
 static void
 count_slot(const char *root, struct quota_slot *slot)
 {
@@ -282,6 +364,7 @@ count_slot(const char *root, struct quota_slot *slot)
     __atomic_store_n(&slot->log, log, __ATOMIC_SEQ_CST);
     __atomic_store_n(&slot->blobs, blobs, __ATOMIC_SEQ_CST);
     __atomic_store_n(&slot->promised, log, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&slot->jobs, 0, __ATOMIC_SEQ_CST);
 }
 
 static void
@@ -336,6 +419,7 @@ take_slot(const char *root, const char *path, const char *name, struct quota_fil
         count_all(root, file);
         h->boot_id = boot_id;
     }
+    find_tenants(root, file->map);
     __atomic_store_n(&h->other, count_other(root), __ATOMIC_SEQ_CST);
     file->slot = find_slot(file->map, name);
     if (!file->slot)
@@ -380,16 +464,73 @@ quota_file_open(const char *root, const char *name, struct quota_file *file_out)
     snprintf(file_out->slot->name, sizeof(file_out->slot->name), "%s", name);
 }
 
+static void
+begin_change(const struct quota_file *file)
+{
+    if (file->fd >= 0 && flock(file->fd, LOCK_EX) < 0)
+        log_warning("quota.failed", "cannot lock the account: %s", strerror(errno));
+}
+
+static void
+end_change(const struct quota_file *file)
+{
+    if (file->fd >= 0)
+        flock(file->fd, LOCK_UN);
+}
+
+// The limits are all that cannot be counted again after a crash of the machine.
+static void
+keep_limits(const struct quota_file *file)
+{
+    if (file->fd >= 0 && fdatasync(file->fd) < 0)
+        log_warning("quota.failed", "cannot write the account: %s", strerror(errno));
+}
+
 void
 quota_file_set_limit(struct quota_file *file, uint64_t bytes)
 {
     struct quota_header *h = &file->map->header;
-    if (file->fd >= 0 && flock(file->fd, LOCK_EX) < 0)
-        log_warning("quota.failed", "cannot lock the account: %s", strerror(errno));
+    begin_change(file);
     __atomic_store_n(&h->limit, bytes, __ATOMIC_SEQ_CST);
     __atomic_store_n(&h->limit_check, ~bytes, __ATOMIC_SEQ_CST);
-    if (file->fd >= 0)
-        flock(file->fd, LOCK_UN);
+    end_change(file);
+    keep_limits(file);
+}
+
+void
+quota_file_set_tenant(struct quota_file *file, const char *tenant)
+{
+    begin_change(file);
+    enter_tenant(file->map, file->slot, quota_tenant_id(tenant));
+    end_change(file);
+}
+
+void
+quota_file_set_tenant_limit(struct quota_file *file, uint64_t bytes)
+{
+    begin_change(file);
+    if (file->slot->tenant != 0)
+        set_limit_of_tenant(file->map, file->slot->tenant, bytes);
+    end_change(file);
+    keep_limits(file);
+}
+
+bool
+quota_file_forget_jobs(struct quota_file *file)
+{
+    bool any = false;
+    begin_change(file);
+    for (uint32_t i = 0; file->fd >= 0 && i < file->map->header.used; i++) {
+        struct quota_slot *slot = &file->map->slots[i];
+        // The file's own lock does not show as one.
+        if (slot == file->slot || __atomic_load_n(&slot->jobs, __ATOMIC_SEQ_CST) == 0 ||
+            is_owned(file, slot))
+            continue;
+        __atomic_store_n(&slot->jobs, 0, __ATOMIC_SEQ_CST);
+        any = true;
+    }
+    end_change(file);
+    return any;
 }
 
 void

@@ -1,15 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 // ROOT/quota: the account of a storage root, which all its daemons share. Each maps the file. A
-// process can count all of it again, but for the limit that an operator set. Layout, in the byte
+// process can count all of it again, but for the limits that an operator set. Layout, in the byte
 // order of the machine, because it is memory and not a message (doc/format.md):
 //
 //     header   struct quota_header, 4,096 bytes
 //     slots    QUOTA_SLOTS times struct quota_slot, 128 bytes each
 //
 // A slot belongs to a place: the directories of one volume ("db/N"), or a read-only mount
-// ("views/NAME"). Only the process that has the place writes to its slot; it holds a lock on the
-// slot's first byte for as long, so that others can tell. A process that takes or frees slots holds
-// the lock of the whole file (flock).
+// ("views/NAME"). Only the process that has the place writes to its counters; it holds a lock on
+// the slot's first byte for as long, so that others can tell. A process that takes or frees slots,
+// or sets a limit, holds the lock of the whole file (flock).
+//
+// The limit of a tenant is in the slots of all its places, each with its inverse. A process that is
+// killed while it sets the limit leaves some with the old one: the next process that takes a place
+// of the tenant gives all of them the smallest that is set. A limit goes with the tenant's last
+// place.
 //
 // States of a slot, also after a crash:
 //
@@ -27,6 +32,7 @@
 #ifndef CKPTFS_QUOTA_QUOTA_FILE_H
 #define CKPTFS_QUOTA_QUOTA_FILE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/compiler.h"
@@ -56,7 +62,10 @@ struct quota_slot {
     uint64_t blobs;              // bytes of hot_cache and checkpoint_scratch
     uint64_t promised;           // to the checkpoints of all that the log can hold
     uint64_t limit;              // of the place, for other processes to show; 0: none
-    uint64_t reserved[4];
+    uint64_t tenant;             // quota_tenant_id; 0: not known (an older program has the place)
+    uint64_t tenant_limit;       // 0: none
+    uint64_t tenant_limit_check; // ~tenant_limit
+    uint64_t jobs;               // bytes of hot_cache that jobs have asked for which run now
 };
 _Static_assert(sizeof(struct quota_slot) == 128, "layout");
 
@@ -78,8 +87,18 @@ void quota_file_open(const char *root, const char *name, struct quota_file *file
 // Sets the limit of the root; 0: none. A process that is killed between its two words leaves a
 // limit that is known to be damaged, and void.
 void quota_file_set_limit(struct quota_file *file, uint64_t bytes);
+// Names the tenant whose place this is, and gives its slot the tenant's limit. Before the account
+// is used.
+void quota_file_set_tenant(struct quota_file *file, const char *tenant);
+// Sets the limit of the tenant in all its places; 0: none.
+void quota_file_set_tenant_limit(struct quota_file *file, uint64_t bytes);
+// Forgets the jobs of processes that have ended. Returns whether there were any.
+bool quota_file_forget_jobs(struct quota_file *file);
 // The slot stays as it is.
 void quota_file_close(struct quota_file *file);
+
+// Stands for the name of a tenant; never 0.
+uint64_t quota_tenant_id(const char *tenant);
 
 // Bytes in blocks of the files of a place.
 void quota_count_place(const char *root, const char *name, uint64_t *log_out, uint64_t *blobs_out);

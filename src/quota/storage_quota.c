@@ -11,21 +11,12 @@
 #include "platform/log.h"
 #include "platform/memory.h"
 #include "platform/path.h"
-#include "quota/quota_file.h"
+#include "quota/storage_quota_internal.h"
 
 #define FLOOR_MAX   (UINT64_C(256) << 20)
 #define RESERVE_MAX (UINT64_C(64) << 20)
 // Other threads may take the room that one has made.
 #define MAKE_ROOM_TRIES 3u
-
-struct storage_quota {
-    struct quota_file file;
-    char *root;
-    _Atomic uint64_t limit;
-    _Atomic uint64_t exhausted;
-    quota_make_room *make_room;
-    void *argument;
-};
 
 // ---- counters -----------------------------------------------------------------------------------
 
@@ -35,15 +26,15 @@ load(const uint64_t *counter)
     return __atomic_load_n(counter, __ATOMIC_SEQ_CST);
 }
 
-static void
-add(uint64_t *counter, uint64_t bytes)
+void
+quota_count_add(uint64_t *counter, uint64_t bytes)
 {
     __atomic_fetch_add(counter, bytes, __ATOMIC_SEQ_CST);
 }
 
-// Not below zero: a file that another process removed or cut would leave a huge number.
-static void
-take(uint64_t *counter, uint64_t bytes)
+// A file that another process removed or cut would leave a huge number.
+void
+quota_count_take(uint64_t *counter, uint64_t bytes)
 {
     uint64_t old = load(counter);
     while (!__atomic_compare_exchange_n(
@@ -57,28 +48,35 @@ counter_of(struct storage_quota *q, enum quota_kind kind)
     return kind == QUOTA_LOG ? &q->file.slot->log : &q->file.slot->blobs;
 }
 
-struct sums {
-    uint64_t used, promised;
-};
-
-static struct sums
+static struct quota_sums
 sums_of_slot(const struct quota_slot *s)
 {
-    return (struct sums){load(&s->log) + load(&s->blobs), load(&s->promised)};
+    return (struct quota_sums){load(&s->log) + load(&s->blobs), load(&s->promised), load(&s->jobs)};
 }
 
-static struct sums
-sums_of_root(const struct storage_quota *q)
+static void
+add_sums(struct quota_sums *all, const struct quota_sums *s)
+{
+    all->used += s->used;
+    all->promised += s->promised;
+    all->jobs += s->jobs;
+}
+
+// Of all places of the tenant, and of the root.
+static void
+sum_places(const struct storage_quota *q, struct quota_sums *tenant, struct quota_sums *root)
 {
     const struct quota_map *map = q->file.map;
-    struct sums all = {.used = load(&map->header.manifest) + load(&map->header.other)};
+    uint64_t mine = q->file.slot->tenant;
     uint32_t used = __atomic_load_n(&map->header.used, __ATOMIC_ACQUIRE);
+    *tenant = (struct quota_sums){0};
+    *root = (struct quota_sums){.used = load(&map->header.manifest) + load(&map->header.other)};
     for (uint32_t i = 0; i < used && i < QUOTA_SLOTS; i++) {
-        struct sums s = sums_of_slot(&map->slots[i]);
-        all.used += s.used;
-        all.promised += s.promised;
+        struct quota_sums s = sums_of_slot(&map->slots[i]);
+        add_sums(root, &s);
+        if (mine != 0 && load(&map->slots[i].tenant) == mine)
+            add_sums(tenant, &s);
     }
-    return all;
 }
 
 // ---- limits -------------------------------------------------------------------------------------
@@ -91,12 +89,10 @@ part_of(uint64_t limit, unsigned part, uint64_t most)
 
 // How much of the limit is left for this need.
 static uint64_t
-room_below(uint64_t limit, const struct sums *s, enum quota_need need)
+room_below(uint64_t limit, const struct quota_sums *s, enum quota_need need)
 {
     uint64_t kept = 0;
     uint64_t used = s->used;
-    if (limit == 0)
-        return UINT64_MAX;
     if (need == QUOTA_CACHE || need == QUOTA_GROW) {
         kept = part_of(limit, 8, FLOOR_MAX);
         used += s->promised;
@@ -106,19 +102,35 @@ room_below(uint64_t limit, const struct sums *s, enum quota_need need)
     return used + kept < limit ? limit - kept - used : 0;
 }
 
+unsigned
+quota_scopes(const struct storage_quota *q, struct quota_scope out[QUOTA_SCOPES])
+{
+    uint64_t limit = q->limit;
+    uint64_t tenant_limit = load(&q->file.slot->tenant_limit);
+    uint64_t root_limit = load(&q->file.map->header.limit);
+    unsigned n = 0;
+    if (limit > 0)
+        out[n++] = (struct quota_scope){limit, sums_of_slot(q->file.slot)};
+    if (tenant_limit == 0 && root_limit == 0)
+        return n;
+    struct quota_sums tenant;
+    struct quota_sums root;
+    sum_places(q, &tenant, &root);
+    if (tenant_limit > 0)
+        out[n++] = (struct quota_scope){tenant_limit, tenant};
+    if (root_limit > 0)
+        out[n++] = (struct quota_scope){root_limit, root};
+    return n;
+}
+
 static uint64_t
 room_of(const struct storage_quota *q, enum quota_need need)
 {
-    uint64_t root_limit = load(&q->file.map->header.limit);
-    uint64_t limit = q->limit;
+    struct quota_scope scopes[QUOTA_SCOPES];
+    unsigned n = quota_scopes(q, scopes);
     uint64_t room = UINT64_MAX;
-    if (limit > 0) {
-        struct sums mine = sums_of_slot(q->file.slot);
-        room = room_below(limit, &mine, need);
-    }
-    if (root_limit > 0) {
-        struct sums all = sums_of_root(q);
-        uint64_t below = room_below(root_limit, &all, need);
+    for (unsigned i = 0; i < n; i++) {
+        uint64_t below = room_below(scopes[i].limit, &scopes[i].sums, need);
         room = below < room ? below : room;
     }
     return room;
@@ -128,25 +140,57 @@ room_of(const struct storage_quota *q, enum quota_need need)
 static bool
 fits(const struct storage_quota *q, enum quota_need need, uint64_t added)
 {
-    uint64_t root_limit = load(&q->file.map->header.limit);
-    uint64_t limit = q->limit;
-    if (limit == 0 && root_limit == 0)
-        return true;
-    struct sums mine = sums_of_slot(q->file.slot);
-    mine.used -= added < mine.used ? added : mine.used;
-    if (room_below(limit, &mine, need) < added)
-        return false;
-    if (root_limit == 0)
-        return true;
-    struct sums all = sums_of_root(q);
-    all.used -= added < all.used ? added : all.used;
-    return room_below(root_limit, &all, need) >= added;
+    struct quota_scope scopes[QUOTA_SCOPES];
+    unsigned n = quota_scopes(q, scopes);
+    for (unsigned i = 0; i < n; i++) {
+        struct quota_sums *s = &scopes[i].sums;
+        s->used -= added < s->used ? added : s->used;
+        if (room_below(scopes[i].limit, s, need) < added)
+            return false;
+    }
+    return true;
 }
 
 bool
 storage_quota_is_limited(const struct storage_quota *q)
 {
-    return q && (q->limit > 0 || load(&q->file.map->header.limit) > 0);
+    return q && (q->limit > 0 || load(&q->file.slot->tenant_limit) > 0 ||
+                    load(&q->file.map->header.limit) > 0);
+}
+
+// ---- the share of jobs --------------------------------------------------------------------------
+
+uint64_t
+quota_job_share(const struct storage_quota *q, uint64_t limit)
+{
+    return limit / 100 * q->job_share;
+}
+
+static uint64_t
+job_room(const struct storage_quota *q)
+{
+    struct quota_scope scopes[QUOTA_SCOPES];
+    unsigned n = quota_scopes(q, scopes);
+    uint64_t room = UINT64_MAX;
+    for (unsigned i = 0; i < n; i++) {
+        uint64_t share = quota_job_share(q, scopes[i].limit);
+        uint64_t left = scopes[i].sums.jobs < share ? share - scopes[i].sums.jobs : 0;
+        room = left < room ? left : room;
+    }
+    return room;
+}
+
+uint64_t
+storage_quota_job_limit(const struct storage_quota *q)
+{
+    struct quota_scope scopes[QUOTA_SCOPES];
+    unsigned n = q ? quota_scopes(q, scopes) : 0;
+    uint64_t least = 0;
+    for (unsigned i = 0; i < n; i++) {
+        uint64_t share = quota_job_share(q, scopes[i].limit);
+        least = i == 0 || share < least ? share : least;
+    }
+    return least;
 }
 
 // ---- reserving ----------------------------------------------------------------------------------
@@ -162,13 +206,13 @@ static bool
 try_reserve(struct storage_quota *q, const struct wanted *x)
 {
     uint64_t *counter = counter_of(q, x->kind);
-    add(counter, x->bytes);
-    add(&q->file.slot->promised, x->promised);
+    quota_count_add(counter, x->bytes);
+    quota_count_add(&q->file.slot->promised, x->promised);
     bool promises = x->need == QUOTA_CACHE || x->need == QUOTA_GROW;
     if (fits(q, x->need, x->bytes + (promises ? x->promised : 0)))
         return true;
-    take(&q->file.slot->promised, x->promised);
-    take(counter, x->bytes);
+    quota_count_take(&q->file.slot->promised, x->promised);
+    quota_count_take(counter, x->bytes);
     return false;
 }
 
@@ -199,7 +243,7 @@ void
 storage_quota_give_back(struct storage_quota *q, enum quota_kind kind, uint64_t bytes)
 {
     if (q)
-        take(counter_of(q, kind), bytes);
+        quota_count_take(counter_of(q, kind), bytes);
 }
 
 void
@@ -207,9 +251,9 @@ storage_quota_settle(
     struct storage_quota *q, enum quota_kind kind, uint64_t reserved, uint64_t bytes)
 {
     if (q && bytes > reserved)
-        add(counter_of(q, kind), bytes - reserved);
+        quota_count_add(counter_of(q, kind), bytes - reserved);
     else if (q)
-        take(counter_of(q, kind), reserved - bytes);
+        quota_count_take(counter_of(q, kind), reserved - bytes);
 }
 
 int
@@ -224,8 +268,8 @@ storage_quota_give_back_segment(struct storage_quota *q, uint64_t bytes, uint64_
 {
     if (!q)
         return;
-    take(&q->file.slot->promised, promised);
-    take(&q->file.slot->log, bytes);
+    quota_count_take(&q->file.slot->promised, promised);
+    quota_count_take(&q->file.slot->log, bytes);
 }
 
 bool
@@ -246,11 +290,13 @@ storage_quota_expect_manifest(struct storage_quota *q, uint64_t bytes)
 {
     if (!q)
         return;
-    add(&q->file.map->header.manifest, bytes);
+    quota_count_add(&q->file.map->header.manifest, bytes);
     for (unsigned tries = 0; q->make_room && tries < MAKE_ROOM_TRIES; tries++) {
         uint64_t limit = load(&q->file.map->header.limit);
-        uint64_t used = sums_of_root(q).used;
-        if (limit == 0 || used <= limit || !q->make_room(q->argument, used - limit))
+        struct quota_sums tenant;
+        struct quota_sums root;
+        sum_places(q, &tenant, &root);
+        if (limit == 0 || root.used <= limit || !q->make_room(q->argument, root.used - limit))
             return;
     }
 }
@@ -309,6 +355,8 @@ storage_quota_open(const char *root, const char *name)
     quota_file_open(root, name, &q->file);
     storage_quota_recount(q);
     __atomic_store_n(&q->file.slot->limit, 0, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&q->file.slot->jobs, 0, __ATOMIC_SEQ_CST);
+    q->job_share = QUOTA_JOB_SHARE;
     CLEANUP(memory_free_auto) char *data = memory_printf("%s/manifest/data.mdb", root);
     storage_quota_note_manifest(q, storage_quota_path_bytes(data));
     return q;
@@ -349,37 +397,70 @@ storage_quota_set_root_limit(struct storage_quota *q, uint64_t bytes)
         quota_file_set_limit(&q->file, bytes);
 }
 
-static uint64_t
-count_places(const struct storage_quota *q)
+void
+storage_quota_set_tenant(struct storage_quota *q, const char *tenant)
+{
+    if (q)
+        quota_file_set_tenant(&q->file, tenant);
+}
+
+void
+storage_quota_set_tenant_limit(struct storage_quota *q, uint64_t bytes)
+{
+    if (q)
+        quota_file_set_tenant_limit(&q->file, bytes);
+}
+
+void
+storage_quota_set_job_share(struct storage_quota *q, uint64_t percent)
+{
+    if (q)
+        q->job_share = percent;
+}
+
+static void
+count_places(const struct storage_quota *q, uint64_t *places_out, uint64_t *of_tenant_out)
 {
     const struct quota_map *map = q->file.map;
+    uint64_t mine = q->file.slot->tenant;
     uint32_t used = __atomic_load_n(&map->header.used, __ATOMIC_ACQUIRE);
-    uint64_t places = 0;
-    for (uint32_t i = 0; i < used && i < QUOTA_SLOTS; i++)
-        places += strncmp(map->slots[i].name, "db/", 3) == 0;
-    return places;
+    *places_out = *of_tenant_out = 0;
+    for (uint32_t i = 0; i < used && i < QUOTA_SLOTS; i++) {
+        bool is_db = strncmp(map->slots[i].name, "db/", 3) == 0;
+        *places_out += is_db;
+        *of_tenant_out += is_db && mine != 0 && load(&map->slots[i].tenant) == mine;
+    }
 }
 
 void
 storage_quota_numbers(const struct storage_quota *q, struct storage_quota_numbers *out)
 {
-    *out = (struct storage_quota_numbers){.room = UINT64_MAX};
+    *out = (struct storage_quota_numbers){.room = UINT64_MAX, .job_room = UINT64_MAX};
     if (!q)
         return;
-    struct sums mine = sums_of_slot(q->file.slot);
-    struct sums all = sums_of_root(q);
+    struct quota_sums mine = sums_of_slot(q->file.slot);
+    struct quota_sums tenant;
+    struct quota_sums root;
+    sum_places(q, &tenant, &root);
     *out = (struct storage_quota_numbers){
         .limit = q->limit,
+        .tenant_limit = load(&q->file.slot->tenant_limit),
         .root_limit = load(&q->file.map->header.limit),
         .used = mine.used,
-        .root_used = all.used,
+        .tenant_used = tenant.used,
+        .root_used = root.used,
         .log = load(&q->file.slot->log),
         .blobs = load(&q->file.slot->blobs),
         .promised = mine.promised,
         .room = room_of(q, QUOTA_CACHE),
-        .places = count_places(q),
         .exhausted = q->exhausted,
+        .job_share = q->job_share,
+        .job_limit = storage_quota_job_limit(q),
+        .jobs = mine.jobs,
+        .job_room = job_room(q),
+        .job_refusals = q->job_refusals,
     };
+    count_places(q, &out->places, &out->tenant_places);
 }
 
 // ---- files --------------------------------------------------------------------------------------

@@ -3,10 +3,11 @@
 // and gives them back when it has removed them. Bytes are those of allocated blocks, so holes of a
 // sparse file do not count.
 //
-// Two limits hold at once: that of this process's place (one volume), and that of the root, over
-// all places and the manifest. A process that reserves adds first and looks at the sum afterwards;
-// it takes a sum back that is too large. So of two processes that reserve at once at least one sees
-// the sum of both, and the limit is never passed; it may happen that both are refused.
+// Three limits hold at once: that of this process's place (one volume), that of its tenant, over
+// all places of the tenant, and that of the root, over all places and the manifest. A process that
+// reserves adds first and looks at the sum afterwards; it takes a sum back that is too large. So of
+// two processes that reserve at once at least one sees the sum of both, and the limit is never
+// passed; it may happen that both are refused.
 //
 // The part of a limit L that each need may use:
 //
@@ -34,6 +35,7 @@ struct storage_quota;
 
 #define QUOTA_LIMIT_MIN (UINT64_C(64) << 20)
 #define QUOTA_BLOCK     4096u
+#define QUOTA_JOB_SHARE 75u // in per cent, when none is set
 
 enum quota_kind {
     QUOTA_LOG,
@@ -50,6 +52,8 @@ enum quota_need {
 // The caller has the place to itself. Never fails: see quota_file_open.
 struct storage_quota *storage_quota_open(const char *root, const char *name);
 void storage_quota_close(struct storage_quota *q); // NULL is fine
+// The place counts for this tenant. Once, before the quota is used.
+void storage_quota_set_tenant(struct storage_quota *q, const char *tenant);
 
 // Counts the place again, when no thread writes to it.
 void storage_quota_recount(struct storage_quota *q);
@@ -65,9 +69,15 @@ int64_t storage_quota_audit(struct storage_quota *q);
 typedef bool quota_make_room(void *argument, uint64_t bytes);
 void storage_quota_set_host(struct storage_quota *q, quota_make_room *make_room, void *argument);
 
-// 0: no limit. The place's limit is this process's; the root's stays in the root.
+// 0: no limit. The place's limit is this process's; those of the tenant and the root stay in the
+// root.
 void storage_quota_set_limit(struct storage_quota *q, uint64_t bytes);
+void storage_quota_set_tenant_limit(struct storage_quota *q, uint64_t bytes);
 void storage_quota_set_root_limit(struct storage_quota *q, uint64_t bytes);
+// How much of each limit the jobs of this process may fill (quota_job.h), in per cent.
+void storage_quota_set_job_share(struct storage_quota *q, uint64_t percent);
+// In bytes, of the smallest limit; 0: there is no limit.
+uint64_t storage_quota_job_limit(const struct storage_quota *q);
 
 // Whether there is any limit.
 bool storage_quota_is_limited(const struct storage_quota *q);
@@ -100,17 +110,25 @@ void storage_quota_expect_manifest(struct storage_quota *q, uint64_t bytes);
 void storage_quota_note_manifest(struct storage_quota *q, uint64_t bytes);
 
 struct storage_quota_numbers {
-    uint64_t limit;      // of the place; 0: none
-    uint64_t root_limit; // of the root; 0: none
-    uint64_t used;       // by the place
-    uint64_t root_used;  // by all places, the manifest, and the rest
-    uint64_t log, blobs; // of the place
-    uint64_t promised;   // of the place
+    uint64_t limit;        // of the place; 0: none
+    uint64_t tenant_limit; // 0: none
+    uint64_t root_limit;   // of the root; 0: none
+    uint64_t used;         // by the place
+    uint64_t tenant_used;  // by all places of the tenant
+    uint64_t root_used;    // by all places, the manifest, and the rest
+    uint64_t log, blobs;   // of the place
+    uint64_t promised;     // of the place
     // The part of the limits that data may still take, without evicting cached copies; UINT64_MAX
     // without limits.
     uint64_t room;
-    uint64_t places;    // that the root has
-    uint64_t exhausted; // how often a writer was refused
+    uint64_t places;        // that the root has
+    uint64_t tenant_places; // of them the tenant's
+    uint64_t exhausted;     // how often a writer was refused
+    uint64_t job_share;     // of the limits, in per cent
+    uint64_t job_limit;     // storage_quota_job_limit
+    uint64_t jobs;          // bytes that the jobs of the place have asked for
+    uint64_t job_room;      // what they may still ask for; UINT64_MAX without limits
+    uint64_t job_refusals;  // how often a job was refused
 };
 void storage_quota_numbers(const struct storage_quota *q, struct storage_quota_numbers *out);
 

@@ -67,7 +67,8 @@ struct remote_object {
     int fd;
     uint64_t bytes;
     struct storage_quota *quota;
-    uint64_t reserved; // of it, for the file
+    struct quota_job *budget; // of the job that fetched it, or NULL
+    uint64_t reserved;        // of both, for the file
 };
 void remote_object_free(struct remote_object *o);
 // Fetches an object of `bytes` bytes, according to a listing or head. An object that is gone or has

@@ -10,6 +10,7 @@
 #include "platform/log.h"
 #include "platform/memory.h"
 #include "platform/random.h"
+#include "quota/quota_job.h"
 #include "remote/remote_internal.h"
 
 int
@@ -40,6 +41,7 @@ remote_object_free(struct remote_object *o)
     buffer_free(&o->data);
     file_close_auto(&o->fd);
     storage_quota_give_back(o->quota, QUOTA_BLOBS, o->reserved);
+    quota_job_give_back(o->budget, o->budget ? o->reserved : 0);
     *o = (struct remote_object){.fd = -1};
 }
 
@@ -78,6 +80,27 @@ fetch_range(const struct remote_place *place, const char *key, uint64_t offset, 
                             : remote_log_bad(key, "the object is shorter than it is said to be");
 }
 
+// A job takes no more than its budget, and nothing of what is kept for checkpoints.
+static int
+reserve(const struct remote_place *place, struct remote_object *o)
+{
+    uint64_t bytes = storage_quota_blocks_for(o->bytes);
+    struct quota_job *budget = place->call.budget;
+    int rc = quota_job_ask(budget, bytes);
+    if (rc < 0)
+        return rc;
+    enum quota_need need = budget ? QUOTA_CACHE : QUOTA_LAST;
+    rc = storage_quota_reserve(place->quota, QUOTA_BLOBS, need, bytes);
+    if (rc < 0) {
+        quota_job_give_back(budget, bytes);
+        return rc;
+    }
+    o->quota = place->quota;
+    o->budget = budget;
+    o->reserved = bytes;
+    return 0;
+}
+
 static int
 fetch_to_file(const struct remote_place *place, const char *key, struct remote_object *o)
 {
@@ -86,12 +109,9 @@ fetch_to_file(const struct remote_place *place, const char *key, struct remote_o
     if (rc < 0)
         return rc;
     (void)file_ops_system.unlink(path);
-    uint64_t reserved = storage_quota_blocks_for(o->bytes);
-    rc = storage_quota_reserve(place->quota, QUOTA_BLOBS, QUOTA_LAST, reserved);
+    rc = reserve(place, o);
     if (rc < 0)
         return rc;
-    o->quota = place->quota;
-    o->reserved = reserved;
     BUFFER_AUTO part = {0};
     for (uint64_t done = 0; done < o->bytes; done += part.length) {
         uint64_t left = o->bytes - done;

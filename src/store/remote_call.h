@@ -9,6 +9,8 @@
 
 #include "store/fetch_options.h"
 
+struct quota_job;
+
 // The purpose of a call. Limiters let the last three wait for the others.
 enum remote_class {
     REMOTE_FOREGROUND, // a program waits for it, or it keeps a lease or the chain of records alive
@@ -29,6 +31,7 @@ struct remote_call {
     bool no_keep;    // of readers of chunks: bytes from the store do not go to hot_cache
     bool paced;      // bytes of files: they wait for their turn under the limits of the store
     struct fetch_options fetch; // of readers
+    struct quota_job *budget; // of jobs: it pays for what goes to hot_cache or scratch; may be NULL
     bool fail_fast; // -EPROTO ends a series of tries, for callers that cannot go on without
 };
 

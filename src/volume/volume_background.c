@@ -6,6 +6,7 @@
 #include <inttypes.h>
 
 #include "platform/log.h"
+#include "quota/quota_job.h"
 #include "retention/verify_report.h"
 #include "volume/volume_fetch.h"
 #include "volume/volume_internal.h"
@@ -152,6 +153,8 @@ volume_verify_run(void *argument, struct job_run *run)
         return rc;
     }
     volume_bucket_init(&bucket, v, is_interrupted, run);
+    struct quota_job *budget = quota_job_begin(v->quota);
+    bucket.place.call.budget = budget;
     rc = volume_open_scratch(v, "verify", &scratch, &path);
     const struct verify_options options = {
         .place = &bucket.place,
@@ -171,6 +174,7 @@ volume_verify_run(void *argument, struct job_run *run)
     verify_result_free(&result);
     verify_result_free(&x.found);
     volume_close_scratch(scratch, path);
+    quota_job_end(budget);
     return rc;
 }
 
@@ -217,7 +221,9 @@ volume_download_run(void *argument, struct job_run *run)
     job_progress(run, "fetched", fetched.done_bytes, fetched.total_bytes);
     buffer_printf(run->text, "%" PRIu64 " of %" PRIu64 " bytes are in hot_cache",
         fetched.done_bytes, fetched.total_bytes);
-    if (rc == -EDQUOT)
-        buffer_append_string(run->text, ", and the quota has no more room");
+    if (rc == -EDQUOT) {
+        buffer_append_string(run->text, ", and ");
+        volume_say_no_room(v, &fetched, run->text);
+    }
     return rc;
 }

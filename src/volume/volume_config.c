@@ -64,8 +64,12 @@ const struct config_entry volume_config_table[] = {
         "memory for pages of files"),
     VALUE("quota", CONFIG_BYTES, quota_bytes, 0, 1024 * TIB, "0", "SIZE",
         "disk space that the volume may take in the storage root; 0: as much as there is"),
+    VALUE("tenant_quota", CONFIG_BYTES, tenant_quota_bytes, 0, 1024 * TIB, "0", "SIZE",
+        "disk space for all volumes of the tenant in the storage root; 0: leave it as it was set"),
     VALUE("root_quota", CONFIG_BYTES, root_quota_bytes, 0, 1024 * TIB, "0", "SIZE",
         "disk space for all volumes in the storage root together; 0: leave it as it was set"),
+    VALUE("job_quota", CONFIG_NUMBER, job_quota, 1, 100, "75", "PERCENT",
+        "part of each quota that jobs may fill with copies of what is in the store"),
     VALUE("upload_threads", CONFIG_NUMBER, upload_threads, 1, 16, "4", "N",
         "uploads to the store at the same time"),
     VALUE("read_limit", CONFIG_BYTES, read_limit_bytes, 0, TIB, "0", "SIZE",
@@ -383,6 +387,8 @@ volume_config_check(const struct volume_config *c, struct buffer *error)
         return -EINVAL;
     }
     rc = check_quota("option quota", c->quota_bytes, error);
+    if (rc == 0)
+        rc = check_quota("option tenant_quota", c->tenant_quota_bytes, error);
     if (rc == 0)
         rc = check_quota("option root_quota", c->root_quota_bytes, error);
     if (rc == 0)

@@ -30,8 +30,10 @@ struct volume_config {
     uint64_t merge_interval_ms; // 0: no upkeep
     uint64_t wal_limit_bytes;
     uint64_t page_cache_bytes;
-    uint64_t quota_bytes;      // of the volume; 0: none
-    uint64_t root_quota_bytes; // of the storage root; 0: as it was
+    uint64_t quota_bytes;        // of the volume; 0: none
+    uint64_t tenant_quota_bytes; // of the tenant in the storage root; 0: as it was
+    uint64_t root_quota_bytes;   // of the storage root; 0: as it was
+    uint64_t job_quota;          // the share of the quotas that jobs may fill, in per cent
     uint64_t upload_threads;
     uint64_t read_limit_bytes;   // a second; 0: none
     uint64_t read_requests;      // at once; 0: no limit

@@ -15,6 +15,7 @@
 #include "platform/log.h"
 #include "platform/memory.h"
 #include "platform/path.h"
+#include "quota/quota_job.h"
 #include "retention/detach.h"
 #include "volume/volume_internal.h"
 #include "volume/volume_operator.h"
@@ -187,6 +188,8 @@ volume_detach_run(void *argument, struct job_run *run)
     if (run->job->marker_length == sizeof(d.from))
         memcpy(&d.from, run->job->marker, sizeof(d.from));
     volume_bucket_init(&d.bucket, d.v, is_interrupted, &d);
+    struct quota_job *budget = quota_job_begin(d.v->quota);
+    d.bucket.place.call.budget = budget;
     int rc = check_fork(&d);
     if (rc == 0)
         rc = copy(&d, &counts);
@@ -196,5 +199,6 @@ volume_detach_run(void *argument, struct job_run *run)
         rc = let_go(&d, &counts);
     if (rc < 0 && rc != -ECANCELED && run->text->length == 0)
         volume_operator_say_failure(rc, run->text);
+    quota_job_end(budget);
     return rc;
 }

@@ -12,14 +12,12 @@
 #include "platform/clock.h"
 #include "platform/memory.h"
 #include "platform/thread.h"
+#include "quota/quota_job.h"
 #include "volume/volume_internal.h"
 
 #define FETCHERS 4u
 // Pieces begin at multiples of it in their blob.
 #define PIECE_BYTES (4u << 20)
-// A file that takes more than this share of the limit would push itself out.
-#define FILE_PART_NUMERATOR   3u
-#define FILE_PART_DENOMINATOR 4u
 // One call to the store takes no longer.
 #define CALL_MS 60000u
 
@@ -35,6 +33,7 @@ struct work {
     struct range *ranges;
     size_t count, capacity;
     bool limited; // by the quota
+    struct quota_job *budget;
     atomic_int error;
 
     struct lock lock; // "fetch": protects all below
@@ -153,6 +152,7 @@ fetch_piece(struct work *w, const struct range *piece)
         .is_canceled = is_stopping,
         .argument = w,
         .class = REMOTE_JOB,
+        .budget = w->budget,
     };
     if (local_store_has(v->local, &piece->blob))
         return 0;
@@ -222,24 +222,27 @@ fetch_ranges(struct work *w)
         thread_join(&threads[i]);
 }
 
+// A file that is larger than what jobs may take would push itself out.
 static bool
 pushes_itself_out(const struct work *w)
 {
-    struct storage_quota_numbers n;
-    storage_quota_numbers(w->v->quota, &n);
-    uint64_t limit = volume_quota_limit(&n);
-    return limit > 0 && w->what->inode != 0 &&
-           w->done.total_bytes > limit / FILE_PART_DENOMINATOR * FILE_PART_NUMERATOR;
+    uint64_t limit = storage_quota_job_limit(w->v->quota);
+    return limit > 0 && w->what->inode != 0 && w->done.total_bytes > limit;
 }
 
 int
 volume_fetch(struct volume *v, const struct volume_fetch *what, struct volume_fetched *fetched_out)
 {
     struct work w = {
-        .v = v, .what = what, .limited = v->quota && storage_quota_is_limited(v->quota)};
+        .v = v,
+        .what = what,
+        .limited = v->quota && storage_quota_is_limited(v->quota),
+        .budget = quota_job_begin(v->quota),
+    };
     lock_init(&w.lock, "fetch", LOCK_RANK_PLATFORM);
     int rc = find_ranges(&w);
-    if (rc == 0 && pushes_itself_out(&w))
+    bool too_large = rc == 0 && pushes_itself_out(&w);
+    if (too_large)
         rc = -EDQUOT;
     if (rc == 0 && w.count > 0)
         fetch_ranges(&w);
@@ -248,13 +251,26 @@ volume_fetch(struct volume *v, const struct volume_fetch *what, struct volume_fe
     bool canceled = what->is_canceled && what->is_canceled(what->argument);
     if (rc == 0 ? canceled && w.done.done_bytes < w.done.total_bytes : canceled)
         rc = -ECANCELED;
+    w.done.budget_is_used_up = too_large || quota_job_was_refused(w.budget);
     *fetched_out = w.done;
+    quota_job_end(w.budget);
     lock_destroy(&w.lock);
     free(w.ranges);
     return rc;
 }
 
 // ---- the job ------------------------------------------------------------------------------------
+
+void
+volume_say_no_room(const struct volume *v, const struct volume_fetched *fetched, struct buffer *out)
+{
+    struct storage_quota_numbers n;
+    storage_quota_numbers(v->quota, &n);
+    buffer_append_string(out, "the quota has no room for more");
+    if (fetched->budget_is_used_up)
+        buffer_printf(out, ", of which jobs may take %" PRIu64 " bytes (%" PRIu64 " per cent)",
+            n.job_limit, n.job_share);
+}
 
 static void
 tell_progress(void *run, uint64_t done_bytes, uint64_t total_bytes)
@@ -283,10 +299,11 @@ volume_hydrate_run(void *argument, struct job_run *run)
     if (rc == 0)
         rc = volume_fetch(v, &what, &fetched);
     job_progress(run, "fetched", fetched.done_bytes, fetched.total_bytes);
-    if (rc == -EDQUOT)
-        buffer_printf(run->text,
-            "the quota has no room for more: %" PRIu64 " of %" PRIu64 " bytes are here",
-            fetched.done_bytes, fetched.total_bytes);
+    if (rc == -EDQUOT) {
+        volume_say_no_room(v, &fetched, run->text);
+        buffer_printf(run->text, ": %" PRIu64 " of %" PRIu64 " bytes are here", fetched.done_bytes,
+            fetched.total_bytes);
+    }
     return rc;
 }
 

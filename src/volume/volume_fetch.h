@@ -25,17 +25,22 @@ struct volume_fetch {
 };
 
 struct volume_fetched {
-    uint64_t total_bytes; // of the images
-    uint64_t done_bytes;  // that were here, or came
+    uint64_t total_bytes;   // of the images
+    uint64_t done_bytes;    // that were here, or came
+    bool budget_is_used_up; // -EDQUOT because jobs may not take more (quota_job.h)
 };
 
 // Fetches with a few threads at once, and waits for them. Under a quota a file pushes colder parts
-// of others out, but is not fetched when it would push itself out; fetching all files uses free
-// room only and pushes nothing out. 0, also for a file without images; -ECANCELED; -EDQUOT: there
-// is no more room, what has come stays; or the error of store or manifest. For a volume that is
-// open, in any thread that holds no locks.
+// of others out, but is not fetched when it is larger than the budget of jobs; fetching all files
+// uses free room only and pushes nothing out. 0, also for a file without images; -ECANCELED;
+// -EDQUOT: there is no more room, what has come stays; or the error of store or manifest. For a
+// volume that is open, in any thread that holds no locks.
 MUST_CHECK int volume_fetch(
     struct volume *v, const struct volume_fetch *what, struct volume_fetched *fetched_out);
+
+// Says why there was -EDQUOT.
+void volume_say_no_room(
+    const struct volume *v, const struct volume_fetched *fetched, struct buffer *out);
 
 // The handler of JOB_HYDRATE_FILES; the argument is the volume.
 int volume_hydrate_run(void *argument, struct job_run *run);

@@ -19,6 +19,7 @@
 #include "platform/crash_point.h"
 #include "platform/log.h"
 #include "platform/memory.h"
+#include "quota/quota_job.h"
 #include "volume/volume_internal.h"
 #include "volume/volume_survey.h"
 
@@ -101,8 +102,10 @@ room_for_offer(struct volume *v)
         return 0;
     int rc = manifest_read_totals(r, v->db, &totals);
     manifest_read_end(r);
-    uint64_t room = rc < 0 ? 0 : volume_quota_room(v, totals.unpublished_bytes);
-    return room / ROOM_PARTS / UPKEEP_FETCH_TIMES;
+    uint64_t room = rc < 0 ? 0 : volume_quota_room(v, totals.unpublished_bytes) / ROOM_PARTS;
+    struct storage_quota_numbers n;
+    storage_quota_numbers(v->quota, &n);
+    return (n.job_room < room ? n.job_room : room) / UPKEEP_FETCH_TIMES;
 }
 
 static void
@@ -382,6 +385,7 @@ run_round(struct volume *v, struct job_run *run, size_t *changed_out)
         .run = run,
         .call = {.is_canceled = job_is_interrupted, .argument = run, .class = REMOTE_JOB}};
     *changed_out = 0;
+    x.call.budget = quota_job_begin(v->quota);
     int rc = look(&x);
     if (rc == 0 && x.survey.count > 0)
         rc = offer_round(&x);
@@ -392,6 +396,7 @@ run_round(struct volume *v, struct job_run *run, size_t *changed_out)
     checkpoint_offer_free(x.offer);
     survey_end(&x.survey);
     free(x.wanted);
+    quota_job_end(x.call.budget);
     return rc;
 }
 

@@ -28,9 +28,18 @@
 uint64_t
 volume_quota_limit(const struct storage_quota_numbers *n)
 {
-    if (n->limit == 0 || n->root_limit == 0)
-        return n->limit + n->root_limit;
-    return n->limit < n->root_limit ? n->limit : n->root_limit;
+    const uint64_t limits[] = {n->limit, n->tenant_limit, n->root_limit};
+    uint64_t least = 0;
+    for (size_t i = 0; i < ARRAY_LENGTH(limits); i++)
+        if (limits[i] > 0 && (least == 0 || limits[i] < least))
+            least = limits[i];
+    return least;
+}
+
+static uint64_t
+log_part(uint64_t limit, uint64_t places)
+{
+    return limit > 0 ? limit / LOG_PART / (places > 0 ? places : 1) : UINT64_MAX;
 }
 
 uint64_t
@@ -38,12 +47,11 @@ volume_log_limit(const struct volume *v)
 {
     struct storage_quota_numbers n;
     storage_quota_numbers(v->quota, &n);
+    const uint64_t parts[] = {log_part(n.limit, 1), log_part(n.tenant_limit, n.tenant_places),
+        log_part(n.root_limit, n.places)};
     uint64_t limit = v->config.wal_limit_bytes;
-    uint64_t places = n.places > 0 ? n.places : 1;
-    if (n.limit > 0 && n.limit / LOG_PART < limit)
-        limit = n.limit / LOG_PART;
-    if (n.root_limit > 0 && n.root_limit / LOG_PART / places < limit)
-        limit = n.root_limit / LOG_PART / places;
+    for (size_t i = 0; i < ARRAY_LENGTH(parts); i++)
+        limit = parts[i] < limit ? parts[i] : limit;
     return limit > VOLUME_LOG_LIMIT_MIN ? limit : VOLUME_LOG_LIMIT_MIN;
 }
 
@@ -199,7 +207,11 @@ volume_open_quota(struct volume *v)
     else
         snprintf(name, sizeof(name), "db/%" PRIu32, v->db.v);
     v->quota = storage_quota_open(v->config.root, name);
+    storage_quota_set_tenant(v->quota, v->url.tenant);
     storage_quota_set_limit(v->quota, v->config.quota_bytes);
+    storage_quota_set_job_share(v->quota, v->config.job_quota);
+    if (v->config.tenant_quota_bytes > 0)
+        storage_quota_set_tenant_limit(v->quota, v->config.tenant_quota_bytes);
     if (v->config.root_quota_bytes > 0)
         storage_quota_set_root_limit(v->quota, v->config.root_quota_bytes);
     storage_quota_set_host(v->quota, make_room, v);
@@ -227,9 +239,14 @@ volume_quota_metrics(struct volume *v, struct metrics *m)
     storage_quota_numbers(v->quota, &n);
     m->quota_limit_bytes = n.limit;
     m->quota_used_bytes = n.used;
+    m->tenant_quota_limit_bytes = n.tenant_limit;
+    m->tenant_quota_used_bytes = n.tenant_used;
     m->root_quota_limit_bytes = n.root_limit;
     m->root_quota_used_bytes = n.root_used;
     m->storage_quota_exhausted_total = n.exhausted;
+    m->job_quota_limit_bytes = n.job_limit;
+    m->job_quota_used_bytes = n.jobs;
+    m->job_quota_exhausted_total = n.job_refusals;
 }
 
 uint64_t
@@ -247,10 +264,14 @@ report_json(const struct storage_quota_numbers *n, struct buffer *out)
 {
     buffer_printf(out,
         "{\"quota_limit_bytes\":%" PRIu64 ",\"quota_used_bytes\":%" PRIu64
+        ",\"tenant_quota_limit_bytes\":%" PRIu64 ",\"tenant_quota_used_bytes\":%" PRIu64
         ",\"root_quota_limit_bytes\":%" PRIu64 ",\"root_quota_used_bytes\":%" PRIu64
+        ",\"job_quota_percent\":%" PRIu64 ",\"job_quota_limit_bytes\":%" PRIu64
+        ",\"job_quota_used_bytes\":%" PRIu64 ",\"job_quota_exhausted_total\":%" PRIu64
         ",\"log_bytes\":%" PRIu64 ",\"blob_bytes\":%" PRIu64 ",\"promised_bytes\":%" PRIu64
         ",\"storage_quota_exhausted_total\":%" PRIu64 "}\n",
-        n->limit, n->used, n->root_limit, n->root_used, n->log, n->blobs, n->promised,
+        n->limit, n->used, n->tenant_limit, n->tenant_used, n->root_limit, n->root_used,
+        n->job_share, n->job_limit, n->jobs, n->job_refusals, n->log, n->blobs, n->promised,
         n->exhausted);
 }
 
@@ -274,7 +295,9 @@ report(struct volume *v, bool json, struct buffer *out)
         return;
     }
     report_line("volume", n.used, n.limit, out);
+    report_line("tenant", n.tenant_used, n.tenant_limit, out);
     report_line("root", n.root_used, n.root_limit, out);
+    report_line("jobs", n.jobs, n.job_limit, out);
     buffer_printf(
         out, "%-8s %" PRIu64 " bytes\n%-8s %" PRIu64 " bytes\n", "log", n.log, "blobs", n.blobs);
 }
@@ -295,26 +318,56 @@ check_log(struct volume *v, uint64_t bytes, struct buffer *out)
     return -EINVAL;
 }
 
+// The limits that the operation sets. The first word of its argument names one.
+enum quota_of { QUOTA_OF_VOLUME, QUOTA_OF_TENANT, QUOTA_OF_ROOT, QUOTA_OF_JOBS };
+static const char *const quota_words[] = {"volume ", "tenant ", "root ", "jobs "};
+
+static int
+set_job_share(struct volume *v, const char *text, struct buffer *out)
+{
+    struct volume_config config = {0};
+    CLEANUP(memory_free_auto) char *option = memory_printf("job_quota=%s", text);
+    int rc = volume_config_set(&config, option, out);
+    if (rc == 0)
+        storage_quota_set_job_share(v->quota, config.job_quota);
+    return rc;
+}
+
+static int
+set_limit(struct volume *v, enum quota_of of, const char *text, struct buffer *out)
+{
+    uint64_t bytes;
+    if (of == QUOTA_OF_JOBS)
+        return set_job_share(v, text, out);
+    int rc = volume_config_parse_quota("quota", text, &bytes, out);
+    if (rc == 0)
+        rc = check_log(v, bytes, out);
+    if (rc < 0)
+        return rc;
+    if (of == QUOTA_OF_ROOT)
+        storage_quota_set_root_limit(v->quota, bytes);
+    else if (of == QUOTA_OF_TENANT)
+        storage_quota_set_tenant_limit(v->quota, bytes);
+    else
+        storage_quota_set_limit(v->quota, bytes);
+    return 0;
+}
+
 int
 volume_quota_operation(struct volume *v, const char *argument, bool json, struct buffer *out)
 {
-    bool root = strncmp(argument, "root ", 5) == 0;
-    uint64_t bytes;
+    unsigned of = 0;
+    while (of < ARRAY_LENGTH(quota_words) &&
+           strncmp(argument, quota_words[of], strlen(quota_words[of])) != 0)
+        of++;
+    if (argument[0] != 0 && of == ARRAY_LENGTH(quota_words))
+        return -EINVAL;
     if (argument[0] != 0) {
-        if (!root && strncmp(argument, "volume ", 7) != 0)
-            return -EINVAL;
-        int rc = volume_config_parse_quota(
-            "quota", argument + strlen(root ? "root " : "volume "), &bytes, out);
-        if (rc == 0)
-            rc = check_log(v, bytes, out);
+        const char *text = argument + strlen(quota_words[of]);
+        int rc = set_limit(v, (enum quota_of)of, text, out);
         if (rc < 0)
             return rc;
-        if (root)
-            storage_quota_set_root_limit(v->quota, bytes);
-        else
-            storage_quota_set_limit(v->quota, bytes);
-        log_info("quota.set", "the quota of the %s is %" PRIu64 " bytes",
-            root ? "storage root" : "volume", bytes);
+        log_info("quota.set", "a quota was set: %s", argument);
         volume_watch_quota(v);
     }
     report(v, json, out);

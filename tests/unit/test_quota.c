@@ -14,6 +14,7 @@
 #include "platform/clock.h"
 #include "platform/memory.h"
 #include "quota/quota_file.h"
+#include "quota/quota_job.h"
 #include "quota/storage_quota.h"
 #include "store/local_store.h"
 #include "wal/wal.h"
@@ -102,6 +103,62 @@ START_TEST(the_limit_of_the_root_holds_for_all_places_and_stays)
 }
 END_TEST
 
+static void
+make_place(const char *number)
+{
+    CLEANUP(memory_free_auto) char *path = memory_printf("%s/hot_cache/%s", root, number);
+    ck_assert_int_eq(path_make_directories(path, 0700), 0);
+}
+
+static struct storage_quota *
+open_of(const char *name, const char *tenant)
+{
+    struct storage_quota *q = storage_quota_open(root, name);
+    storage_quota_set_tenant(q, tenant);
+    return q;
+}
+
+START_TEST(the_limit_of_a_tenant_holds_for_its_places_and_stays)
+{
+    make_place("1");
+    make_place("2");
+    struct storage_quota *a = open_of("db/1", "acme");
+    struct storage_quota *b = open_of("db/2", "acme");
+    struct storage_quota *other = open_of("db/3", "acme2");
+    storage_quota_set_tenant_limit(a, 64 * MIB);
+    ck_assert(storage_quota_is_limited(b) && !storage_quota_is_limited(other));
+    ck_assert_int_eq(storage_quota_reserve(a, QUOTA_BLOBS, QUOTA_CACHE, 40 * MIB), 0);
+    ck_assert_int_eq(storage_quota_reserve(b, QUOTA_BLOBS, QUOTA_CACHE, 40 * MIB), -EDQUOT);
+    ck_assert_int_eq(storage_quota_reserve(other, QUOTA_BLOBS, QUOTA_CACHE, 400 * MIB), 0);
+    ck_assert_uint_eq(numbers_of(b).tenant_used, 40 * MIB);
+    ck_assert_uint_eq(numbers_of(b).tenant_places, 2);
+    ck_assert_uint_eq(numbers_of(b).room, 16 * MIB);
+    ck_assert_uint_eq(numbers_of(other).tenant_limit, 0);
+    ck_assert_uint_eq(numbers_of(other).tenant_used, 400 * MIB);
+    storage_quota_give_back(a, QUOTA_BLOBS, 40 * MIB);
+    ck_assert_int_eq(storage_quota_reserve(b, QUOTA_BLOBS, QUOTA_CACHE, 40 * MIB), 0);
+    // The limit of the root holds beside it.
+    storage_quota_set_root_limit(b, 440 * MIB);
+    ck_assert_int_eq(storage_quota_reserve(a, QUOTA_BLOBS, QUOTA_LAST, MIB), -EDQUOT);
+    storage_quota_set_root_limit(b, 0);
+    // A new place has it at once, and it outlives the processes.
+    struct storage_quota *c = open_of("db/4", "acme");
+    ck_assert_uint_eq(numbers_of(c).tenant_limit, 64 * MIB);
+    ck_assert_int_eq(storage_quota_reserve(c, QUOTA_BLOBS, QUOTA_CACHE, 40 * MIB), -EDQUOT);
+    storage_quota_close(a);
+    storage_quota_close(b);
+    storage_quota_close(c);
+    storage_quota_close(other);
+    a = open_of("db/1", "acme");
+    ck_assert_uint_eq(numbers_of(a).tenant_limit, 64 * MIB);
+    storage_quota_set_tenant_limit(a, 0);
+    b = open_of("db/2", "acme");
+    ck_assert_uint_eq(numbers_of(b).tenant_limit, 0);
+    storage_quota_close(a);
+    storage_quota_close(b);
+}
+END_TEST
+
 static bool
 free_some(void *argument, uint64_t bytes)
 {
@@ -120,7 +177,11 @@ START_TEST(who_reserves_makes_room)
     storage_quota_set_host(q, free_some, &q);
     ck_assert_int_eq(storage_quota_reserve(q, QUOTA_BLOBS, QUOTA_CACHE, 30 * MIB), 0);
     ck_assert_uint_eq(numbers_of(q).used, 56 * MIB);
+    ck_assert_uint_eq(numbers_of(q).exhausted, 0);
     ck_assert_int_eq(storage_quota_reserve(q, QUOTA_BLOBS, QUOTA_CACHE, 57 * MIB), -EDQUOT);
+    ck_assert_uint_eq(numbers_of(q).exhausted, 1);
+    storage_quota_note_exhausted(q);
+    ck_assert_uint_eq(numbers_of(q).exhausted, 2);
     storage_quota_close(q);
 }
 END_TEST
@@ -169,6 +230,87 @@ START_TEST(a_removal_is_logged_when_there_is_no_room_for_data)
 }
 END_TEST
 
+// ---- jobs ---------------------------------------------------------------------------------------
+
+START_TEST(jobs_have_a_share_and_leave_the_rest_to_others)
+{
+    struct storage_quota *q = open_of("db/1", "acme");
+    struct quota_job *job = quota_job_begin(q);
+    ck_assert_int_eq(quota_job_ask(job, 1000 * MIB), 0); // there is no limit
+    quota_job_give_back(job, 1000 * MIB);
+    storage_quota_set_limit(q, 100 * MIB);
+    ck_assert_uint_eq(storage_quota_job_limit(q), 75 * MIB);
+    ck_assert_int_eq(quota_job_ask(job, 70 * MIB), 0);
+    ck_assert(!quota_job_was_refused(job));
+    ck_assert_int_eq(quota_job_ask(job, 10 * MIB), -EDQUOT);
+    ck_assert(quota_job_was_refused(job));
+    ck_assert_uint_eq(numbers_of(q).jobs, 70 * MIB);
+    ck_assert_uint_eq(numbers_of(q).job_room, 5 * MIB);
+    ck_assert_uint_eq(numbers_of(q).job_refusals, 1);
+    // Two jobs share, and programs have the whole quota.
+    struct quota_job *second = quota_job_begin(q);
+    ck_assert_int_eq(quota_job_ask(second, 10 * MIB), -EDQUOT);
+    ck_assert_int_eq(storage_quota_reserve(q, QUOTA_BLOBS, QUOTA_CACHE, 85 * MIB), 0);
+    // A change holds at once.
+    storage_quota_set_job_share(q, 80);
+    ck_assert_int_eq(quota_job_ask(second, 10 * MIB), 0);
+    storage_quota_set_job_share(q, 10);
+    ck_assert_uint_eq(numbers_of(q).job_limit, 10 * MIB);
+    ck_assert_uint_eq(numbers_of(q).job_room, 0);
+    quota_job_end(second);
+    ck_assert_uint_eq(numbers_of(q).jobs, 70 * MIB);
+    quota_job_end(job);
+    ck_assert_uint_eq(numbers_of(q).jobs, 0);
+    // Without a budget, and without a quota.
+    ck_assert_int_eq(quota_job_ask(NULL, 1000 * MIB), 0);
+    job = quota_job_begin(NULL);
+    ck_assert_int_eq(quota_job_ask(job, 1000 * MIB), 0);
+    quota_job_end(job);
+    storage_quota_close(q);
+}
+END_TEST
+
+// Begins a job, says so, and goes on holding it until it is killed.
+static void
+hold_a_job(const char *name, int done)
+{
+    struct storage_quota *q = open_of(name, "acme");
+    struct quota_job *job = quota_job_begin(q);
+    bool good = quota_job_ask(job, 60 * MIB) == 0;
+    if (write(done, &good, sizeof(good)) < 0)
+        _exit(1);
+    for (;;)
+        pause();
+}
+
+START_TEST(jobs_of_all_places_share_and_a_killed_one_is_forgotten)
+{
+    make_place("1");
+    make_place("2");
+    int done[2];
+    bool good = false;
+    struct storage_quota *q = open_of("db/1", "acme");
+    storage_quota_set_tenant_limit(q, 100 * MIB);
+    ck_assert_int_eq(pipe(done), 0);
+    pid_t pid = fork();
+    if (pid == 0)
+        hold_a_job("db/2", done[1]);
+    ck_assert_int_eq(read(done[0], &good, sizeof(good)), sizeof(good));
+    struct quota_job *job = quota_job_begin(q);
+    int while_it_lives = quota_job_ask(job, 60 * MIB);
+    kill(pid, SIGKILL);
+    ck_assert_int_eq(waitpid(pid, NULL, 0), pid);
+    ck_assert(good);
+    ck_assert_int_eq(while_it_lives, -EDQUOT);
+    ck_assert_int_eq(quota_job_ask(job, 60 * MIB), 0);
+    quota_job_end(job);
+    ck_assert_uint_eq(numbers_of(q).job_room, 75 * MIB);
+    storage_quota_close(q);
+    close(done[0]);
+    close(done[1]);
+}
+END_TEST
+
 // ---- other processes ----------------------------------------------------------------------------
 
 // Reserves and gives back at random, and watches that the sum is within the limit whenever it has
@@ -176,7 +318,7 @@ END_TEST
 static void
 reserve_at_random(const char *name, uint64_t seed)
 {
-    struct storage_quota *q = storage_quota_open(root, name);
+    struct storage_quota *q = open_of(name, "acme");
     uint64_t held = 0;
     for (unsigned i = 0; i < 20000; i++) {
         uint64_t bytes = (1 + next_random(&seed) % 12) * MIB;
@@ -192,12 +334,19 @@ reserve_at_random(const char *name, uint64_t seed)
     _exit(0);
 }
 
+// Of the root, or of a tenant that has all places but for one.
 START_TEST(processes_that_reserve_at_once_stay_below_the_limit)
 {
-    struct storage_quota *q = storage_quota_open(root, "db/9");
+    struct storage_quota *q = open_of("db/9", "acme");
+    struct storage_quota *other = open_of("db/8", "other");
     uint64_t rest = numbers_of(q).root_used;
     // Granted bytes are whole MiB: what is refused is added for a moment, but never granted.
-    storage_quota_set_root_limit(q, 64 * MIB + rest);
+    if (_i == 0)
+        storage_quota_set_root_limit(q, 64 * MIB + rest);
+    else
+        storage_quota_set_tenant_limit(q, 64 * MIB);
+    if (_i > 0)
+        ck_assert_int_eq(storage_quota_reserve(other, QUOTA_BLOBS, QUOTA_LAST, 90 * MIB), 0);
     uint64_t seed = (uint64_t)getpid();
     pid_t pids[3];
     for (unsigned i = 0; i < 3; i++) {
@@ -213,7 +362,9 @@ START_TEST(processes_that_reserve_at_once_stay_below_the_limit)
         ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 0, "status %d, seed %llu", status,
             (unsigned long long)seed);
     }
-    ck_assert_uint_le(numbers_of(q).root_used, 64 * MIB + rest);
+    ck_assert_uint_le(
+        _i == 0 ? numbers_of(q).root_used - rest : numbers_of(q).tenant_used, 64 * MIB);
+    storage_quota_close(other);
     storage_quota_close(q);
 }
 END_TEST
@@ -267,6 +418,75 @@ START_TEST(a_damaged_file_is_made_anew)
         ck_assert_uint_eq(numbers_of(q).root_limit, 0);
         storage_quota_close(q);
     }
+}
+END_TEST
+
+static size_t
+slot_at(unsigned i, size_t offset)
+{
+    return QUOTA_HEADER_BYTES + i * sizeof(struct quota_slot) + offset;
+}
+
+// The words that an older program has left at zero.
+START_TEST(places_of_an_older_program_count_for_their_tenant)
+{
+    make_place("1");
+    make_place("2");
+    CLEANUP(memory_free_auto) char *log_1 = memory_printf("%s/tenants/acme/1/wal", root);
+    CLEANUP(memory_free_auto) char *log_2 = memory_printf("%s/tenants/zeta/2/wal", root);
+    CLEANUP(memory_free_auto) char *segment = memory_printf("%s/segment-1", log_1);
+    CLEANUP(memory_free_auto) uint8_t *bytes = memory_alloc_zero(MIB);
+    ck_assert_int_eq(path_make_directories(log_1, 0700), 0);
+    ck_assert_int_eq(path_make_directories(log_2, 0700), 0);
+    ck_assert_int_eq(file_replace_whole(&file_ops_system, segment, bytes, MIB, 0600), 0);
+    struct storage_quota *old_1 = storage_quota_open(root, "db/1");
+    struct storage_quota *old_2 = storage_quota_open(root, "db/2");
+    storage_quota_set_root_limit(old_1, 640 * MIB);
+    ck_assert_int_eq(storage_quota_reserve(old_2, QUOTA_BLOBS, QUOTA_LAST, 9 * MIB), 0);
+    static const uint64_t zeros[4] = {0};
+    spoil(slot_at(0, offsetof(struct quota_slot, tenant)), zeros, sizeof(zeros));
+    spoil(slot_at(1, offsetof(struct quota_slot, tenant)), zeros, sizeof(zeros));
+    struct storage_quota *q = open_of("db/3", "acme");
+    ck_assert_uint_eq(numbers_of(q).tenant_places, 2);
+    ck_assert_uint_ge(numbers_of(q).tenant_used, MIB);
+    ck_assert_uint_lt(numbers_of(q).tenant_used, 2 * MIB);
+    ck_assert_uint_eq(numbers_of(q).root_limit, 640 * MIB);
+    // They still run.
+    storage_quota_set_tenant_limit(q, 64 * MIB);
+    ck_assert_int_eq(storage_quota_reserve(old_1, QUOTA_BLOBS, QUOTA_CACHE, 60 * MIB), -EDQUOT);
+    ck_assert_uint_eq(numbers_of(old_2).tenant_limit, 0);
+    storage_quota_close(old_1);
+    storage_quota_close(old_2);
+    storage_quota_close(q);
+}
+END_TEST
+
+START_TEST(a_limit_that_is_set_in_part_of_the_places_is_made_whole)
+{
+    make_place("1");
+    make_place("2");
+    make_place("3");
+    const char *const names[] = {"db/1", "db/2", "db/3"};
+    struct storage_quota *q[3];
+    for (unsigned i = 0; i < 3; i++)
+        q[i] = open_of(names[i], "acme");
+    storage_quota_set_tenant_limit(q[0], 128 * MIB);
+    for (unsigned i = 0; i < 3; i++)
+        storage_quota_close(q[i]);
+    // Killed behind the first place, and between the two words of the second.
+    const uint64_t whole[2] = {64 * MIB, ~(64 * MIB)};
+    const uint64_t half[1] = {65 * MIB};
+    spoil(slot_at(0, offsetof(struct quota_slot, tenant_limit)), whole, sizeof(whole));
+    spoil(slot_at(1, offsetof(struct quota_slot, tenant_limit)), half, sizeof(half));
+    q[2] = open_of("db/3", "acme");
+    ck_assert_uint_eq(numbers_of(q[2]).tenant_limit, 64 * MIB);
+    q[1] = storage_quota_open(root, "db/2");
+    ck_assert_uint_eq(numbers_of(q[1]).tenant_limit, 64 * MIB);
+    // A place that another tenant gets does not bring it along.
+    storage_quota_set_tenant(q[1], "other");
+    ck_assert_uint_eq(numbers_of(q[1]).tenant_limit, 0);
+    storage_quota_close(q[1]);
+    storage_quota_close(q[2]);
 }
 END_TEST
 
@@ -478,13 +698,19 @@ START_TEST(a_kill_leaves_no_drift)
 END_TEST
 
 static void
-add(Suite *suite, const char *name, const TTest *test)
+add_ways(Suite *suite, const char *name, const TTest *test, int ways)
 {
     TCase *tcase = tcase_create(name);
     tcase_set_timeout(tcase, 120);
     tcase_add_checked_fixture(tcase, begin, end);
-    tcase_add_test(tcase, test);
+    tcase_add_loop_test(tcase, test, 0, ways);
     suite_add_tcase(suite, tcase);
+}
+
+static void
+add(Suite *suite, const char *name, const TTest *test)
+{
+    add_ways(suite, name, test, 1);
 }
 
 int
@@ -493,9 +719,14 @@ main(void)
     Suite *suite = suite_create("quota");
     add(suite, "needs", each_need_has_its_limit);
     add(suite, "root", the_limit_of_the_root_holds_for_all_places_and_stays);
+    add(suite, "tenant", the_limit_of_a_tenant_holds_for_its_places_and_stays);
+    add(suite, "jobs", jobs_have_a_share_and_leave_the_rest_to_others);
+    add(suite, "killed jobs", jobs_of_all_places_share_and_a_killed_one_is_forgotten);
+    add(suite, "older", places_of_an_older_program_count_for_their_tenant);
+    add(suite, "in part", a_limit_that_is_set_in_part_of_the_places_is_made_whole);
     add(suite, "make_room", who_reserves_makes_room);
     add(suite, "removal", a_removal_is_logged_when_there_is_no_room_for_data);
-    add(suite, "processes", processes_that_reserve_at_once_stay_below_the_limit);
+    add_ways(suite, "processes", processes_that_reserve_at_once_stay_below_the_limit, 2);
     add(suite, "stale", a_place_that_is_gone_is_not_counted);
     add(suite, "damaged", a_damaged_file_is_made_anew);
     add(suite, "reboot", after_a_crash_of_the_machine_all_places_are_counted);

@@ -393,6 +393,78 @@ START_TEST(fetching_ends_when_it_is_cancelled_or_there_is_no_room)
 }
 END_TEST
 
+START_TEST(a_job_at_the_end_of_its_budget_ends_and_readers_go_on)
+{
+    struct volume_world w;
+    struct volume_fetched fetched;
+    const struct volume_fetch all = {0};
+    world_new(&w);
+    volume_world_open(&w);
+    write_files(w.v, 7);
+    volume_world_publish(w.v);
+    evict(w.v, "");
+    storage_quota_set_limit(w.v->quota, 400 * MIB);
+    storage_quota_set_job_share(w.v->quota, 2);
+    ck_assert_int_eq(volume_fetch(w.v, &all, &fetched), -EDQUOT);
+    ck_assert(fetched.budget_is_used_up);
+    ck_assert_uint_gt(fetched.done_bytes, 0);
+    ck_assert_uint_le(numbers_of(w.v).blobs, 8 * MIB);
+    ck_assert_uint_eq(numbers_of(w.v).jobs, 0);
+    // As large as two files.
+    ck_assert_int_eq(fetch(w.v, volume_world_find(w.v, "f1").v), 0);
+    expect_files(w.v, 7);
+    ck_assert_uint_gt(numbers_of(w.v).blobs, FILES * FILE_BYTES);
+    ck_assert_uint_ge(numbers_of(w.v).job_refusals, 1);
+    expect_exact_account(&w);
+    evict(w.v, "");
+    storage_quota_set_job_share(w.v->quota, 75);
+    ck_assert_int_eq(fetch(w.v, 0), 0);
+    ck_assert_uint_eq(numbers_of(w.v).jobs, 0);
+    volume_world_free(&w);
+}
+END_TEST
+
+// Dies while a job has bytes of its budget.
+static void
+die_in_a_job(struct volume *v)
+{
+    uint64_t job;
+    write_files(v, 7);
+    volume_world_publish(v);
+    evict(v, "");
+    storage_quota_set_limit(v->quota, 400 * MIB);
+    volume_world_set_faults(dying, "slow 60");
+    int rc = volume_hydrate(v, (struct object_id){0}, false, &job);
+    while (rc == 0 && numbers_of(v).jobs == 0)
+        clock_sleep_ms(1);
+    raise(SIGKILL);
+}
+
+START_TEST(a_death_in_a_job_leaves_nothing_of_its_budget)
+{
+    struct volume_world w;
+    struct storage_quota_numbers n;
+    struct quota_file file;
+    world_new(&w);
+    volume_world_script_faults(&w);
+    dying = &w;
+    volume_world_die_after(&w, die_in_a_job);
+    quota_file_open(w.root, "db/1", &file);
+    ck_assert_uint_gt(file.slot->jobs, 0);
+    quota_file_close(&file);
+    struct storage_quota *q = storage_quota_open(w.root, "db/1");
+    storage_quota_numbers(q, &n);
+    ck_assert_uint_eq(n.jobs, 0);
+    storage_quota_close(q);
+    // The job goes on from what is here.
+    volume_world_set_faults(&w, "");
+    volume_world_open(&w);
+    expect_files(w.v, 7);
+    expect_exact_account(&w);
+    volume_world_free(&w);
+}
+END_TEST
+
 START_TEST(kept_files_stay_also_after_they_have_changed)
 {
     struct volume_world w;
@@ -565,6 +637,10 @@ main(void)
         s, "fetched_data_is_read_without_the_store", fetched_data_is_read_without_the_store, 60);
     unit_add(s, "fetching_ends_when_it_is_cancelled_or_there_is_no_room",
         fetching_ends_when_it_is_cancelled_or_there_is_no_room, 60);
+    unit_add(s, "a_job_at_the_end_of_its_budget_ends_and_readers_go_on",
+        a_job_at_the_end_of_its_budget_ends_and_readers_go_on, 60);
+    unit_add(s, "a_death_in_a_job_leaves_nothing_of_its_budget",
+        a_death_in_a_job_leaves_nothing_of_its_budget, 60);
     unit_add(s, "kept_files_stay_also_after_they_have_changed",
         kept_files_stay_also_after_they_have_changed, 60);
     unit_add(s, "a_root_that_a_kill_left_with_the_quota_exactly_full_is_taken_over",
