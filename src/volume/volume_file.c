@@ -52,6 +52,8 @@ volume_read(struct volume *v, struct object_id object, uint64_t offset, size_t l
     else
         rc =
             page_store_read(v->pages, object, offset, length, out, context ? &context->call : NULL);
+    if (UNLIKELY(rc == -EREMOTE))
+        atomic_fetch_add_explicit(&v->cold_reads, 1, memory_order_relaxed);
     return rc < 0 ? rc : (int64_t)length;
 }
 

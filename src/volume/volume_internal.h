@@ -145,9 +145,10 @@ struct volume {
     } kept;
     atomic_bool relieving; // a checkpoint was asked for to make room
 
-    _Atomic unsigned flags;        // DB_FLAG_*, as the manifest has them
-    _Atomic uint64_t scans;        // cold scans that have begun and not ended
-    _Atomic uint64_t scan_bytes;   // that programs got from them
+    _Atomic unsigned flags;      // DB_FLAG_*, as the manifest has them
+    _Atomic uint64_t scans;      // cold scans that have begun and not ended
+    _Atomic uint64_t scan_bytes; // that programs got from them
+    _Atomic uint64_t cold_reads;
     _Atomic uint64_t scan_held_ms; // since when scans hold up CheckpointGC; 0: they do not
     _Atomic uint64_t scan_ms;      // when one last gave some; 0: never
 

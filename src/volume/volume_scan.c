@@ -127,4 +127,5 @@ volume_scan_metrics(struct volume *v, struct metrics *m)
 {
     m->cold_scans = atomic_load(&v->scans);
     m->cold_scan_bytes = atomic_load(&v->scan_bytes);
+    m->cold_reads = atomic_load(&v->cold_reads);
 }
