@@ -1,8 +1,11 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # A bulk load of ten times the quota runs to its end, at the speed of the upload; the daemon is killed
-# in its middle, and everything that was acknowledged is there. The disk is sampled all the time.
+# in its middle, and everything that was acknowledged is there. The disk is sampled all the time. Then
+# the upload alone: the same bytes in a volume without a quota, which are all on the disk before the
+# first one is uploaded.
 # CKPTFS_LOAD_QUOTA_MIB: the quota (64, with CKPTFS_TEST_LONG 256). CKPTFS_LOAD_STORE: file or s3.
+# CKPTFS_LOAD_UPLOAD: bytes to upload in a second, for both (0: no limit).
 TEST_TIMEOUT=120
 [ -z "${CKPTFS_TEST_LONG:-}" ] || TEST_TIMEOUT=1800
 . "$(dirname "$0")/../integration/lib.sh"
@@ -22,7 +25,8 @@ speed() { # MIB SINCE_MS
 load_is_at() { [ "$(load_number v answered_mib)" -ge "$1" ]; }
 
 volume_new v "${CKPTFS_LOAD_STORE:-file}"
-options=root_quota=$QUOTA,checkpoint_interval=5s
+UPLOAD=${CKPTFS_LOAD_UPLOAD:-0}
+options=root_quota=$QUOTA,checkpoint_interval=5s,upload_limit=$UPLOAD
 volume_mount v "create,$options"
 watch_begin "${V_ROOT[v]}"
 
@@ -51,7 +55,21 @@ load_check v
 watch_end
 volume_unmount v
 
+step "the upload alone, for comparison"
+half=$((DATA_MIB / 2))
+volume_new alone "${CKPTFS_LOAD_STORE:-file}"
+volume_mount alone "create,checkpoint_interval=0,wal_limit=$((DATA_MIB * 4))M,upload_limit=$UPLOAD"
+began=$(now_ms)
+load_write alone "$WRITERS" "$half" 0
+note "without a quota, acknowledged $(speed "$half" "$began")"
+volume_checkpoint alone --local
+note "on the disk $(speed "$half" "$began")"
+began=$(now_ms)
+volume_checkpoint alone
+note "the upload alone: $(speed "$half" "$began")"
+volume_unmount alone
+
 step "the same bytes straight to a file, for comparison"
 began=$(now_ms)
-"$LOAD" write "$WORK" "$WORK/plain.journal" "$WRITERS" "$((DATA_MIB / 2))" 0
-note "a plain directory: $(speed $((DATA_MIB / 2)) "$began")"
+"$LOAD" write "$WORK" "$WORK/plain.journal" "$WRITERS" "$half" 0
+note "a plain directory: $(speed "$half" "$began")"
