@@ -28,6 +28,7 @@ is_interrupted(void *run)
 
 struct verifying {
     struct job_run *run;
+    struct volume_scratch scratch;
     struct job_verification order;
     struct generation after;
     uint64_t left_out;          // of the damage found by earlier runs of the job, for want of room
@@ -86,6 +87,7 @@ mark_verified(void *argument, struct generation generation, const struct verify_
     struct verifying *x = argument;
     BUFFER_AUTO marker = {0};
     uint64_t before = x->found.damaged;
+    volume_count_scratch(&x->scratch);
     verify_merge(&x->found, result, false, log_damage);
     if (x->found.damaged > before)
         keep_report(x);
@@ -144,9 +146,7 @@ volume_verify_run(void *argument, struct job_run *run)
     struct volume *v = argument;
     struct verifying x = {.run = run};
     struct volume_bucket bucket;
-    struct manifest *scratch;
     struct verify_result result = {0};
-    char *path;
     int rc = read_course(&x);
     if (rc < 0) {
         verify_result_free(&x.found);
@@ -155,10 +155,10 @@ volume_verify_run(void *argument, struct job_run *run)
     volume_bucket_init(&bucket, v, is_interrupted, run);
     struct quota_job *budget = quota_job_begin(v->quota);
     bucket.place.call.budget = budget;
-    rc = volume_open_scratch(v, "verify", &scratch, &path);
+    rc = volume_open_scratch(v, "verify", budget, &x.scratch);
     const struct verify_options options = {
         .place = &bucket.place,
-        .manifest = scratch,
+        .manifest = x.scratch.manifest,
         .data = x.order.data,
         .after = x.after,
         .looked = mark_verified,
@@ -169,11 +169,14 @@ volume_verify_run(void *argument, struct job_run *run)
         rc = verify_run(&options, &result);
     if (rc == 0)
         rc = report(&x, &result);
+    else if (rc == -EDQUOT)
+        buffer_append_string(run->text, "the quota has no room for what the job reads: look at "
+                                        "ckptctl quota, and at job_quota");
     else if (rc != -ECANCELED)
         volume_operator_say_failure(rc, run->text);
     verify_result_free(&result);
     verify_result_free(&x.found);
-    volume_close_scratch(scratch, path);
+    volume_close_scratch(&x.scratch);
     quota_job_end(budget);
     return rc;
 }

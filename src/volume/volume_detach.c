@@ -37,28 +37,79 @@ is_interrupted(void *argument)
 
 // ---- a manifest for a while ---------------------------------------------------------------------
 
+// The jobs that have one.
+static const char *const scratch_names[] = {"verify", "detach"};
+
+static uint64_t
+manifest_bytes(const char *directory)
+{
+    CLEANUP(memory_free_auto) char *path = memory_printf("%s/data.mdb", directory);
+    return storage_quota_path_bytes(path);
+}
+
+static int
+reserve_scratch(struct volume_scratch *s)
+{
+    CLEANUP(memory_free_auto) char *manifest = memory_printf("%s/manifest", s->v->config.root);
+    uint64_t bytes = manifest_bytes(manifest);
+    int rc = quota_job_ask(s->budget, bytes);
+    if (rc < 0)
+        return rc;
+    rc = storage_quota_reserve(s->v->quota, QUOTA_BLOBS, QUOTA_CACHE, bytes);
+    if (rc < 0)
+        quota_job_give_back(s->budget, bytes);
+    else
+        s->reserved = bytes;
+    return rc;
+}
+
 int
 volume_open_scratch(
-    struct volume *v, const char *name, struct manifest **manifest_out, char **path_out)
+    struct volume *v, const char *name, struct quota_job *budget, struct volume_scratch *out)
 {
     const struct manifest_options options = {.no_sync = true};
     // Beside the scratch directory, in which the janitor removes what is old.
-    char *path = memory_printf("%s.%s", v->place.scratch, name);
-    *manifest_out = NULL;
-    *path_out = path;
-    int rc = path_remove_tree(path);
+    *out = (struct volume_scratch){
+        .v = v, .path = memory_printf("%s.%s", v->place.scratch, name), .budget = budget};
+    int rc = path_remove_tree(out->path);
     if (rc == 0 || rc == -ENOENT)
-        rc = path_make_directories(path, 0700);
-    return rc < 0 ? rc : manifest_open(path, &options, manifest_out);
+        rc = reserve_scratch(out);
+    if (rc == 0)
+        rc = path_make_directories(out->path, 0700);
+    return rc < 0 ? rc : manifest_open(out->path, &options, &out->manifest);
 }
 
 void
-volume_close_scratch(struct manifest *manifest, char *path)
+volume_count_scratch(struct volume_scratch *s)
 {
-    manifest_close(manifest);
-    if (path_remove_tree(path) < 0)
-        log_warning("scratch.failed", "cannot remove %s", path);
-    free(path);
+    uint64_t bytes = manifest_bytes(s->path);
+    if (bytes <= s->reserved)
+        return;
+    storage_quota_settle(s->v->quota, QUOTA_BLOBS, s->reserved, bytes);
+    // It is there already.
+    (void)!quota_job_ask(s->budget, bytes - s->reserved);
+    s->reserved = bytes;
+}
+
+void
+volume_close_scratch(struct volume_scratch *s)
+{
+    manifest_close(s->manifest);
+    if (path_remove_tree(s->path) < 0)
+        log_warning("scratch.failed", "cannot remove %s", s->path);
+    storage_quota_give_back(s->v->quota, QUOTA_BLOBS, s->reserved);
+    free(s->path);
+}
+
+void
+volume_sweep_scratch(struct volume *v)
+{
+    for (size_t i = 0; i < ARRAY_LENGTH(scratch_names); i++) {
+        CLEANUP(memory_free_auto)
+        char *path = memory_printf("%s.%s", local_store_scratch(v->local), scratch_names[i]);
+        if (path_remove_tree(path) < 0)
+            log_warning("scratch.failed", "cannot remove %s", path);
+    }
 }
 
 // ---- the steps ----------------------------------------------------------------------------------
@@ -132,8 +183,7 @@ find_need(struct detaching *d, struct generation *needed_out)
 {
     struct manifest_reader *r;
     struct db_record db;
-    struct manifest *scratch;
-    char *path;
+    struct volume_scratch scratch;
     int rc = manifest_read_begin(d->v->manifest, &r);
     if (rc < 0)
         return rc;
@@ -142,10 +192,10 @@ find_need(struct detaching *d, struct generation *needed_out)
     if (rc < 0)
         return rc;
     job_progress(d->run, "looking at generations", d->left, d->left);
-    rc = volume_open_scratch(d->v, "detach", &scratch, &path);
+    rc = volume_open_scratch(d->v, "detach", d->bucket.place.call.budget, &scratch);
     if (rc == 0)
-        rc = detach_find_need(&d->bucket.place, scratch, db.published, needed_out);
-    volume_close_scratch(scratch, path);
+        rc = detach_find_need(&d->bucket.place, scratch.manifest, db.published, needed_out);
+    volume_close_scratch(&scratch);
     return rc;
 }
 

@@ -227,10 +227,22 @@ int volume_download_run(void *argument, struct job_run *run);
 
 // The handler of JOB_DETACH_FORK.
 int volume_detach_run(void *argument, struct job_run *run);
-// An empty manifest beside the scratch directory, for one job; to be closed also after an error.
+// An empty manifest beside the scratch directory, for one job, which pays for it; to be closed also
+// after an error. The quota has to have room for as much as the root's manifest has: -EDQUOT.
+struct volume_scratch {
+    struct volume *v;
+    struct manifest *manifest;
+    char *path;
+    struct quota_job *budget;
+    uint64_t reserved;
+};
 MUST_CHECK int volume_open_scratch(
-    struct volume *v, const char *name, struct manifest **manifest_out, char **path_out);
-void volume_close_scratch(struct manifest *manifest, char *path);
+    struct volume *v, const char *name, struct quota_job *budget, struct volume_scratch *out);
+// Counts what it has become. Now and then.
+void volume_count_scratch(struct volume_scratch *s);
+void volume_close_scratch(struct volume_scratch *s);
+// Removes what jobs of a process have left that is dead.
+void volume_sweep_scratch(struct volume *v);
 
 // ---- volume_operation.c: the life of data -------------------------------------------------------
 

@@ -87,6 +87,7 @@ void
 volume_sweep(struct volume *v)
 {
     clear_scratch(v, true);
+    volume_sweep_scratch(v);
     int removed = local_store_sweep(v->local, is_needed, v);
     if (removed > 0)
         log_info("scratch.swept", "removed %d blobs that no generation names", removed);

@@ -15,6 +15,7 @@
 #include "platform/crash_point.h"
 #include "platform/memory.h"
 #include "platform/path.h"
+#include "quota/quota_file.h"
 #include "volume/volume_internal.h"
 #include "volume/volume_offline.h"
 
@@ -577,6 +578,54 @@ START_TEST(verifying_tells_what_is_damaged)
 END_TEST
 
 static void
+expect_exact_blobs(const struct volume_world *w)
+{
+    struct storage_quota_numbers n;
+    uint64_t log;
+    uint64_t blobs;
+    quota_count_place(w->root, "db/1", &log, &blobs);
+    storage_quota_numbers(w->v->quota, &n);
+    ck_assert_uint_eq(n.blobs, blobs);
+}
+
+START_TEST(verifying_needs_room_in_the_quota_for_what_it_reads)
+{
+    struct volume_world w;
+    struct job_verification order = {.data = false};
+    struct storage_quota_numbers n;
+    struct stat st;
+    uint64_t job;
+    make_volume(&w);
+    CLEANUP(memory_free_auto) char *scratch = memory_printf("%s.verify", w.v->place.scratch);
+    // The budget of jobs, then the quota itself.
+    for (unsigned share = 1; share <= 100; share += 99) {
+        storage_quota_set_limit(w.v->quota, 4 << 20);
+        storage_quota_set_job_share(w.v->quota, share);
+        ck_assert_int_eq(volume_job_submit(w.v, JOB_VERIFY_MANIFEST, &order, &job), 0);
+        struct job_record record = await_job(w.v, job);
+        ck_assert_int_eq(record.state, JOB_FAILED);
+        ck_assert_int_eq(record.error, -EDQUOT);
+        ck_assert_ptr_nonnull(strstr(record.cause, "the quota has no room"));
+        storage_quota_numbers(w.v->quota, &n);
+        ck_assert_uint_eq(n.job_refusals, 1);
+        ck_assert_uint_eq(n.jobs, 0);
+        expect_exact_blobs(&w);
+        ck_assert_int_eq(lstat(scratch, &st), -1);
+    }
+    storage_quota_set_limit(w.v->quota, 0);
+    ck_assert_int_eq(volume_job_submit(w.v, JOB_VERIFY_MANIFEST, &order, &job), 0);
+    ck_assert_int_eq(await_job(w.v, job).state, JOB_COMPLETED);
+    expect_exact_blobs(&w);
+    // What a process that died has left goes at the next mount.
+    volume_world_close(&w);
+    ck_assert_int_eq(mkdir(scratch, 0700), 0);
+    volume_world_open(&w);
+    ck_assert_int_eq(lstat(scratch, &st), -1);
+    volume_world_free(&w);
+}
+END_TEST
+
+static void
 verify_in_child(struct volume *v)
 {
     uint64_t job;
@@ -746,6 +795,7 @@ main(void)
     ADD(a_mounted_fork_is_detached_whatever_dies);
     ADD(only_a_fork_is_detached);
     ADD(verifying_tells_what_is_damaged);
+    ADD(verifying_needs_room_in_the_quota_for_what_it_reads);
     ADD(verifying_goes_on_behind_the_last_generation);
     ADD(a_collection_runs_beside_a_verification);
     ADD(the_time_between_sweeps_counts_across_mounts);
