@@ -16,12 +16,15 @@
 #include "base/compiler.h"
 #include "format/change.h"
 
-#define RECORD_MAGIC          "CKPTFSMR"
-#define RECORD_VERSION        2u
-#define RECORD_HEADER_BYTES   256u
-#define RECORD_HOST_BYTES     64u
-#define RECORD_HEADER_ZEROS   12u // reserved, before the checksum
-#define RECORD_HEADER_ZEROS_1 24u // in version 1
+#define RECORD_MAGIC   "CKPTFSMR"
+#define RECORD_VERSION 2u
+// Incompatible features.
+#define RECORD_FEATURE_COLUMNS 1u // sections may have the encoding SECTION_COLUMNS: catalogs
+#define RECORD_FEATURES_KNOWN  RECORD_FEATURE_COLUMNS
+#define RECORD_HEADER_BYTES    256u
+#define RECORD_HOST_BYTES      64u
+#define RECORD_HEADER_ZEROS    12u // reserved, before the checksum
+#define RECORD_HEADER_ZEROS_1  24u // in version 1
 
 // The area after the header, checksum included: readers get it with the header in one request.
 #define RECORD_EXTENSION_MAX 2048u
@@ -37,7 +40,11 @@
 #define SECTION_TARGET_BYTES (256u << 10)
 #define SECTION_RAW_MAX      (384u << 10)
 
-enum section_encoding { SECTION_RAW = 0, SECTION_LZ4 = 1 };
+enum section_encoding {
+    SECTION_RAW = 0,
+    SECTION_LZ4 = 1,
+    SECTION_COLUMNS = 2, // all changes have one length: columns.h, then LZ4
+};
 
 struct section_header {
     uint16_t encoding;

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "base/checksum.h"
+#include "format/columns.h"
 #include "format/compress.h"
 #include "format/extension.h"
 #include "format/manifest_record.h"
@@ -51,7 +52,7 @@ decode_header(const uint8_t *p, struct manifest_record_header *h)
     uint16_t kind = read_le16(&r);
     read_le32(&r); // compatible features: any
     uint32_t incompatible = read_le32(&r);
-    if (version > RECORD_VERSION || incompatible != 0)
+    if (version > RECORD_VERSION || (incompatible & ~RECORD_FEATURES_KNOWN) != 0)
         return -ENOTSUP;
     h->kind = (enum manifest_record_kind)kind;
     h->sequence = read_le64(&r);
@@ -182,9 +183,11 @@ record_decode_section_header(const uint8_t *p, struct section_header *s)
         return false;
     if (s->raw_bytes == 0 || s->raw_bytes > SECTION_RAW_MAX || s->changes == 0)
         return false;
-    return s->encoding == SECTION_RAW ? s->stored_bytes == s->raw_bytes
-                                      : s->encoding == SECTION_LZ4 && s->stored_bytes > 0 &&
-                                            s->stored_bytes < s->raw_bytes;
+    if (s->encoding == SECTION_RAW)
+        return s->stored_bytes == s->raw_bytes;
+    return s->stored_bytes > 0 && s->stored_bytes < s->raw_bytes &&
+           (s->encoding == SECTION_LZ4 ||
+               (s->encoding == SECTION_COLUMNS && s->raw_bytes % s->changes == 0));
 }
 
 bool
@@ -196,8 +199,16 @@ record_unpack_section(const struct section_header *s, const uint8_t *stored, str
         buffer_append(raw_out, stored, s->raw_bytes);
         return true;
     }
-    return decompress_block(
-        stored, s->stored_bytes, buffer_extend(raw_out, s->raw_bytes), s->raw_bytes);
+    if (s->encoding == SECTION_LZ4)
+        return decompress_block(
+            stored, s->stored_bytes, buffer_extend(raw_out, s->raw_bytes), s->raw_bytes);
+    BUFFER_AUTO columns = {0};
+    if (!decompress_block(
+            stored, s->stored_bytes, buffer_extend(&columns, s->raw_bytes), s->raw_bytes))
+        return false;
+    columns_join(
+        columns.data, s->changes, s->raw_bytes / s->changes, buffer_extend(raw_out, s->raw_bytes));
+    return true;
 }
 
 // Reads the next section: r->stored has its header and its stored bytes, r->raw its changes.

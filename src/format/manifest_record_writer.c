@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "base/checksum.h"
+#include "format/columns.h"
 #include "format/compress.h"
 #include "format/extension.h"
 #include "format/manifest_record.h"
@@ -16,6 +17,7 @@ struct manifest_record_writer {
     struct manifest_record_header header;
     bool begun;
     struct buffer section; // raw changes
+    bool even;             // they have one length
     struct buffer stored;  // section header and stored bytes
     uint32_t section_changes;
     bool ordered; // a catalog
@@ -100,7 +102,7 @@ encode_header(const struct manifest_record_header *h, size_t extension_bytes, st
     buffer_append_le16(out, RECORD_VERSION);
     buffer_append_le16(out, (uint16_t)h->kind);
     buffer_append_le32(out, 0); // compatible features
-    buffer_append_le32(out, 0); // incompatible features
+    buffer_append_le32(out, h->kind == MANIFEST_RECORD_CATALOG ? RECORD_FEATURE_COLUMNS : 0);
     buffer_append_le64(out, h->sequence);
     buffer_append_le64(out, h->epoch);
     buffer_append(out, h->volume.b, sizeof(h->volume.b));
@@ -149,6 +151,35 @@ encode_section_header(const struct section_header *s, uint8_t *p)
     put_le32(p + 28, crc32c(0, p, 28));
 }
 
+// Compresses the section to w->stored, behind its header, in the shortest way.
+static void
+pack_section(struct manifest_record_writer *w, struct section_header *s)
+{
+    size_t raw = w->section.length;
+    uint8_t *out = buffer_reserve(&w->stored, raw);
+    size_t stored = compress_block(w->section.data, raw, out, raw - 1);
+    s->encoding = stored > 0 ? SECTION_LZ4 : SECTION_RAW;
+    if (w->ordered && w->even && s->changes > 1) {
+        BUFFER_AUTO columns = {0};
+        BUFFER_AUTO packed = {0};
+        size_t room = (stored > 0 ? stored : raw) - 1;
+        uint8_t *p = buffer_extend(&packed, raw);
+        columns_split(w->section.data, s->changes, raw / s->changes, buffer_extend(&columns, raw));
+        size_t shorter = compress_block(columns.data, raw, p, room);
+        if (shorter > 0) {
+            s->encoding = SECTION_COLUMNS;
+            stored = shorter;
+            memcpy(out, p, shorter);
+        }
+    }
+    if (s->encoding == SECTION_RAW) {
+        stored = raw;
+        memcpy(out, w->section.data, raw);
+    }
+    w->stored.length += stored;
+    s->stored_bytes = (uint32_t)stored;
+}
+
 static int
 close_section(struct manifest_record_writer *w)
 {
@@ -157,19 +188,12 @@ close_section(struct manifest_record_writer *w)
     size_t raw = w->section.length;
     buffer_clear(&w->stored);
     buffer_extend(&w->stored, SECTION_HEADER_BYTES);
-    // Stored compressed only when that is shorter.
-    size_t stored = compress_block(w->section.data, raw, buffer_reserve(&w->stored, raw), raw - 1);
     struct section_header s = {
-        .encoding = stored > 0 ? SECTION_LZ4 : SECTION_RAW,
         .number = w->sections,
         .raw_bytes = (uint32_t)raw,
-        .stored_bytes = (uint32_t)(stored > 0 ? stored : raw),
         .changes = w->section_changes,
     };
-    if (stored > 0)
-        w->stored.length += stored;
-    else
-        buffer_append(&w->stored, w->section.data, raw);
+    pack_section(w, &s);
     s.crc = crc32c(0, w->stored.data + SECTION_HEADER_BYTES, s.stored_bytes);
     encode_section_header(&s, w->stored.data);
     if (w->ordered)
@@ -202,6 +226,8 @@ manifest_record_writer_add(struct manifest_record_writer *w, const struct change
         w->error = -EINVAL;
         return w->error;
     }
+    size_t length = w->section.length - start;
+    w->even = w->section_changes == 0 || (w->even && start / w->section_changes == length);
     w->section_changes++;
     return w->section.length < SECTION_TARGET_BYTES ? 0 : close_section(w);
 }

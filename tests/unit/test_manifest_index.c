@@ -5,7 +5,7 @@
 #include "format/manifest_index.h"
 #include "manifest_samples.h"
 
-#define DIRECTORIES 40u
+#define DIRECTORIES 100u
 #define ENTRIES     400u
 
 struct reads {

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "unit.h"
 
+#include "base/checksum.h"
 #include "base/hash_table.h"
+#include "format/columns.h"
 #include "format/compress.h"
+#include "format/manifest_index.h"
 #include "format/manifest_record.h"
+#include "format/manifest_record_internal.h"
 #include "golden.h"
 #include "manifest_samples.h"
 
-#define HEADER_BYTES         256u
-#define SECTION_HEADER_BYTES 32u
-#define FOOTER_BYTES         192u
-#define SECTION_RAW_MAX      (384u << 10)
+#define HEADER_BYTES RECORD_HEADER_BYTES
 
 // ---- in memory ----------------------------------------------------------------------------------
 
@@ -416,7 +417,7 @@ START_TEST(newer_records_are_told_from_damaged_ones)
         manifest_record_read_header(source_read, &source, s.bytes.length, &h), -ENOTSUP);
     ck_assert_int_eq(read_bytes_of(p, s.bytes.length, &v, NULL), -ENOTSUP);
     p[8] = 2;
-    p[16] = 1; // an incompatible feature
+    p[16] = RECORD_FEATURES_KNOWN + 1; // an incompatible feature
     seal_header(p);
     ck_assert_int_eq(read_bytes_of(p, s.bytes.length, &v, NULL), -ENOTSUP);
     p[16] = 0;
@@ -468,7 +469,17 @@ START_TEST(impossible_lengths_are_refused_before_memory_is_taken)
 }
 END_TEST
 
-// Three changes as a record of this kind.
+#define GOLDEN_GENERATIONS 200u
+
+static struct change
+sample_row(uint64_t i)
+{
+    return (struct change){.kind = CHANGE_PUT_GENERATION,
+        .published = generation_retained(
+            (struct generation){i + 1}, i + 3, 1700000000000u + i * 60000 + i * i % 1000)};
+}
+
+// Three changes as a record of this kind; a catalog has generations, too.
 static void
 make_golden(enum manifest_record_kind kind, struct sink *s)
 {
@@ -488,6 +499,10 @@ make_golden(enum manifest_record_kind kind, struct sink *s)
     bool empty = kind == MANIFEST_RECORD_CREATE || kind == MANIFEST_RECORD_DESTROY;
     for (size_t i = 0; i < ARRAY_LENGTH(c) && !empty; i++)
         ck_assert_int_eq(manifest_record_writer_add(w, &c[i]), 0);
+    for (size_t i = 0; i < GOLDEN_GENERATIONS && kind == MANIFEST_RECORD_CATALOG; i++) {
+        struct change g = sample_row(i);
+        ck_assert_int_eq(manifest_record_writer_add(w, &g), 0);
+    }
     ck_assert_int_eq(manifest_record_writer_finish(w, &hash, &bytes), 0);
     manifest_record_writer_free(w);
 }
@@ -513,9 +528,76 @@ compare_golden(enum manifest_record_kind kind, const char *name, unsigned change
 START_TEST(format_has_not_changed)
 {
     compare_golden(MANIFEST_RECORD_GENERATION, "manifest-record-2.hex", 3);
-    compare_golden(MANIFEST_RECORD_CATALOG, "manifest-catalog-2.hex", 3);
+    compare_golden(MANIFEST_RECORD_CATALOG, "manifest-catalog-3.hex", 3 + GOLDEN_GENERATIONS);
     compare_golden(MANIFEST_RECORD_CREATE, "manifest-create-2.hex", 0);
     compare_golden(MANIFEST_RECORD_DESTROY, "manifest-destroy-2.hex", 0);
+}
+END_TEST
+
+// A catalog of a program that knew no columns.
+START_TEST(older_catalogs_are_read)
+{
+    BUFFER_AUTO golden = {0};
+    struct visit v = {0};
+    golden_load_old("manifest-catalog-2.hex", &golden);
+    ck_assert_uint_eq(get_le32(golden.data + 16), 0);
+    ck_assert_int_eq(read_bytes_of(golden.data, golden.length, &v, NULL), 0);
+    ck_assert_uint_eq(v.calls, 3);
+    buffer_free(&v.raw);
+}
+END_TEST
+
+// The place of the first section of the kind in a catalog.
+static uint64_t
+place_of_section(struct source *source, enum change_kind kind)
+{
+    struct manifest_index index;
+    uint64_t at = 0;
+    ck_assert_int_eq(manifest_index_read(source_read, source, source->n, &index), 0);
+    for (size_t i = 0; i < index.count && at == 0; i++)
+        if (index.entries[i].kind == kind)
+            at = index.entries[i].offset;
+    manifest_index_free(&index);
+    return at;
+}
+
+START_TEST(generations_in_a_row_take_few_bytes)
+{
+    struct sink s = {0};
+    struct section_header h;
+    make_golden(MANIFEST_RECORD_CATALOG, &s);
+    struct source source = {.p = s.bytes.data, .n = s.bytes.length};
+    uint64_t at = place_of_section(&source, CHANGE_PUT_GENERATION);
+    ck_assert(record_decode_section_header(s.bytes.data + at, &h));
+    ck_assert_uint_eq(h.encoding, SECTION_COLUMNS);
+    ck_assert_uint_eq(h.changes, GOLDEN_GENERATIONS);
+    ck_assert_uint_le(h.stored_bytes, 4 * GOLDEN_GENERATIONS);
+    ck_assert_uint_eq(get_le32(s.bytes.data + 16), RECORD_FEATURE_COLUMNS);
+    // Changes that are no rows.
+    put_le32(s.bytes.data + at + 20, GOLDEN_GENERATIONS + 1);
+    put_le32(s.bytes.data + at + 28, crc32c(0, s.bytes.data + at, 28));
+    ck_assert(!record_decode_section_header(s.bytes.data + at, &h));
+    buffer_free(&s.bytes);
+}
+END_TEST
+
+START_TEST(columns_give_the_rows_back)
+{
+    static const size_t shapes[][2] = {{1, 1}, {1, 300}, {300, 1}, {7, 41}, {64, 64}};
+    for (size_t k = 0; k < ARRAY_LENGTH(shapes); k++) {
+        size_t count = shapes[k][0];
+        size_t width = shapes[k][1];
+        uint8_t rows[4096];
+        uint8_t columns[4096];
+        uint8_t again[4096];
+        for (size_t i = 0; i < count * width; i++)
+            rows[i] = (uint8_t)(i * i * 7 + i / 3);
+        columns_split(rows, count, width, columns);
+        columns_join(columns, count, width, again);
+        ck_assert_mem_eq(rows, again, count * width);
+        for (size_t i = 1; i < count; i++)
+            ck_assert_uint_eq(columns[i], (uint8_t)(rows[i * width] - rows[(i - 1) * width]));
+    }
 }
 END_TEST
 
@@ -618,6 +700,9 @@ main(void)
     ADD(impossible_lengths_are_refused_before_memory_is_taken);
     ADD(format_has_not_changed);
     ADD(records_of_version_1_are_read);
+    ADD(older_catalogs_are_read);
+    ADD(generations_in_a_row_take_few_bytes);
+    ADD(columns_give_the_rows_back);
     ADD(a_parent_comes_back);
     ADD(extensions_are_passed_over_unless_they_must_be_known);
     return unit_run(s);

@@ -163,7 +163,7 @@ END_TEST
 
 START_TEST(unknown_incompatible_feature_is_refused)
 {
-    spoil_header(16, 1);
+    spoil_header(16, 0x8000);
     expect_refusal();
 }
 END_TEST
