@@ -2,6 +2,7 @@
 // Reading ahead: threads of the chunk reader fetch pages that a sequential reader is about to want
 // from the store, several at once. They put the bytes into LocalStore; a reader that comes earlier
 // waits for the flight. For chunks on this host they do nothing.
+#include <assert.h>
 #include <stdlib.h>
 
 #include "chunk/chunk_internal.h"
@@ -62,27 +63,53 @@ is_here(struct chunk_reader *r, const struct chunk_layout *layout)
     return true;
 }
 
+static int
+fetch_from_layout(struct chunk_reader *r, struct chunk_layout *layout, uint32_t first,
+    uint32_t count, const struct remote_call *call, uint64_t *bytes)
+{
+    CLEANUP(memory_free_auto)
+    struct span *spans = memory_alloc_zero(layout->image_count * sizeof(*spans));
+    int rc = 0;
+    for (uint32_t i = 0; rc == 0 && i < count; i++)
+        rc = add_page(r, layout, first + i, call, spans);
+    for (size_t i = 0; rc == 0 && i < layout->image_count; i++) {
+        const struct chunk_image *image = &layout->images[i];
+        uint64_t n = spans[i].to - spans[i].from;
+        if (spans[i].to == 0)
+            continue;
+        *bytes += n;
+        rc = chunk_reader_fetch(r, &image->blob, image->where.offset + spans[i].from, n, call);
+    }
+    return rc;
+}
+
+int
+chunk_reader_fetch_pages(struct chunk_reader *r, struct object_id object, struct page_no first,
+    uint64_t count, const struct remote_call *call, uint64_t *bytes_out)
+{
+    struct chunk_layout *layout;
+    assert(count <= CHUNK_PAGES - page_in_chunk(first));
+    int rc = chunk_map_get(r->map, object, chunk_of_page(first), &layout);
+    if (rc < 0 || !layout)
+        return rc;
+    rc = fetch_from_layout(r, layout, page_in_chunk(first), (uint32_t)count, call, bytes_out);
+    chunk_layout_put(r->map, layout);
+    return rc;
+}
+
+// Ignores failures: the readers of the pages will see them, too.
 static void
 do_job(struct chunk_reader *r, const struct chunk_ahead_job *job)
 {
-    struct remote_call call = {
+    const struct remote_call call = {
         .is_canceled = is_stopping, .argument = r, .class = REMOTE_READ_AHEAD};
+    uint64_t bytes = 0;
     struct chunk_layout *layout;
     if (chunk_map_get(r->map, job->object, chunk_of_page(job->first), &layout) < 0 || !layout)
         return;
-    if (!is_here(r, layout)) {
-        CLEANUP(memory_free_auto)
-        struct span *spans = memory_alloc_zero(layout->image_count * sizeof(*spans));
-        uint32_t first = page_in_chunk(job->first);
-        int rc = 0;
-        for (uint32_t i = 0; rc == 0 && i < job->count; i++)
-            rc = add_page(r, layout, first + i, &call, spans);
-        for (size_t i = 0; rc == 0 && i < layout->image_count; i++)
-            if (spans[i].to > 0)
-                chunk_fetch_ahead(r, &layout->images[i].blob,
-                    layout->images[i].where.offset + spans[i].from, spans[i].to - spans[i].from,
-                    &call);
-    }
+    // Without a look at the indexes.
+    if (!is_here(r, layout))
+        (void)!fetch_from_layout(r, layout, page_in_chunk(job->first), job->count, &call, &bytes);
     chunk_layout_put(r->map, layout);
 }
 

@@ -18,18 +18,6 @@ count(uint64_t *counter, uint64_t by)
     __atomic_fetch_add(counter, by, __ATOMIC_RELAXED);
 }
 
-static bool
-overlaps_locked(struct chunk_reader *r, const struct sha256 *blob, uint64_t from, uint64_t to)
-{
-    LIST_FOR_EACH(&r->flights, n)
-    {
-        const struct chunk_flight *f = CONTAINER_OF(n, struct chunk_flight, node);
-        if (sha256_equal(&f->blob, blob) && f->from < to && from < f->to)
-            return true;
-    }
-    return false;
-}
-
 // One piece of work: the wanted bytes, and the deadline.
 struct fetch {
     struct blob_record blob;
@@ -55,6 +43,51 @@ with_deadline(const struct chunk_reader *r, const struct remote_call *call)
     return limited;
 }
 
+static bool
+overlap(const struct chunk_flight *a, const struct chunk_flight *b)
+{
+    return sha256_equal(&a->blob, &b->blob) && a->from < b->to && b->from < a->to;
+}
+
+static bool
+may_overtake(
+    const struct fetch *x, const struct chunk_flight *flight, const struct chunk_flight *other)
+{
+    if (flight->ahead || !other->ahead || x->call.class != REMOTE_FOREGROUND)
+        return false;
+    bool large = other->to - other->from >= FLIGHT_OVERTAKE_RATIO * (flight->to - flight->from);
+    return other->gives_way || (x->call.random && large && other->overtaken < FLIGHT_OVERTAKEN_MAX);
+}
+
+// Whether the flight has to wait for another one.
+static bool
+is_blocked_locked(struct chunk_reader *r, const struct fetch *x, const struct chunk_flight *flight)
+{
+    LIST_FOR_EACH(&r->flights, n)
+    {
+        const struct chunk_flight *other = CONTAINER_OF(n, struct chunk_flight, node);
+        if (overlap(flight, other) && !may_overtake(x, flight, other))
+            return true;
+    }
+    return false;
+}
+
+static void
+enter_flight_locked(struct chunk_reader *r, struct chunk_flight *flight)
+{
+    bool overtakes = false;
+    LIST_FOR_EACH(&r->flights, n)
+    {
+        struct chunk_flight *other = CONTAINER_OF(n, struct chunk_flight, node);
+        bool overtaken = overlap(flight, other);
+        other->overtaken += overtaken;
+        overtakes |= overtaken;
+    }
+    if (overtakes)
+        count(&r->numbers.overtakes, 1);
+    list_append(&r->flights, &flight->node);
+}
+
 // Takes off (0), or waits until the threads that fetch the same bytes have landed (1: the bytes may
 // be here now). -EINTR and -ETIMEDOUT when that takes too long: a waiting reader has a deadline of
 // its own, or many readers of a store that does not answer would wait one after the other.
@@ -63,7 +96,7 @@ take_off(struct chunk_reader *r, struct chunk_flight *flight, struct fetch *x)
 {
     lock_take(&r->lock);
     int rc = 0;
-    while (rc >= 0 && overlaps_locked(r, &flight->blob, flight->from, flight->to)) {
+    while (rc >= 0 && is_blocked_locked(r, x, flight)) {
         uint64_t now = clock_monotonic_ms();
         rc = now >= x->call.deadline_ms          ? -ETIMEDOUT
              : remote_call_is_canceled(&x->call) ? -EINTR
@@ -74,7 +107,7 @@ take_off(struct chunk_reader *r, struct chunk_flight *flight, struct fetch *x)
                 &r->landed, &r->lock, poll < x->call.deadline_ms ? poll : x->call.deadline_ms);
     }
     if (rc == 0)
-        list_append(&r->flights, &flight->node);
+        enter_flight_locked(r, flight);
     x->landed = r->landings != x->landings;
     lock_release(&r->lock);
     return rc;
@@ -365,7 +398,11 @@ chunk_reader_fetch(struct chunk_reader *r, const struct blob_record *blob, uint6
             offset = hole - BLOB_FRAME_STORED_MAX;
         x.offset = offset;
         x.n = end - offset;
-        struct chunk_flight flight = {.blob = blob->hash, .from = offset, .to = end};
+        struct chunk_flight flight = {.blob = blob->hash,
+            .from = offset,
+            .to = end,
+            .ahead = true,
+            .gives_way = remote_call_gives_way(call)};
         rc = take_off(r, &flight, &x);
         if (rc == 0) {
             rc = get_ahead(r, &x);

@@ -15,12 +15,24 @@
 // Whether the `n` bytes at `p` are the right ones.
 typedef bool chunk_verify(void *argument, const uint8_t *p, size_t n);
 
-// A fetch in progress, for which other readers of the same bytes wait.
+// A fetch in progress, for which other readers of the same bytes wait. Two readers do not: they
+// overtake a flight that brings bytes ahead of the readers, by asking for their own frames, which
+// come sooner. Readers of the same frames share a request as always.
+//
+// - A random reader overtakes a flight that is much larger than the frames it needs. A flight is
+//   overtaken so often at most, so that what this costs is bounded.
+// - A reader for whom a program waits overtakes a flight of a job, which may have to wait for its
+//   turn under a limit. Without the job the reader would have asked for the frames, too.
+#define FLIGHT_OVERTAKEN_MAX  4u
+#define FLIGHT_OVERTAKE_RATIO 4u
 struct chunk_flight {
     struct list_node node;
     struct sha256 blob;
     uint64_t from;
     uint64_t to;
+    bool ahead;
+    bool gives_way;     // of a job
+    unsigned overtaken; // so often
 };
 
 // Pages of one chunk that are to be fetched ahead.
@@ -48,6 +60,7 @@ struct chunk_reader {
     char *tenant;
     uint32_t volume_number;
     uint64_t deadline_ms;
+    struct part_heat *heat;
     struct lock lock; // "chunk_reader": protects flights and ahead
     struct condition landed;
     struct list_node flights;

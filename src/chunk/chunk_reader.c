@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "chunk/chunk_internal.h"
+#include "platform/clock.h"
 #include "platform/log.h"
 #include "platform/memory.h"
 
@@ -18,6 +19,7 @@ chunk_reader_new(const struct chunk_reader_options *options)
     r->tenant = memory_string(options->tenant);
     r->volume_number = options->volume_number;
     r->deadline_ms = options->deadline_ms;
+    r->heat = options->heat;
     lock_init(&r->lock, "chunk_reader", LOCK_RANK_FETCH);
     condition_init(&r->landed);
     condition_init(&r->ahead.work);
@@ -525,12 +527,24 @@ read_chunk(struct chunk_reader *r, struct object_id object, struct page_no first
     return rc;
 }
 
+// Programs' reads, also those of what is here. The memory for pages and the kernel's cache answer
+// others, which nobody sees here.
+static void
+note_heat(struct chunk_reader *r, struct object_id object, struct page_no first, size_t count,
+    const struct remote_call *call)
+{
+    bool counts = !call || (call->class == REMOTE_FOREGROUND && !call->fetch.bypass_cache);
+    if (r->heat && counts)
+        part_heat_note(r->heat, object, first, count, clock_monotonic_ms() / 1000);
+}
+
 static int
 read_chunks(struct chunk_reader *r, struct object_id object, struct page_no first, size_t count,
     const struct remote_call *call, const struct answer *answer)
 {
     static const struct remote_call no_limits;
     int rc = 0;
+    note_heat(r, object, first, count, call);
     for (size_t done = 0; rc == 0 && done < count;) {
         struct page_no page = {first.v + done};
         size_t n = CHUNK_PAGES - page_in_chunk(page);

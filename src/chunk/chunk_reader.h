@@ -9,6 +9,7 @@
 #include "base/compiler.h"
 #include "base/types.h"
 #include "cache/page.h"
+#include "cache/part_heat.h"
 #include "chunk/chunk_map.h"
 #include "store/local_store.h"
 #include "store/remote_store.h"
@@ -21,7 +22,8 @@ struct chunk_reader_options {
     struct remote_store *remote; // NULL: local only
     const char *tenant;
     uint32_t volume_number;
-    uint64_t deadline_ms; // longest wait of a fetch for the store when its call has no deadline
+    uint64_t deadline_ms;   // longest wait of a fetch for the store when its call has no deadline
+    struct part_heat *heat; // notes what programs read; may be NULL
 };
 
 struct chunk_reader *chunk_reader_new(const struct chunk_reader_options *options);
@@ -50,6 +52,13 @@ MUST_CHECK int chunk_reader_copy(struct chunk_reader *r, struct object_id object
 // pages are read.
 void chunk_reader_ahead(
     struct chunk_reader *r, struct object_id object, struct page_no first, uint64_t count);
+
+// Fetches the pages [first, first + count), which lie in one chunk, as far as they are not here,
+// and keeps them unverified. Adds to `bytes_out` what they take in their images. 0, also for pages
+// that the local generation does not have; or an error as of chunk_reader_fetch, -EIO when an index
+// cannot be had.
+MUST_CHECK int chunk_reader_fetch_pages(struct chunk_reader *r, struct object_id object,
+    struct page_no first, uint64_t count, const struct remote_call *call, uint64_t *bytes_out);
 
 // Gets the bytes [offset, offset + n) of a blob that are not here from the store and keeps them.
 // Unverified: their readers verify them. 0, also for a blob that is not in the store; -EDQUOT: the
@@ -81,6 +90,7 @@ MUST_CHECK int chunk_reader_check_image(struct chunk_reader *r, struct chunk_lay
 
 struct chunk_reader_numbers {
     uint64_t local_frames, remote_frames, remote_bytes, repaired_frames, failed_reads;
+    uint64_t overtakes; // readers that did not wait for a larger request with the same bytes
 };
 void chunk_reader_numbers(struct chunk_reader *r, struct chunk_reader_numbers *numbers_out);
 

@@ -167,15 +167,16 @@ page_ahead_note(struct page_ahead *a, struct object_id object, uint64_t first, u
 
 // ---- regions ------------------------------------------------------------------------------------
 
-static bool
-is_in_stream(const struct page_ahead *a, struct object_id object, uint64_t first, uint64_t end)
+bool
+page_ahead_is_random(
+    const struct page_ahead *a, struct object_id object, uint64_t first, uint64_t end)
 {
     const struct page_stream *set = a->streams[hash_u64(object.v) % PAGE_AHEAD_SETS];
     for (unsigned i = 0; i < PAGE_AHEAD_WAYS; i++)
         if (is_of(&set[i], object) && set[i].first == first && set[i].end == end &&
             set[i].direction != PAGE_UNKNOWN)
-            return true;
-    return false;
+            return false;
+    return true;
 }
 
 unsigned
@@ -184,7 +185,7 @@ page_ahead_note_miss(struct page_ahead *a, struct object_id object, uint64_t fir
 {
     uint64_t chunk = first / CHUNK_PAGES;
     struct page_region *r = &a->regions[hash_u64_pair(object.v, chunk) % PAGE_AHEAD_REGIONS];
-    if (is_in_stream(a, object, first, end))
+    if (!page_ahead_is_random(a, object, first, end))
         return 0;
     if (r->object.v != object.v || r->chunk != chunk || now_ms - r->since_ms > PAGE_AHEAD_MEMORY_MS)
         *r = (struct page_region){.object = object, .chunk = chunk, .since_ms = now_ms};

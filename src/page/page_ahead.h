@@ -12,6 +12,7 @@
 #ifndef CKPTFS_PAGE_PAGE_AHEAD_H
 #define CKPTFS_PAGE_PAGE_AHEAD_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/types.h"
@@ -66,6 +67,10 @@ unsigned page_ahead_note(struct page_ahead *a, struct object_id object, uint64_t
 // Notes that the same read needs the store. Returns 1 and a range, or 0.
 unsigned page_ahead_note_miss(struct page_ahead *a, struct object_id object, uint64_t first,
     uint64_t end, uint64_t now_ms, struct page_range *range_out);
+
+// Whether the read that was noted belongs to no stream.
+bool page_ahead_is_random(
+    const struct page_ahead *a, struct object_id object, uint64_t first, uint64_t end);
 
 // Asserts the invariants of the table.
 void page_ahead_check(const struct page_ahead *a);

@@ -317,6 +317,19 @@ note_locked(const struct reading *x, struct ahead *ahead)
             &x->ps->ahead, x->object, x->first.v, end, clock_monotonic_ms(), ahead->ranges);
 }
 
+// A reader that comes back with the store and belongs to no stream.
+static void
+note_random_locked(struct reading *x, struct remote_call *own)
+{
+    uint64_t end = x->first.v + x->count;
+    if (!x->call->again || x->call->fetch.bypass_cache ||
+        !page_ahead_is_random(&x->ps->ahead, x->object, x->first.v, end))
+        return;
+    *own = *x->call;
+    own->random = true;
+    x->call = own;
+}
+
 static void
 fetch_ahead(const struct reading *x, const struct ahead *ahead)
 {
@@ -331,6 +344,7 @@ read_layers(struct reading *reading)
     struct reading x = *reading;
     struct page_store *ps = x.ps;
     struct object_id object = x.object;
+    struct remote_call random;
     if (x.length == 0)
         return 0;
     x.first = page_of_offset(x.offset);
@@ -342,8 +356,10 @@ read_layers(struct reading *reading)
         lock_take(ps->lock);
         x.version = ps->version;
         look_at_all_locked(&x);
-        if (attempt == 0)
+        if (attempt == 0) {
             note_locked(&x, &ahead);
+            note_random_locked(&x, &random);
+        }
         lock_release(ps->lock);
         fetch_ahead(&x, &ahead);
         rc = read_bottoms(&x);

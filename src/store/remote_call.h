@@ -27,6 +27,7 @@ struct remote_call {
     void *argument;
     enum remote_class class;
     bool again;      // of readers: the repetition of a call with local_only
+    bool random;     // of readers: nothing says that the reader wants the neighbours, too
     bool local_only; // of readers of chunks: -EREMOTE instead of asking the store
     bool no_keep;    // of readers of chunks: bytes from the store do not go to hot_cache
     bool paced;      // bytes of files: they wait for their turn under the limits of the store

@@ -22,13 +22,15 @@
 
 #define WORLD_TENANT "acme"
 
-// A store whose gets wait while the gate is closed, until their deadline or until cancelled.
+// A store whose gets, or those of at least `least` bytes, wait while the gate is closed, until
+// their deadline or until cancelled.
 struct gate_store {
     struct remote_store store;
     struct remote_store *inner;
     pthread_mutex_t mutex;
     pthread_cond_t changed;
     bool closed;
+    uint64_t least;
     unsigned waiting;
 };
 
@@ -52,9 +54,9 @@ gate_get_blob(struct remote_store *s, const char *key, uint64_t offset, uint64_t
     struct gate_store *g = CONTAINER_OF(s, struct gate_store, store);
     int rc = 0;
     pthread_mutex_lock(&g->mutex);
-    g->waiting++;
+    g->waiting += length >= g->least;
     pthread_cond_broadcast(&g->changed);
-    while (g->closed && rc == 0) {
+    while (g->closed && length >= g->least && rc == 0) {
         struct timespec soon = clock_wall();
         soon.tv_nsec += 5000000;
         soon.tv_sec += soon.tv_nsec / 1000000000;
@@ -65,7 +67,7 @@ gate_get_blob(struct remote_store *s, const char *key, uint64_t offset, uint64_t
         else if (call->deadline_ms > 0 && clock_monotonic_ms() >= call->deadline_ms)
             rc = -ETIMEDOUT;
     }
-    g->waiting--;
+    g->waiting -= length >= g->least;
     pthread_mutex_unlock(&g->mutex);
     return rc < 0 ? rc : remote_store_get_blob(g->inner, key, offset, length, out, call);
 }
@@ -81,14 +83,30 @@ gate_set(struct world *w, bool closed)
     pthread_mutex_unlock(&w->gate.mutex);
 }
 
-// Waits until somebody stands before the gate.
+// Closes it for large requests alone.
+static inline void
+gate_close_from(struct world *w, uint64_t least)
+{
+    pthread_mutex_lock(&w->gate.mutex);
+    w->gate.closed = true;
+    w->gate.least = least;
+    pthread_mutex_unlock(&w->gate.mutex);
+}
+
+// Waits until so many stand before the gate.
+static inline void
+gate_await_many(struct world *w, unsigned count)
+{
+    pthread_mutex_lock(&w->gate.mutex);
+    while (w->gate.waiting < count)
+        pthread_cond_wait(&w->gate.changed, &w->gate.mutex);
+    pthread_mutex_unlock(&w->gate.mutex);
+}
+
 static inline void
 gate_await(struct world *w)
 {
-    pthread_mutex_lock(&w->gate.mutex);
-    while (w->gate.waiting == 0)
-        pthread_cond_wait(&w->gate.changed, &w->gate.mutex);
-    pthread_mutex_unlock(&w->gate.mutex);
+    gate_await_many(w, 1);
 }
 
 static inline void

@@ -4,6 +4,7 @@
 #include "unit.h"
 
 #include "blob_model.h"
+#include "chunk/chunk_internal.h"
 #include "chunk_world.h"
 #include "page/page_ahead.h"
 #include "page/page_store.h"
@@ -279,11 +280,12 @@ is_here(struct file *f, uint64_t page)
     return rc == 0;
 }
 
+// As the cold pool repeats a read that needed the store.
+static const struct remote_call again = {.again = true};
+
 START_TEST(a_random_reader_gets_the_neighbourhood_after_some_misses)
 {
     struct file *f = file_new();
-    // As the cold pool repeats a read that needed the store.
-    const struct remote_call again = {.again = true};
     const uint64_t misses[] = {5000, 900, 7000};
     for (unsigned i = 0; i < ARRAY_LENGTH(misses); i++) {
         ck_assert(!is_here(f, misses[i]));
@@ -294,6 +296,139 @@ START_TEST(a_random_reader_gets_the_neighbourhood_after_some_misses)
             clock_sleep_ms(1);
     ck_assert(!is_here(f, 6143 - FRAME_PAGES) && !is_here(f, 7168 + FRAME_PAGES));
     ck_assert(!is_here(f, 5000 + FRAME_PAGES)); // the first misses brought one frame each
+    file_free(f);
+}
+END_TEST
+
+#define LARGE (512u << 10)
+
+// A neighbourhood of two requests, [6144, 7168), is on its way and does not come.
+static struct file *
+file_with_stuck_neighbourhood(void)
+{
+    struct file *f = file_new();
+    read_page(f, 5000, &again);
+    read_page(f, 900, &again);
+    gate_close_from(&f->world, LARGE);
+    read_page(f, 7000, &again);
+    gate_await_many(&f->world, 2);
+    return f;
+}
+
+struct reading {
+    struct file *file;
+    uint64_t page;
+    struct thread thread;
+};
+
+static void
+read_in_thread(void *argument)
+{
+    const struct reading *x = argument;
+    read_page(x->file, x->page, &again);
+}
+
+START_TEST(a_random_reader_does_not_wait_for_a_neighbourhood)
+{
+    struct file *f = file_with_stuck_neighbourhood();
+    uint64_t gets = world_gets(&f->world);
+    uint64_t overtakes = numbers_of(f).overtakes;
+    // Each asks for its own frame; the frame's other pages cost nothing more.
+    for (unsigned i = 0; i < FLIGHT_OVERTAKEN_MAX; i++)
+        for (unsigned k = 0; k < FRAME_PAGES; k += 5)
+            read_page(f, 6144 + i * FRAME_PAGES + k, &again);
+    ck_assert_uint_eq(world_gets(&f->world), gets + FLIGHT_OVERTAKEN_MAX);
+    ck_assert_uint_eq(numbers_of(f).overtakes, overtakes + FLIGHT_OVERTAKEN_MAX);
+    // No more than so many: then it waits.
+    struct remote_call short_call = again;
+    short_call.deadline_ms = clock_monotonic_ms() + 20;
+    uint8_t out[PAGE_BYTES];
+    ck_assert_int_eq(
+        page_store_read(f->pages, OBJECT, 6500 * PAGE_BYTES, PAGE_BYTES, out, &short_call), -EIO);
+    ck_assert_uint_eq(world_gets(&f->world), gets + FLIGHT_OVERTAKEN_MAX);
+    // The neighbourhood comes whole.
+    gate_set(&f->world, false);
+    for (uint64_t page = 6144; page < 7168; page += FRAME_PAGES)
+        while (!is_here(f, page))
+            clock_sleep_ms(1);
+    ck_assert_uint_eq(world_gets(&f->world), gets + FLIGHT_OVERTAKEN_MAX + 2);
+    file_free(f);
+}
+END_TEST
+
+START_TEST(readers_that_overtake_share_a_request)
+{
+    struct file *f = file_with_stuck_neighbourhood();
+    struct reading readers[4];
+    uint64_t gets = world_gets(&f->world);
+    uint64_t overtakes = numbers_of(f).overtakes;
+    gate_close_from(&f->world, 0); // the small ones, too
+    for (unsigned i = 0; i < ARRAY_LENGTH(readers); i++) {
+        readers[i] = (struct reading){.file = f, .page = 6144 + i};
+        ck_assert_int_eq(
+            thread_start(&readers[i].thread, "reader", read_in_thread, &readers[i]), 0);
+    }
+    while (numbers_of(f).overtakes == overtakes)
+        clock_sleep_ms(1);
+    gate_close_from(&f->world, LARGE);
+    for (unsigned i = 0; i < ARRAY_LENGTH(readers); i++)
+        thread_join(&readers[i].thread);
+    ck_assert_uint_eq(world_gets(&f->world), gets + 1);
+    ck_assert_uint_eq(numbers_of(f).overtakes, overtakes + 1);
+    gate_set(&f->world, false);
+    file_free(f);
+}
+END_TEST
+
+START_TEST(a_sequential_reader_waits_for_its_window)
+{
+    struct file *f = file_new();
+    const struct remote_call first = {.local_only = true};
+    struct remote_call short_call = again;
+    uint8_t out[PAGE_BYTES];
+    read_page(f, 0, NULL); // brings its frame
+    gate_close_from(&f->world, LARGE);
+    for (uint64_t page = 1; page < FRAME_PAGES; page++)
+        read_page(f, page, NULL);
+    gate_await(&f->world); // the window of the second read
+    uint64_t gets = world_gets(&f->world);
+    uint64_t next = FRAME_PAGES * (uint64_t)PAGE_BYTES;
+    short_call.deadline_ms = clock_monotonic_ms() + 20;
+    ck_assert_int_eq(page_store_read(f->pages, OBJECT, next, PAGE_BYTES, out, &first), -EREMOTE);
+    ck_assert_int_eq(page_store_read(f->pages, OBJECT, next, PAGE_BYTES, out, &short_call), -EIO);
+    ck_assert_uint_eq(world_gets(&f->world), gets);
+    ck_assert_uint_eq(numbers_of(f).overtakes, 0);
+    gate_set(&f->world, false);
+    file_free(f);
+}
+END_TEST
+
+static void
+fetch_as_a_job(void *argument)
+{
+    const struct reading *x = argument;
+    const struct remote_call call = {.class = REMOTE_JOB};
+    uint64_t bytes = 0;
+    ck_assert_int_eq(chunk_reader_fetch_pages(x->file->world.reader, OBJECT,
+                         (struct page_no){x->page}, 256, &call, &bytes),
+        0);
+    ck_assert_uint_ge(bytes, 256 * PAGE_BYTES);
+}
+
+// As while the job's request waits for its turn under a limit.
+START_TEST(a_program_does_not_wait_for_a_job)
+{
+    struct file *f = file_new();
+    struct reading job = {.file = f, .page = 256};
+    gate_close_from(&f->world, LARGE);
+    ck_assert_int_eq(thread_start(&job.thread, "job", fetch_as_a_job, &job), 0);
+    gate_await(&f->world);
+    for (uint64_t page = 256; page < 512; page += FRAME_PAGES)
+        read_page(f, page, NULL);
+    gate_set(&f->world, false);
+    thread_join(&job.thread);
+    for (uint64_t page = 256; page < 512; page++)
+        ck_assert(is_here(f, page));
     file_free(f);
 }
 END_TEST
@@ -414,6 +549,10 @@ main(void)
     ADD(a_page_costs_one_request_for_one_frame);
     ADD(a_stream_costs_few_requests);
     ADD(a_random_reader_gets_the_neighbourhood_after_some_misses);
+    ADD(a_random_reader_does_not_wait_for_a_neighbourhood);
+    ADD(readers_that_overtake_share_a_request);
+    ADD(a_sequential_reader_waits_for_its_window);
+    ADD(a_program_does_not_wait_for_a_job);
     ADD(a_scan_keeps_nothing_and_notes_nothing);
     ADD(a_scan_sees_the_next_generation);
     ADD(a_failed_read_fails_alone);
