@@ -71,7 +71,7 @@ int show_jobs(const char *path, bool json, bool watch);
 
 struct hydrate_request {
     const char *path;
-    bool all, keep, no_wait, json, quiet;
+    bool all, hot, keep, no_wait, json, quiet;
 };
 // Brings a file or all files to the local disk, and waits for that with progress on a terminal. An
 // interrupt ends the job.

@@ -240,8 +240,13 @@ run_evict(const struct arguments *a)
 static int
 run_hydrate(const struct arguments *a)
 {
+    if (a->hot && (a->all || a->pin)) {
+        print_error("hydrate: --hot is for itself, without --all and --pin");
+        return EXIT_STATUS_USAGE;
+    }
     const struct hydrate_request request = {.path = a->operand,
         .all = a->all,
+        .hot = a->hot,
         .keep = a->pin,
         .no_wait = a->no_wait,
         .json = a->json,
@@ -515,8 +520,9 @@ static const struct option evict_switches[] = {{"help", no_argument, NULL, 'h'},
     {NULL, 0, NULL, 0}};
 static const struct option hydrate_switches[] = {{"help", no_argument, NULL, 'h'},
     {"json", no_argument, NULL, SWITCH_JSON}, {"all", no_argument, NULL, SWITCH_ALL},
-    {"pin", no_argument, NULL, SWITCH_PIN}, {"no-wait", no_argument, NULL, SWITCH_NO_WAIT},
-    {"quiet", no_argument, NULL, 'q'}, {NULL, 0, NULL, 0}};
+    {"pin", no_argument, NULL, SWITCH_PIN}, {"hot", no_argument, NULL, SWITCH_HOT},
+    {"no-wait", no_argument, NULL, SWITCH_NO_WAIT}, {"quiet", no_argument, NULL, 'q'},
+    {NULL, 0, NULL, 0}};
 static const struct option quota_switches[] = {{"help", no_argument, NULL, 'h'},
     {"json", no_argument, NULL, SWITCH_JSON}, {"set", required_argument, NULL, SWITCH_SET},
     {"root", no_argument, NULL, SWITCH_OF_ROOT}, {"tenant", no_argument, NULL, SWITCH_OF_TENANT},
@@ -635,11 +641,13 @@ const struct command commands[] = {
         "    --json      as a JSON object\n",
         "MOUNTPOINT", .run = run_quota},
     {"hydrate", ":hq", hydrate_switches,
-        "hydrate [--pin] [--no-wait] [--json] [-q] FILE | --all MOUNTPOINT",
+        "hydrate [--pin] [--no-wait] [--json] [-q] FILE | --all MOUNTPOINT | --hot MOUNTPOINT",
         "Brings a file, or all files, from the store to the local disk, so that reading them\n"
         "needs no store. Waits for that; an interrupt (^C) ends it, and what has come stays.\n"
         "\n"
         "    --all        all files, as far as the quota has free room\n"
+        "    --hot        the parts that were in use on the host that had the volume before, the\n"
+        "                 hottest first, as far as there is free room\n"
         "    --pin        they stay there until \"ckptctl evict\" or the unmount\n"
         "    --no-wait    do not wait: print the number of the job\n"
         "    --json       print the job as a JSON object\n"

@@ -26,6 +26,7 @@ struct arguments {
     bool watch;           // jobs
     bool all;             // evict, hydrate
     bool pin;             // hydrate
+    bool hot;             // hydrate
     bool cold;            // cat
     bool follow, leave;   // changes
     const char *subscriber;
@@ -71,6 +72,7 @@ enum {
     SWITCH_WATCH,
     SWITCH_ALL,
     SWITCH_PIN,
+    SWITCH_HOT,
     SWITCH_FOLLOW,
     SWITCH_SUBSCRIBER,
     SWITCH_AFTER,

@@ -449,8 +449,9 @@ int
 hydrate_files(const struct hydrate_request *request)
 {
     struct ckptfs_hydrate io = {.version = CKPTFS_ABI_VERSION,
-        .flags =
-            (request->all ? CKPTFS_HYDRATE_ALL : 0) | (request->keep ? CKPTFS_HYDRATE_KEEP : 0)};
+        .flags = request->hot ? CKPTFS_HYDRATE_HOT
+                              : (request->all ? CKPTFS_HYDRATE_ALL : 0) |
+                                    (request->keep ? CKPTFS_HYDRATE_KEEP : 0)};
     CLEANUP(file_close_auto) int fd = control_open(request->path);
     if (fd < 0)
         return EXIT_STATUS_ERROR;
@@ -472,6 +473,8 @@ hydrate_files(const struct hydrate_request *request)
         print_job_json(&job, "", &out);
     else if (request->no_wait && !request->quiet)
         buffer_printf(&out, "job %" PRIu64 "\n", (uint64_t)io.job);
+    else if (request->hot && !request->quiet)
+        buffer_printf(&out, "%.*s\n", (int)sizeof(job.cause), job.cause);
     else if (!request->quiet)
         buffer_printf(&out, "%" PRIu64 " bytes are here\n", (uint64_t)job.done);
     return out.length > 0 ? print_out(&out) : EXIT_SUCCESS;

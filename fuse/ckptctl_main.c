@@ -118,6 +118,9 @@ take_switch(const struct command *c, struct arguments *a, int letter, const char
     case SWITCH_SET:
         a->policy = optarg;
         return EXIT_SUCCESS;
+    case SWITCH_HOT:
+        a->hot = true;
+        return EXIT_SUCCESS;
     case SWITCH_PIN:
         a->pin = true;
         return EXIT_SUCCESS;

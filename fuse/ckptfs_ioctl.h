@@ -278,11 +278,13 @@ struct ckptfs_job {
     char cause[160]; /* with an error its reason, else what the job has done */
 };
 
-/* Brings a file, or with ALL all files of the volume, from the store to the local disk. A job
+/* Brings a file, with ALL all files of the volume, or with HOT the parts that were in use on the
+   host that had the volume before, from the store to the local disk. A job
    carries it out; CKPTFS_IOC_JOB follows it. EEXIST: another one for the same is under way, whose
    number is in `job`. EINVAL also: it is no file. EROFS on read-only mounts. */
 #define CKPTFS_HYDRATE_ALL  (1u << 0)
 #define CKPTFS_HYDRATE_KEEP (1u << 1) /* it stays there until a user evicts it, or the unmount */
+#define CKPTFS_HYDRATE_HOT  (1u << 2) /* alone */
 
 struct ckptfs_hydrate {
     __u32 version;

@@ -37,12 +37,16 @@ int
 ioctl_hydrate(struct ioctl_request *r)
 {
     struct ckptfs_hydrate *io = &r->io.hydrate;
+    struct volume *v = fs_of(r->req)->volume;
     bool all = io->flags & CKPTFS_HYDRATE_ALL;
+    bool hot = io->flags == CKPTFS_HYDRATE_HOT;
     uint64_t job = 0;
-    if ((io->flags & ~(CKPTFS_HYDRATE_ALL | CKPTFS_HYDRATE_KEEP)) || !IOCTL_REST_IS_ZERO(io, job))
+    if ((!hot && (io->flags & ~(CKPTFS_HYDRATE_ALL | CKPTFS_HYDRATE_KEEP))) ||
+        !IOCTL_REST_IS_ZERO(io, job))
         return -EINVAL;
-    int rc = volume_hydrate(fs_of(r->req)->volume, all ? (struct object_id){0} : object_of(r->ino),
-        io->flags & CKPTFS_HYDRATE_KEEP, &job);
+    int rc = hot ? volume_hydrate_hot(v, &job)
+                 : volume_hydrate(v, all ? (struct object_id){0} : object_of(r->ino),
+                       io->flags & CKPTFS_HYDRATE_KEEP, &job);
     if (rc < 0 && rc != -EEXIST)
         return rc;
     io->job = job;

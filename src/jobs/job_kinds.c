@@ -99,25 +99,40 @@ decode_truncation(unsigned version, struct byte_reader *r, void *parameters_out)
 static void
 key_hydration(const void *parameters, struct buffer *out)
 {
-    buffer_append_le64(out, ((const struct job_hydration *)parameters)->object.v);
+    const struct job_hydration *p = parameters;
+    buffer_append_le64(out, p->object.v);
+    if (p->hot)
+        buffer_append_u8(out, p->hot);
 }
 
+// Version 2 has `hot`; programs before it can carry out jobs without that.
 static void
 encode_hydration(const void *parameters, struct buffer *out)
 {
     const struct job_hydration *p = parameters;
     buffer_append_le64(out, p->object.v);
     buffer_append_u8(out, p->keep);
+    if (p->hot)
+        buffer_append_u8(out, p->hot);
+}
+
+static unsigned
+version_of_hydration(const void *parameters)
+{
+    return ((const struct job_hydration *)parameters)->hot ? 2 : 1;
 }
 
 static bool
-decode_hydration(unsigned version UNUSED, struct byte_reader *r, void *parameters_out)
+decode_hydration(unsigned version, struct byte_reader *r, void *parameters_out)
 {
     struct job_hydration *p = parameters_out;
-    p->object.v = read_le64(r);
+    *p = (struct job_hydration){.object = {read_le64(r)}};
     uint8_t keep = read_u8(r);
     p->keep = keep != 0;
-    return keep <= 1;
+    if (version == 1)
+        return keep <= 1;
+    p->hot = true;
+    return read_u8(r) == 1 && keep == 0 && p->object.v == 0;
 }
 
 // ---- the table ----------------------------------------------------------------------------------
@@ -134,7 +149,8 @@ static const struct job_kind_entry kinds[] = {
     {.kind = JOB_MERGE_CHUNKS, .name = "MergeChunks"},
     {.kind = JOB_SWEEP_ORPHANS, .name = "SweepOrphans"},
     {.kind = JOB_DETACH_FORK, .name = "DetachFork"},
-    {JOB_HYDRATE_FILES, "HydrateFiles", 1, encode_hydration, decode_hydration, key_hydration, NULL},
+    {JOB_HYDRATE_FILES, "HydrateFiles", 2, encode_hydration, decode_hydration, key_hydration,
+        version_of_hydration},
 };
 
 const struct job_kind_entry *

@@ -49,10 +49,11 @@ struct job_truncation {
     struct uuid session; // of the process in which it was
 };
 
-// Parameters of HydrateFiles, of which there is one an object.
+// Parameters of HydrateFiles, of which there is one an object, and one for the hot parts.
 struct job_hydration {
     struct object_id object; // 0: all files
     bool keep;               // they stay in hot_cache
+    bool hot;                // the hot parts of all files alone
 };
 
 // Sets kind, key and payload of a job. `payload` holds the payload's bytes and must live as long as

@@ -24,6 +24,7 @@
 #include "platform/log.h"
 #include "platform/memory.h"
 #include "platform/random.h"
+#include "remote/remote_hot.h"
 #include "remote/remote_internal.h"
 #include "store/blob_key.h"
 
@@ -39,6 +40,7 @@ remote_destroy_stage_name(enum remote_destroy_stage stage)
         [DESTROY_PINS] = "pins",
         [DESTROY_CATALOGS] = "catalogs",
         [DESTROY_LEASES] = "leases",
+        [DESTROY_HINTS] = "hints",
         [DESTROY_RECORDS] = "records",
     };
     return names[stage];
@@ -492,6 +494,13 @@ delete_snapshots(struct destroying *d)
     return delete_own(d, "snapshots");
 }
 
+// After the leases: an owner that was displaced may have written one meanwhile.
+static int
+delete_hints(struct destroying *d)
+{
+    return delete_own(d, REMOTE_HINTS);
+}
+
 static int
 delete_pins(struct destroying *d)
 {
@@ -547,6 +556,7 @@ delete_all(struct destroying *d)
         [DESTROY_PINS] = delete_pins,
         [DESTROY_CATALOGS] = delete_catalogs,
         [DESTROY_LEASES] = delete_leases,
+        [DESTROY_HINTS] = delete_hints,
         [DESTROY_RECORDS] = delete_records,
     };
     int rc = 0;

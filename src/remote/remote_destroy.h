@@ -16,6 +16,7 @@ enum remote_destroy_stage {
     DESTROY_PINS,
     DESTROY_CATALOGS,
     DESTROY_LEASES,
+    DESTROY_HINTS,
     DESTROY_RECORDS,
     DESTROY_STAGES,
 };

@@ -18,12 +18,14 @@
 
 // A lease that is not released runs out: not worth a long wait.
 #define LEASE_RELEASE_MS 5000u
+#define HOT_SET_MS       5000u
 
 static struct volume *
 volume_new(const struct volume_config *config, const struct volume_host *host)
 {
     struct volume *v = memory_alloc_zero(sizeof(*v));
     volume_config_copy(&v->config, config);
+    volume_open_hot(v);
     if (host)
         v->host = *host;
     v->own.lock_fd = -1;
@@ -43,6 +45,7 @@ volume_free(struct volume *v)
     volume_stop_reader(v);
     volume_close_merge(v);
     volume_close_layers(v);
+    volume_close_hot(v);
     remote_store_close(v->remote);
     manifest_close(v->manifest);
     if (v->from_bucket && v->root && path_remove_tree(v->root) < 0)
@@ -210,6 +213,8 @@ volume_open(const struct volume_config *config, const struct volume_host *host,
     }
     volume_load_flags(v);
     volume_say_lost(v);
+    if (v->restored)
+        volume_operations_restored(v);
     struct log_event e;
     log_begin(&e, LOG_LEVEL_INFO, "volume.opened");
     log_string(&e, "source", v->config.source);
@@ -286,6 +291,20 @@ release_lease(struct volume *v)
     place.call_ms = LEASE_RELEASE_MS;
     // remote_lease_write logs a failure; the lease runs out then.
     int ignored UNUSED = remote_lease_write(&place, db.epoch, v->config.lease_ttl_ms, true);
+}
+
+static bool
+is_late(void *deadline_ms)
+{
+    return clock_monotonic_ms() >= *(const uint64_t *)deadline_ms;
+}
+
+// Not worth a long wait, either.
+static void
+publish_hot(struct volume *v)
+{
+    uint64_t deadline_ms = clock_monotonic_ms() + HOT_SET_MS;
+    volume_hot_publish(v, is_late, &deadline_ms);
 }
 
 // The last message about the volume: which part is in the store, and where the rest is.
@@ -369,6 +388,8 @@ volume_close(struct volume *v)
         volume_stop_operations(v); // it waits for jobs
         volume_stop_jobs(v);
         rc = fenced ? -ESTALE : publish_last(v);
+        if (rc == 0)
+            publish_hot(v);
         volume_stop_checker(v);
         volume_stop_housekeeping(v); // it talks to the checkpoint
         checkpoint_stop(v->checkpoint);

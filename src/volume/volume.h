@@ -275,6 +275,8 @@ MUST_CHECK int volume_truncate(
 // unfinished. -EINVAL: it is no file. -EROFS.
 MUST_CHECK int volume_hydrate(
     struct volume *v, struct object_id object, bool keep, uint64_t *job_out);
+// The same for the parts that the published set of hot parts names.
+MUST_CHECK int volume_hydrate_hot(struct volume *v, uint64_t *job_out);
 
 // Submits the job that writes long chains and poor packs again (MergeChunks), or finds the one that
 // has not ended. 0 and its id, or -errno.

@@ -9,6 +9,7 @@
 #include "platform/clock.h"
 #include "platform/log.h"
 #include "platform/memory.h"
+#include "volume/volume_hot.h"
 #include "volume/volume_internal.h"
 
 #define HOUSEKEEPING_MS 1000u
@@ -105,6 +106,7 @@ static void
 thaw(void *argument)
 {
     struct volume *v = argument;
+    volume_hot_note_written(v, page_store_frozen(v->pages));
     page_store_thaw(v->pages);
     lock_take(&v->lock);
     struct namespace_set *gone = v->frozen_names;
@@ -532,6 +534,7 @@ volume_status(struct volume *v, struct volume_status *status_out)
     volume_quota_metrics(v, m);
     volume_limits_metrics(v, m);
     volume_scan_metrics(v, m);
+    volume_hot_metrics(v, m);
     if (v->wal)
         fill_from_writer(v, s);
     else

@@ -80,6 +80,9 @@ const struct config_entry volume_config_table[] = {
         "bytes to upload to the store in a second; 0: no limit"),
     FLAG("hedge_reads", hedge_reads, NULL,
         "ask the store again when a read takes longer than 19 of 20 did"),
+    FLAG("hot_set", hot_set, "on",
+        "publish which parts of files are in use, and fetch them first when the volume is "
+        "restored"),
     VALUE("lease_ttl", CONFIG_DURATION, lease_ttl_ms, 3 * SECOND, HOUR, "60s", "TIME",
         "a claim to the volume is void when it was not renewed for this time"),
     VALUE("read_deadline", CONFIG_DURATION, read_deadline_ms, 100, HOUR, "30s", "TIME",

@@ -39,6 +39,7 @@ struct volume_config {
     uint64_t read_requests;      // at once; 0: no limit
     uint64_t upload_limit_bytes; // a second; 0: none
     bool hedge_reads;            // a late read is sent again
+    bool hot_set;                // the hot parts are published, and fetched after a restore
     uint64_t lease_ttl_ms;
     uint64_t read_deadline_ms;
     uint64_t unmount_timeout_ms;

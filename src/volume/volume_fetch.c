@@ -13,6 +13,7 @@
 #include "platform/memory.h"
 #include "platform/thread.h"
 #include "quota/quota_job.h"
+#include "volume/volume_hot.h"
 #include "volume/volume_internal.h"
 
 #define FETCHERS 4u
@@ -287,6 +288,8 @@ volume_hydrate_run(void *argument, struct job_run *run)
     int rc = job_read_parameters(run->job, &order);
     if (rc < 0)
         return rc;
+    if (order.hot)
+        return volume_hot_fetch_run(v, run);
     const struct volume_fetch what = {
         .inode = order.object.v,
         .is_canceled = job_is_interrupted,
@@ -311,7 +314,7 @@ int
 volume_hydrate(struct volume *v, struct object_id object, bool keep, uint64_t *job_out)
 {
     struct volume_attributes a;
-    const struct job_hydration order = {object, keep};
+    const struct job_hydration order = {.object = object, .keep = keep};
     if (!v->jobs)
         return -EROFS;
     int rc = object.v != 0 ? volume_get_attributes(v, object, &a) : 0;
@@ -319,5 +322,14 @@ volume_hydrate(struct volume *v, struct object_id object, bool keep, uint64_t *j
         rc = -EINVAL;
     if (rc < 0)
         return rc;
+    return job_queue_submit(v->jobs, JOB_HYDRATE_FILES, &order, JOB_PRIORITY_ASKED, NULL, job_out);
+}
+
+int
+volume_hydrate_hot(struct volume *v, uint64_t *job_out)
+{
+    const struct job_hydration order = {.hot = true};
+    if (!v->jobs)
+        return -EROFS;
     return job_queue_submit(v->jobs, JOB_HYDRATE_FILES, &order, JOB_PRIORITY_ASKED, NULL, job_out);
 }

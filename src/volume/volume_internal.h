@@ -43,6 +43,7 @@ struct manifest_check_result {
 };
 
 struct volume_collect;    // volume_collect.c
+struct volume_hot;        // volume_hot.c
 struct volume_operations; // volume_operation.c
 struct volume_reader;     // volume_reader.c
 
@@ -86,6 +87,7 @@ struct volume {
     char *place_name;
     char *root; // config.root; a throwaway one below it when mounted from the bucket alone
     struct path_hold *root_hold; // of config.root; the housekeeping thread may replace it
+    bool restored;               // this mount has taken the volume's state from the bucket
     bool from_bucket;            // mounted read-only, from a generation in the bucket alone
     struct manifest *manifest;
     struct db_id db;
@@ -109,6 +111,7 @@ struct volume {
     struct job_queue *jobs;               // NULL when mounted from the bucket alone
     struct volume_merge *merge;           // likewise
     struct volume_collect *collect;       // likewise
+    struct volume_hot *hot;               // likewise, and with no_hot_set
     struct volume_operations *operations; // NULL when mounted from the bucket alone
     struct volume_reader *bucket_reader;  // else NULL
     char *waiver; // file that waived the changes that the replay skipped; NULL: it skipped none
@@ -244,11 +247,24 @@ void volume_close_scratch(struct volume_scratch *s);
 // Removes what jobs of a process have left that is dead.
 void volume_sweep_scratch(struct volume *v);
 
+// ---- volume_hot.c: the hot parts (volume_hot.h) -------------------------------------------------
+
+// With the volume; before and after all its threads.
+void volume_open_hot(struct volume *v);
+void volume_close_hot(struct volume *v);
+// Publishes the set, if something was read or written since the last time, this host owns the
+// volume and the set has VOLUME_HOT_PARTS_MIN parts. 1 GET; then, unless the set is the one that is
+// there, 1 PUT and 2 GET. Logs failures. For the retention thread, and once that has ended the one
+// that closes the volume.
+void volume_hot_publish(struct volume *v, bool (*is_canceled)(void *argument), void *argument);
+
 // ---- volume_operation.c: the life of data -------------------------------------------------------
 
 MUST_CHECK int volume_start_operations(struct volume *v);
 // Before the jobs and the checkpoint are stopped.
 void volume_stop_operations(struct volume *v);
+// The volume was restored, and there is a queue of jobs: the thread calls volume_hot_restore.
+void volume_operations_restored(struct volume *v);
 // The volume's part of the bucket, for work in the background; and telling changes to the chain,
 // while other threads may publish (for struct volume_operator; the argument is the bucket).
 struct volume_bucket {

@@ -10,6 +10,7 @@
 #include "platform/log.h"
 #include "platform/memory.h"
 #include "platform/random.h"
+#include "volume/volume_hot.h"
 #include "volume/volume_internal.h"
 
 int
@@ -48,6 +49,7 @@ volume_open_layers(struct volume *v, struct buffer *error)
         .tenant = v->url.tenant,
         .volume_number = v->url.volume_number,
         .deadline_ms = v->config.read_deadline_ms,
+        .heat = volume_hot_heat(v),
     };
     v->reader = chunk_reader_new(&reader);
     struct page_store_options pages = {

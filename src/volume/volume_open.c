@@ -232,8 +232,10 @@ import_db(struct volume *v, struct db_record *db, struct buffer *error)
     if (rc == 0)
         rc = rebuild.db.v != 0 ? import_for_log(v, db, &rebuild, error)
                                : volume_import(v, db, (struct generation){0}, error);
-    if (rc == 0)
+    if (rc == 0) {
+        v->restored = db->published.v > 0;
         return 0;
+    }
     volume_close_layers(v);
     int removed = manifest_remove_db(v->manifest, db->id);
     if (removed < 0)

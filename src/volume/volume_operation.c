@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Operators' commands about generations and snapshots: the thread "retention" carries them out, one
 // after the other. It also looks now and then whether CheckpointGC is due, and submits its jobs
-// (volume_collect.c). Closing the volume interrupts a command.
+// (volume_collect.c), and publishes the set of hot parts (volume_hot.h). Closing the volume
+// interrupts a command.
 #include <errno.h>
 #include <inttypes.h>
 #include <stdatomic.h>
@@ -12,6 +13,7 @@
 #include "platform/log.h"
 #include "platform/memory.h"
 #include "retention/collect.h"
+#include "volume/volume_hot.h"
 #include "volume/volume_internal.h"
 #include "volume/volume_operator.h"
 
@@ -41,6 +43,7 @@ struct volume_operations {
     struct condition work;
     struct operation_entry entries[OPERATIONS_MAX];
     uint64_t last_ticket;
+    bool restored; // volume_operations_restored
     bool stopping;
 };
 
@@ -140,6 +143,13 @@ operations_run(void *argument)
             carry_out_locked(o, e);
             continue;
         }
+        if (o->restored) {
+            o->restored = false;
+            lock_release(&o->lock);
+            volume_hot_restore(o->v, is_interrupted, o);
+            lock_take(&o->lock);
+            continue;
+        }
         if (clock_monotonic_ms() < o->next_look_ms) {
             condition_wait_until(&o->work, &o->lock, o->next_look_ms);
             continue;
@@ -147,6 +157,7 @@ operations_run(void *argument)
         lock_release(&o->lock);
         o->next_look_ms = clock_monotonic_ms() + LOOK_INTERVAL_MS;
         volume_collect_if_due(o->v);
+        volume_hot_publish(o->v, is_interrupted, o);
         lock_take(&o->lock);
     }
     lock_release(&o->lock);
@@ -169,6 +180,15 @@ volume_start_operations(struct volume *v)
     lock_destroy(&o->lock);
     free(o);
     return rc;
+}
+
+void
+volume_operations_restored(struct volume *v)
+{
+    lock_take(&v->operations->lock);
+    v->operations->restored = true;
+    condition_signal(&v->operations->work);
+    lock_release(&v->operations->lock);
 }
 
 void

@@ -52,7 +52,7 @@ class Bench:
 
 
 def random_reads(bench, a):
-    with Quiet(bench, "random", a.options) as t:
+    with Quiet(bench, "random", ",".join(["no_hot_set", a.options])) as t:
         data = os.path.join(t.path, "data")
         write_random(data, 256 * MIB)
         t.checkpoint()

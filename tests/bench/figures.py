@@ -163,7 +163,7 @@ def checkpoint(bench, add):
 
 def cold(bench, add):
     size = bench.megabytes
-    with Quiet(bench, "cold") as t:
+    with Quiet(bench, "cold", "no_hot_set") as t:
         place = Place(bench, t, "files")
         write_random(place.file("data"), size * MIB)
         place.helper("bench_sqlite", "make", place.file("query.db"), "delete", 400000)

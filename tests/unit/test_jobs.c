@@ -99,6 +99,33 @@ START_TEST(parameters_of_later_programs_and_bad_ones_are_told_apart)
 }
 END_TEST
 
+START_TEST(hydrations_of_programs_before_are_read_and_written_as_ever)
+{
+    static const uint8_t before[] = {7, 0, 0, 0, 0, 0, 0, 0, 1};
+    BUFFER_AUTO payload = {0};
+    struct job_hydration order = {.object = {7}, .keep = true};
+    struct job_record job = {.state = JOB_PENDING};
+    job_set_kind(&job, JOB_HYDRATE_FILES, &order, &payload);
+    ck_assert(job.payload_version == 1 && job.payload_length == sizeof(before));
+    ck_assert_mem_eq(job.payload, before, sizeof(before));
+    ck_assert_uint_eq(job.key_length, 8);
+    order = (struct job_hydration){.hot = true};
+    ck_assert_int_eq(job_read_parameters(&job, &order), 0);
+    ck_assert(order.object.v == 7 && order.keep && !order.hot);
+    // The order for the hot parts is one that they refuse, beside that for all files.
+    order = (struct job_hydration){.hot = true};
+    job_set_kind(&job, JOB_HYDRATE_FILES, &order, &payload);
+    ck_assert(job.payload_version == 2 && job.key_length == 9);
+    order.hot = false;
+    ck_assert_int_eq(job_read_parameters(&job, &order), 0);
+    ck_assert(order.hot && !order.keep && order.object.v == 0);
+    payload.data[8] = 1; // to be kept
+    ck_assert_int_eq(job_read_parameters(&job, &order), -EBADMSG);
+    job.payload_version = 3;
+    ck_assert_int_eq(job_read_parameters(&job, &order), -ENOTSUP);
+}
+END_TEST
+
 // What programs before wrote has neither key nor payload, and is written so still.
 START_TEST(a_job_without_parameters_is_of_version_1)
 {
@@ -243,6 +270,7 @@ main(void)
     ADD(every_kind_has_a_name_and_is_found);
     ADD(one_unfinished_job_for_each_key);
     ADD(parameters_of_later_programs_and_bad_ones_are_told_apart);
+    ADD(hydrations_of_programs_before_are_read_and_written_as_ever);
     ADD(a_job_without_parameters_is_of_version_1);
     ADD(report_of_a_verification_is_kept_with_its_job);
     ADD(report_of_much_damage_is_cut_at_an_object);
