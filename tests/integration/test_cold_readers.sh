@@ -70,6 +70,9 @@ for ((i = 0; i < READERS; i++)); do
     cp "$WORK/cold-$i" "$mnt/"
 done
 head -c 200000 /dev/urandom >"$mnt/alone"
+need_program setfattr attr
+head -c 200000 /dev/urandom >"$mnt/marked"
+setfattr -n user.ckptfs.cold_scan -v 1 "$mnt/marked"
 echo small >"$mnt/warm"
 volume_checkpoint v
 volume_unmount v
@@ -107,10 +110,17 @@ step "who waits can be killed"
 # process waits for the answer.
 printf x | dd of="$mnt/alone" bs=1 conv=notrunc status=none &
 writer=$!
+# Programs in the background of a script ignore an interrupt, unless they are told not to.
+env --default-signal=INT dd if="$mnt/marked" of=/dev/null bs=64k status=none &
+scanner=$!
 wait_for 10 "a write that waits" has_open $writer 1 "$mnt/alone"
+wait_for 10 "a scan that waits" has_open $scanner 0 "$mnt/marked"
 still_wait "a write to a cold page"
 is_running $writer || fail "a write to a cold page was done"
-disown $writer "${readers[1]}"
+is_running $scanner || fail "a scan was done"
+disown $writer $scanner "${readers[1]}"
+kill -INT $scanner
+wait_for 10 "the end of a scan" has_ended $scanner
 kill -KILL $writer "${readers[1]}"
 wait_for 10 "the end of a writer" has_ended $writer
 wait_for 10 "the end of a reader" has_ended "${readers[1]}"
