@@ -323,7 +323,7 @@ look_up_residency(struct gather *g)
         g->c->fold.pin = pin_begin(local_store_pins(local), "fold", "its pages are merged");
     for (size_t i = 0; i < g->in->count; i++) {
         struct plan_chunk *chunk = &g->in->chunks[i];
-        struct plan_delta *deltas = g->in->deltas + g->delta_start[i];
+        struct plan_delta *deltas = g->in->deltas ? g->in->deltas + g->delta_start[i] : NULL;
         chunk->deltas = deltas;
         if (!chunk->exists)
             continue;
