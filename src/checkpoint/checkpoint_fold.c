@@ -230,7 +230,7 @@ add_base(struct fold *f, struct manifest_batch *b, const struct staged_image *im
         .base = location_of(f, image),
         .base_pages = image->info.data_pages,
         .present_pages = image->present_pages,
-        .sealed = image->action->kind == CHUNK_ACTION_SEAL_AS_BASE,
+        .sealed = image->action->sealed,
     };
     manifest_batch_change(b, &c, true, f->generation);
 }
@@ -266,6 +266,7 @@ add_delta(struct fold *f, struct manifest_batch *b, struct manifest_reader *r,
     put.chunk = image->old;
     put.chunk.generation = f->generation;
     put.chunk.present_pages = image->present_pages;
+    put.chunk.sealed = image->action->sealed;
     manifest_batch_change(b, &put, true, f->generation);
     struct change c = {.kind = CHANGE_PUT_DELTA};
     c.delta = (struct chunk_delta){

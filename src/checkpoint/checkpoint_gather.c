@@ -112,6 +112,7 @@ add_delta(void *argument, const struct chunk_delta *delta)
     }
     g->in->deltas[g->delta_count++] = (struct plan_delta){
         .bytes = delta->where.length,
+        .pages = delta->data_pages,
         .mergeable = !(blob.residency & RESIDENCY_REMOTE) && delta->generation.v > g->publishing.v,
         .poor = note_poor(g, &delta->where.blob),
     };
@@ -129,6 +130,8 @@ look_up_chunk(struct gather *g, struct plan_chunk *chunk)
         return rc;
     chunk->exists = true;
     chunk->base_bytes = entry.base.length;
+    chunk->base_pages = entry.base_pages;
+    chunk->sealed = entry.sealed;
     chunk->present_pages = entry.present_pages;
     g->poor_rank = UINT32_MAX;
     chunk->poor_base = entry.base.length > 0 && note_poor(g, &entry.base.blob);

@@ -43,6 +43,47 @@ unpublished_deltas(const struct plan_chunk *c, uint64_t *bytes)
     return merge;
 }
 
+static struct plan_bytes
+sum_deltas(const struct plan_chunk *c, uint64_t *pages_out)
+{
+    struct plan_bytes sum = {.live = c->base_bytes};
+    *pages_out = 0;
+    for (size_t i = 0; i < c->delta_count; i++) {
+        sum.superseded += c->deltas[i].bytes;
+        *pages_out += c->deltas[i].pages;
+    }
+    return sum;
+}
+
+// Whether an open tail's images hold each page once, but for the pages that an end lay in.
+static bool
+is_appended(const struct plan_chunk *c)
+{
+    uint64_t pages;
+    (void)sum_deltas(c, &pages);
+    return c->append_only &&
+           c->base_pages + pages + c->dirty_pages <= c->pages + c->delta_count + 1;
+}
+
+struct plan_bytes
+checkpoint_planner_bytes(const struct plan_chunk *c)
+{
+    uint64_t pages;
+    struct plan_bytes sum = sum_deltas(c, &pages);
+    if (!c->sealed && !is_appended(c))
+        return sum;
+    // Pages that some image holds, at least; the others are in two images or more.
+    uint64_t all = c->base_pages + pages;
+    uint64_t once = c->sealed ? CHUNK_PAGES : all;
+    uint64_t twice = all > once ? all - once : 0;
+    if (twice < pages) {
+        uint64_t superseded = sum.superseded * twice / pages;
+        sum.live += sum.superseded - superseded;
+        sum.superseded = superseded;
+    }
+    return sum;
+}
+
 static bool
 wants_base(const struct plan_chunk *c, const struct plan_policy *policy)
 {
@@ -53,11 +94,10 @@ wants_base(const struct plan_chunk *c, const struct plan_policy *policy)
         return true; // needs no old image
     if (!c->local)
         return false;
-    if (c->restage_base || !policy->enable_chunk_deltas || 2 * (uint64_t)known > c->pages)
+    if (c->restage_base || !policy->enable_chunk_deltas)
         return true;
-    if (c->append_only && c->pages == CHUNK_PAGES)
-        return true;
-    return false;
+    return !is_appended(c) &&
+           (2 * (uint64_t)known > c->pages || (c->append_only && c->pages == CHUNK_PAGES));
 }
 
 static void
@@ -66,6 +106,7 @@ make_base(const struct plan_chunk *c, const struct plan_policy *policy, struct c
     bool seal = c->append_only && c->pages == CHUNK_PAGES;
     uint32_t pages = c->present_pages + c->dirty_pages;
     a->kind = seal ? CHUNK_ACTION_SEAL_AS_BASE : CHUNK_ACTION_CREATE_BASE;
+    a->sealed = a->sealed || seal;
     a->merge_count = 0;
     a->estimated_bytes = image_bytes(pages < c->pages ? pages : c->pages, 0);
     a->pack = a->estimated_bytes < policy->pack_threshold_bytes;
@@ -74,7 +115,10 @@ make_base(const struct plan_chunk *c, const struct plan_policy *policy, struct c
 static bool
 plan_chunk(const struct plan_chunk *c, const struct plan_policy *policy, struct chunk_action *a)
 {
-    *a = (struct chunk_action){.object = c->object, .index = c->index, .pages = c->pages};
+    *a = (struct chunk_action){.object = c->object,
+        .index = c->index,
+        .pages = c->pages,
+        .sealed = c->pages == CHUNK_PAGES && c->hole_pages == 0 && (c->sealed || is_appended(c))};
     if (c->dirty_pages == 0 && (!c->exists || c->hole_pages >= c->pages)) {
         a->kind = CHUNK_ACTION_DROP_CHUNK;
         return c->exists;
@@ -89,7 +133,8 @@ plan_chunk(const struct plan_chunk *c, const struct plan_policy *policy, struct 
         a->kind = a->merge_count > 0 ? CHUNK_ACTION_MERGE_DELTAS : CHUNK_ACTION_CREATE_DELTA;
         a->estimated_bytes = merged;
         if (!c->changed && a->merge_count == 0) {
-            *a = (struct chunk_action){.object = c->object, .index = c->index, .pages = c->pages};
+            a->kind = CHUNK_ACTION_NONE;
+            a->estimated_bytes = 0;
             return c->upkeep;
         }
     }
@@ -105,7 +150,7 @@ struct upkeep {
     struct chunk_action *action;
     enum plan_upkeep why;
     bool base;       // wants a new base
-    uint64_t weight; // of the deltas, in 1/1024 of the base
+    uint64_t weight; // of superseded bytes, in 1/1024 of the live ones
     size_t poor;     // newest deltas down to the last one in a poor pack
 };
 
@@ -135,15 +180,13 @@ find_upkeep(const struct plan_chunk *c, const struct plan_policy *policy, struct
     if (a->kind != CHUNK_ACTION_CREATE_DELTA && a->kind != CHUNK_ACTION_MERGE_DELTAS &&
         a->kind != CHUNK_ACTION_NONE)
         return false;
-    uint64_t deltas = 0;
-    for (size_t i = 0; i < c->delta_count; i++)
-        deltas += c->deltas[i].bytes;
+    struct plan_bytes bytes = checkpoint_planner_bytes(c);
     size_t count = c->delta_count - a->merge_count + (a->kind != CHUNK_ACTION_NONE);
     bool more = can_merge(c, a);
     *u = (struct upkeep){.chunk = c,
         .action = a,
-        .weight = deltas * 1024 / (c->base_bytes + 1),
-        .base = c->local && c->delta_count > 0 && 2 * deltas > c->base_bytes,
+        .weight = bytes.superseded * 1024 / (bytes.live + 1),
+        .base = c->local && c->delta_count > 0 && 2 * bytes.superseded > bytes.live,
         .poor = poor_deltas(c)};
     if (more && count > policy->delta_chain_max)
         u->why = PLAN_UPKEEP_FULL;

@@ -3,15 +3,16 @@
 // policy to an ordered list of ChunkActions. The same input gives the same plan. The rules are
 // those of the design, section 7:
 //
-//     append-only source   a chunk that has become full is sealed as a base; the open tail goes
-//                          as a short base first and as deltas afterwards; nothing is diffed
+//     append-only source   a new chunk that is full is sealed as a base; an open tail goes as a
+//                          short base first and as deltas afterwards, and stays like that when it
+//                          is full, as its images hold each page once; nothing is diffed
 //     random source        more than half of a chunk changed: a new base; else a delta
 //     both                 deltas that are not in the store yet are merged into the new one (no
 //                          publication uploads superseded data)
 //
 // A plan also has a budget, a share of the changed bytes, to keep chains short: it pays for new
-// bases of chunks whose deltas outweigh half of the base, and for merging deltas that are in the
-// store. Chunks that need it most come first; the others wait for a later checkpoint. So the work
+// bases of chunks whose superseded bytes outweigh half of the live ones, and for merging deltas that
+// are in the store. Chunks that need it most come first; the others wait for a later checkpoint. So the work
 // is spread, also when all chunks have aged alike. The planner merges a full chain without regard
 // to the budget. Merging takes a run of the newest deltas that are of about one size, so that each
 // page is rewritten few times. doc/merging.md has the costs.
@@ -49,6 +50,7 @@ struct plan_delta {
     bool mergeable; // not in the store and not on its way there
     bool local;     // the image can be read on this host
     bool poor;      // it lies in a poor pack
+    uint32_t pages; // with content
 };
 
 // One chunk that changed.
@@ -66,10 +68,12 @@ struct plan_chunk {
     bool restage_base;      // its base lies in a pack that should go, and so
     bool restage_deltas;    // does one of its deltas; a chunk may be here for that alone
     bool upkeep;            // it may be here for upkeep alone
+    bool sealed;            // it was filled by appending, and has no holes
     bool poor_base;         // its base lies in a poor pack
     uint32_t poor_rank;     // of its poor packs the first in the order in which they are to go
     uint32_t present_pages; // pages that are no holes now; an upper bound
     uint64_t base_bytes;    // of the base's image
+    uint32_t base_pages;    // in it
     size_t delta_count;     // newest first
     const struct plan_delta *deltas;
 };
@@ -92,7 +96,7 @@ enum plan_upkeep {
     PLAN_UPKEEP_NONE,
     PLAN_UPKEEP_FULL,  // its chain is full
     PLAN_UPKEEP_PACK,  // an image lies in a poor pack
-    PLAN_UPKEEP_BASE,  // its deltas outweigh half of its base
+    PLAN_UPKEEP_BASE,  // its superseded bytes outweigh half of the live ones
     PLAN_UPKEEP_CHAIN, // its chain is longer than wanted
 };
 
@@ -105,6 +109,7 @@ struct chunk_action {
     size_t merge_count;       // MERGE_DELTAS: how many of the newest deltas are taken in
     uint64_t estimated_bytes; // upper bound of the image
     bool pack;
+    bool sealed; // the chunk was filled by appending, and has no holes
 };
 
 struct checkpoint_plan {
@@ -117,6 +122,14 @@ struct checkpoint_plan {
 void checkpoint_planner_plan(const struct plan_chunk *chunks, size_t count,
     const struct plan_policy *policy, struct checkpoint_plan *plan_out);
 void checkpoint_plan_free(struct checkpoint_plan *plan);
+
+// The bytes of a chunk's images. Those of the deltas supersede others, but in a chunk that was
+// filled by appending: there all pages beyond the full chunk's do.
+struct plan_bytes {
+    uint64_t live;
+    uint64_t superseded;
+};
+struct plan_bytes checkpoint_planner_bytes(const struct plan_chunk *chunk);
 
 // Whether an object's changes are those of an append-only source: nothing below the end it had at
 // the last local generation changed, but the page that the end lay in.

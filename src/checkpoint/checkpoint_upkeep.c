@@ -62,15 +62,6 @@ checkpoint_upkeep_find_pack(
 
 // ---- chunks -------------------------------------------------------------------------------------
 
-static uint64_t
-delta_bytes(const struct plan_chunk *c)
-{
-    uint64_t bytes = 0;
-    for (size_t i = 0; i < c->delta_count; i++)
-        bytes += c->deltas[i].bytes;
-    return bytes;
-}
-
 // Most chunks are fine, and are told so without a plan.
 static bool
 may_want_upkeep(const struct plan_chunk *c, const struct plan_policy *policy)
@@ -78,8 +69,8 @@ may_want_upkeep(const struct plan_chunk *c, const struct plan_policy *policy)
     bool poor = c->poor_base;
     for (size_t i = 0; i < c->delta_count; i++)
         poor |= c->deltas[i].poor;
-    return poor || 2 * delta_bytes(c) > c->base_bytes ||
-           c->delta_count > policy->delta_chain_wanted;
+    struct plan_bytes bytes = checkpoint_planner_bytes(c);
+    return poor || 2 * bytes.superseded > bytes.live || c->delta_count > policy->delta_chain_wanted;
 }
 
 // Large old deltas are seldom merged with small new ones, and cost much to fetch.

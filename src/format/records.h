@@ -103,7 +103,7 @@ struct chunk_entry {
     uint32_t delta_count;   // deltas on top of it
     uint64_t delta_bytes;   // their images' bytes
     uint32_t present_pages; // pages that are not holes; an upper bound (st_blocks)
-    uint8_t sealed;         // append-only chunk that is full
+    uint8_t sealed;         // filled by appending, and without holes
     // Items of later programs about a chunk (format/extension.h). Like the texts of other records
     // it lies in the bytes that it was read from.
     uint16_t extension_length;

@@ -121,8 +121,10 @@ note_delta(void *argument, const struct chunk_delta *delta)
             memory_realloc(s->delta_blobs, s->delta_capacity * sizeof(*s->delta_blobs));
     }
     s->delta_blobs[s->delta_count] = delta->where.blob;
-    s->deltas[s->delta_count++] = (struct plan_delta){
-        .bytes = delta->where.length, .local = true, .poor = note_poor(s, &delta->where.blob)};
+    s->deltas[s->delta_count++] = (struct plan_delta){.bytes = delta->where.length,
+        .pages = delta->data_pages,
+        .local = true,
+        .poor = note_poor(s, &delta->where.blob)};
     return 0;
 }
 
@@ -161,6 +163,8 @@ judge(struct survey *s, const struct chunk_entry *chunk, bool poor_base)
         .exists = true,
         .present_pages = chunk->present_pages,
         .base_bytes = chunk->base.length,
+        .base_pages = chunk->base_pages,
+        .sealed = chunk->sealed,
         .poor_base = poor_base,
         .poor_rank = s->poor_rank,
         .delta_count = s->delta_count,

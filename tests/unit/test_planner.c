@@ -44,6 +44,8 @@ plan_one(const struct plan_chunk *chunk, const struct plan_policy *policy)
 }
 
 static const struct plan_delta small_delta[] = {{.bytes = 100000}};
+static const struct plan_delta appended_delta[] = {
+    {.bytes = 41 * MIB, .pages = CHUNK_PAGES - 6000}};
 static const struct plan_delta big_deltas[] = {{.bytes = 30 * MIB}, {.bytes = 4 * MIB}};
 static const struct plan_delta waiting_deltas[] = {
     {.bytes = 9 * MIB, .mergeable = true}, {.bytes = 100000, .mergeable = true}, {.bytes = 50000}};
@@ -106,7 +108,26 @@ START_TEST(each_rule_gives_its_action)
                 .local = true,
                 .base_bytes = 16 * MIB},
             CHUNK_ACTION_CREATE_DELTA, 0},
-        {"a tail that became full is sealed", {OLD_CHUNK, .dirty_pages = 10, .append_only = true},
+        {"a tail that became full stays as it is",
+            {OLD_CHUNK, .dirty_pages = 10, .append_only = true, .base_pages = CHUNK_PAGES - 10},
+            CHUNK_ACTION_CREATE_DELTA, 0},
+        {"however much came at once",
+            {OLD_CHUNK, .dirty_pages = 9000, .append_only = true, .base_pages = CHUNK_PAGES - 9000},
+            CHUNK_ACTION_CREATE_DELTA, 0},
+        {"and is no better for a base when it changes",
+            {.object = {7},
+                .pages = CHUNK_PAGES,
+                .exists = true,
+                .local = true,
+                .dirty_pages = 10,
+                .sealed = true,
+                .base_pages = 6000,
+                .base_bytes = 24 * MIB,
+                .delta_count = 1,
+                .deltas = appended_delta},
+            CHUNK_ACTION_CREATE_DELTA, 0},
+        {"but when its images hold pages twice, it is sealed",
+            {OLD_CHUNK, .dirty_pages = 10, .append_only = true, .base_pages = CHUNK_PAGES},
             CHUNK_ACTION_SEAL_AS_BASE, 0},
         {"deltas that outweigh half of the base make a base",
             {OLD_CHUNK, .dirty_pages = 1, .delta_count = 2, .deltas = big_deltas},
@@ -148,9 +169,9 @@ END_TEST
 
 START_TEST(a_long_chain_is_merged_from_its_newest_end)
 {
-    struct plan_delta deltas[] = {{200000, false, true, false}, {300000, false, true, false},
-        {50000, false, true, false}, {5 * MIB, false, true, false}, {100000, false, true, false},
-        {100000, false, true, false}};
+    struct plan_delta deltas[] = {{200000, false, true, false, 0}, {300000, false, true, false, 0},
+        {50000, false, true, false, 0}, {5 * MIB, false, true, false, 0},
+        {100000, false, true, false, 0}, {100000, false, true, false, 0}};
     struct plan_chunk chunk = {
         OLD_CHUNK, .dirty_pages = 50, .delta_count = ARRAY_LENGTH(deltas), .deltas = deltas};
     struct chunk_action a = plan_one(&chunk, &plan_policy_default);
@@ -183,7 +204,7 @@ START_TEST(merging_is_spread_over_checkpoints)
     for (size_t count = 1; count <= ARRAY_LENGTH(deltas); count++) {
         for (size_t weight = 0; weight < 2; weight++) {
             for (size_t i = 0; i < count; i++)
-                deltas[i] = (struct plan_delta){weight ? 33 * MIB : 650000, false, true, false};
+                deltas[i] = (struct plan_delta){weight ? 33 * MIB : 650000, false, true, false, 0};
             for (uint64_t i = 0; i < ARRAY_LENGTH(chunks); i++)
                 chunks[i] = (struct plan_chunk){OLD_CHUNK, .present_pages = CHUNK_PAGES,
                     .dirty_pages = 160, .delta_count = count, .deltas = deltas};
@@ -247,7 +268,7 @@ random_chunks(struct plan_chunk *chunks, struct plan_delta (*deltas)[DELTAS], ui
         for (size_t k = 0; k < c->delta_count; k++) {
             mergeable = mergeable && pick(seed, 3);
             deltas[i][k] = (struct plan_delta){
-                1 + pick(seed, 4 * MIB), mergeable, mergeable || c->local, false};
+                1 + pick(seed, 4 * MIB), mergeable, mergeable || c->local, false, 0};
         }
     }
 }
@@ -396,7 +417,7 @@ churn(struct churned *x, uint64_t rounds, uint32_t per_round, uint64_t publish_e
         }
         for (size_t i = 0; i < x->count; i++)
             deltas[i] = (struct plan_delta){bytes_of_pages(x->deltas[i].page_count),
-                x->deltas[i].mergeable, x->deltas[i].mergeable || local, false};
+                x->deltas[i].mergeable, x->deltas[i].mergeable || local, false, 0};
         struct chunk_action a = plan_one(&chunk, &plan_policy_default);
         ck_assert(local || a.kind != CHUNK_ACTION_CREATE_BASE);
         bool published = round % publish_every == 0;

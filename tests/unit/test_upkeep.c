@@ -177,6 +177,33 @@ START_TEST(upkeep_stays_within_the_allowance)
 }
 END_TEST
 
+// A chunk that was filled in parts and never changed: a base would save nothing.
+START_TEST(what_was_only_appended_gets_no_base)
+{
+    struct plan_delta deltas[3];
+    struct upkeep_chunk found;
+    fill(deltas, 3, 20 * MIB, true);
+    for (size_t i = 0; i < 3; i++)
+        deltas[i].pages = 5000;
+    struct plan_chunk c = {CHUNK, .deltas = deltas, .delta_count = 3, .sealed = true};
+    c.base_bytes = 6 * MIB;
+    c.base_pages = CHUNK_PAGES - 15000;
+    ck_assert(!checkpoint_upkeep_judge(&c, PLAIN, &found));
+    // Random changes later count as such, and the appended deltas still do not.
+    deltas[0].pages = 10000;
+    deltas[0].bytes = 40 * MIB;
+    ck_assert(!checkpoint_upkeep_judge(&c, PLAIN, &found));
+    deltas[0].pages = 15000;
+    deltas[0].bytes = 60 * MIB;
+    ck_assert(checkpoint_upkeep_judge(&c, PLAIN, &found));
+    fill(deltas, 1, 20 * MIB, true);
+    deltas[0].pages = 5000;
+    c.sealed = false;
+    ck_assert(checkpoint_upkeep_judge(&c, PLAIN, &found));
+    ck_assert_int_eq(found.action.kind, CHUNK_ACTION_CREATE_BASE);
+}
+END_TEST
+
 START_TEST(images_in_poor_packs_move)
 {
     struct plan_delta deltas[3];
@@ -210,6 +237,7 @@ main(void)
     ADD(the_worst_chunks_are_chosen_within_the_budget);
     ADD(a_chunk_that_did_not_change_is_merged_with_an_allowance_only);
     ADD(upkeep_stays_within_the_allowance);
+    ADD(what_was_only_appended_gets_no_base);
     ADD(images_in_poor_packs_move);
     return unit_run(s);
 }
