@@ -6,8 +6,8 @@
 #include "format/blob.h"
 #include "platform/memory.h"
 
-// A change is thin when it is less than this part of the base.
-#define THIN_CHANGE 512u
+// Who plans a merge looks so far ahead: until a delta is merged more often than this.
+#define MERGES_MAX 4u
 
 const struct plan_policy plan_policy_default = {
     .pack_threshold_bytes = 4u << 20,
@@ -228,24 +228,56 @@ merge_newest(const struct plan_chunk *c, const struct plan_policy *policy, size_
     a->pack = a->estimated_bytes < policy->pack_merged_bytes;
 }
 
-// Takes in the next delta and those that are not much larger. Where a chunk changes little at a
-// time, it takes in each delta that is not larger than all before it together: a large delta is
-// then written again rarely. Elsewhere that would make many chunks upload much at once.
+// A place for `slots` deltas takes more of them by merging: so many turns of one delta each can go
+// by until some delta has to be merged `merges` + 1 times, and so many deltas are written again
+// meanwhile. In the best order C(slots + j, j + 1) deltas are merged j times.
 static void
-merge_tier(const struct plan_chunk *c, const struct plan_policy *policy, struct chunk_action *a)
+count_turns(size_t slots, size_t merges, uint64_t *turns_out, uint64_t *writes_out)
+{
+    uint64_t group = 1;
+    *turns_out = *writes_out = 0;
+    for (size_t j = 0; j <= merges && slots > 0; j++) {
+        group = group * (slots + j) / (j + 1);
+        *turns_out += group;
+        *writes_out += j * group;
+    }
+}
+
+// What one turn costs, in 1/256 bytes, when the newest `count` deltas, which have `bytes`, are
+// merged with the change now, and the places of all but one of them are used as long as that pays.
+static uint64_t
+cost_of_merge(size_t count, uint64_t bytes, uint64_t change)
+{
+    uint64_t best = UINT64_MAX;
+    for (size_t merges = 0; merges < MERGES_MAX; merges++) {
+        uint64_t turns, writes;
+        count_turns(count - 1, merges, &turns, &writes);
+        uint64_t cost = (bytes + writes * change) * 256 / (turns + 1);
+        if (cost < best)
+            best = cost;
+    }
+    return best;
+}
+
+// Takes in as many deltas as makes this turn and those to come cheapest, if the chunk goes on to
+// change like this. Of two numbers that cost about the same the higher one makes the shorter chain.
+static void
+merge_cheapest(const struct plan_chunk *c, const struct plan_policy *policy, struct chunk_action *a)
 {
     if (a->kind == CHUNK_ACTION_NONE)
         merge_newest(c, policy, 1, a); // as if it were the change
-    size_t merge = a->merge_count;
-    uint64_t bytes = a->estimated_bytes;
-    uint64_t limit = c->deltas[merge].bytes > bytes ? c->deltas[merge].bytes : bytes;
-    limit += limit / 2;
-    bool thin = bytes * THIN_CHANGE < c->base_bytes;
-    bytes += c->deltas[merge++].bytes;
-    while (merge < c->delta_count && c->deltas[merge].local &&
-           (c->deltas[merge].bytes <= limit || (thin && c->deltas[merge].bytes <= bytes)))
-        bytes += c->deltas[merge++].bytes;
-    merge_newest(c, policy, merge, a);
+    size_t best = a->merge_count + 1;
+    uint64_t best_cost = UINT64_MAX;
+    uint64_t bytes = 0;
+    for (size_t i = a->merge_count; i < c->delta_count && c->deltas[i].local; i++) {
+        bytes += c->deltas[i].bytes;
+        uint64_t cost = cost_of_merge(i + 1 - a->merge_count, bytes, a->estimated_bytes);
+        if (best_cost == UINT64_MAX || cost <= best_cost + best_cost / 32) {
+            best_cost = cost;
+            best = i + 1;
+        }
+    }
+    merge_newest(c, policy, best, a);
 }
 
 // `paid`: the budget pays for it; else this is a full chain, which gets the least.
@@ -259,21 +291,27 @@ carry_out(const struct upkeep *u, const struct plan_policy *policy, bool paid)
     else if (u->why == PLAN_UPKEEP_PACK)
         merge_newest(c, policy, u->poor, u->action);
     else
-        merge_tier(c, policy, u->action);
+        merge_cheapest(c, policy, u->action);
 }
 
-// `budget`: bytes that may be written beyond the changed ones; the last chunk may go over it.
-// `pack_budget`: the same, for chunks in poor packs alone.
+// Bytes that may be written beyond the changed ones. The last chunk may go over them.
+struct budget {
+    uint64_t usual;     // for all chunks but those in poor packs
+    uint64_t packs;     // for these
+    uint64_t allowance; // what both together have at least
+};
+
 static void
-spend(const struct upkeep *all, size_t count, const struct plan_policy *policy, uint64_t budget,
-    uint64_t pack_budget)
+spend(const struct upkeep *all, size_t count, const struct plan_policy *policy,
+    const struct budget *budget)
 {
     uint64_t spent = 0;
     uint64_t pack_spent = 0;
     for (size_t i = 0; i < count; i++) {
         bool pack = all[i].why == PLAN_UPKEEP_PACK;
         uint64_t *sum = pack ? &pack_spent : &spent;
-        bool paid = *sum < (pack ? pack_budget : budget);
+        bool paid =
+            *sum < (pack ? budget->packs : budget->usual) || spent + pack_spent < budget->allowance;
         bool must = all[i].why == PLAN_UPKEEP_FULL && all[i].chunk->changed;
         uint64_t before = all[i].action->estimated_bytes;
         if (!paid && !must)
@@ -281,14 +319,6 @@ spend(const struct upkeep *all, size_t count, const struct plan_policy *policy, 
         carry_out(&all[i], policy, paid);
         *sum += all[i].action->estimated_bytes - before;
     }
-}
-
-static uint64_t
-budget_of(uint64_t changed, uint64_t percent, const struct plan_policy *policy)
-{
-    uint64_t budget = changed * percent / 100;
-    uint64_t rest = policy->allowance_bytes > changed ? policy->allowance_bytes - changed : 0;
-    return budget > rest ? budget : rest;
 }
 
 // Chunks that were here for upkeep and did not get any.
@@ -322,8 +352,10 @@ checkpoint_planner_plan(const struct plan_chunk *chunks, size_t count,
     }
     if (upkeep_count > 0)
         qsort(upkeep, upkeep_count, sizeof(*upkeep), compare_upkeep);
-    spend(upkeep, upkeep_count, policy, budget_of(changed, policy->merge_percent, policy),
-        budget_of(changed, policy->pack_percent, policy));
+    const struct budget budget = {.usual = changed * policy->merge_percent / 100,
+        .packs = changed * policy->pack_percent / 100,
+        .allowance = policy->allowance_bytes > changed ? policy->allowance_bytes - changed : 0};
+    spend(upkeep, upkeep_count, policy, &budget);
     free(upkeep);
     drop_idle(plan_out);
     for (size_t i = 0; i < plan_out->count; i++)

@@ -11,11 +11,11 @@
 //                          publication uploads superseded data)
 //
 // A plan also has a budget, a share of the changed bytes, to keep chains short: it pays for new
-// bases of chunks whose superseded bytes outweigh half of the live ones, and for merging deltas that
-// are in the store. Chunks that need it most come first; the others wait for a later checkpoint. So the work
-// is spread, also when all chunks have aged alike. The planner merges a full chain without regard
-// to the budget. Merging takes a run of the newest deltas that are of about one size, so that each
-// page is rewritten few times. doc/merging.md has the costs.
+// bases of chunks whose superseded bytes outweigh half of the live ones, and for merging deltas
+// that are in the store. Chunks that need it most come first; the others wait for a later one. So
+// the work is spread, also when all chunks have aged alike. The planner merges a full chain without
+// regard to the budget. Merging takes as many of the newest deltas as costs least in the long run,
+// so that each page is rewritten few times. doc/merging.md has the costs.
 //
 // The plan writes live images in unpublished packs that are mostly dead again: a base as a new
 // base, deltas merged, with the chunk's changes.

@@ -83,6 +83,7 @@ limit_merge(const struct plan_chunk *c, struct upkeep_chunk *found)
         bytes += c->deltas[n++].bytes;
     found->mergeable = n;
     found->mergeable_bytes = bytes;
+    found->least = n < MERGED_MIN ? n : MERGED_MIN;
 }
 
 bool
@@ -108,7 +109,8 @@ checkpoint_upkeep_judge(const struct plan_chunk *chunk, const struct plan_policy
             .images = merge ? a->merge_count : chunk->delta_count + (chunk->base_bytes > 0),
             .poor_rank = chunk->poor_rank,
             .delta_count = chunk->delta_count,
-            .long_chain = chunk->delta_count > policy->delta_chain_wanted};
+            .long_chain = chunk->delta_count > policy->delta_chain_wanted,
+            .full = chunk->delta_count >= policy->delta_chain_max};
     }
     if (found)
         limit_merge(chunk, found_out);
@@ -155,6 +157,9 @@ checkpoint_upkeep_choose(struct upkeep_chunk *chunks, size_t count, uint64_t bud
             chunks[chosen++] = c;
         } else if (c.long_chain && pay(&merged, UPKEEP_FETCH_TIMES * budget, c.mergeable_bytes)) {
             c.images = c.mergeable;
+            chunks[chosen++] = c;
+        } else if (c.full && budget > 0) {
+            c.images = c.least;
             chunks[chosen++] = c;
         }
     }

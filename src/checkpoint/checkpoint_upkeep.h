@@ -53,6 +53,8 @@ struct upkeep_chunk {
     bool long_chain;          // longer than wanted; then
     size_t mergeable;         // so many of the newest deltas are worth being fetched for a merge
     uint64_t mergeable_bytes; // of them
+    bool full;    // a change would make the chain too long, if it cannot be merged; then
+    size_t least; // so many of the newest deltas are fetched in any case
 };
 
 // Whether the chunk is one of them; fills in everything but id and generation. `chunk` as for the
@@ -62,7 +64,7 @@ bool checkpoint_upkeep_judge(const struct plan_chunk *chunk, const struct plan_p
 
 // Puts those that need it most to the front, as many as `budget` bytes written again pay for (the
 // last one may go over it), and returns how many. Chains to be merged are not paid for, but for
-// what it takes to fetch them.
+// what it takes to fetch them; and full chains get as much as keeps them from growing.
 size_t checkpoint_upkeep_choose(struct upkeep_chunk *chunks, size_t count, uint64_t budget);
 
 #endif

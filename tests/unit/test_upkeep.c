@@ -102,12 +102,18 @@ START_TEST(the_worst_chunks_are_chosen_within_the_budget)
     size_t count = checkpoint_upkeep_choose(found, 20, 2 * MIB);
     ck_assert_uint_lt(count, 10);
     size_t bases = 0;
+    size_t full = 0;
     uint64_t fetched = 0;
     for (size_t i = 0; i < count; i++) {
         bool base = found[i].images > found[i].delta_count;
         bases += base;
-        fetched += base ? 0 : found[i].mergeable_bytes;
+        fetched += base || found[i].images < found[i].mergeable ? 0 : found[i].mergeable_bytes;
+        // Full chains that the budget does not reach must not grow, either.
+        if (found[i].images < found[i].mergeable)
+            ck_assert(found[i].full && found[i].images == 3);
+        full += found[i].full;
     }
+    ck_assert_uint_eq(full, 6);
     ck_assert_uint_eq(bases, 1);
     ck_assert_uint_ge(fetched, UPKEEP_FETCH_TIMES * 2 * MIB);
     ck_assert_uint_le(fetched, UPKEEP_FETCH_TIMES * 2 * MIB + 9 * MIB);
@@ -177,6 +183,30 @@ START_TEST(upkeep_stays_within_the_allowance)
 }
 END_TEST
 
+// If chains and packs had an allowance each, a volume whose checkpoints are mostly upkeep would
+// have ever larger ones, since the allowance is half of such a checkpoint.
+START_TEST(chains_and_packs_share_an_allowance)
+{
+    static struct plan_delta deltas[9];
+    static struct plan_delta poor[2];
+    static struct plan_chunk chunks[200];
+    fill(deltas, 9, 100000, true);
+    fill(poor, 2, 450000, true);
+    poor[1].poor = true;
+    for (uint64_t i = 0; i < 200; i++) {
+        bool pack = i % 2;
+        chunks[i] = (struct plan_chunk){CHUNK, .upkeep = true};
+        chunks[i].deltas = pack ? poor : deltas;
+        chunks[i].delta_count = pack ? 2 : 9;
+        chunks[i].index.v = i;
+    }
+    struct checkpoint_plan p = plan(chunks, 200, 4 * MIB);
+    ck_assert_uint_ge(p.estimated_bytes, 4 * MIB);
+    ck_assert_uint_le(p.estimated_bytes, 5 * MIB);
+    checkpoint_plan_free(&p);
+}
+END_TEST
+
 // A chunk that was filled in parts and never changed: a base would save nothing.
 START_TEST(what_was_only_appended_gets_no_base)
 {
@@ -237,6 +267,7 @@ main(void)
     ADD(the_worst_chunks_are_chosen_within_the_budget);
     ADD(a_chunk_that_did_not_change_is_merged_with_an_allowance_only);
     ADD(upkeep_stays_within_the_allowance);
+    ADD(chains_and_packs_share_an_allowance);
     ADD(what_was_only_appended_gets_no_base);
     ADD(images_in_poor_packs_move);
     return unit_run(s);
