@@ -10,6 +10,7 @@
 
 static const char *wanted;
 static size_t wanted_length;
+static int death;
 static atomic_long remaining;
 
 void
@@ -20,7 +21,9 @@ crash_point_arm(const char *text)
         return;
     const char *colon = strchr(wanted, ':');
     wanted_length = colon ? (size_t)(colon - wanted) : strlen(wanted);
-    atomic_store(&remaining, colon ? atol(colon + 1) : 1);
+    long count = colon ? atol(colon + 1) : 1;
+    death = colon && strstr(colon, ":stop") ? SIGSTOP : SIGKILL;
+    atomic_store(&remaining, count > 0 ? count : 1);
 }
 
 static void __attribute__((constructor)) read_environment(void)
@@ -34,7 +37,7 @@ crash_point(const char *name)
     if (!wanted || strlen(name) != wanted_length || memcmp(name, wanted, wanted_length) != 0)
         return;
     if (atomic_fetch_sub(&remaining, 1) == 1)
-        raise(SIGKILL);
+        raise(death);
 }
 
 #endif

@@ -84,7 +84,9 @@ struct store_fault {
 //     outage       every call fails with -EAGAIN
 //     slow MS      every call waits so long first; with a blank and a text behind it, every call
 //                  for a key that begins so
-// A missing or empty file means healthy.
+//     fail N       the N-th call fails as after many tries (-ETIMEDOUT), and is not carried out
+//     lose N       the N-th put or delete is carried out, and then fails so
+// These two count from the call on that sees the line first. A missing or empty file means healthy.
 struct remote_store *fault_store_wrap(struct remote_store *inner, const char *script);
 // Appends a line to the file `path` for each key that a call writes or deletes, so that tests can
 // count across processes: "put KEY" and "delete KEY" before the call, "PUT KEY" and "DELETE KEY"

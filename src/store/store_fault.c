@@ -40,11 +40,15 @@ struct fault_store {
     struct list_node rules;
     bool outage;
     uint64_t calls[VERB_COUNT];
+    // What the script says about single calls, and how many there were since it says so.
+    uint64_t fail_at, lose_at;
+    uint64_t scripted_calls, scripted_writes;
 };
 
 // The fault for one call.
 struct verdict {
     bool swallow;
+    bool lose; // the same for good, by the script
     bool corrupt;
 };
 
@@ -60,6 +64,7 @@ struct script {
     uint64_t slow_ms;
     char slow_prefix[64];
     bool outage;
+    uint64_t fail_at, lose_at; // 0: none
 };
 
 static void
@@ -92,14 +97,37 @@ read_script(const struct fault_store *fs, struct script *script_out)
             script_out->outage = true;
         if (strncmp(line, "slow ", 5) == 0)
             read_slow(line + 5, script_out);
+        if (strncmp(line, "fail ", 5) == 0)
+            script_out->fail_at = strtoull(line + 5, NULL, 10);
+        if (strncmp(line, "lose ", 5) == 0)
+            script_out->lose_at = strtoull(line + 5, NULL, 10);
     }
+}
+
+// Counts the call; whether it fails. The numbers begin anew when the script says others.
+static bool
+count_scripted(struct fault_store *fs, const struct script *script, enum store_verb verb,
+    struct verdict *v_out)
+{
+    bool writes = verb == STORE_VERB_PUT || verb == STORE_VERB_DELETE;
+    lock_take(&fs->lock);
+    if (script->fail_at != fs->fail_at || script->lose_at != fs->lose_at) {
+        fs->fail_at = script->fail_at;
+        fs->lose_at = script->lose_at;
+        fs->scripted_calls = fs->scripted_writes = 0;
+    }
+    bool fails = ++fs->scripted_calls == fs->fail_at;
+    v_out->lose = writes && ++fs->scripted_writes == fs->lose_at;
+    lock_release(&fs->lock);
+    return fails;
 }
 
 // A call that waits sees at once when the script changes.
 static int
-obey_script(
-    struct fault_store *fs, const char *verb, const char *key, const struct remote_call *call)
+obey_script(struct fault_store *fs, enum store_verb by, const char *key,
+    const struct remote_call *call, struct verdict *v_out)
 {
+    const char *verb = verb_names[by];
     struct script script;
     uint64_t began = clock_monotonic_ms();
     for (;;) {
@@ -115,6 +143,8 @@ obey_script(
     }
     if (script.outage)
         return store_fail(-EAGAIN, "%s %s: outage by CKPTFS_STORE_FAULTS", verb, key);
+    if (count_scripted(fs, &script, by, v_out))
+        return store_fail(-ETIMEDOUT, "%s %s: failed by CKPTFS_STORE_FAULTS", verb, key);
     return 0;
 }
 
@@ -170,7 +200,7 @@ judge(struct fault_store *fs, enum store_verb verb, const char *key, const struc
     if (rc < 0)
         return store_count_result(&fs->base,
             store_fail(rc, "%s %s: injected fault: %s", verb_names[verb], key, strerror(-rc)));
-    return store_count_result(&fs->base, obey_script(fs, verb_names[verb], key, call));
+    return store_count_result(&fs->base, obey_script(fs, verb, key, call, v_out));
 }
 
 // The end of a call that was let through.
@@ -180,6 +210,9 @@ finish(struct verdict v, enum store_verb verb, const char *key, int rc)
     if (rc == 0 && v.swallow)
         return store_fail(
             -EAGAIN, "%s %s: injected fault: the answer was lost", verb_names[verb], key);
+    if (rc == 0 && v.lose)
+        return store_fail(
+            -ETIMEDOUT, "%s %s: answer lost by CKPTFS_STORE_FAULTS", verb_names[verb], key);
     return rc;
 }
 
