@@ -92,12 +92,21 @@ fs_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
     fuse_reply_entry(req, &entry);
 }
 
-// The volume does not count lookups: the kernel forgets an object as a whole.
-void
-fs_forget(fuse_req_t req, fuse_ino_t ino, uint64_t count UNUSED)
+// The volume does not count lookups: the kernel forgets an object as a whole. The tree of snapshots
+// does, since many nodes are in one place of it.
+static void
+forget(struct fs *fs, fuse_ino_t ino, uint64_t count)
 {
-    if (!snapshot_node_is(ino))
-        volume_object_forgotten(fs_of(req)->volume, object_of(ino));
+    if (LIKELY(!snapshot_node_is(ino)))
+        volume_object_forgotten(fs->volume, object_of(ino));
+    else
+        snapshot_tree_forget(&fs->snapshots, snapshot_node_number(ino), count);
+}
+
+void
+fs_forget(fuse_req_t req, fuse_ino_t ino, uint64_t count)
+{
+    forget(fs_of(req), ino, count);
     fuse_reply_none(req);
 }
 
@@ -105,8 +114,7 @@ void
 fs_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
 {
     for (size_t i = 0; i < count; i++)
-        if (!snapshot_node_is(forgets[i].ino))
-            volume_object_forgotten(fs_of(req)->volume, object_of(forgets[i].ino));
+        forget(fs_of(req), forgets[i].ino, forgets[i].nlookup);
     fuse_reply_none(req);
 }
 

@@ -33,6 +33,8 @@ enum answer_kind {
 struct answer {
     enum answer_kind kind;
     struct fuse_entry_param entry; // ENTRY, ATTRIBUTES
+    unsigned number;               // of the place to which it has references, or 0
+    uint64_t references;           // that the kernel gets with it
     const uint8_t *data;           // BYTES: memory of the thread
     size_t length;
     struct buffer text; // LINK, VALUE
@@ -68,22 +70,31 @@ reply_opened(const struct snapshot_request *r)
         snapshot_tree_file_closed(&fs->snapshots, snapshot_node_number(r->node));
 }
 
+// The kernel does not get what was sent when its request has gone meanwhile.
+static void
+note_sent(struct fs *fs, const struct answer *a, int rc)
+{
+    if (rc == -ENOENT && a->references > 0)
+        snapshot_tree_forget(&fs->snapshots, a->number, a->references);
+}
+
 static void
 reply(const struct snapshot_request *r, int rc, struct answer *a)
 {
+    struct fs *fs = fs_of(r->req);
     if (rc < 0) {
         fs_reply_result(r->req, rc);
         return;
     }
     switch (a->kind) {
     case ANSWER_ENTRY:
-        fuse_reply_entry(r->req, &a->entry);
+        note_sent(fs, a, fuse_reply_entry(r->req, &a->entry));
         break;
     case ANSWER_ATTRIBUTES:
         fuse_reply_attr(r->req, &a->entry.attr, a->entry.attr_timeout);
         break;
     case ANSWER_BYTES:
-        fuse_reply_buf(r->req, (const char *)a->data, a->length);
+        note_sent(fs, a, fuse_reply_buf(r->req, (const char *)a->data, a->length));
         break;
     case ANSWER_LINK:
         fuse_reply_readlink(r->req, buffer_string(&a->text));
@@ -198,6 +209,7 @@ fill_entry(
     bool is_root = a->object.v == OBJECT_ROOT_DIRECTORY.v;
     a->object.v = snapshot_node(number, a->object.v);
     fs_fill_entry(fs, a, entry_out);
+    entry_out->generation = snapshot_tree_incarnation(&fs->snapshots, number);
     if (is_root)
         entry_out->attr_timeout = entry_out->entry_timeout = 0;
     return 0;
@@ -285,6 +297,16 @@ object_in(const struct snapshot_request *r)
     return (struct object_id){snapshot_node_object(r->node)};
 }
 
+// The kernel has a reference to the place, since it asks for something in it.
+static void
+refer(const struct snapshot_request *r, struct answer *a, unsigned number, uint64_t count)
+{
+    a->number = number;
+    a->references = count;
+    if (count > 0)
+        snapshot_tree_refer(&fs_of(r->req)->snapshots, number, count);
+}
+
 static int
 lookup_inside(const struct snapshot_request *r, const struct remote_call *call, struct answer *a)
 {
@@ -297,6 +319,8 @@ lookup_inside(const struct snapshot_request *r, const struct remote_call *call, 
     snapshot_tree_put(view);
     if (rc == 0)
         rc = fill_entry(fs_of(r->req), snapshot_node_number(r->node), &attributes, &a->entry);
+    if (rc == 0)
+        refer(r, a, snapshot_node_number(r->node), 1);
     if (rc == -ENOENT) {
         // Node 0: the kernel remembers that there is nothing, and nothing will ever be there.
         a->entry = (struct fuse_entry_param){.entry_timeout = FS_CACHE_SECONDS};
@@ -313,12 +337,17 @@ look_up_name(const struct snapshot_request *r, const struct remote_call *call, s
     unsigned number;
     enum snapshot_directory directory = (enum snapshot_directory)snapshot_node_object(r->node);
     int rc = snapshot_tree_find(&fs->snapshots, directory, r->name, call, &number);
-    if (rc == 0)
-        rc = snapshot_tree_root(&fs->snapshots, number, &attributes);
     if (rc < 0)
         return rc;
+    rc = snapshot_tree_root(&fs->snapshots, number, &attributes);
     attributes.object = OBJECT_ROOT_DIRECTORY;
-    return fill_entry(fs, number, &attributes, &a->entry);
+    if (rc == 0)
+        rc = fill_entry(fs, number, &attributes, &a->entry);
+    if (rc < 0)
+        snapshot_tree_forget(&fs->snapshots, number, 1);
+    a->number = number;
+    a->references = 1;
+    return rc;
 }
 
 static const struct {
@@ -430,6 +459,7 @@ serve_flags(const struct snapshot_request *r, const struct remote_call *call, st
 struct listing {
     struct fs_listing l;
     unsigned number;
+    uint64_t nodes; // that the kernel gets
     int error;
 };
 
@@ -446,7 +476,10 @@ add_entry(void *argument, const char *name, size_t name_length, uint64_t offset,
     memcpy(text, name, name_length);
     text[name_length] = '\0';
     x->error = fill_entry(fs_of(x->l.req), x->number, &a, &entry);
-    return x->error == 0 && fs_list_entry(&x->l, text, &entry, offset) ? 0 : 1;
+    if (x->error != 0 || !fs_list_entry(&x->l, text, &entry, offset))
+        return 1;
+    x->nodes += x->l.plus;
+    return 0;
 }
 
 // Node 0: the kernel looks it up when it needs more than the name. The inode number is none that a
@@ -506,6 +539,8 @@ serve_readdir(const struct snapshot_request *r, const struct remote_call *call, 
         if (rc < 0 && x.l.used > dots)
             rc = 0;
     }
+    if (rc == 0)
+        refer(r, a, x.number, x.nodes);
     a->kind = ANSWER_BYTES;
     a->data = x.l.out;
     a->length = x.l.used;
@@ -525,7 +560,7 @@ serve_open(const struct snapshot_request *r, const struct remote_call *call, str
     a->kind = ANSWER_OPENED;
     rc = volume_get_attributes(view->volume, object_in(r), &attributes);
     if (rc == 0)
-        snapshot_tree_file_opened(view);
+        snapshot_tree_file_opened(view, snapshot_node_number(r->node));
     snapshot_tree_put(view);
     return rc;
 }

@@ -19,21 +19,6 @@
 // For so long the failure of one request is that of others: the kernel sends lookups of one name
 // one after the other, so that each would wait for the store anew.
 #define FAILURE_MS 1000u
-// Of names: a snapshot's has 64 bytes at most.
-#define NAME_MAX_BYTES 64u
-
-struct snapshot_name {
-    char name[NAME_MAX_BYTES + 1];
-    struct generation generation;
-    uint64_t created_ms;
-    uint64_t position; // in a listing
-};
-
-struct snapshot_place {
-    struct snapshot_name is; // `name` is "" for a generation
-    bool has_root;
-    struct volume_attributes root; // as it was when the generation was open last
-};
 
 static void
 free_names(struct snapshot_names *names)
@@ -51,6 +36,7 @@ snapshot_tree_init(struct snapshot_tree *t, struct volume *volume)
     t->idle_ms = SNAPSHOT_IDLE_MS;
     lock_init(&t->lock, "snapshots", LOCK_RANK_FUSE);
     condition_init(&t->changed);
+    snapshot_places_init(&t->places);
     for (unsigned i = 0; i < SNAPSHOT_VIEWS_MAX; i++)
         t->views[i].tree = t;
 }
@@ -58,9 +44,7 @@ snapshot_tree_init(struct snapshot_tree *t, struct volume *volume)
 void
 snapshot_tree_destroy(struct snapshot_tree *t)
 {
-    for (unsigned i = 0; i < t->place_count; i++)
-        free(t->places[i]);
-    free(t->places);
+    snapshot_places_destroy(&t->places);
     free_names(&t->names);
     condition_destroy(&t->changed);
     lock_destroy(&t->lock);
@@ -68,37 +52,49 @@ snapshot_tree_destroy(struct snapshot_tree *t)
 
 // ---- places -------------------------------------------------------------------------------------
 
-static struct snapshot_place *
-place_locked(struct snapshot_tree *t, unsigned number)
-{
-    return number > 0 && number <= t->place_count ? t->places[number - 1] : NULL;
-}
-
 static int
 number_locked(struct snapshot_tree *t, const struct snapshot_name *is, unsigned *number_out)
 {
-    for (unsigned i = 0; i < t->place_count; i++)
-        if (t->places[i]->is.generation.v == is->generation.v &&
-            strcmp(t->places[i]->is.name, is->name) == 0) {
-            *number_out = i + 1;
-            return 0;
-        }
-    if (t->place_count == SNAPSHOT_PLACES_MAX) {
+    const struct snapshot_place *p = snapshot_places_find(&t->places, is);
+    if (!p) {
         log_error("snapshot.places",
-            "%s: %u generations and snapshots have been looked up; more "
-            "can be after the next mount",
+            "%s: programs use %u generations and snapshots, or the kernel remembers them; more can "
+            "be looked up when it has forgotten some",
             SNAPSHOT_TREE_NAME, SNAPSHOT_PLACES_MAX);
         return -ENFILE;
     }
-    struct snapshot_place *p = memory_alloc_zero(sizeof(*p));
-    p->is = *is;
-    // The array grows at 0, 1, 2, 4, 8, ... places.
-    if ((t->place_count & (t->place_count - 1)) == 0)
-        t->places = memory_realloc(
-            t->places, (t->place_count ? 2 * t->place_count : 1) * sizeof(*t->places));
-    t->places[t->place_count] = p;
-    *number_out = ++t->place_count;
+    *number_out = p->number;
     return 0;
+}
+
+void
+snapshot_tree_refer(struct snapshot_tree *t, unsigned number, uint64_t count)
+{
+    lock_take(&t->lock);
+    struct snapshot_place *p = snapshot_places_get(&t->places, number);
+    if (p)
+        snapshot_places_refer(&t->places, p, count);
+    lock_release(&t->lock);
+}
+
+void
+snapshot_tree_forget(struct snapshot_tree *t, unsigned number, uint64_t count)
+{
+    lock_take(&t->lock);
+    struct snapshot_place *p = snapshot_places_get(&t->places, number);
+    if (p)
+        snapshot_places_let_go(&t->places, p, count);
+    lock_release(&t->lock);
+}
+
+uint64_t
+snapshot_tree_incarnation(struct snapshot_tree *t, unsigned number)
+{
+    lock_take(&t->lock);
+    const struct snapshot_place *p = snapshot_places_get(&t->places, number);
+    uint64_t incarnation = p ? p->incarnation : 0;
+    lock_release(&t->lock);
+    return incarnation;
 }
 
 int
@@ -110,7 +106,7 @@ snapshot_tree_root(
     if (rc < 0)
         return rc;
     lock_take(&t->lock);
-    const struct snapshot_place *p = place_locked(t, number);
+    const struct snapshot_place *p = snapshot_places_get(&t->places, number);
     if (p && p->has_root) {
         *attributes_out = p->root;
     } else if (p) {
@@ -130,7 +126,7 @@ snapshot_tree_note_root(
     struct snapshot_tree *t, unsigned number, const struct volume_attributes *attributes)
 {
     lock_take(&t->lock);
-    struct snapshot_place *p = place_locked(t, number);
+    struct snapshot_place *p = snapshot_places_get(&t->places, number);
     if (p) {
         p->root = *attributes;
         p->has_root = true;
@@ -355,7 +351,7 @@ snapshot_tree_find(struct snapshot_tree *t, enum snapshot_directory directory, c
 {
     if (directory == SNAPSHOT_GENERATIONS)
         return find_number(t, name, number_out);
-    if (strlen(name) > NAME_MAX_BYTES)
+    if (strlen(name) > SNAPSHOT_NAME_BYTES_MAX)
         return -ENOENT;
     int rc = find_listed(t, name, false, number_out);
     if (rc == -EREMOTE)
@@ -611,10 +607,11 @@ snapshot_tree_get(struct snapshot_tree *t, unsigned number, const struct remote_
     struct snapshot_view **view_out)
 {
     lock_take(&t->lock);
-    const struct snapshot_place *p = place_locked(t, number);
+    const struct snapshot_place *p = snapshot_places_get(&t->places, number);
+    struct generation generation = p ? p->is.generation : (struct generation){0};
     int rc = p ? 0 : -ESTALE;
     while (rc == 0)
-        rc = get_locked(t, p->is.generation, call, view_out);
+        rc = get_locked(t, generation, call, view_out);
     if (rc > 0)
         (*view_out)->requests++;
     lock_release(&t->lock);
@@ -632,22 +629,28 @@ snapshot_tree_put(struct snapshot_view *view)
 }
 
 void
-snapshot_tree_file_opened(struct snapshot_view *view)
+snapshot_tree_file_opened(struct snapshot_view *view, unsigned number)
 {
-    lock_take(&view->tree->lock);
+    struct snapshot_tree *t = view->tree;
+    lock_take(&t->lock);
+    struct snapshot_place *p = snapshot_places_get(&t->places, number);
+    if (p)
+        snapshot_places_file_opened(&t->places, p);
     view->files++;
-    lock_release(&view->tree->lock);
+    lock_release(&t->lock);
 }
 
 void
 snapshot_tree_file_closed(struct snapshot_tree *t, unsigned number)
 {
     lock_take(&t->lock);
-    const struct snapshot_place *p = place_locked(t, number);
+    struct snapshot_place *p = snapshot_places_get(&t->places, number);
     struct snapshot_view *view = p ? view_locked(t, p->is.generation) : NULL;
     if (view && view->files > 0) {
         view->files--;
         view->used_ms = clock_monotonic_ms();
     }
+    if (p)
+        snapshot_places_file_closed(&t->places, p);
     lock_release(&t->lock);
 }

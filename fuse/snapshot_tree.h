@@ -7,9 +7,10 @@
 // This module knows which there are, numbers their nodes, and opens and closes generations.
 // snapshot_ops.h answers the kernel's requests with it.
 //
-// A place is one directory NAME or NUMBER. It gets a number at its first lookup and has it until
-// the end of the mount, so that inode numbers stay; two names of one generation are two places,
-// because the kernel takes a directory with one inode number for one directory. A view is a
+// A place is one directory NAME or NUMBER. It gets a number at its first lookup and has it for as
+// long as the kernel knows it (snapshot_places.h), so that inode numbers stay; two names of one
+// generation are two places, because the kernel takes a directory with one inode number for one
+// directory. A view is a
 // generation that is open: a volume of its own (volume_open_generation), which keeps its generation
 // by a pin. Places of one generation share a view. A view is closed when no program has had a file
 // of it open, or sent a request, for SNAPSHOT_IDLE_MS, and the next request opens it again. When
@@ -25,6 +26,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "fuse/snapshot_places.h"
 #include "platform/lock.h"
 #include "platform/thread.h"
 #include "volume/volume.h"
@@ -34,18 +36,17 @@
 // A view takes up to 32 MiB of memory: 8 MiB for pages of files, 5 MiB for maps of chunks, 12 MiB
 // while it reads ahead, and some for requests; and up to 256 MiB in the storage root besides its
 // manifest.
-#define SNAPSHOT_VIEWS_MAX  4u
-#define SNAPSHOT_IDLE_MS    30000u
-#define SNAPSHOT_PLACES_MAX 32767u
+#define SNAPSHOT_VIEWS_MAX 4u
+#define SNAPSHOT_IDLE_MS   30000u
 
 // ---- nodes --------------------------------------------------------------------------------------
 //
 //     bits 63, 62   01: a node of this tree; 00: an object of the mounted volume
-//     bits 61..47   the number of the place; 0: one of the fixed directories
-//     bits 46..0    the object in the generation, or enum snapshot_directory
+//     bits 61..42   the number of the place; 0: one of the fixed directories
+//     bits 41..0    the object in the generation, or enum snapshot_directory
 
 #define SNAPSHOT_NODE_BIT    (UINT64_C(1) << 62)
-#define SNAPSHOT_OBJECT_BITS 47u
+#define SNAPSHOT_OBJECT_BITS 42u
 #define SNAPSHOT_OBJECT_MAX  ((UINT64_C(1) << SNAPSHOT_OBJECT_BITS) - 1)
 
 enum snapshot_directory {
@@ -80,7 +81,6 @@ snapshot_node_object(uint64_t node)
 
 // ---- the tree -----------------------------------------------------------------------------------
 
-struct snapshot_place;
 struct snapshot_tree;
 
 enum snapshot_view_state { VIEW_CLOSED, VIEW_OPENING, VIEW_OPEN, VIEW_CLOSING };
@@ -118,8 +118,7 @@ struct snapshot_tree {
 
     struct lock lock; // "snapshots": protects all below
     struct condition changed;
-    struct snapshot_place **places; // number n stands at n - 1
-    unsigned place_count;
+    struct snapshot_places places;
     struct snapshot_view views[SNAPSHOT_VIEWS_MAX];
     struct snapshot_names names;
     uint64_t last_position; // of a name
@@ -139,10 +138,17 @@ snapshot_tree_names_changed(struct snapshot_tree *t)
     atomic_fetch_add(&t->names_version, 1);
 }
 
-// The number of the place with this name in the directory (SNAPSHOT_SNAPSHOTS or _GENERATIONS).
-// -ENOENT: there is none.
+// The number of the place with this name in the directory (SNAPSHOT_SNAPSHOTS or _GENERATIONS), to
+// which the caller then has a reference. -ENOENT: there is none.
 MUST_CHECK int snapshot_tree_find(struct snapshot_tree *t, enum snapshot_directory directory,
     const char *name, const struct remote_call *call, unsigned *number_out);
+
+// The kernel gets `count` nodes in the place, to which it or the caller has a reference; it, or the
+// caller, gives back `count` references.
+void snapshot_tree_refer(struct snapshot_tree *t, unsigned number, uint64_t count);
+void snapshot_tree_forget(struct snapshot_tree *t, unsigned number, uint64_t count);
+// Of a place to which there is a reference: with the node's number it is unique in this mount.
+uint64_t snapshot_tree_incarnation(struct snapshot_tree *t, unsigned number);
 
 // Names in the directory after position `from` (0: the beginning), in order of their positions;
 // `visit` gets each with its position, and returns nonzero to stop. Asks the store at the beginning
@@ -166,8 +172,8 @@ void snapshot_tree_note_root(
 MUST_CHECK int snapshot_tree_get(struct snapshot_tree *t, unsigned number,
     const struct remote_call *call, struct snapshot_view **view_out);
 void snapshot_tree_put(struct snapshot_view *view);
-// A file of the view was opened, by a request that has the view; it was closed.
-void snapshot_tree_file_opened(struct snapshot_view *view);
+// A file of the view was opened in the place, by a request that has the view; it was closed.
+void snapshot_tree_file_opened(struct snapshot_view *view, unsigned number);
 void snapshot_tree_file_closed(struct snapshot_tree *t, unsigned number);
 
 #endif

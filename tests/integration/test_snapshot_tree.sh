@@ -32,6 +32,10 @@ make_yesterday() { # DIRECTORY
     chmod 640 "$1/d/data"
     mkfifo "$1/d/fifo"
     echo text >"$1/text"
+    cp "$(command -v sha256sum)" "$1/d/program"
+    printf '#!/bin/sh\necho "yesterday: $*"\n' >"$1/d/script"
+    chmod 755 "$1/d/program" "$1/d/script"
+    printf '#!/bin/sh\necho not to be run\n' >"$1/d/no-script"
 }
 
 what_is_there() { # STORE
@@ -78,9 +82,27 @@ at = os.lseek(s, 0, os.SEEK_DATA)
 assert 0 < at <= 5000000, at
 assert os.lseek(s, at, os.SEEK_HOLE) > 5000000
 PYTHON
+    step "$1: programs are run out of a snapshot"
+    assert_equal "$(sha256sum <"$snap/text")" "$("$snap/d/program" <"$snap/text")" "what a program of yesterday says"
+    assert_equal "yesterday: a b" "$("$snap/d/script" a b)" "what a script of yesterday says"
+    assert_equal "yesterday: c" "$(cd "$snap/d" && ./script c)" "what it says below its directory"
+    refused 'Permission denied' "$snap/d/no-script"
+    # A file that is mapped keeps its generation open, without a descriptor.
+    python3 - "$snap/d/data" <<'PYTHON' || fail "a mapped file of a snapshot has other bytes later"
+import mmap, os, sys
+f = os.open(sys.argv[1], os.O_RDONLY)
+m = mmap.mmap(f, 0, prot=mmap.PROT_READ)
+os.close(f)
+first = m[:]
+m.madvise(mmap.MADV_DONTNEED)
+assert len(first) == 300000 and m[:] == first
+PYTHON
+
     step "$1: a file of yesterday is copied back"
     cp -a "$snap/d/data" "$mnt/back"
     assert_same_file "$snap/d/data" "$mnt/back" "the file that was copied back"
+    cp --preserve=mode "$snap/d/program" "$mnt/program"
+    assert_equal "$(sha256sum <"$snap/text")" "$("$mnt/program" <"$snap/text")" "what the program that was copied back says"
     assert_equal "$(stat -c '%a %Y' "$snap/d/data")" "$(stat -c '%a %Y' "$mnt/back")" "its mode and time"
     assert_equal blue "$(getfattr --absolute-names --only-values -n user.colour "$mnt/back")" "its attribute"
 

@@ -7,6 +7,8 @@
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 
+bool fake_loses_answers;
+
 void
 fake_request(struct fuse_req *r, struct fs *fs, uid_t uid)
 {
@@ -38,7 +40,7 @@ answer(struct fuse_req *r, int error, const void *data, size_t n)
     r->done = true;
     pthread_cond_broadcast(&changed);
     pthread_mutex_unlock(&lock);
-    return 0;
+    return fake_loses_answers ? -ENOENT : 0;
 }
 
 // ---- libfuse ------------------------------------------------------------------------------------
@@ -71,6 +73,12 @@ int
 fuse_reply_err(fuse_req_t req, int error)
 {
     return answer(req, error, NULL, 0);
+}
+
+void
+fuse_reply_none(fuse_req_t req)
+{
+    (void)answer(req, 0, NULL, 0);
 }
 
 int

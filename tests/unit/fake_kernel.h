@@ -22,6 +22,9 @@ struct fuse_req {
     size_t length;
 };
 
+// The requests are gone when they are answered. The answer can be seen all the same.
+extern bool fake_loses_answers;
+
 // An empty request of this user.
 void fake_request(struct fuse_req *r, struct fs *fs, uid_t uid);
 // Waits for the answer; its error.

@@ -176,6 +176,49 @@ START_TEST(nodes_that_nobody_got_are_harmless)
 }
 END_TEST
 
+// What the kernel was told of, it forgets: then another generation gets the number.
+START_TEST(nodes_are_counted_until_the_kernel_forgets_them)
+{
+    struct fuse_file_info fi = {0};
+    fs.snapshots.places.kept = 1;
+    fuse_ino_t root = generation("1");
+    uint64_t before = r.entry.generation;
+    fuse_ino_t file = look_up(root, "file");
+    ck_assert_uint_eq(look_up(root, "file"), file);
+    ck_assert_uint_eq(look_up(root, "nothing"), 0);
+    ck_assert_int_eq(REQUEST(readdirplus, root, 4096, 0, &fi), 0);
+    // Two lookups and an entry of the listing.
+    (void)REQUEST(forget, file, 1);
+    struct fuse_forget_data both[] = {{.ino = file, .nlookup = 2}, {.ino = FUSE_ROOT_ID}};
+    (void)REQUEST(forget_multi, 2, both);
+    fuse_ino_t two = generation("2");
+    ck_assert_uint_eq(snapshot_node_number(two), 2);
+    expect_bytes(look_up(root, "file"), 1, 0, 10, 10);
+    (void)REQUEST(forget, file, 1);
+    (void)REQUEST(forget, root, 1);
+    volume_world_publish(w.v);
+    fuse_ino_t three = generation("3");
+    ck_assert_uint_eq(three, root);
+    ck_assert_uint_ne(r.entry.generation, before);
+    ck_assert_uint_eq(look_up(three, "file"), file);
+}
+END_TEST
+
+// A request whose process was killed may be gone before the answer.
+START_TEST(nodes_that_the_kernel_did_not_get_are_not_counted)
+{
+    struct fuse_file_info fi = {0};
+    fuse_ino_t root = generation("1");
+    fake_loses_answers = true;
+    (void)REQUEST(lookup, root, "file");
+    (void)REQUEST(readdirplus, root, 4096, 0, &fi);
+    fake_loses_answers = false;
+    lock_take(&fs.snapshots.lock);
+    ck_assert_uint_eq(snapshot_places_get(&fs.snapshots.places, 1)->references, 1);
+    lock_release(&fs.snapshots.lock);
+}
+END_TEST
+
 // Names that the listing gives, each with a blank.
 static void
 list(fuse_ino_t directory, size_t size, char *out, size_t out_size)
@@ -255,6 +298,8 @@ suite(void)
     tcase_add_test(c, only_reading_opens);
     tcase_add_test(c, extended_attributes_fit_or_are_refused);
     tcase_add_test(c, nodes_that_nobody_got_are_harmless);
+    tcase_add_test(c, nodes_are_counted_until_the_kernel_forgets_them);
+    tcase_add_test(c, nodes_that_the_kernel_did_not_get_are_not_counted);
     tcase_add_test(c, listings_are_the_same_in_pieces_of_any_size);
     tcase_add_test(c, odd_names_are_not_there);
     suite_add_tcase(s, c);

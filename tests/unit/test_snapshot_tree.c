@@ -161,7 +161,7 @@ try_open(unsigned number)
     struct snapshot_view *view;
     int rc = snapshot_tree_get(&tree, number, &patient, &view);
     if (rc == 0) {
-        snapshot_tree_file_opened(view);
+        snapshot_tree_file_opened(view, number);
         snapshot_tree_put(view);
     }
     return rc;
@@ -212,7 +212,7 @@ START_TEST(a_generation_has_one_name)
     longest[sizeof(longest) - 1] = '\0';
     ck_assert_int_eq(find(SNAPSHOT_GENERATIONS, longest, &number), -ENOENT);
     ck_assert_int_eq(find(SNAPSHOT_SNAPSHOTS, longest, &number), -ENOENT);
-    ck_assert_uint_eq(tree.place_count, 0);
+    ck_assert_uint_eq(tree.places.count, 0);
     ck_assert_int_eq(find(SNAPSHOT_GENERATIONS, "2", &number), 0);
     ck_assert_int_eq(find(SNAPSHOT_GENERATIONS, "2", &again), 0);
     ck_assert_uint_eq(number, again);
@@ -274,6 +274,82 @@ START_TEST(numbers_of_nodes_that_nobody_has_are_stale)
     ck_assert_uint_eq(snapshot_node_number(node), SNAPSHOT_PLACES_MAX);
     ck_assert_uint_eq(snapshot_node_object(node), SNAPSHOT_OBJECT_MAX);
     ck_assert(!snapshot_node_is(SNAPSHOT_NODE_BIT - 1));
+}
+END_TEST
+
+// ---- numbers ------------------------------------------------------------------------------------
+
+static unsigned
+place_named(const char *name)
+{
+    unsigned number;
+    say(name);
+    ck_assert_int_eq(find(SNAPSHOT_SNAPSHOTS, name, &number), 0);
+    return number;
+}
+
+START_TEST(numbers_that_the_kernel_has_forgotten_are_given_to_others)
+{
+    struct snapshot_view *view;
+    tree.places.kept = 2;
+    unsigned a = place_named("a");
+    unsigned b = place_named("b");
+    uint64_t before = snapshot_tree_incarnation(&tree, a);
+    ck_assert_uint_eq(place_named("a"), a);
+    snapshot_tree_refer(&tree, a, 5);
+    snapshot_tree_forget(&tree, a, 6);
+    // One reference is left: that of the first lookup.
+    ck_assert_uint_eq(place_named("c"), 3);
+    snapshot_tree_forget(&tree, a, 1);
+    ck_assert_uint_eq(place_named("d"), a);
+    ck_assert_uint_ne(snapshot_tree_incarnation(&tree, a), before);
+    ck_assert_uint_eq(place_named("a"), 4);
+    // A file that is open keeps its place, also when the kernel forgets its node first.
+    ck_assert_int_eq(try_open(b), 0);
+    snapshot_tree_forget(&tree, b, 1);
+    ck_assert_uint_eq(place_named("e"), 5);
+    ck_assert_int_eq(snapshot_tree_get(&tree, b, &patient, &view), 0);
+    snapshot_tree_put(view);
+    snapshot_tree_file_closed(&tree, b);
+    snapshot_tree_file_closed(&tree, b);
+    snapshot_tree_forget(&tree, b, 7);
+    ck_assert_uint_eq(place_named("f"), b);
+    ck_assert_uint_eq(place_named("g"), 6);
+}
+END_TEST
+
+// The one that was let go first gives its number away, unless it was looked up again.
+START_TEST(numbers_stay_for_a_while_after_the_kernel_has_forgotten_them)
+{
+    static const char *const names[] = {"a", "b", "c"};
+    tree.places.kept = 3;
+    for (unsigned i = 0; i < 3; i++)
+        snapshot_tree_forget(&tree, place_named(names[i]), 1);
+    ck_assert_uint_eq(place_named("a"), 1);
+    snapshot_tree_forget(&tree, 1, 1);
+    ck_assert_uint_eq(place_named("d"), 2);
+    ck_assert_uint_eq(place_named("c"), 3);
+    ck_assert_uint_eq(place_named("b"), 1);
+}
+END_TEST
+
+START_TEST(more_names_than_there_were_numbers_once_can_be_looked_up)
+{
+    unsigned most = 0;
+    for (unsigned i = 0; i < 70000; i++) {
+        char name[16];
+        snprintf(name, sizeof(name), "s%u", i);
+        unsigned number = place_named(name);
+        most = number > most ? number : most;
+        snapshot_tree_forget(&tree, number, 1);
+    }
+    ck_assert_uint_eq(most, SNAPSHOT_PLACES_KEPT);
+    // And nobody forgets these.
+    for (unsigned i = 0; i < 40000; i++) {
+        char name[16];
+        snprintf(name, sizeof(name), "t%u", i);
+        (void)place_named(name);
+    }
 }
 END_TEST
 
@@ -564,6 +640,9 @@ suite(void)
     tcase_add_test(names, names_of_snapshots_are_taken_as_they_are);
     tcase_add_test(names, two_names_of_one_generation_are_two_directories_and_one_view);
     tcase_add_test(names, numbers_of_nodes_that_nobody_has_are_stale);
+    tcase_add_test(names, more_names_than_there_were_numbers_once_can_be_looked_up);
+    tcase_add_test(names, numbers_stay_for_a_while_after_the_kernel_has_forgotten_them);
+    tcase_add_test(names, numbers_that_the_kernel_has_forgotten_are_given_to_others);
     tcase_add_test(names, a_listing_in_pieces_misses_no_name_when_others_come_and_go);
     tcase_add_test(names, a_listing_goes_on_from_any_position);
     tcase_add_test(names, two_snapshots_of_one_name_are_the_newest);

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Random histories of real volumes: writes, checkpoints, snapshots, rollbacks, forks that are
-// detached or not, retention and CheckpointGC, destroyed volumes; hosts that die at a step of any of
-// it and go on from the same storage root or from the bucket alone; hosts that are taken over while
-// they go on, or while they stand still at a step for two days; requests that fail, whose answers
-// are lost, and outages. After each step each generation that a volume keeps is opened on a bare
-// host and has the bytes that it had when it was made; in the end everything is destroyed, and the
-// bucket is empty. test_histories takes many more of the steps in between, with stand-ins for the
-// blobs.
+// detached or not, retention and CheckpointGC, destroyed volumes; hosts that die at a step of any
+// of it and go on from the same storage root or from the bucket alone; hosts that are taken over
+// while they go on, or while they stand still at a step for two days; requests that fail, whose
+// answers are lost, and outages. After each step each generation that a volume keeps is opened on a
+// bare host and has the bytes that it had when it was made; in the end everything is destroyed, and
+// the bucket is empty. test_histories takes many more of the steps in between, with stand-ins for
+// the blobs.
 //
 // The objects lie in a directory, and in an S3 server when tests/with-s3 says where there is one.
 // CKPTFS_TEST_SEED repeats one history, CKPTFS_TEST_ROUNDS sets how many there are.
