@@ -9,6 +9,7 @@
 
 #include "base/checksum.h"
 #include "base/json_writer.h"
+#include "platform/awake.h"
 #include "platform/clock.h"
 #include "platform/crash_point.h"
 #include "platform/log.h"
@@ -144,8 +145,18 @@ find_retained(const struct remote_generations *g, struct generation generation,
     return -ENOENT;
 }
 
+static int
+drop_name(const struct remote_place *place, const char *name)
+{
+    BUFFER_AUTO key = {0};
+    snapshot_key(place, name, &key);
+    const char *text = buffer_string(&key);
+    return remote_store_delete_blobs(place->store, &text, 1, &place->call);
+}
+
+// For a pin that nobody else can have or rely on.
 static void
-take_back(const struct remote_place *place, const struct remote_pin *pin)
+delete_own(const struct remote_place *place, const struct remote_pin *pin)
 {
     if (remote_pin_delete(place, pin) < 0)
         log_warning("retention.pin_left", "the %s %s keeps generation %" PRIu64 " for nothing",
@@ -256,53 +267,105 @@ snapshot_pin(
     struct generation_record record;
     int rc = pin_and_look(place, pin, &g, &record, problem_out);
     if (rc < 0)
-        take_back(place, pin);
+        delete_own(place, pin);
     remote_generations_free(&g);
     return rc;
 }
 
-static int
-drop_name(const struct remote_place *place, const char *name)
+// Takes back what is left of a snapshot when its generation has gone for good (`rc` -ENOENT): then
+// nobody can make it. One that has expired may be brought back for another command that makes the
+// same snapshot, with the same pin and name: so they stay. `awake`: since before the command found
+// out; others may have dropped the snapshot and given the name to another one if it slept.
+static void
+give_up(const struct remote_place *place, const struct remote_pin *pin, bool named, int rc,
+    const struct awake *awake, struct buffer *problem)
 {
-    BUFFER_AUTO key = {0};
-    snapshot_key(place, name, &key);
-    const char *text = buffer_string(&key);
-    return remote_store_delete_blobs(place->store, &text, 1, &place->call);
+    if (rc == -ESTALE)
+        buffer_printf(problem, named ? ". Drop the snapshot" : ". The pin goes in a few days");
+    if (rc != -ENOENT)
+        return;
+    if (named && !awake_has_slept(awake) && drop_name(place, pin->name) < 0)
+        log_warning("retention.name_left", "the snapshot %s has a name and no generation: drop it",
+            pin->name);
+    if (!awake_has_slept(awake))
+        delete_own(place, pin);
 }
 
-// This command may have been asleep between the pin and the name for so long that a sweep took it
-// for dead. Now that the name is taken no sweep deletes the pin: it counts if it is there.
+// The name is this snapshot's, and no sweep deletes the pin any more. A command that was asleep
+// since it wrote the pin (`awake`) may find another one's in its place, which has not looked at the
+// chain yet: so it writes and looks again. So does one that finds no pin.
 static int
-look_after_pin(
-    const struct remote_place *place, const struct remote_pin *pin, struct buffer *problem)
+look_after_pin(const struct remote_place *place, const struct remote_pin *pin, struct awake *awake,
+    struct buffer *problem)
 {
     struct remote_generations g;
     struct generation_record record;
     uint64_t age_ms;
     int rc = remote_pin_age(place, pin, &age_ms);
-    if (rc != -ENOENT)
-        return rc < 0 ? store_problem(problem, rc) : 0;
+    if (rc < 0 && rc != -ENOENT)
+        return store_problem(problem, rc);
+    if (rc == 0 && !awake_has_slept(awake))
+        return 0;
+    awake_begin(awake);
     rc = pin_and_look(place, pin, &g, &record, problem);
     remote_generations_free(&g);
-    if ((rc == -ENOENT || rc == -ESTALE) && drop_name(place, pin->name) < 0)
-        log_warning("retention.name_left", "the snapshot %s has a name and no generation: drop it",
-            pin->name);
+    give_up(place, pin, true, rc, awake, problem);
     return rc;
 }
 
-// Of a name that is this command's, or was taken before it came.
-static int
-end_creation(
-    const struct remote_place *place, const struct remote_pin *pin, int rc, struct buffer *problem)
+int
+snapshot_named_generation(
+    const struct remote_place *place, const char *name, struct generation *generation_out)
 {
-    if (rc == 0) {
-        crash_point("snapshot.named");
-        return look_after_pin(place, pin, problem);
+    static const char field[] = "\"generation\":";
+    BUFFER_AUTO text = {0};
+    *generation_out = (struct generation){0};
+    int rc = snapshot_show(place, name, &text);
+    const char *at = rc == 0 ? strstr(buffer_string(&text), field) : NULL;
+    if (at)
+        generation_out->v = strtoull(at + strlen(field), NULL, 10);
+    return rc;
+}
+
+// The name was taken before this command came: for another generation (then the pin is this
+// command's alone), by a sweep, or for the same generation.
+static int
+judge_name(const struct remote_place *place, const struct remote_pin *pin, struct buffer *problem)
+{
+    struct generation named;
+    struct awake awake;
+    awake_begin(&awake);
+    int rc = check_not_ended(place, pin->name, problem);
+    if (rc == 0)
+        rc = judge_taken(place, pin, problem);
+    if (rc == 0 && (rc = snapshot_named_generation(place, pin->name, &named)) < 0)
+        rc = store_problem(problem, rc);
+    if (rc == 0 && named.v != pin->generation.v) {
+        buffer_printf(problem,
+            "the name %s is of a snapshot that was not finished, of generation %" PRIu64
+            ": drop it, or take another name",
+            pin->name, named.v);
+        rc = -EBUSY;
+        if (!awake_has_slept(&awake))
+            delete_own(place, pin);
+    } else if (rc == -EEXIST && !awake_has_slept(&awake)) {
+        delete_own(place, pin);
     }
-    if (rc != -EEXIST)
-        return store_problem(problem, rc);
-    rc = check_not_ended(place, pin->name, problem);
-    return rc < 0 ? rc : judge_taken(place, pin, problem);
+    return rc;
+}
+
+// After the attempt to take the name, which gave `rc`.
+static int
+end_creation(const struct remote_place *place, const struct remote_pin *pin, int rc,
+    struct awake *awake, struct buffer *problem)
+{
+    if (rc == 0)
+        crash_point("snapshot.named");
+    else if (rc == -EEXIST)
+        rc = judge_name(place, pin, problem);
+    else
+        rc = store_problem(problem, rc);
+    return rc < 0 ? rc : look_after_pin(place, pin, awake, problem);
 }
 
 int
@@ -311,6 +374,7 @@ snapshot_create(const struct remote_place *place, const char *name, struct gener
 {
     struct remote_pin pin = {.kind = PIN_SNAPSHOT, .generation = generation};
     struct remote_generations g;
+    struct awake awake;
     struct generation_record record;
     int rc = check_name(name, problem_out);
     if (rc < 0)
@@ -319,14 +383,31 @@ snapshot_create(const struct remote_place *place, const char *name, struct gener
     rc = judge_taken(place, &pin, problem_out);
     if (rc < 0)
         return rc;
+    awake_begin(&awake);
     rc = pin_and_look(place, &pin, &g, &record, problem_out);
+    // When the store does not say, the pin stays: it may be that of a snapshot which is there.
     if (rc == 0)
-        rc = end_creation(place, &pin, take_name(place, name, &g, &record), problem_out);
-    // When the store does not say, the pin stays: it may be that of a snapshot which is there. One
-    // whose name a sweep has taken is the sweep's.
-    if (rc == -ENOENT || rc == -ESTALE || rc == -EEXIST)
-        take_back(place, &pin);
+        rc = end_creation(place, &pin, take_name(place, name, &g, &record), &awake, problem_out);
+    else
+        give_up(place, &pin, false, rc, &awake, problem_out);
     remote_generations_free(&g);
+    return rc;
+}
+
+// There is no pin. What a command that died left under the name goes.
+static int
+drop_leftover(const struct remote_place *place, const char *name, struct buffer *problem)
+{
+    struct generation named;
+    int rc = snapshot_named_generation(place, name, &named);
+    if (rc == -ENOENT)
+        buffer_printf(problem, "there is no snapshot %s", name);
+    if (rc == 0)
+        rc = check_not_ended(place, name, problem);
+    else if (rc != -ENOENT)
+        return store_problem(problem, rc);
+    if (rc == 0 && (rc = drop_name(place, name)) < 0)
+        return store_problem(problem, rc);
     return rc;
 }
 
@@ -340,17 +421,27 @@ snapshot_drop(const struct remote_place *place, const char *name, struct buffer 
     memcpy(pin.name, name, strlen(name));
     rc = snapshot_find(place, name, &pin.generation);
     if (rc == -ENOENT)
-        buffer_printf(problem_out, "there is no snapshot %s", name);
-    else if (rc < 0)
-        (void)store_problem(problem_out, rc);
-    if (rc == 0)
-        rc = check_not_ended(place, name, problem_out);
+        return drop_leftover(place, name, problem_out);
+    if (rc < 0)
+        return store_problem(problem_out, rc);
+    rc = check_not_ended(place, name, problem_out);
     if (rc < 0)
         return rc;
+    struct awake awake;
+    awake_begin(&awake);
     rc = drop_name(place, name);
     if (rc == 0) {
         crash_point("snapshot.name_dropped");
-        rc = remote_pin_delete(place, &pin);
+        // Another command may have made the same snapshot, with the same pin, if this one slept.
+        rc = awake_has_slept(&awake) ? -ETIME : remote_pin_delete(place, &pin);
+    }
+    if (rc == -ETIME) {
+        buffer_printf(problem_out,
+            "the snapshot %s has lost its name, but its pin may be of a new one, because this "
+            "command "
+            "took too long: the daily sweep removes it if it is not",
+            name);
+        return rc;
     }
     return rc < 0 ? store_problem(problem_out, rc) : 0;
 }

@@ -11,7 +11,8 @@
 // A pin without a name is of a command that died, or is under way. A sweep ends it when it is old
 // (retention/unfinished.h): it puts SNAPSHOT_UNFINISHED in the place of the name, so that the
 // command can take the name no more, a day later deletes the pin, and then the object. A command
-// that takes the name looks whether its pin is still there.
+// that takes the name looks whether its pin is still there. Before a command deletes something it
+// looks whether it was asleep since it found out that it may.
 #ifndef CKPTFS_RETENTION_SNAPSHOT_H
 #define CKPTFS_RETENTION_SNAPSHOT_H
 
@@ -22,14 +23,19 @@
 
 // The key of the object that takes the name; that of "" tells where they lie.
 void snapshot_key(const struct remote_place *place, const char *name, struct buffer *out);
+// The generation that the object under the name tells of; {0}: it is none of a snapshot. -ENOENT:
+// the name is free.
+MUST_CHECK int snapshot_named_generation(
+    const struct remote_place *place, const char *name, struct generation *generation_out);
 
 // Names a generation. 0; -EEXIST: the name is taken by a snapshot of another generation; -ENOENT:
-// there is no such generation; -ESTALE: it has expired; -EINVAL: this is no name; -EBUSY: a sweep
-// is about to free the name; or the store's error; with a sentence in `problem_out`. 0 also when
-// the same snapshot exists already.
+// there is no such generation; -ESTALE: it has expired; -EINVAL: this is no name; -EBUSY: a
+// sweep is about to free the name, or a command that died has left it; or the store's error; with a
+// sentence in `problem_out`. 0 also when the same snapshot exists already.
 MUST_CHECK int snapshot_create(const struct remote_place *place, const char *name,
     struct generation generation, struct buffer *problem_out);
-// -ENOENT: there is none of this name. -EBUSY: a sweep is about to remove it.
+// Also what a dead command left under the name. -ENOENT: there is nothing. -EBUSY: a sweep is
+// about to remove it. -ETIME: this command was asleep; a sweep ends it.
 MUST_CHECK int snapshot_drop(
     const struct remote_place *place, const char *name, struct buffer *problem_out);
 // The JSON object of a snapshot, into `out`.

@@ -4,7 +4,7 @@
 //     a snapshot   its name. Whoever creates that object first has won: the command, which has a
 //                  snapshot then, or a sweep. A day later, a sweep deletes the pin, and after
 //                  another day the object: so no late request takes the name or deletes another
-//                  pin.
+//                  pin. A name without a pin goes when its generation has gone.
 //     a fork       its first record. The first pin may go while that is not there, since a command
 //                  that makes the record writes a second pin afterwards and looks at the parent
 //                  again. A second pin may go when the record has gone: the fork was destroyed.
@@ -18,7 +18,7 @@
 #include <string.h>
 
 #include "base/checksum.h"
-#include "platform/clock.h"
+#include "platform/awake.h"
 #include "platform/crash_point.h"
 #include "platform/log.h"
 #include "platform/memory.h"
@@ -26,8 +26,6 @@
 #include "retention/snapshot.h"
 
 #define PAGE_ENTRIES 1000u
-// The steps of a sweep that belong together take no longer.
-#define AWAKE_MS ((uint64_t)30 * 60 * 1000)
 
 // An object below snapshots/. Only the one that a sweep makes is so short.
 struct name_object {
@@ -39,6 +37,8 @@ struct sweep {
     const struct unfinished_options *o;
     struct name_object *names; // in order
     size_t count, capacity;
+    struct remote_generations generations; // what the chain tells, when it was asked
+    bool asked;
     uint64_t pins;
 };
 
@@ -190,30 +190,21 @@ is_pinned(const struct sweep *s, const char *name)
     return false;
 }
 
-// Whether this process, or the machine, was asleep since then.
-static bool
-has_slept(uint64_t monotonic_ms, uint64_t wall_ms)
-{
-    uint64_t now_ms = clock_wall_ms();
-    return clock_monotonic_ms() - monotonic_ms > AWAKE_MS || now_ms < wall_ms ||
-           now_ms - wall_ms > AWAKE_MS;
-}
-
 // The second step. The object gets a new date before, so that it stays for as long as the deletion
 // can be under way: else that could hit the pin of the next snapshot of this name.
 static int
 unpin(struct sweep *s, const char *name)
 {
     const struct unfinished_options *o = s->o;
-    uint64_t monotonic_ms = clock_monotonic_ms();
-    uint64_t wall_ms = clock_wall_ms();
+    struct awake awake;
+    awake_begin(&awake);
     int rc = o->dry_run ? 0 : put_unfinished(s, name, REMOTE_PUT_OVERWRITE);
     for (size_t i = 0; rc == 0 && i < o->pins->count; i++) {
         const struct remote_pin *pin = &o->pins->pins[i];
         if (pin->kind != PIN_SNAPSHOT || strcmp(pin->name, name) != 0)
             continue;
         // The next sweep goes on.
-        if (has_slept(monotonic_ms, wall_ms))
+        if (awake_has_slept(&awake))
             return 0;
         rc = let_go(s, pin, "the snapshot was never finished");
     }
@@ -245,13 +236,55 @@ end_name(struct sweep *s, const char *name)
     return is_pinned(s, name) ? unpin(s, name) : free_name(s, key);
 }
 
+// Whether the chain has had the generation, and has forgotten it: 1, 0 or -errno.
+static int
+is_forgotten(struct sweep *s, struct generation generation)
+{
+    if (!s->asked) {
+        int rc = remote_generations_read(s->o->place, &s->generations);
+        if (rc < 0)
+            return rc;
+        s->asked = true;
+    }
+    return s->generations.complete && generation.v < s->generations.head.v &&
+           !remote_generations_find(&s->generations, generation);
+}
+
+// A name without a pin is of a command that died between two of its last steps. While the chain has
+// the generation, the same command finishes the snapshot; afterwards nobody can.
+static int
+condemn_name(struct sweep *s, const char *name)
+{
+    BUFFER_AUTO key = {0};
+    struct generation generation;
+    struct remote_head head;
+    int rc = snapshot_named_generation(s->o->place, name, &generation);
+    if (rc == 0)
+        rc = is_forgotten(s, generation);
+    if (rc <= 0)
+        return rc == -ENOENT ? 0 : rc;
+    snapshot_key(s->o->place, name, &key);
+    rc = remote_store_head_blob(s->o->place->store, buffer_string(&key), &head, &s->o->place->call);
+    if (rc < 0)
+        return rc == -ENOENT ? 0 : rc;
+    if (s->o->dry_run || remote_age_ms(&head) <= s->o->age_ms)
+        return 0;
+    log_info("retention.name_condemned",
+        "the snapshot %s has no pin, and generation %" PRIu64 " is not kept any more", name,
+        generation.v);
+    return put_unfinished(s, name, REMOTE_PUT_OVERWRITE);
+}
+
 static int
 sweep_snapshots(struct sweep *s)
 {
     int rc = list_names(s);
-    for (size_t i = 0; rc == 0 && i < s->count; i++)
+    for (size_t i = 0; rc == 0 && i < s->count; i++) {
         if (s->names[i].short_one)
             rc = end_name(s, s->names[i].name);
+        else if (!is_pinned(s, s->names[i].name))
+            rc = condemn_name(s, s->names[i].name);
+    }
     for (size_t i = 0; rc == 0 && i < s->o->pins->count; i++) {
         const struct remote_pin *pin = &s->o->pins->pins[i];
         if (pin->kind == PIN_SNAPSHOT && !has_name(s, pin->name))
@@ -314,6 +347,7 @@ unfinished_sweep(const struct unfinished_options *options, uint64_t *pins_out)
         if (options->pins->pins[i].kind == PIN_FORK)
             rc = sweep_fork(&s, &options->pins->pins[i]);
     free(s.names);
+    remote_generations_free(&s.generations);
     *pins_out = s.pins;
     return rc;
 }

@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "platform/awake.h"
 #include "platform/crash_point.h"
 #include "platform/memory.h"
 #include "volume/volume_offline.h"
@@ -21,6 +22,29 @@ static struct volume_world world;
 static void (*before_object)(void);
 static const char *object_name; // its key ends so
 static bool object_fails;
+
+// The clock of commands that look whether they were asleep: they were when this has grown.
+static uint64_t sleeps;
+static void (*before_clock)(void);
+
+void __wrap_awake_begin(struct awake *a);
+bool __wrap_awake_has_slept(const struct awake *a);
+
+void
+__wrap_awake_begin(struct awake *a)
+{
+    a->wall_ms = sleeps;
+}
+
+bool
+__wrap_awake_has_slept(const struct awake *a)
+{
+    void (*call)(void) = before_clock;
+    before_clock = NULL;
+    if (call)
+        call();
+    return a->wall_ms != sleeps;
+}
 
 // Stands in for the C library's.
 int
@@ -281,6 +305,118 @@ START_TEST(snapshot_whose_command_slept_is_whole_or_not_there)
 }
 END_TEST
 
+static int
+make_snapshot_of_first(const char *name)
+{
+    BUFFER_AUTO out = {0};
+    BUFFER_AUTO error = {0};
+    return volume_offline_operation(
+        &world.config, VOLUME_OPERATION_SNAPSHOT_CREATE, 0, name, "1", &out, &error);
+}
+
+// Removes the snapshot as a whole, and makes the same one.
+static void
+sleep_while_it_is_made_anew(void)
+{
+    sleeps++;
+    sleep_while_swept_to_the_end();
+    ck_assert_uint_eq(count_snapshot(), 0);
+    make_snapshot();
+    ck_assert_uint_eq(count_snapshot(), 2);
+}
+
+START_TEST(snapshot_stays_when_the_command_that_dropped_the_one_before_wakes_up)
+{
+    make_snapshot();
+    before_clock = sleep_while_it_is_made_anew;
+    ck_assert_int_eq(operate(VOLUME_OPERATION_SNAPSHOT_DROP, 0, "kept"), -ETIME);
+    ck_assert_ptr_null(before_clock);
+    sleep_while_swept_to_the_end();
+    ck_assert_uint_eq(count_snapshot(), 2);
+}
+END_TEST
+
+// The policy keeps the newest generation alone: the first one goes.
+static void
+forget_the_first_generation(void)
+{
+    BUFFER_AUTO out = {0};
+    volume_world_open(&world);
+    volume_world_fill(world.v, volume_world_find(world.v, "file"), 0, 5000, 8);
+    (void)volume_world_publish(world.v);
+    ck_assert_int_eq(
+        volume_world_operate(world.v, VOLUME_OPERATION_RETENTION, 0, "last=1,grace=0s", &out), 0);
+    volume_world_close(&world);
+    for (int i = 0; i < 3; i++)
+        sweep();
+    ck_assert_int_eq(make_snapshot_of_first("other"), -ENOENT);
+}
+
+static void
+sleep_while_the_generation_goes(void)
+{
+    sleep_while_swept_to_the_end();
+    forget_the_first_generation();
+}
+
+// The command sleeps between the pin and the name until its generation is gone.
+START_TEST(snapshot_whose_generation_went_meanwhile_is_taken_back)
+{
+    object_name = "/kept.json";
+    before_object = sleep_while_the_generation_goes;
+    ck_assert_int_eq(make_snapshot_of_first("kept"), -ENOENT);
+    ck_assert_ptr_null(before_object);
+    ck_assert_uint_eq(count("pins", "*"), 0);
+    ck_assert_uint_eq(count("snapshots", "*"), 0);
+}
+END_TEST
+
+static void
+make_first_snapshot(void)
+{
+    (void)!make_snapshot_of_first("kept");
+}
+
+static void
+leave_a_name_without_a_pin(void)
+{
+    object_name = "/kept.json";
+    before_object = sleep_while_swept_to_the_end;
+    die_at("snapshot.named", make_first_snapshot);
+    before_object = NULL;
+    ck_assert_uint_eq(count("pins", "*"), 0);
+    ck_assert_uint_eq(count("snapshots", "kept.json"), 1);
+}
+
+START_TEST(name_without_a_pin_is_finished_or_goes)
+{
+    leave_a_name_without_a_pin();
+    sleep_while_swept_to_the_end();
+    ck_assert_uint_eq(count("snapshots", "kept.json"), 1);
+    make_first_snapshot();
+    ck_assert_uint_eq(count_snapshot(), 2);
+    ck_assert_int_eq(operate(VOLUME_OPERATION_SNAPSHOT_DROP, 0, "kept"), 0);
+    ck_assert_uint_eq(count_snapshot(), 0);
+
+    leave_a_name_without_a_pin();
+    ck_assert_int_eq(operate(VOLUME_OPERATION_SNAPSHOT_DROP, 0, "kept"), 0);
+    ck_assert_uint_eq(count("snapshots", "*"), 0);
+
+    leave_a_name_without_a_pin();
+    forget_the_first_generation();
+    // It tells of another generation.
+    ck_assert_int_eq(operate(VOLUME_OPERATION_SNAPSHOT_CREATE, 0, "kept"), -EBUSY);
+    ck_assert_uint_eq(count("pins", "*"), 0);
+    sweep(); // it is young
+    ck_assert_int_eq(operate(VOLUME_OPERATION_SNAPSHOT_CREATE, 0, "kept"), -EBUSY);
+    sleep_while_swept();
+    sleep_while_swept();
+    ck_assert_uint_eq(count("snapshots", "*"), 0);
+    ck_assert_int_eq(operate(VOLUME_OPERATION_SNAPSHOT_CREATE, 0, "kept"), 0);
+    ck_assert_uint_eq(count_snapshot(), 2);
+}
+END_TEST
+
 static unsigned
 count_fork(void)
 {
@@ -395,6 +531,9 @@ main(void)
     ADD(fork_that_was_made_keeps_its_parent);
     ADD(snapshots_that_were_never_finished_go);
     ADD(snapshot_whose_command_slept_is_whole_or_not_there);
+    ADD(snapshot_stays_when_the_command_that_dropped_the_one_before_wakes_up);
+    ADD(snapshot_whose_generation_went_meanwhile_is_taken_back);
+    ADD(name_without_a_pin_is_finished_or_goes);
     ADD(forks_that_were_never_finished_go);
     ADD(fork_that_was_finished_keeps_its_pins);
     ADD(fork_whose_command_slept_pins_once_more);
