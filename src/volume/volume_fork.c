@@ -45,7 +45,7 @@ check_places(struct fork *f, const char *new_source, struct buffer *error)
         return 0;
     if (rc == 0 && origin.has_parent)
         rc = remote_generations_read(&f->child.place, &g);
-    bool empty = origin.has_parent && g.head.v == 0;
+    bool empty = rc == 0 && origin.has_parent && g.head.v == 0;
     remote_generations_free(&g);
     if (rc < 0)
         return offline_store_problem(&f->child, "look at", rc, error);
