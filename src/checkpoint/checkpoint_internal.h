@@ -92,6 +92,10 @@ struct checkpoint_publish_state {
     struct sha256 blob_cursor; // the next look at blobs begins here
     bool catalog_lost;         // the newest one: another is due
 
+    // A publication that did not come to its end, perhaps an earlier process's, may have uploaded
+    // blobs. The publish thread's own.
+    bool uploads_begun;
+
     // The images that the publication in progress takes, and their generation; NULL: there is
     // none. The publish thread's own; others ask the pins of the local store.
     struct pin *pin;

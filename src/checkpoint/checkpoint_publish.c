@@ -31,6 +31,7 @@ struct publication {
     uint64_t started_ms;
     uint64_t job_id; // of the fold that made the generation, when it is known
     bool again;      // an older attempt of ours turned up in the chain: begin anew, at once
+    bool repeats;    // an earlier attempt may have uploaded some of the blobs
 
     struct lock lock; // "publication": protects all below
     size_t next;      // upload to take
@@ -163,12 +164,31 @@ checkpoint_upload_deadline_ms(const struct checkpoint *c, uint64_t bytes)
     return clock_monotonic_ms() + c->options.upload_deadline_ms + bytes / UPLOAD_BYTES_PER_MS_MIN;
 }
 
+// Whether an earlier attempt has uploaded the blob. Its key has its hash, and the store compared the
+// bytes with that when it took them.
+static bool
+is_uploaded(struct publication *p, const struct blob_record *blob, const char *key)
+{
+    struct remote_head head;
+    const struct remote_call call = {
+        .deadline_ms = checkpoint_upload_deadline_ms(p->c, 0),
+        .is_canceled = is_stopping,
+        .argument = p,
+        .class = REMOTE_UPLOAD,
+    };
+    return p->repeats &&
+           remote_store_head_blob(p->c->options.place.store, key, &head, &call) == 0 &&
+           head.size == blob->bytes;
+}
+
 static int
 upload_blob(struct publication *p, const struct blob_record *blob)
 {
     struct checkpoint *c = p->c;
     BUFFER_AUTO key = {0};
     blob_key(c->options.place.tenant, c->options.place.volume_number, blob, &key);
+    if (is_uploaded(p, blob, buffer_string(&key)))
+        return 0;
     CLEANUP(file_close_auto) int fd = -1;
     int rc = local_store_open_blob(c->options.local, &blob->hash, &fd);
     struct remote_source source = {.fd = fd, .length = blob->bytes, .hash = blob->hash};
@@ -234,6 +254,8 @@ upload(struct publication *p)
         c->numbers.total_bytes += p->uploads[i].blob.bytes;
     uint64_t bytes = c->numbers.total_bytes;
     lock_release(&c->lock);
+    p->repeats = c->publish.uploads_begun;
+    c->publish.uploads_begun = true;
     struct thread threads[UPLOAD_THREADS_MAX];
     unsigned wanted = c->options.upload_threads;
     unsigned started = 0;
@@ -328,6 +350,7 @@ record_publication(struct publication *p)
         c->options.db, &p->staged, p->uploads, p->upload_count, job_id);
     if (rc < 0)
         return rc;
+    c->publish.uploads_begun = false;
     forget_job(c, job_id, generation);
     struct log_event e;
     char id[37];
@@ -436,8 +459,10 @@ publish_steps(struct publication *p, bool ask)
     rc = upload(p);
     if (rc == 0)
         rc = check_bucket(p, &c->options.place, ask);
-    if (rc == 0)
+    if (rc == 0) {
+        crash_point("checkpoint.bucket_checked");
         rc = checkpoint_publication_commits(c);
+    }
     if (rc == 0)
         rc = create_record(p);
     if (rc == 0)

@@ -570,6 +570,7 @@ checkpoint_start(const struct checkpoint_options *options, struct checkpoint **c
         rc = manifest_read_jobs(r, options->db, find_job, c);
         manifest_read_end(r);
     }
+    c->publish.uploads_begun = c->job.id != 0;
     if (rc == 0)
         rc = start_threads(c);
     if (rc < 0) {

@@ -202,6 +202,72 @@ collect_in_child(struct volume *v)
         await_job(v, job);
 }
 
+static void
+publish_in_child(struct volume *v)
+{
+    publish_files(v, next_seed);
+}
+
+// CreateCheckpoint. Before the fold is recorded it is begun anew, with another checkpoint id.
+START_TEST(publication_goes_on_after_a_death_at_any_step)
+{
+    static const char *const points[] = {"checkpoint.recorded", "checkpoint.uploaded",
+        "remote.record_created", "checkpoint.published_remotely", "checkpoint.publication_recorded",
+        "checkpoint.cleaned"};
+    struct volume_world w;
+    make_volume(&w);
+    volume_world_close(&w);
+    for (size_t i = 0; i < ARRAY_LENGTH(points); i++) {
+        trace_begin(&w);
+        size_t death = die_at(&w, points[i], publish_in_child);
+        volume_world_open(&w);
+        volume_world_publish(w.v);
+        expect_files(w.v, next_seed);
+        next_seed += 100;
+        volume_world_close(&w);
+        ck_assert_uint_ge(check_once(&w, death, "put", "PUT"), FILES);
+    }
+    volume_world_lose_root(&w);
+    volume_world_open(&w);
+    expect_files(w.v, next_seed - 100);
+    volume_world_free(&w);
+}
+END_TEST
+
+// The same without a death: requests fail, and the thread tries again.
+START_TEST(publication_that_failed_uploads_nothing_again)
+{
+    struct volume_world w;
+    struct generation generation;
+    make_volume(&w);
+    volume_world_close(&w);
+    volume_world_script_faults(&w);
+    volume_world_set_faults(&w, "");
+    trace_begin(&w);
+    volume_world_open(&w);
+    unsigned failed = 0;
+    for (unsigned n = 1; n <= 16; n++) {
+        char script[16];
+        snprintf(script, sizeof(script), "fail %u", n);
+        for (unsigned i = 0; i < FILES; i++) {
+            char name[16];
+            snprintf(name, sizeof(name), "f%u", i);
+            volume_world_fill(w.v, volume_world_find(w.v, name), 0, FILE_BYTES, next_seed + i);
+        }
+        volume_world_set_faults(&w, script);
+        failed += volume_world_checkpoint(w.v, VOLUME_CHECKPOINT_PUBLISH, &generation) < 0;
+        volume_world_set_faults(&w, "");
+        volume_world_publish(w.v);
+        expect_files(w.v, next_seed);
+        next_seed += 100;
+    }
+    ck_assert_uint_gt(failed, 3);
+    volume_world_close(&w);
+    check_once(&w, 0, "put", "PUT");
+    volume_world_free(&w);
+}
+END_TEST
+
 START_TEST(collection_goes_on_after_a_death_at_any_step)
 {
     static const char *const points[] = {"job.submitted", "retention.told", "job.parked",
@@ -788,6 +854,8 @@ main(void)
     Suite *s = suite_create("volume jobs");
 #define ADD(test) unit_add(s, #test, test, 60)
     ADD(collection_goes_on_after_a_death_at_any_step);
+    ADD(publication_goes_on_after_a_death_at_any_step);
+    ADD(publication_that_failed_uploads_nothing_again);
     ADD(commands_join_the_job_that_waits_for_the_grace);
     ADD(collection_waits_for_a_cold_scan_within_limits);
     ADD(a_cancelled_collection_is_over_and_the_next_one_does_its_work);

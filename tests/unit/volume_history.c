@@ -9,7 +9,7 @@
 #include "platform/memory.h"
 #include "volume/volume_internal.h"
 
-#define DISTURBED_CALLS 24u
+#define DISTURBED_CALLS 12u
 
 struct history history;
 

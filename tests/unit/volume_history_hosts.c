@@ -16,10 +16,10 @@
 #include "volume/volume_internal.h"
 
 static const char *const points[] = {"checkpoint.planned", "checkpoint.staged",
-    "checkpoint.recorded", "checkpoint.uploaded", "checkpoint.published_remotely",
-    "checkpoint.publication_recorded", "checkpoint.cleaned", "remote.record_created",
-    "manifest.before_commit", "manifest.after_commit", "retention.told", "retention.run_told",
-    "retention.blobs_deleted", "retention.deleted"};
+    "checkpoint.recorded", "checkpoint.uploaded", "checkpoint.bucket_checked",
+    "checkpoint.published_remotely", "checkpoint.publication_recorded", "checkpoint.cleaned",
+    "remote.record_created", "manifest.before_commit", "manifest.after_commit", "retention.told",
+    "retention.run_told", "retention.blobs_deleted", "retention.deleted"};
 
 // ---- publishing without waiting -----------------------------------------------------------------
 
