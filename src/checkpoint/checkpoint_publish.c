@@ -164,8 +164,8 @@ checkpoint_upload_deadline_ms(const struct checkpoint *c, uint64_t bytes)
     return clock_monotonic_ms() + c->options.upload_deadline_ms + bytes / UPLOAD_BYTES_PER_MS_MIN;
 }
 
-// Whether an earlier attempt has uploaded the blob. Its key has its hash, and the store compared the
-// bytes with that when it took them.
+// Whether an earlier attempt has uploaded the blob. Its key has its hash, and the store compared
+// the bytes with that when it took them.
 static bool
 is_uploaded(struct publication *p, const struct blob_record *blob, const char *key)
 {

@@ -38,9 +38,10 @@ answer(struct fuse_req *r, int error, const void *data, size_t n)
     r->length = n;
     r->error = error;
     r->done = true;
+    int rc = fake_loses_answers ? -ENOENT : 0;
     pthread_cond_broadcast(&changed);
     pthread_mutex_unlock(&lock);
-    return fake_loses_answers ? -ENOENT : 0;
+    return rc;
 }
 
 // ---- libfuse ------------------------------------------------------------------------------------

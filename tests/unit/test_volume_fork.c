@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -20,7 +21,7 @@
 
 static struct volume_world world;
 static void (*before_object)(void);
-static const char *object_name; // its key ends so
+static const char *object_name; // behind the last slash of its key
 static bool object_fails;
 
 // The clock of commands that look whether they were asleep: they were when this has grown.
@@ -48,11 +49,11 @@ __wrap_awake_has_slept(const struct awake *a)
 
 // Stands in for the C library's.
 int
-link(const char *from, const char *to)
+linkat(int from_directory, const char *from, int directory, const char *to, int flags)
 {
     void (*call)(void) = before_object;
-    size_t n = object_name ? strlen(object_name) : 0;
-    if (n > 0 && strlen(to) >= n && strcmp(to + strlen(to) - n, object_name) == 0) {
+    const char *slash = strrchr(to, '/');
+    if (object_name && strcmp(slash ? slash + 1 : to, object_name) == 0) {
         before_object = NULL;
         if (call)
             call();
@@ -61,7 +62,7 @@ link(const char *from, const char *to)
             return -1;
         }
     }
-    return linkat(AT_FDCWD, from, AT_FDCWD, to, 0);
+    return (int)syscall(SYS_linkat, from_directory, from, directory, to, flags);
 }
 
 static void
@@ -112,7 +113,7 @@ START_TEST(fork_of_a_parent_that_went_meanwhile_is_not_made)
     BUFFER_AUTO error = {0};
     BUFFER_AUTO again = {0};
     struct generation made;
-    object_name = "/record-0000000000000001";
+    object_name = "record-0000000000000001";
     before_object = sleep_while_the_parent_is_destroyed;
     ck_assert_int_lt(fork_it("child", &error), 0);
     ck_assert_ptr_null(before_object);
@@ -291,7 +292,7 @@ sleep_while_swept_to_the_end(void)
 // The command sleeps between the pin and the name.
 START_TEST(snapshot_whose_command_slept_is_whole_or_not_there)
 {
-    object_name = "/kept.json";
+    object_name = "kept.json";
     before_object = sleep_while_swept;
     ck_assert_int_eq(operate(VOLUME_OPERATION_SNAPSHOT_CREATE, 0, "kept"), -EBUSY);
     sleep_while_swept_to_the_end();
@@ -362,7 +363,7 @@ sleep_while_the_generation_goes(void)
 // The command sleeps between the pin and the name until its generation is gone.
 START_TEST(snapshot_whose_generation_went_meanwhile_is_taken_back)
 {
-    object_name = "/kept.json";
+    object_name = "kept.json";
     before_object = sleep_while_the_generation_goes;
     ck_assert_int_eq(make_snapshot_of_first("kept"), -ENOENT);
     ck_assert_ptr_null(before_object);
@@ -380,7 +381,7 @@ make_first_snapshot(void)
 static void
 leave_a_name_without_a_pin(void)
 {
-    object_name = "/kept.json";
+    object_name = "kept.json";
     before_object = sleep_while_swept_to_the_end;
     die_at("snapshot.named", make_first_snapshot);
     before_object = NULL;
@@ -464,7 +465,7 @@ END_TEST
 START_TEST(fork_whose_command_slept_pins_once_more)
 {
     BUFFER_AUTO error = {0};
-    object_name = "/record-0000000000000001";
+    object_name = "record-0000000000000001";
     before_object = sleep_while_swept;
     ck_assert_msg(fork_it("child", &error) == 0, "%s", buffer_string(&error));
     ck_assert_ptr_null(before_object);
@@ -478,7 +479,7 @@ END_TEST
 START_TEST(fork_whose_command_slept_for_too_long_is_not_made)
 {
     BUFFER_AUTO error = {0};
-    object_name = "/record-0000000000000002";
+    object_name = "record-0000000000000002";
     before_object = sleep_while_swept;
     ck_assert_int_lt(fork_it("child", &error), 0);
     ck_assert_ptr_null(before_object);
@@ -492,7 +493,7 @@ END_TEST
 START_TEST(fork_without_a_catalog_is_complete_and_says_so)
 {
     BUFFER_AUTO error = {0};
-    object_name = "/catalog-0000000000000003";
+    object_name = "catalog-0000000000000003";
     object_fails = true;
     ck_assert_int_eq(fork_it("child", &error), 0);
     ck_assert_ptr_nonnull(strstr(buffer_string(&error), "child is complete and can be used, but"));
@@ -512,7 +513,7 @@ START_TEST(fork_without_a_generation_is_not_made_and_the_same_command_makes_it)
 {
     BUFFER_AUTO error = {0};
     BUFFER_AUTO again = {0};
-    object_name = "/record-0000000000000003";
+    object_name = "record-0000000000000003";
     object_fails = true;
     ck_assert_int_lt(fork_it("child", &error), 0);
     ck_assert_ptr_nonnull(strstr(buffer_string(&error), "was begun and is empty"));
