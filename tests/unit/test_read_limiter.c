@@ -41,40 +41,55 @@ struct stream {
 };
 
 static void
-put(struct stream *s, unsigned i)
+put(struct read_limiter *l, struct stream *s, unsigned i)
 {
     s->requests[i] = (struct limiter_request){.class = s->class, .bytes = s->bytes};
     s->put_ms[i] = now_ms;
     s->ends_ms[i] = 0;
-    read_limiter_put(&limiter, &s->requests[i], now_ms);
+    read_limiter_put(l, &s->requests[i], now_ms);
 }
 
-// Requests take `service_ms` once they are granted.
+static void
+put_all(struct read_limiter *l, struct stream *s)
+{
+    for (unsigned i = 0; i < s->wanted; i++)
+        put(l, s, i);
+}
+
+static void
+look_at(struct read_limiter *l, struct stream *s, unsigned i, uint64_t service_ms)
+{
+    if (!s->requests[i].granted)
+        return;
+    if (s->ends_ms[i] == 0) {
+        s->ends_ms[i] = now_ms + service_ms;
+        uint64_t wait = now_ms - s->put_ms[i];
+        s->longest_wait_ms = wait > s->longest_wait_ms ? wait : s->longest_wait_ms;
+    }
+    if (s->ends_ms[i] > now_ms)
+        return;
+    s->moved += s->bytes;
+    read_limiter_end(l, &s->requests[i], s->bytes, now_ms);
+    put(l, s, i);
+}
+
+// A millisecond. Requests take `service_ms` once they are granted.
+static void
+step(struct read_limiter *l, struct stream *streams, size_t count, uint64_t service_ms)
+{
+    (void)read_limiter_grant(l, now_ms);
+    for (size_t k = 0; k < count; k++)
+        for (unsigned i = 0; i < streams[k].wanted; i++)
+            look_at(l, &streams[k], i, service_ms);
+}
+
 static void
 run(struct stream *streams, size_t count, uint64_t duration_ms, uint64_t service_ms)
 {
     for (size_t k = 0; k < count; k++)
-        for (unsigned i = 0; i < streams[k].wanted; i++)
-            put(&streams[k], i);
-    for (uint64_t end = now_ms + duration_ms; now_ms < end; now_ms++) {
-        (void)read_limiter_grant(&limiter, now_ms);
-        for (size_t k = 0; k < count; k++)
-            for (unsigned i = 0; i < streams[k].wanted; i++) {
-                struct stream *s = &streams[k];
-                if (!s->requests[i].granted)
-                    continue;
-                if (s->ends_ms[i] == 0) {
-                    s->ends_ms[i] = now_ms + service_ms;
-                    uint64_t wait = now_ms - s->put_ms[i];
-                    s->longest_wait_ms = wait > s->longest_wait_ms ? wait : s->longest_wait_ms;
-                }
-                if (s->ends_ms[i] > now_ms)
-                    continue;
-                s->moved += s->bytes;
-                read_limiter_end(&limiter, &s->requests[i], s->bytes, now_ms);
-                put(s, i);
-            }
-    }
+        put_all(&limiter, &streams[k]);
+    for (uint64_t end = now_ms + duration_ms; now_ms < end; now_ms++)
+        step(&limiter, streams, count, service_ms);
 }
 
 static void
@@ -114,6 +129,27 @@ START_TEST(classes_share_by_weight_and_none_starves)
     check_near(s[0].moved + s[1].moved + s[2].moved + s[3].moved, 120 * 20 * MIB, 2);
     ck_assert_uint_lt(s[0].longest_wait_ms, 2000);
     ck_assert_uint_lt(s[3].longest_wait_ms, 20000);
+}
+END_TEST
+
+// Each tenant has a limiter of its own, so that the number of its readers does not matter to others.
+START_TEST(a_tenant_with_many_readers_gets_no_more_than_one_with_few)
+{
+    struct stream streams[2] = {{.class = REMOTE_FOREGROUND, .bytes = MIB, .wanted = 1},
+        {.class = REMOTE_FOREGROUND, .bytes = MIB, .wanted = 32}};
+    struct read_limiter limiters[2];
+    for (unsigned i = 0; i < 2; i++) {
+        read_limiter_init(&limiters[i], now_ms);
+        read_limiter_set(&limiters[i], &(const struct limiter_rates){20 * MIB, 0}, now_ms);
+    }
+    // Both at the same time, in steps of a millisecond.
+    for (unsigned i = 0; i < 2; i++)
+        put_all(&limiters[i], &streams[i]);
+    for (uint64_t end = now_ms + 30000; now_ms < end; now_ms++)
+        for (unsigned i = 0; i < 2; i++)
+            step(&limiters[i], &streams[i], 1, 5);
+    check_near(streams[0].moved, 30 * 20 * MIB, 3);
+    check_near(streams[1].moved, streams[0].moved, 3);
 }
 END_TEST
 
@@ -351,6 +387,7 @@ main(void)
 #define ADD(test) unit_add(s, #test, test, 20)
     ADD(one_class_alone_gets_all);
     ADD(classes_share_by_weight_and_none_starves);
+    ADD(a_tenant_with_many_readers_gets_no_more_than_one_with_few);
     ADD(requests_at_once_are_bounded_and_shared);
     ADD(a_burst_is_bounded);
     ADD(a_class_that_did_not_wait_has_saved_nothing);
