@@ -516,7 +516,7 @@ volume_logged() { # NAME EVENT
 
 # Bytes that files below a directory take on disk.
 disk_bytes() { # DIRECTORY
-    { du -s --block-size=1 "$1" 2>/dev/null || :; } | awk '{ bytes = $1 } END { print bytes + 0 }'
+    { du -s --block-size=1 "$1" 2>/dev/null || :; } | awk '{ bytes = $1 } END { printf "%.0f\n", bytes }'
 }
 
 # Everything one can see of a tree, as text: one line an object.

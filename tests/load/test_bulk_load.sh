@@ -22,6 +22,8 @@ speed() { # MIB SINCE_MS
     local ms=$(($(now_ms) - $2))
     echo "$1 MiB in $((ms / 1000)).$((ms % 1000 / 100)) s: $(($1 * 1000 / ms)) MiB/s"
 }
+# What the store has been sent, also for chunks that were written again.
+uploaded_mib() { echo $(($(volume_status "$1" .store_bytes_written) / MIB)); } # VOLUME
 load_is_at() { [ "$(load_number v answered_mib)" -ge "$1" ]; }
 
 volume_new v "${CKPTFS_LOAD_STORE:-file}"
@@ -46,7 +48,7 @@ load_write v "$WRITERS" "$DATA_MIB" 0
 assert_equal "$DATA_MIB" "$(load_number v answered_mib)" "MiB that were acknowledged"
 note "acknowledged $(speed $((DATA_MIB - before)) "$began")"
 volume_checkpoint v
-note "in the store $(speed $((DATA_MIB - before)) "$began")"
+note "in the store $(speed $((DATA_MIB - before)) "$began"), uploaded $(speed "$(uploaded_mib v)" "$began")"
 load_note v
 
 step "all of it is there, and most of it is only in the store"
@@ -66,7 +68,7 @@ volume_checkpoint alone --local
 note "on the disk $(speed "$half" "$began")"
 began=$(now_ms)
 volume_checkpoint alone
-note "the upload alone: $(speed "$half" "$began")"
+note "the upload alone: $(speed "$half" "$began"), uploaded $(speed "$(uploaded_mib alone)" "$began")"
 volume_unmount alone
 
 step "the same bytes straight to a file, for comparison"
