@@ -132,7 +132,7 @@ START_TEST(classes_share_by_weight_and_none_starves)
 }
 END_TEST
 
-// Each tenant has a limiter of its own, so that the number of its readers does not matter to others.
+// Each tenant has a limiter of its own: the number of its readers does not matter to others.
 START_TEST(a_tenant_with_many_readers_gets_no_more_than_one_with_few)
 {
     struct stream streams[2] = {{.class = REMOTE_FOREGROUND, .bytes = MIB, .wanted = 1},
