@@ -3,6 +3,7 @@
 //
 //     ROOT/hot_cache/{db}/{hash}.blob    a whole, verified, durable copy
 //     ROOT/hot_cache/{db}/{hash}.part    a sparse copy of a remote blob: the bytes read so far
+//     ROOT/hot_cache/{db}/recency        which parts of the copies are used (format/part_list.h)
 //     ROOT/checkpoint_scratch/{db}/      staging, one directory a job
 //
 // A partial file has no map of its valid parts: frames and indexes carry checksums, and a hole
@@ -15,6 +16,7 @@
 
 #include "base/compiler.h"
 #include "base/types.h"
+#include "format/part_list.h"
 #include "platform/file.h"
 #include "quota/storage_quota.h"
 #include "store/pin_set.h"
@@ -79,10 +81,20 @@ MUST_CHECK int64_t local_store_evict(
 // One blob: whether it went.
 bool local_store_evict_blob(
     struct local_store *s, const struct sha256 *hash, local_store_may_go *may_go, void *argument);
-// The same for a thread that needs room: copies not used since the mount go first, then parts, by
-// recency (part_sieve.h). For a store with a quota. One thread at a time.
+// The same for a thread that needs room: copies that are not known of any use go first, then parts,
+// by recency (part_sieve.h). For a store with a quota. One thread at a time.
 MUST_CHECK int64_t local_store_make_room(
     struct local_store *s, local_store_may_go *may_go, void *argument, uint64_t want);
+// Which parts are in use, from the one that came first to the one that came last; returns how many
+// stand before the hand (part_sieve.h). Without a limit, what is known from before.
+uint32_t local_store_list_parts(struct local_store *s, struct part_list *out);
+// Writes that to the file `recency`, so that the next mount evicts in the same order; takes the
+// file away when there is nothing to tell. Failures are logged: the older file stays. One thread
+// at a time; hold no locks.
+void local_store_save_recency(struct local_store *s);
+// Takes it over, for copies that are still here, before other threads use the store. A file that is
+// damaged, or of a newer program, is ignored and logged.
+void local_store_load_recency(struct local_store *s);
 // Removes both files; missing ones are fine. -EBUSY: the blob is pinned, and stays.
 MUST_CHECK int local_store_remove(struct local_store *s, const struct sha256 *hash);
 

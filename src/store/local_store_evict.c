@@ -2,7 +2,7 @@
 // Eviction from hot_cache, in parts. Parts that a part_sieve knows go in its order: a whole copy
 // becomes a partial one by another name, and the part is punched out of it. That is safe at any
 // moment, because a hole passes no checksum (doc/decisions/0004): a reader of it goes to the store.
-// Blobs that no reader has used since the mount go before that, whole file by whole file.
+// Blobs of which no use is known go before that, whole file by whole file.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <stdlib.h>
@@ -166,17 +166,16 @@ is_known(struct local_store *s, const struct sha256 *hash)
     return known;
 }
 
-// Removes blobs that were not used since the mount; blobs that must stay become known.
+// Removes blobs of which no use is known; blobs that must stay become known.
 static int64_t
 evict_unknown(struct local_store *s, const struct judge *judge, uint64_t want)
 {
     DIR *dir = path_open_directory(s->hot_cache);
     struct candidate x;
     uint64_t freed = 0;
-    struct dirent *e = NULL;
     if (!dir)
         return -errno;
-    while (freed < want && (e = readdir(dir))) {
+    for (struct dirent *e; freed < want && (e = readdir(dir));) {
         if (!look_at(s, e->d_name, &x) || is_known(s, &x.hash))
             continue;
         if (try_remove(s, judge, &x.hash)) {
@@ -189,7 +188,7 @@ evict_unknown(struct local_store *s, const struct judge *judge, uint64_t want)
     }
     closedir(dir);
     lock_take(&s->lock);
-    s->all_known = !e;
+    s->all_known = freed < want; // all have been looked at
     lock_release(&s->lock);
     return (int64_t)freed;
 }

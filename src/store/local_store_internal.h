@@ -31,7 +31,7 @@ struct local_store {
     uint64_t forgotten; // how often a name got another meaning
     struct pin_set *pins;
     struct storage_quota *quota; // constant once others use the store
-    struct part_sieve *parts;    // the parts here, since they were last used under a limit
+    struct part_sieve *parts;    // the parts here, as far as they were used under a limit
     bool all_known;              // all files are in `parts`
 };
 

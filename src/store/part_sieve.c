@@ -163,6 +163,28 @@ part_sieve_next(struct part_sieve *s, struct sha256 *blob_out, uint32_t *part_ou
     return true;
 }
 
+uint32_t
+part_sieve_list(const struct part_sieve *s, part_list_visit *visit, void *argument)
+{
+    uint32_t before = 0;
+    bool passed = false;
+    for (uint32_t i = s->oldest; i != NONE; i = newer_than(s, i)) {
+        const struct entry *e = &s->entries[i];
+        passed |= i == s->hand;
+        before += !passed;
+        visit(argument, &e->blob->hash, e->part, e->used);
+    }
+    return before;
+}
+
+void
+part_sieve_set_hand(struct part_sieve *s, const struct sha256 *hash, uint32_t part)
+{
+    uint32_t i = find_entry(find_blob(s, hash), part);
+    assert(i != NONE);
+    s->hand = i;
+}
+
 static void
 remove_entry(struct part_sieve *s, uint32_t i)
 {

@@ -5,8 +5,8 @@
 // the newest: it clears the bits that are set, and a part without one is the next to go. So a part
 // that a scan brought goes when the hand first meets it, and a part that is used again stays.
 //
-// Recency is in memory only, 28 bytes a part and some 100 a blob. Why this one, and how it
-// compares: doc/eviction.md. Pure; not for concurrent use.
+// Recency takes 28 bytes of memory a part and some 100 a blob. Why this one, and how it compares:
+// doc/eviction.md. Pure; not for concurrent use.
 #ifndef CKPTFS_STORE_PART_SIEVE_H
 #define CKPTFS_STORE_PART_SIEVE_H
 
@@ -16,8 +16,9 @@
 
 #include "base/compiler.h"
 #include "base/types.h"
+#include "format/part_list.h"
 
-#define PART_BYTES (1u << 20)
+#define PART_BYTES PART_LIST_PART_BYTES
 
 struct part_sieve;
 
@@ -39,6 +40,12 @@ MUST_CHECK bool part_sieve_next(struct part_sieve *s, struct sha256 *blob_out, u
 uint32_t part_sieve_drop(struct part_sieve *s, const struct sha256 *blob, uint32_t part);
 // All of its parts have gone.
 void part_sieve_drop_blob(struct part_sieve *s, const struct sha256 *blob);
+
+// Tells the parts from the oldest to the newest. Returns how many stand before the hand; all of
+// them: the hand begins at the oldest again.
+uint32_t part_sieve_list(const struct part_sieve *s, part_list_visit *visit, void *argument);
+// Puts the hand at this part, which is in the queue.
+void part_sieve_set_hand(struct part_sieve *s, const struct sha256 *blob, uint32_t part);
 
 // Asserts that queue and blobs agree.
 void part_sieve_check(const struct part_sieve *s);

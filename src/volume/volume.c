@@ -392,6 +392,9 @@ volume_close(struct volume *v)
             publish_hot(v);
         volume_stop_checker(v);
         volume_stop_housekeeping(v); // it talks to the checkpoint
+        // The room for it is made while there is a checkpoint to ask.
+        if (!atomic_load(&v->own.root_lost))
+            local_store_save_recency(v->local);
         checkpoint_stop(v->checkpoint);
         if (rc == 0)
             release_lease(v);

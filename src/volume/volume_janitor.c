@@ -118,4 +118,6 @@ volume_clean_when_due(struct volume *v)
         return;
     v->housekeeping.next_janitor_ms = now_ms + INTERVAL_MS;
     volume_clean(v);
+    if (!atomic_load(&v->own.root_lost))
+        local_store_save_recency(v->local);
 }

@@ -290,8 +290,10 @@ open_ready_db(struct volume *v, struct db_record *db, struct buffer *error)
     v->counters = db->counters;
     v->name_key = db->name_key;
     rc = volume_open_wal(v, db, error);
-    if (rc == 0)
+    if (rc == 0) {
         volume_sweep(v);
+        local_store_load_recency(v->local);
+    }
     return rc;
 }
 

@@ -2,11 +2,15 @@
 // Eviction from hot_cache: which parts go, which stay, and what readers see of it.
 #include "unit.h"
 
+#include <errno.h>
 #include <malloc.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "base/checksum.h"
+#include "format/part_list.h"
+#include "golden.h"
 #include "platform/memory.h"
 #include "quota/quota_file.h"
 #include "quota/storage_quota.h"
@@ -137,6 +141,123 @@ START_TEST(recency_takes_little_memory)
         ck_assert_uint_le(bytes, PARTS_KNOWN * MIB / 2000);
         part_sieve_free(s);
     }
+}
+END_TEST
+
+// ---- lists of parts -----------------------------------------------------------------------------
+
+static void
+append_text(void *argument, const struct sha256 *hash, uint32_t part, bool used)
+{
+    char hex[65];
+    sha256_to_hex(hash, hex);
+    buffer_printf(argument, "%.8s %u%s\n", hex, part, used ? " used" : "");
+}
+
+static int
+decode(const struct buffer *bytes, uint32_t *hand_out, struct buffer *text_out)
+{
+    buffer_clear(text_out);
+    return part_list_decode(bytes->data, bytes->length, hand_out, append_text, text_out);
+}
+
+static struct part_list *
+list_new(struct buffer *text_out)
+{
+    struct part_list *l = part_list_new();
+    for (unsigned i = 0; i < 100; i++) {
+        // Runs of one part, of 33, of parts in falling order; used ones; blobs that come again.
+        unsigned part = i < 40 ? i : i < 60 ? 100 - i : 7 * i;
+        struct sha256 hash = hash_of(i / 35 % 2);
+        part_list_append(l, &hash, part, i % 3 == 0);
+        append_text(text_out, &hash, part, i % 3 == 0);
+    }
+    return l;
+}
+
+START_TEST(a_list_of_parts_comes_back_as_it_was)
+{
+    BUFFER_AUTO text = {0};
+    BUFFER_AUTO again = {0};
+    BUFFER_AUTO bytes = {0};
+    uint32_t hand;
+    struct part_list *l = list_new(&text);
+    ck_assert_uint_eq(part_list_count(l), 100);
+    part_list_encode(l, 41, &bytes);
+    ck_assert_int_eq(decode(&bytes, &hand, &again), 0);
+    ck_assert_uint_eq(hand, 41);
+    ck_assert_str_eq(buffer_string(&text), buffer_string(&again));
+    part_list_free(l);
+    l = part_list_new();
+    buffer_clear(&bytes);
+    part_list_encode(l, 0, &bytes);
+    ck_assert_int_eq(decode(&bytes, &hand, &again), 0);
+    ck_assert_uint_eq(again.length, 0);
+    part_list_free(l);
+}
+END_TEST
+
+// With a checksum that is right.
+static int
+decode_sealed(struct buffer *bytes, size_t at, uint32_t value, struct buffer *text)
+{
+    uint32_t hand;
+    uint32_t old = get_le32(bytes->data + at);
+    put_le32(bytes->data + at, value);
+    put_le32(bytes->data + bytes->length - 4, crc32c(0, bytes->data, bytes->length - 4));
+    int rc = decode(bytes, &hand, text);
+    put_le32(bytes->data + at, old);
+    put_le32(bytes->data + bytes->length - 4, crc32c(0, bytes->data, bytes->length - 4));
+    return rc;
+}
+
+START_TEST(a_list_of_parts_that_is_damaged_tells_nothing)
+{
+    BUFFER_AUTO text = {0};
+    BUFFER_AUTO bytes = {0};
+    uint32_t hand;
+    struct part_list *l = list_new(&text);
+    part_list_encode(l, 100, &bytes);
+    part_list_free(l);
+    for (size_t i = 0; i < bytes.length; i++) {
+        bytes.data[i] ^= 0x10;
+        ck_assert_int_eq(decode(&bytes, &hand, &text), -EBADMSG);
+        bytes.data[i] ^= 0x10;
+        const struct buffer cut = {.data = bytes.data, .length = i};
+        ck_assert_int_eq(decode(&cut, &hand, &text), -EBADMSG);
+    }
+    size_t run = 32 + 2 * 32;
+    ck_assert_int_eq(decode_sealed(&bytes, 8, 2, &text), -ENOTSUP);           // a newer version
+    ck_assert_int_eq(decode_sealed(&bytes, 8, 0, &text), -EBADMSG);           // none
+    ck_assert_int_eq(decode_sealed(&bytes, 8, 1 | 1 << 16, &text), -ENOTSUP); // a flag
+    ck_assert_int_eq(decode_sealed(&bytes, 12, 1u << 21, &text), -EBADMSG);
+    ck_assert_int_eq(decode_sealed(&bytes, 16, UINT32_MAX, &text), -EBADMSG);
+    ck_assert_int_eq(decode_sealed(&bytes, 20, UINT32_MAX, &text), -EBADMSG);
+    ck_assert_int_eq(decode_sealed(&bytes, 24, 101, &text), -EBADMSG);
+    ck_assert_int_eq(decode_sealed(&bytes, run, 2, &text), -EBADMSG); // no such blob
+    ck_assert_int_eq(decode_sealed(&bytes, run + 4, UINT32_MAX, &text), -EBADMSG);
+    ck_assert_int_eq(decode_sealed(&bytes, run + 8, 0, &text), -EBADMSG); // an empty run
+    ck_assert_int_eq(decode_sealed(&bytes, run + 8, 33, &text), -EBADMSG);
+    ck_assert_uint_eq(text.length, 0);
+    ck_assert_int_eq(decode(&bytes, &hand, &text), 0);
+}
+END_TEST
+
+START_TEST(format_of_a_list_of_parts_has_not_changed)
+{
+    BUFFER_AUTO bytes = {0};
+    BUFFER_AUTO golden = {0};
+    struct part_list *l = part_list_new();
+    const struct sha256 a = {{0xa1, 0xa2}}, b = {{0xb1, 0xb2}};
+    for (uint32_t part = 0; part < 40; part++)
+        part_list_append(l, &a, part, part % 5 == 0);
+    part_list_append(l, &b, 0x01020304, true);
+    part_list_append(l, &a, 63, false);
+    part_list_encode(l, 17, &bytes);
+    part_list_free(l);
+    golden_load("part-list-1.hex", &bytes, &golden);
+    ck_assert_uint_eq(golden.length, bytes.length);
+    ck_assert_mem_eq(golden.data, bytes.data, bytes.length);
 }
 END_TEST
 
@@ -290,6 +411,136 @@ START_TEST(a_partial_copy_that_lost_parts_gets_them_again)
 }
 END_TEST
 
+// ---- across restarts ----------------------------------------------------------------------------
+
+static void
+open_again(void)
+{
+    local_store_close(store);
+    storage_quota_close(quota);
+    ck_assert_int_eq(local_store_open(NULL, root, (struct db_id){1}, &store), 0);
+    quota = storage_quota_open(root, "db/1");
+    storage_quota_set_limit(quota, 1024 * MIB);
+    local_store_set_quota(store, quota);
+}
+
+static uint32_t
+describe(struct buffer *text_out)
+{
+    BUFFER_AUTO bytes = {0};
+    struct part_list *l = part_list_new();
+    uint32_t hand = local_store_list_parts(store, l);
+    part_list_encode(l, hand, &bytes);
+    part_list_free(l);
+    ck_assert_int_eq(decode(&bytes, &hand, text_out), 0);
+    return hand;
+}
+
+static char *
+recency_path(void)
+{
+    return memory_printf("%s/hot_cache/1/recency", root);
+}
+
+// Three blobs of which some parts were used, and the hand is in the middle.
+static void
+use_some(void)
+{
+    stays = 99;
+    for (unsigned i = 0; i < 3; i++)
+        put(i);
+    ck_assert(has_part(0, 3) && has_part(1, 0) && has_part(2, 1));
+    ck_assert_uint_eq(make_room(6 * MIB), 6 * MIB);
+    ck_assert(has_part(2, 4));
+}
+
+START_TEST(recency_survives_a_restart)
+{
+    BUFFER_AUTO before = {0};
+    BUFFER_AUTO after = {0};
+    use_some();
+    uint32_t hand = describe(&before);
+    ck_assert_uint_gt(hand, 0);
+    local_store_save_recency(store);
+    make_room(0); // the account has the file
+    open_again();
+    local_store_load_recency(store);
+    ck_assert_uint_eq(describe(&after), hand);
+    ck_assert_str_eq(buffer_string(&before), buffer_string(&after));
+    // What comes next goes as it would have gone. Unused parts of an unknown copy go before.
+    ck_assert_uint_eq(make_room(2 * MIB), 2 * MIB);
+    ck_assert(has_part(0, 3) && has_part(1, 0) && has_part(2, 4));
+    ck_assert(!has_part(1, 3) && !has_part(1, 4));
+    // Again, over the older file; and without parts there is no file.
+    local_store_save_recency(store);
+    make_room(0);
+    make_room(100 * MIB);
+    make_room(100 * MIB);
+    local_store_save_recency(store);
+    make_room(0);
+    CLEANUP(memory_free_auto) char *path = recency_path();
+    ck_assert_int_lt(access(path, F_OK), 0);
+}
+END_TEST
+
+START_TEST(recency_from_before_a_kill_is_older_and_never_wrong)
+{
+    BUFFER_AUTO text = {0};
+    use_some();
+    local_store_save_recency(store);
+    // One copy goes and one comes; then the process dies.
+    struct sha256 hash = hash_of(1);
+    ck_assert_int_eq(local_store_remove(store, &hash), 0);
+    put(5);
+    open_again();
+    local_store_load_recency(store);
+    describe(&text);
+    char hex[65];
+    sha256_to_hex(&hash, hex);
+    hex[8] = 0;
+    ck_assert_ptr_null(strstr(buffer_string(&text), hex));
+    ck_assert_uint_ge(make_room(MIB), MIB);
+    ck_assert(!has_part(5, 0) && has_part(0, 3) && has_part(2, 4));
+    for (unsigned i = 0; i < 3; i++)
+        make_room(100 * MIB);
+    for (unsigned blob = 0; blob < 6; blob++)
+        for (unsigned part = 0; part < PARTS; part++)
+            ck_assert(!has_part(blob, part));
+}
+END_TEST
+
+START_TEST(a_recency_file_that_is_damaged_or_newer_is_ignored)
+{
+    BUFFER_AUTO text = {0};
+    BUFFER_AUTO bytes = {0};
+    CLEANUP(memory_free_auto) char *path = recency_path();
+    CLEANUP(memory_free_auto) char *unfinished = memory_printf("%s.new", path);
+    use_some();
+    local_store_save_recency(store);
+    ck_assert_int_eq(file_read_whole(path, MIB, &bytes), 0);
+    for (unsigned i = 0; i < 4; i++) {
+        size_t n = i == 0 ? 0 : i == 1 ? bytes.length / 2 : bytes.length;
+        BUFFER_AUTO bad = {0};
+        buffer_append(&bad, bytes.data, n);
+        if (i == 2)
+            bad.data[40] ^= 1;
+        if (i == 3) {
+            bad.data[8] = 2;
+            put_le32(bad.data + n - 4, crc32c(0, bad.data, n - 4));
+        }
+        ck_assert_int_eq(file_replace_whole(&file_ops_system, path, bad.data, n, 0600), 0);
+        ck_assert_int_eq(file_replace_whole(&file_ops_system, unfinished, "x", 1, 0600), 0);
+        open_again();
+        local_store_load_recency(store);
+        describe(&text);
+        ck_assert_uint_eq(text.length, 0);
+        ck_assert_int_lt(access(unfinished, F_OK), 0);
+        make_room(0);
+    }
+    ck_assert_uint_ge(make_room(100 * MIB), 8 * MIB); // all unknown
+}
+END_TEST
+
 static void
 add(Suite *suite, const char *name, const TTest *test)
 {
@@ -311,6 +562,12 @@ main(void)
     add(suite, "looks", a_look_past_the_caches_is_no_use);
     add(suite, "pins", what_is_pinned_or_only_here_stays);
     add(suite, "unknown", what_was_here_before_the_mount_goes_first);
+    add(suite, "list", a_list_of_parts_comes_back_as_it_was);
+    add(suite, "damaged list", a_list_of_parts_that_is_damaged_tells_nothing);
+    add(suite, "format", format_of_a_list_of_parts_has_not_changed);
+    add(suite, "restart", recency_survives_a_restart);
+    add(suite, "kill", recency_from_before_a_kill_is_older_and_never_wrong);
+    add(suite, "damaged recency", a_recency_file_that_is_damaged_or_newer_is_ignored);
     add(suite, "partial", a_partial_copy_that_lost_parts_gets_them_again);
     return unit_run(suite);
 }

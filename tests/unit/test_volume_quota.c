@@ -494,6 +494,40 @@ START_TEST(kept_files_stay_also_after_they_have_changed)
 }
 END_TEST
 
+static void
+describe_parts(struct volume *v, struct buffer *out)
+{
+    struct part_list *parts = part_list_new();
+    uint32_t hand = local_store_list_parts(v->local, parts);
+    ck_assert_uint_ge(part_list_count(parts), FILE_BYTES / MIB);
+    part_list_encode(parts, hand, out);
+    part_list_free(parts);
+}
+
+START_TEST(recency_survives_a_clean_restart)
+{
+    struct volume_world w;
+    BUFFER_AUTO before = {0};
+    BUFFER_AUTO after = {0};
+    world_new(&w);
+    w.config.quota_bytes = 96 * MIB;
+    volume_world_open(&w);
+    write_files(w.v, 7);
+    volume_world_publish(w.v);
+    evict(w.v, "");
+    volume_world_expect(w.v, volume_world_find(w.v, "f2"), 0, FILE_BYTES, 9);
+    volume_world_expect(w.v, volume_world_find(w.v, "f0"), 0, FILE_BYTES, 7);
+    describe_parts(w.v, &before);
+    volume_world_close(&w);
+    volume_world_open(&w);
+    describe_parts(w.v, &after);
+    ck_assert_uint_eq(before.length, after.length);
+    ck_assert_mem_eq(before.data, after.data, before.length);
+    expect_exact_account(&w);
+    volume_world_free(&w);
+}
+END_TEST
+
 // ---- what is left behind ------------------------------------------------------------------------
 
 static void
@@ -643,6 +677,7 @@ main(void)
         a_death_in_a_job_leaves_nothing_of_its_budget, 60);
     unit_add(s, "kept_files_stay_also_after_they_have_changed",
         kept_files_stay_also_after_they_have_changed, 60);
+    unit_add(s, "recency_survives_a_clean_restart", recency_survives_a_clean_restart, 60);
     unit_add(s, "a_root_that_a_kill_left_with_the_quota_exactly_full_is_taken_over",
         a_root_that_a_kill_left_with_the_quota_exactly_full_is_taken_over, 60);
     unit_add(s, "the_janitor_removes_what_nothing_needs_and_sets_the_account_right",
