@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/decimal.h"
 #include "platform/memory.h"
 #include "platform/random.h"
 #include "remote/remote_internal.h"
@@ -17,14 +18,14 @@
 static bool
 find_place(const struct remote_place *place, const char *holder, struct remote_place *child_out)
 {
-    const char *number = strrchr(holder, '@');
-    char *end;
-    if (!number || number == holder || number[1] < '0' || number[1] > '9')
+    const char *at = strrchr(holder, '@');
+    uint64_t number;
+    if (!at || at == holder || !decimal_parse(at + 1, UINT32_MAX, &number))
         return false;
     *child_out = *place;
-    child_out->volume_number = (uint32_t)strtoul(number + 1, &end, 10);
-    child_out->tenant = memory_printf("%.*s", (int)(number - holder), holder);
-    return *end == 0;
+    child_out->volume_number = (uint32_t)number;
+    child_out->tenant = memory_printf("%.*s", (int)(at - holder), holder);
+    return true;
 }
 
 // The newest record of a short chain. 1: there are many records; -ENOENT: there is none.

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/decimal.h"
 #include "platform/clock.h"
 #include "platform/log.h"
 #include "platform/memory.h"
@@ -168,11 +169,8 @@ create_snapshot(
     BUFFER_AUTO problem = {0};
     CLEANUP(memory_free_auto) char *name = memory_string(argument);
     char *blank = strrchr(name, ' ');
-    char *end;
-    if (!blank)
-        return -EINVAL;
-    struct generation generation = {strtoull(blank + 1, &end, 10)};
-    if (end == blank + 1 || *end != 0)
+    struct generation generation;
+    if (!blank || !decimal_parse(blank + 1, UINT64_MAX, &generation.v))
         return -EINVAL;
     *blank = 0;
     int rc = snapshot_create(o->place, name, generation, &problem);

@@ -7,6 +7,7 @@
 
 #include "base/bytes.h"
 #include "base/checksum.h"
+#include "base/decimal.h"
 #include "base/hash_table.h"
 #include "base/json_writer.h"
 #include "base/list.h"
@@ -100,6 +101,22 @@ compare_entry(const void *key, const struct tree_node *node)
     uint64_t n = CONTAINER_OF(node, struct entry, tree)->key;
     return k < n ? -1 : k > n;
 }
+
+START_TEST(numbers_are_digits_and_nothing_else)
+{
+    static const char *const bad[] = {"", " 1", "1 ", "+1", "-1", "-0", "0x1", "1k",
+        "18446744073709551616", "99999999999999999999", "184467440737095516150"};
+    uint64_t number;
+    for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++)
+        ck_assert_msg(!decimal_parse(bad[i], UINT64_MAX, &number), "%s", bad[i]);
+    ck_assert(decimal_parse("0", 0, &number) && number == 0);
+    ck_assert(decimal_parse("007", 7, &number) && number == 7);
+    ck_assert(!decimal_parse("8", 7, &number));
+    ck_assert(decimal_parse("18446744073709551615", UINT64_MAX, &number));
+    ck_assert_uint_eq(number, UINT64_MAX);
+    ck_assert(!decimal_parse("4294967297", UINT32_MAX, &number));
+}
+END_TEST
 
 START_TEST(containers_hold_what_was_put)
 {
@@ -299,6 +316,7 @@ main(void)
     unit_add(s, "crc32c_hardware_equals_portable", crc32c_hardware_equals_portable, 10);
     unit_add(s, "hashes_known_answers", hashes_known_answers, 10);
     unit_add(s, "byte_reader_never_reads_past_the_end", byte_reader_never_reads_past_the_end, 10);
+    unit_add(s, "numbers_are_digits_and_nothing_else", numbers_are_digits_and_nothing_else, 10);
     unit_add(s, "containers_hold_what_was_put", containers_hold_what_was_put, 10);
     unit_add(s, "json_output_always_parses", json_output_always_parses, 10);
     unit_add(s, "what_others_wrote_does_nothing_to_a_terminal",
