@@ -367,13 +367,18 @@ struct xattr {
     struct buffer area; // the inode's extension area
 };
 
-// The mark for cold scans is in the inode, too. Its area must live as long as the change.
-static void
-put_mark(struct inode_record *inode, uint8_t mark, struct buffer *area)
+// The mark for cold scans is in the inode, too. Its area must live as long as the change. 0 or
+// -ENOSPC.
+static int
+put_mark(struct inode_record *inode, bool marked, struct buffer *area)
 {
-    fetch_mark_replace(inode->extension, inode->extension_length, mark, area);
+    fetch_mark_change(inode->extension, inode->extension_length, marked ? FETCH_MARK_COLD_SCAN : 0,
+        marked ? 0 : FETCH_MARK_COLD_SCAN, area);
+    if (area->length > INODE_EXTENSION_BYTES_MAX)
+        return -ENOSPC;
     inode->extension = area->length > 0 ? area->data : NULL;
     inode->extension_length = (uint16_t)area->length;
+    return 0;
 }
 
 static bool
@@ -387,8 +392,6 @@ check_mark(const struct inode_record *inode, const void *value, size_t size)
 {
     if (!S_ISREG(inode->mode) && !S_ISDIR(inode->mode))
         return -EPERM;
-    if (inode->extension_length > INODE_EXTENSION_BYTES_MAX - FETCH_MARK_BYTES)
-        return -ENOSPC;
     return size == 1 && memcmp(value, "1", 1) == 0 ? 0 : -EINVAL;
 }
 
@@ -412,9 +415,10 @@ decide_set_xattr(struct view *view, struct operation *op)
         return -ENODATA;
     if (is_mark(x->name)) {
         rc = check_mark(&inode, x->value, x->size);
+        if (rc == 0)
+            rc = put_mark(&inode, true, &x->area);
         if (rc < 0)
             return rc;
-        put_mark(&inode, FETCH_MARK_COLD_SCAN, &x->area);
     }
     inode.ctime = volume_now();
     op->changes[op->count++] = change_put_xattr(x->object, x->name, x->value, x->size);
@@ -463,8 +467,11 @@ decide_remove_xattr(struct view *view, struct operation *op)
     struct change c = {.kind = CHANGE_DELETE_XATTR};
     c.xattr = (struct xattr_record){
         .object = x->object, .name_length = (uint8_t)strlen(x->name), .name = x->name};
-    if (is_mark(x->name))
-        put_mark(&inode, 0, &x->area);
+    if (is_mark(x->name)) {
+        rc = put_mark(&inode, false, &x->area);
+        if (rc < 0)
+            return rc;
+    }
     inode.ctime = volume_now();
     op->changes[op->count++] = c;
     op->changes[op->count++] = change_put_inode(x->object, &inode);

@@ -222,19 +222,23 @@ inherit(struct make *x, const struct inode_record *parent, uint32_t mode, struct
     }
 }
 
-// The mark for cold scans goes to files and directories, in the inode and as an attribute.
+// The mark for cold scans goes to files and directories, in the inode and as an attribute. Whether
+// the attribute is due.
 static bool
 inherit_mark(struct make *x, const struct inode_record *parent)
 {
     struct inode_record *inode = &x->inode;
-    uint8_t mark = fetch_mark_decode(parent->extension, parent->extension_length);
-    if (!(mark & FETCH_MARK_COLD_SCAN) || (!S_ISREG(inode->mode) && !S_ISDIR(inode->mode)))
+    if (!S_ISREG(inode->mode) && !S_ISDIR(inode->mode))
         return false;
-    fetch_mark_replace(
-        inode->extension, inode->extension_length, FETCH_MARK_COLD_SCAN, &x->marked_area);
+    fetch_mark_inherit(parent->extension, parent->extension_length, inode->extension,
+        inode->extension_length, &x->marked_area);
+    // A mark of a newer program may be too long beside the item of the parent.
+    if (x->marked_area.length == inode->extension_length ||
+        x->marked_area.length > INODE_EXTENSION_BYTES_MAX)
+        return false;
     inode->extension = x->marked_area.data;
     inode->extension_length = (uint16_t)x->marked_area.length;
-    return true;
+    return fetch_mark_decode(inode->extension, inode->extension_length) & FETCH_MARK_COLD_SCAN;
 }
 
 static void

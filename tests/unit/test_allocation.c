@@ -10,6 +10,7 @@
 #include "base/bytes.h"
 #include "format/allocation.h"
 #include "format/extension.h"
+#include "format/fetch_mark.h"
 #include "format/parent.h"
 #include "format/record_codec.h"
 #include "golden.h"
@@ -191,6 +192,54 @@ START_TEST(format_of_parents_has_not_changed)
 }
 END_TEST
 
+static void
+expect_item(const struct buffer *area, const char *value, uint32_t length)
+{
+    struct extension x;
+    ck_assert_int_eq(extension_check(area->data, area->length), 0);
+    ck_assert_int_eq(extension_find(area->data, area->length, FETCH_MARK_EXTENSION, &x), 0);
+    ck_assert_uint_eq(x.length, length);
+    ck_assert_mem_eq(x.value, value, length);
+}
+
+// Bits and bytes of a newer program stay when this one marks a file, takes the mark away, and makes
+// a file in a marked directory.
+START_TEST(a_mark_of_a_newer_program_stays)
+{
+    BUFFER_AUTO newer = {0};
+    BUFFER_AUTO marked = {0};
+    BUFFER_AUTO child = {0};
+    BUFFER_AUTO again = {0};
+    parent_replace(NULL, 0, (struct object_id){9}, &again);
+    extension_append(&newer, FETCH_MARK_EXTENSION, "\x82\x07", 2);
+    ck_assert_uint_eq(fetch_mark_decode(newer.data, newer.length), 0x82);
+    fetch_mark_change(newer.data, newer.length, FETCH_MARK_COLD_SCAN, 0, &marked);
+    expect_item(&marked, "\x83\x07", 2);
+    fetch_mark_inherit(marked.data, marked.length, again.data, again.length, &child);
+    expect_item(&child, "\x83\x07", 2);
+    fetch_mark_change(child.data, child.length, 0, FETCH_MARK_COLD_SCAN, &again);
+    expect_item(&again, "\x82\x07", 2);
+    // What is all this program's goes.
+    fetch_mark_change(NULL, 0, FETCH_MARK_COLD_SCAN, 0, &marked);
+    expect_item(&marked, "\x01", 1);
+    fetch_mark_change(marked.data, marked.length, 0, FETCH_MARK_COLD_SCAN, &again);
+    ck_assert_uint_eq(again.length, 0);
+    fetch_mark_inherit(again.data, again.length, NULL, 0, &child);
+    ck_assert_uint_eq(child.length, 0);
+}
+END_TEST
+
+START_TEST(format_of_marks_has_not_changed)
+{
+    BUFFER_AUTO area = {0};
+    BUFFER_AUTO golden = {0};
+    fetch_mark_change(NULL, 0, FETCH_MARK_COLD_SCAN, 0, &area);
+    golden_load("fetch-mark-1.hex", &area, &golden);
+    ck_assert_uint_eq(golden.length, area.length);
+    ck_assert_mem_eq(golden.data, area.data, area.length);
+}
+END_TEST
+
 START_TEST(format_has_not_changed)
 {
     struct allocation a = {0};
@@ -215,6 +264,8 @@ main(void)
     unit_add(suite, "places", an_item_keeps_its_place_among_others, 20);
     unit_add(suite, "parent", only_a_directory_has_a_parent_and_it_is_somebody, 20);
     unit_add(suite, "format", format_has_not_changed, 20);
+    unit_add(suite, "marks", a_mark_of_a_newer_program_stays, 20);
+    unit_add(suite, "marks_format", format_of_marks_has_not_changed, 20);
     unit_add(suite, "parent_format", format_of_parents_has_not_changed, 20);
     return unit_run(suite);
 }
