@@ -85,6 +85,7 @@ struct checkpoint_options {
     const struct file_ops *ops;
     struct flush_pace *pace; // flushes of the checkpoint keep it; or NULL
     uint64_t interval_ms;    // 0: no timer
+    uint64_t fold_retry_ms;  // pause after a fold that failed; 0: a second
     uint64_t upload_deadline_ms;
     unsigned upload_threads;
     uint64_t lease_ttl_ms;
@@ -99,6 +100,8 @@ void checkpoint_stop(struct checkpoint *c);
 
 // The log grows (or the memory fills): fold soon.
 void checkpoint_press(struct checkpoint *c);
+// There is room again, or there may be: a fold that had none in the quota need not wait longer.
+void checkpoint_hear_room(struct checkpoint *c);
 
 // Makes the publish thread read the chain for records of another writer (and be fenced if it finds
 // one).

@@ -20,13 +20,14 @@ struct checkpoint_request {
 #define CHECKPOINT_THREADS 3u
 #define KNOWN_CRCS         1024u
 
-// State of folding between two folds. The lock of the checkpoint protects the first four; the rest
+// State of folding between two folds. The lock of the checkpoint protects the first five; the rest
 // belongs to the fold thread.
 struct checkpoint_fold_state {
     struct condition work;
     bool pressed;
     int error;         // of the last fold
     uint64_t pause_ms; // no fold before this time, after a failed one
+    uint64_t rooms;    // how often the fold was told that there may be room
 
     // A generation number that is durably taken, though nothing has it: the attempts that got it
     // failed before they recorded anything with it. 0: none.

@@ -232,6 +232,7 @@ fold_once(struct checkpoint *c, bool timer)
     lock_take(&c->lock);
     list_move_all(&c->folding, &c->asked);
     bool pressed = c->fold.pressed;
+    uint64_t rooms = c->fold.rooms;
     c->fold.pressed = false;
     if (!pressed) { // upkeep can wait, and this fold cannot
         c->fold.offer = c->offer;
@@ -259,7 +260,8 @@ fold_once(struct checkpoint *c, bool timer)
         rc = 0;
     }
     c->fold.error = rc < 0 ? rc : 0;
-    c->fold.pause_ms = rc < 0 ? clock_monotonic_ms() + FOLD_RETRY_MS : 0;
+    bool at_once = rc >= 0 || (rc == -EDQUOT && c->fold.rooms != rooms);
+    c->fold.pause_ms = at_once ? 0 : clock_monotonic_ms() + c->options.fold_retry_ms;
     lock_release(&c->lock);
     if (rc == 1)
         generation = local_generation(c);
@@ -289,6 +291,17 @@ fold_run(void *argument)
         lock_take(&c->lock);
     }
     lock_release(&c->lock);
+}
+
+// A fold that had no room in the quota tries again at once.
+static void
+hear_room_locked(struct checkpoint *c)
+{
+    c->fold.rooms++;
+    if (c->fold.error != -EDQUOT || c->fold.pause_ms == 0)
+        return;
+    c->fold.pause_ms = 0;
+    condition_signal(&c->fold.work);
 }
 
 // ---- publishing ---------------------------------------------------------------------------------
@@ -336,6 +349,8 @@ publish_once(struct checkpoint *c)
     lock_take(&c->lock);
     if (rc >= 0) {
         c->numbers.publications += rc == 1;
+        if (rc == 1)
+            hear_room_locked(c); // what is published can be evicted
         if (rc == 1 || list_is_empty(&c->served)) {
             c->numbers.store_reachable = true;
             c->numbers.last_error[0] = 0;
@@ -416,6 +431,14 @@ checkpoint_press(struct checkpoint *c)
         c->fold.pressed = true;
         condition_signal(&c->fold.work);
     }
+    lock_release(&c->lock);
+}
+
+void
+checkpoint_hear_room(struct checkpoint *c)
+{
+    lock_take(&c->lock);
+    hear_room_locked(c);
     lock_release(&c->lock);
 }
 
@@ -538,6 +561,8 @@ checkpoint_start(const struct checkpoint_options *options, struct checkpoint **c
     *checkpoint_out = NULL;
     struct checkpoint *c = memory_alloc_zero(sizeof(*c));
     c->options = *options;
+    if (c->options.fold_retry_ms == 0)
+        c->options.fold_retry_ms = FOLD_RETRY_MS;
     c->leases = lease_map_new();
     c->publish.claimed = options->claimed;
     c->options.place.call_ms = options->upload_deadline_ms;
