@@ -16,7 +16,7 @@
 #define FLOOR_MAX   (UINT64_C(256) << 20)
 #define RESERVE_MAX (UINT64_C(64) << 20)
 // Other threads may take the room that one has made.
-#define MAKE_ROOM_TRIES 3u
+#define MAKE_ROOM_TRIES 8u
 
 // ---- counters -----------------------------------------------------------------------------------
 
@@ -87,13 +87,19 @@ part_of(uint64_t limit, unsigned part, uint64_t most)
     return limit / part < most ? limit / part : most;
 }
 
+static bool
+keeps_promises(enum quota_need need)
+{
+    return need == QUOTA_CACHE || need == QUOTA_GROW;
+}
+
 // How much of the limit is left for this need.
 static uint64_t
 room_below(uint64_t limit, const struct quota_sums *s, enum quota_need need)
 {
     uint64_t kept = 0;
     uint64_t used = s->used;
-    if (need == QUOTA_CACHE || need == QUOTA_GROW) {
+    if (keeps_promises(need)) {
         kept = part_of(limit, 8, FLOOR_MAX);
         used += s->promised;
     } else if (need == QUOTA_CHECKPOINT) {
@@ -136,16 +142,25 @@ room_of(const struct storage_quota *q, enum quota_need need)
     return room;
 }
 
+// The sums without what was added for `x`.
+static struct quota_sums
+without(struct quota_sums s, const struct quota_wanted *x)
+{
+    s.used -= x->bytes < s.used ? x->bytes : s.used;
+    s.promised -= x->promised < s.promised ? x->promised : s.promised;
+    return s;
+}
+
 // Whether the sum, already added, is within the limits: the very last byte may be used.
 static bool
-fits(const struct storage_quota *q, enum quota_need need, uint64_t added)
+fits(const struct storage_quota *q, const struct quota_wanted *x)
 {
     struct quota_scope scopes[QUOTA_SCOPES];
     unsigned n = quota_scopes(q, scopes);
+    uint64_t added = x->bytes + (keeps_promises(x->need) ? x->promised : 0);
     for (unsigned i = 0; i < n; i++) {
-        struct quota_sums *s = &scopes[i].sums;
-        s->used -= added < s->used ? added : s->used;
-        if (room_below(scopes[i].limit, s, need) < added)
+        struct quota_sums before = without(scopes[i].sums, x);
+        if (room_below(scopes[i].limit, &before, x->need) < added)
             return false;
     }
     return true;
@@ -195,35 +210,34 @@ storage_quota_job_limit(const struct storage_quota *q)
 
 // ---- reserving ----------------------------------------------------------------------------------
 
-struct wanted {
-    enum quota_kind kind;
-    enum quota_need need;
-    uint64_t bytes;
-    uint64_t promised;
-};
-
 static bool
-try_reserve(struct storage_quota *q, const struct wanted *x)
+try_reserve(struct storage_quota *q, const struct quota_wanted *x)
 {
     uint64_t *counter = counter_of(q, x->kind);
     quota_count_add(counter, x->bytes);
     quota_count_add(&q->file.slot->promised, x->promised);
-    bool promises = x->need == QUOTA_CACHE || x->need == QUOTA_GROW;
-    if (fits(q, x->need, x->bytes + (promises ? x->promised : 0)))
+    if (fits(q, x))
         return true;
     quota_count_take(&q->file.slot->promised, x->promised);
     quota_count_take(counter, x->bytes);
     return false;
 }
 
+bool
+storage_quota_has_room(const struct storage_quota *q, const struct quota_wanted *x)
+{
+    uint64_t added = x->bytes + (keeps_promises(x->need) ? x->promised : 0);
+    return !q || room_of(q, x->need) >= added;
+}
+
 static int
-reserve(struct storage_quota *q, const struct wanted *x)
+reserve(struct storage_quota *q, const struct quota_wanted *x)
 {
     if (!q || try_reserve(q, x))
         return 0;
     // Other threads may take the freed room; then this one tries again.
     for (unsigned tries = 0; q->make_room && tries < MAKE_ROOM_TRIES; tries++) {
-        if (!q->make_room(q->argument, x->bytes + x->promised))
+        if (!q->make_room(q->argument, x))
             break;
         if (try_reserve(q, x))
             return 0;
@@ -236,7 +250,7 @@ int
 storage_quota_reserve(
     struct storage_quota *q, enum quota_kind kind, enum quota_need need, uint64_t bytes)
 {
-    return reserve(q, &(struct wanted){kind, need, bytes, 0});
+    return reserve(q, &(struct quota_wanted){kind, need, bytes, 0});
 }
 
 void
@@ -259,8 +273,8 @@ storage_quota_settle(
 int
 storage_quota_reserve_segment(struct storage_quota *q, uint64_t bytes, bool least)
 {
-    return reserve(
-        q, &(struct wanted){QUOTA_LOG, least ? QUOTA_CHECKPOINT : QUOTA_GROW, bytes, bytes});
+    const enum quota_need need = least ? QUOTA_CHECKPOINT : QUOTA_GROW;
+    return reserve(q, &(struct quota_wanted){QUOTA_LOG, need, bytes, bytes});
 }
 
 void
@@ -296,7 +310,9 @@ storage_quota_expect_manifest(struct storage_quota *q, uint64_t bytes)
         struct quota_sums tenant;
         struct quota_sums root;
         sum_places(q, &tenant, &root);
-        if (limit == 0 || root.used <= limit || !q->make_room(q->argument, root.used - limit))
+        if (limit == 0 || root.used <= limit ||
+            !q->make_room(
+                q->argument, &(struct quota_wanted){QUOTA_BLOBS, QUOTA_LAST, root.used - limit, 0}))
             return;
     }
 }

@@ -64,9 +64,21 @@ void storage_quota_recount(struct storage_quota *q);
 // may be a reservation. Returns the bytes added.
 int64_t storage_quota_audit(struct storage_quota *q);
 
+// A reservation.
+struct quota_wanted {
+    enum quota_kind kind;
+    enum quota_need need;
+    uint64_t bytes;
+    uint64_t promised;
+};
+// Whether it would be granted now. Cheap, and may be called with locks held.
+bool storage_quota_has_room(const struct storage_quota *q, const struct quota_wanted *wanted);
+
 // How reservations that do not fit get room: called by the thread that reserves, which holds no
-// locks; returns whether it has freed anything. Set once, before the quota is used.
-typedef bool quota_make_room(void *argument, uint64_t bytes);
+// locks; returns whether the thread should try again. Several threads may be there at once: one
+// that has waited for another asks storage_quota_has_room before it frees more. Set once, before
+// the quota is used.
+typedef bool quota_make_room(void *argument, const struct quota_wanted *wanted);
 void storage_quota_set_host(struct storage_quota *q, quota_make_room *make_room, void *argument);
 
 // 0: no limit. The place's limit is this process's; those of the tenant and the root stay in the

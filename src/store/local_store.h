@@ -78,6 +78,12 @@ MUST_CHECK int local_store_open_blob(struct local_store *s, const struct sha256 
 typedef bool local_store_may_go(void *argument, const struct sha256 *hash, bool whole);
 MUST_CHECK int64_t local_store_evict(
     struct local_store *s, local_store_may_go *may_go, void *argument, uint64_t want);
+// Tells the blob of each copy, in no order; a blob with two files is told twice. 0 or -errno.
+typedef void local_store_visit_copy(void *argument, const struct sha256 *hash);
+MUST_CHECK int local_store_visit(
+    struct local_store *s, local_store_visit_copy *visit, void *argument);
+// Bytes in blocks of a blob's copies.
+uint64_t local_store_bytes(const struct local_store *s, const struct sha256 *hash);
 // One blob: whether it went.
 bool local_store_evict_blob(
     struct local_store *s, const struct sha256 *hash, local_store_may_go *may_go, void *argument);

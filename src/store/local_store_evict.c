@@ -150,6 +150,32 @@ local_store_evict(struct local_store *s, local_store_may_go *decide, void *argum
     return (int64_t)freed;
 }
 
+int
+local_store_visit(struct local_store *s, local_store_visit_copy *visit, void *argument)
+{
+    DIR *dir = path_open_directory(s->hot_cache);
+    struct sha256 hash;
+    bool whole;
+    if (!dir)
+        return -errno;
+    for (struct dirent *e; (e = readdir(dir));)
+        if (local_store_parse_name(e->d_name, &hash, &whole))
+            visit(argument, &hash);
+    closedir(dir);
+    return 0;
+}
+
+uint64_t
+local_store_bytes(const struct local_store *s, const struct sha256 *hash)
+{
+    uint64_t bytes = 0;
+    for (int whole = 0; whole < 2; whole++) {
+        CLEANUP(memory_free_auto) char *path = local_store_path(s, hash, whole);
+        bytes += storage_quota_path_bytes(path);
+    }
+    return bytes;
+}
+
 bool
 local_store_evict_blob(
     struct local_store *s, const struct sha256 *hash, local_store_may_go *decide, void *argument)
@@ -195,15 +221,17 @@ evict_unknown(struct local_store *s, const struct judge *judge, uint64_t want)
 
 // ---- parts --------------------------------------------------------------------------------------
 
-// A whole copy becomes a partial one: it will have a hole.
+// A whole copy becomes a partial one: it will have a hole. There may be a partial one already: a
+// process that is killed while it adopts a whole one leaves it.
 static int
 make_partial(struct local_store *s, const struct sha256 *hash)
 {
     CLEANUP(memory_free_auto) char *whole = local_store_path(s, hash, true);
     CLEANUP(memory_free_auto) char *partial = local_store_path(s, hash, false);
+    const struct unlinked gone = {.partial = storage_quota_path_bytes(partial)};
     int rc = s->ops->rename(whole, partial);
     if (rc == 0)
-        local_store_forget_file(s, hash, &(const struct unlinked){0});
+        local_store_forget_file(s, hash, &gone);
     return rc;
 }
 

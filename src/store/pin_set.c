@@ -218,7 +218,7 @@ bool
 pin_set_begin_removal(struct pin_set *s, const struct sha256 *hash, struct pin_removal *removal_out)
 {
     lock_take(&s->lock);
-    bool may = !find_pin_locked(s, hash);
+    bool may = !find_pin_locked(s, hash) && !is_being_removed_locked(s, hash);
     if (may) {
         *removal_out = (struct pin_removal){.next = s->removals, .hash = *hash};
         s->removals = removal_out;

@@ -42,8 +42,8 @@ bool pin_set_has_blob(
 // The newest generation that is held, as pin_exactly says; 0: none, UINT64_MAX: all.
 struct generation pin_set_generation(struct pin_set *s);
 
-// Announces the removal of a blob's copies: false when it is pinned. Ends with
-// pin_set_end_removal, soon: others wait for it.
+// Announces the removal of a blob's copies: false when it is pinned, or another thread removes them
+// at this moment. Ends with pin_set_end_removal, soon: others wait for it.
 struct pin_removal {
     struct pin_removal *next;
     struct sha256 hash;

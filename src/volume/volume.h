@@ -344,6 +344,10 @@ enum volume_operation {
     VOLUME_OPERATION_QUOTA,           // shows it; `argument`: "volume SIZE" or "root SIZE" sets one
     VOLUME_OPERATION_EVICT, // local copies of objects in the store; `argument`: "inode N" of a file
     VOLUME_OPERATION_JOB_REPORT, // volume_job_report; `argument`: the job. It waits for no other
+    // Stops the command whose ticket is the argument, at once when it waits, else soon; its result
+    // is -ECANCELED then, unless it ends first. Needs no ticket: volume_operation_start returns 0,
+    // -ENOENT (not known), -EALREADY (it has ended) or -EINVAL.
+    VOLUME_OPERATION_CANCEL,
 };
 enum volume_operation_flags {
     VOLUME_OPERATION_JSON = 1 << 0,
@@ -367,6 +371,7 @@ struct volume_operation_report {
     int result;      // when done: 0, or -errno with the reason as its text
     uint64_t length; // of its text
     size_t copied;
+    uint64_t done_bytes, total_bytes; // of a command that tells its progress; else 0
 };
 // Tells the state of an operation, and copies up to `size` bytes of its text from `offset` on into
 // `text`. The volume remembers 16 operations; -ENOENT for others.

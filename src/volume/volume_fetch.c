@@ -79,9 +79,9 @@ find_all(struct work *w)
 }
 
 static void
-add_image(void *argument, const struct chunk_image *image)
+add_image(void *argument, const struct blob_location *where)
 {
-    add_range(argument, &image->where.blob, image->where.offset, image->where.length);
+    add_range(argument, &where->blob, where->offset, where->length);
 }
 
 static int
@@ -297,10 +297,14 @@ volume_hydrate_run(void *argument, struct job_run *run)
         .argument = run,
     };
     // The first, so that what has come stays while the rest comes.
+    bool was_kept = true;
     if (order.keep)
-        rc = volume_keep(v, order.object.v);
+        rc = volume_keep(v, order.object.v, &was_kept);
     if (rc == 0)
         rc = volume_fetch(v, &what, &fetched);
+    // A pin of a file that is not here would be in the way of all else. Another try pins it again.
+    if (rc < 0 && !was_kept)
+        volume_unkeep(v, order.object.v);
     job_progress(run, "fetched", fetched.done_bytes, fetched.total_bytes);
     if (rc == -EDQUOT) {
         volume_say_no_room(v, &fetched, run->text);

@@ -47,8 +47,10 @@ int volume_hydrate_run(void *argument, struct job_run *run);
 
 // Keeps the images of a file (0: of all files) in hot_cache until volume_unkeep, or until the
 // volume is closed, also those that later checkpoints make: eviction passes them over. They count
-// for the quota. -ENOSPC: too many files are kept.
-MUST_CHECK int volume_keep(struct volume *v, uint64_t inode);
+// for the quota. -ENOSPC: too many files are kept. `was_kept_out`: that was so before.
+MUST_CHECK int volume_keep(struct volume *v, uint64_t inode, bool *was_kept_out);
+// Ends what volume_keep with the same inode has begun.
 void volume_unkeep(struct volume *v, uint64_t inode);
+void volume_unkeep_all(struct volume *v);
 
 #endif

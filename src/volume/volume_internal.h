@@ -134,14 +134,16 @@ struct volume {
     uint64_t frozen_change_ms;
     uint64_t local_change_ms; // oldest change that is folded but not published; 0: none
 
-    struct lock evicting;    // "evicting": one thread at a time looks for copies that can go
-    uint64_t evict_again_ms; // not before: nothing was found. Under `evicting`
+    struct lock evicting;        // "evicting": one thread at a time looks for copies that can go
+    uint64_t evict_again_ms;     // not before: nothing was found. Under `evicting`
+    uint64_t evict_publications; // by then. Another one ends the pause. Under `evicting`
     // Files that a user wants to stay in hot_cache, and their blobs as of a local generation. Under
     // `evicting`.
     struct volume_kept {
         bool all;
         uint64_t inodes[VOLUME_KEPT_MAX];
         size_t inode_count;
+        bool unknown; // the blobs could not be read
         struct generation generation;
         struct sha256 *blobs; // in order
         size_t blob_count, blob_capacity;
@@ -301,9 +303,21 @@ void volume_quota_metrics(struct volume *v, struct metrics *m);
 // The bytes that data may still take, with those that can be evicted; UINT64_MAX: there is no
 // quota.
 uint64_t volume_quota_room(struct volume *v, uint64_t unpublished_bytes);
-// VOLUME_OPERATION_EVICT.
-MUST_CHECK int volume_evict_operation(
-    struct volume *v, const char *argument, bool json, struct buffer *out);
+// There may be room for a fold that had none.
+void volume_hear_room(struct volume *v);
+// Whether the store has the blob for certain.
+bool volume_is_in_store(struct volume *v, const struct sha256 *hash);
+void volume_log_evicted(int64_t freed); // or -errno
+// How an operator's command is stopped, and how it tells its progress. Each may be NULL.
+struct volume_command {
+    bool (*is_canceled)(void *argument);
+    void (*progress)(void *argument, uint64_t done_bytes, uint64_t total_bytes);
+    void *argument;
+};
+// VOLUME_OPERATION_EVICT (volume_evict.c). -ECANCELED: it was stopped; the text tells what went
+// until then.
+MUST_CHECK int volume_evict_operation(struct volume *v, const char *argument, bool json,
+    const struct volume_command *by, struct buffer *out);
 // VOLUME_OPERATION_QUOTA.
 MUST_CHECK int volume_quota_operation(
     struct volume *v, const char *argument, bool json, struct buffer *out);
@@ -621,12 +635,14 @@ MUST_CHECK int volume_open_wal(struct volume *v, const struct db_record *db, str
 // ---- volume_keep.c: files that stay in hot_cache (volume_fetch.h) -------------------------------
 
 // Tells every image of a file as of the local generation. 0 or -errno.
-typedef void volume_visit_image(void *argument, const struct chunk_image *image);
+typedef void volume_visit_image(void *argument, const struct blob_location *where);
 MUST_CHECK int volume_visit_images(
     struct volume *v, uint64_t inode, volume_visit_image *visit, void *argument);
-// Before a thread asks volume_is_kept. Both under `evicting`.
-void volume_refresh_kept(struct volume *v);
-bool volume_is_kept(const struct volume *v, const struct sha256 *hash);
+// Before a thread asks volume_is_kept_locked, for each blob anew: a fold may have given new blobs
+// to a file meanwhile. Both under `evicting`. When the blobs of the files cannot be read, all count
+// as kept.
+void volume_refresh_kept_locked(struct volume *v);
+bool volume_is_kept_locked(const struct volume *v, const struct sha256 *hash);
 void volume_free_kept(struct volume *v);
 
 // ---- volume_janitor.c: files that nothing needs -------------------------------------------------

@@ -6,6 +6,8 @@
 #include <string.h>
 
 #include "base/checksum.h"
+#include "format/record_codec.h"
+#include "platform/log.h"
 #include "platform/memory.h"
 #include "volume/volume_fetch.h"
 #include "volume/volume_internal.h"
@@ -29,34 +31,56 @@ note_chunk(void *argument, struct chunk_index index, struct chunk_id id UNUSED,
     return 0;
 }
 
+struct image_visit {
+    volume_visit_image *visit;
+    void *argument;
+};
+
 static int
-visit_chunk(struct volume *v, struct object_id object, struct chunk_index index,
-    volume_visit_image *visit, void *argument)
+visit_delta(void *argument, const struct chunk_delta *delta)
 {
-    struct chunk_layout *layout;
-    int rc = chunk_map_get(v->map, object, index, &layout);
-    if (rc < 0 || !layout)
-        return rc;
-    for (size_t i = 0; i < layout->image_count; i++)
-        visit(argument, &layout->images[i]);
-    chunk_layout_put(v->map, layout);
+    const struct image_visit *x = argument;
+    x->visit(x->argument, &delta->where);
     return 0;
+}
+
+static int
+visit_chunk(struct manifest_reader *r, struct db_id db, struct object_id object,
+    struct chunk_index index, const struct image_visit *x)
+{
+    struct chunk_entry entry;
+    int rc = manifest_read_chunk(r, db, object, index, &entry);
+    if (rc < 0)
+        return rc;
+    if (chunk_entry_has_base(&entry))
+        x->visit(x->argument, &entry.base);
+    return manifest_read_deltas(r, db, entry.id, visit_delta, (void *)x);
+}
+
+// From one transaction, and not by way of the chunk map, which drops a layout only after the fold
+// has recorded another one.
+static int
+visit_images(struct volume *v, struct manifest_reader *r, struct object_id object,
+    const struct image_visit *visit)
+{
+    struct chunk_list x = {0};
+    int rc = manifest_read_object_chunks(r, v->db, object, (struct chunk_index){0}, note_chunk, &x);
+    for (size_t i = 0; rc == 0 && i < x.count; i++)
+        rc = visit_chunk(r, v->db, object, x.indexes[i], visit);
+    free(x.indexes);
+    return rc;
 }
 
 int
 volume_visit_images(struct volume *v, uint64_t inode, volume_visit_image *visit, void *argument)
 {
-    const struct object_id object = {inode};
-    struct chunk_list x = {0};
     struct manifest_reader *r;
     int rc = manifest_read_begin(v->manifest, &r);
     if (rc < 0)
         return rc;
-    rc = manifest_read_object_chunks(r, v->db, object, (struct chunk_index){0}, note_chunk, &x);
+    rc =
+        visit_images(v, r, (struct object_id){inode}, &(const struct image_visit){visit, argument});
     manifest_read_end(r);
-    for (size_t i = 0; rc == 0 && i < x.count; i++)
-        rc = visit_chunk(v, object, x.indexes[i], visit, argument);
-    free(x.indexes);
     return rc;
 }
 
@@ -69,52 +93,67 @@ compare_hashes(const void *a, const void *b)
 }
 
 static void
-note_image(void *argument, const struct chunk_image *image)
+note_image(void *argument, const struct blob_location *where)
 {
     struct volume_kept *k = argument;
     if (k->blob_count == k->blob_capacity) {
         k->blob_capacity = k->blob_capacity ? 2 * k->blob_capacity : 64;
         k->blobs = memory_realloc(k->blobs, k->blob_capacity * sizeof(*k->blobs));
     }
-    k->blobs[k->blob_count++] = image->where.blob;
+    k->blobs[k->blob_count++] = where->blob;
 }
 
-static struct generation
-local_generation(struct volume *v)
+static void
+forget_blobs(struct volume_kept *k)
 {
-    struct manifest_reader *r;
-    struct db_record db = {0};
-    if (manifest_read_begin(v->manifest, &r) < 0)
-        return (struct generation){0};
-    if (manifest_read_db(r, v->db, &db) < 0)
-        db.local.v = 0;
-    manifest_read_end(r);
-    return db.local;
+    k->blob_count = 0;
+    k->generation.v = UINT64_MAX; // none has it: look again
+}
+
+static int
+refresh(struct volume *v, struct manifest_reader *r)
+{
+    struct volume_kept *k = &v->kept;
+    struct db_record db;
+    int rc = manifest_read_db(r, v->db, &db);
+    if (rc < 0 || db.local.v == k->generation.v)
+        return rc;
+    forget_blobs(k);
+    for (size_t i = 0; rc == 0 && i < k->inode_count; i++)
+        rc = visit_images(
+            v, r, (struct object_id){k->inodes[i]}, &(const struct image_visit){note_image, k});
+    if (k->blob_count > 0)
+        qsort(k->blobs, k->blob_count, sizeof(*k->blobs), compare_hashes);
+    if (rc == 0)
+        k->generation = db.local;
+    return rc;
 }
 
 void
-volume_refresh_kept(struct volume *v)
+volume_refresh_kept_locked(struct volume *v)
 {
     struct volume_kept *k = &v->kept;
+    struct manifest_reader *r;
     if (k->inode_count == 0)
         return;
-    struct generation now = local_generation(v);
-    if (now.v == k->generation.v)
-        return;
-    k->blob_count = 0;
-    k->generation = now;
-    for (size_t i = 0; i < k->inode_count; i++)
-        // What cannot be read now is kept when the next generation comes.
-        (void)!volume_visit_images(v, k->inodes[i], note_image, k);
-    if (k->blob_count > 0)
-        qsort(k->blobs, k->blob_count, sizeof(*k->blobs), compare_hashes);
+    int rc = manifest_read_begin(v->manifest, &r);
+    if (rc == 0) {
+        rc = refresh(v, r);
+        manifest_read_end(r);
+    }
+    if (rc < 0 && !k->unknown)
+        log_warning("cache.kept_unknown",
+            "cannot read which blobs the pinned files have: %s; until that works, or ckptctl evict "
+            "ends the pins, nothing is evicted",
+            strerror(-rc));
+    k->unknown = rc < 0;
 }
 
 bool
-volume_is_kept(const struct volume *v, const struct sha256 *hash)
+volume_is_kept_locked(const struct volume *v, const struct sha256 *hash)
 {
     const struct volume_kept *k = &v->kept;
-    if (k->all)
+    if (k->all || k->unknown)
         return true;
     return k->blob_count > 0 &&
            bsearch(hash, k->blobs, k->blob_count, sizeof(*k->blobs), compare_hashes);
@@ -129,21 +168,34 @@ find_inode(const struct volume_kept *k, uint64_t inode)
     return i;
 }
 
+// A thread that evicts on demand looks at the kept files without holding `evicting` while it
+// removes.
+static void
+wait_for_removals(struct volume *v)
+{
+    struct pin *pin = pin_begin(local_store_pins(v->local), "ckptctl", "its file is to stay");
+    pin_everything(pin);
+    pin_end(pin);
+}
+
 int
-volume_keep(struct volume *v, uint64_t inode)
+volume_keep(struct volume *v, uint64_t inode, bool *was_kept_out)
 {
     struct volume_kept *k = &v->kept;
     int rc = 0;
     lock_take(&v->evicting);
     size_t i = find_inode(k, inode);
+    *was_kept_out = inode == ALL_FILES ? k->all : i < k->inode_count;
     if (inode == ALL_FILES)
         k->all = true;
     else if (i == ARRAY_LENGTH(k->inodes))
         rc = -ENOSPC;
     else if (i == k->inode_count)
         k->inodes[k->inode_count++] = inode;
-    k->generation.v = UINT64_MAX; // none has it: look again
+    forget_blobs(k);
     lock_release(&v->evicting);
+    if (rc == 0)
+        wait_for_removals(v);
     return rc;
 }
 
@@ -153,14 +205,23 @@ volume_unkeep(struct volume *v, uint64_t inode)
     struct volume_kept *k = &v->kept;
     lock_take(&v->evicting);
     size_t i = find_inode(k, inode);
-    if (inode == ALL_FILES) {
+    if (inode == ALL_FILES)
         k->all = false;
-        k->inode_count = 0;
-    } else if (i < k->inode_count) {
+    else if (i < k->inode_count)
         k->inodes[i] = k->inodes[--k->inode_count];
-    }
-    k->blob_count = 0;
-    k->generation.v = UINT64_MAX;
+    forget_blobs(k);
+    k->unknown = k->unknown && k->inode_count > 0;
+    lock_release(&v->evicting);
+}
+
+void
+volume_unkeep_all(struct volume *v)
+{
+    struct volume_kept *k = &v->kept;
+    lock_take(&v->evicting);
+    k->all = k->unknown = false;
+    k->inode_count = 0;
+    forget_blobs(k);
     lock_release(&v->evicting);
 }
 

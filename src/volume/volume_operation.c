@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/decimal.h"
 #include "platform/clock.h"
 #include "platform/log.h"
 #include "platform/memory.h"
@@ -29,6 +30,7 @@ struct operation_entry {
     uint64_t ticket; // 0: free
     unsigned kind, flags, state;
     int result;
+    uint64_t done_bytes, total_bytes; // while it runs, as far as it tells
     char argument[VOLUME_OPERATION_ARGUMENT_MAX + 1];
     struct buffer text;
 };
@@ -88,6 +90,20 @@ next_locked(struct volume_operations *o)
     return next;
 }
 
+// There is one that runs.
+static void
+note_progress(void *argument, uint64_t done_bytes, uint64_t total_bytes)
+{
+    struct volume_operations *o = argument;
+    lock_take(&o->lock);
+    for (size_t i = 0; i < OPERATIONS_MAX; i++)
+        if (o->entries[i].state == VOLUME_OPERATION_RUNS) {
+            o->entries[i].done_bytes = done_bytes;
+            o->entries[i].total_bytes = total_bytes;
+        }
+    lock_release(&o->lock);
+}
+
 static int
 run_entry(struct volume_operations *o, const struct operation_entry *e, struct buffer *out)
 {
@@ -95,7 +111,8 @@ run_entry(struct volume_operations *o, const struct operation_entry *e, struct b
     if (e->kind == VOLUME_OPERATION_QUOTA)
         return volume_quota_operation(o->v, e->argument, json, out);
     if (e->kind == VOLUME_OPERATION_EVICT)
-        return volume_evict_operation(o->v, e->argument, json, out);
+        return volume_evict_operation(o->v, e->argument, json,
+            &(const struct volume_command){is_interrupted, note_progress, o}, out);
     if (e->kind == VOLUME_OPERATION_GC)
         return volume_collect_now(o->v, e->flags, is_interrupted, o, out);
     struct volume_bucket bucket;
@@ -217,9 +234,8 @@ volume_stop_operations(struct volume *v)
 static int
 report_job(struct volume *v, const char *argument, unsigned flags, struct buffer *out)
 {
-    char *end;
-    uint64_t id = strtoull(argument, &end, 10);
-    if (end == argument || *end != 0)
+    uint64_t id;
+    if (!decimal_parse(argument, UINT64_MAX, &id))
         return -EINVAL;
     int rc = volume_job_report(v, id, flags & VOLUME_OPERATION_JSON, out);
     if (rc < 0)
@@ -227,6 +243,31 @@ report_job(struct volume *v, const char *argument, unsigned flags, struct buffer
             rc == -ENOENT    ? "there is no such job"
             : rc == -ENODATA ? "jobs of this kind have no report"
                              : strerror(-rc));
+    return rc;
+}
+
+// Stops the command with this ticket. One that waits is done at once, one that runs soon.
+static int
+cancel(struct volume_operations *o, const char *argument)
+{
+    uint64_t ticket;
+    if (!decimal_parse(argument, UINT64_MAX, &ticket) || ticket == 0)
+        return -EINVAL;
+    int rc = -ENOENT;
+    lock_take(&o->lock);
+    for (size_t i = 0; i < OPERATIONS_MAX; i++) {
+        struct operation_entry *e = &o->entries[i];
+        if (e->ticket != ticket)
+            continue;
+        rc = e->state == VOLUME_OPERATION_DONE ? -EALREADY : 0;
+        if (e->state == VOLUME_OPERATION_RUNS)
+            atomic_store(&o->interrupted, true);
+        if (e->state == VOLUME_OPERATION_WAITS) {
+            e->state = VOLUME_OPERATION_DONE;
+            e->result = -ECANCELED;
+        }
+    }
+    lock_release(&o->lock);
     return rc;
 }
 
@@ -254,13 +295,16 @@ volume_operation_start(
         VOLUME_OPERATION_JSON | VOLUME_OPERATION_DRY_RUN | VOLUME_OPERATION_SWEEP;
     if (!o)
         return -EROFS;
-    if (kind < VOLUME_OPERATION_GC || kind > VOLUME_OPERATION_JOB_REPORT || (flags & ~known) ||
+    if (kind < VOLUME_OPERATION_GC || kind > VOLUME_OPERATION_CANCEL || (flags & ~known) ||
         strlen(argument) > VOLUME_OPERATION_ARGUMENT_MAX)
         return -EINVAL;
     BUFFER_AUTO text = {0};
     bool at_once = kind == VOLUME_OPERATION_JOB_REPORT;
     int result = at_once ? report_job(v, argument, flags, &text) : 0;
     int rc = -EAGAIN;
+    *ticket_out = 0;
+    if (kind == VOLUME_OPERATION_CANCEL)
+        return cancel(o, argument);
     lock_take(&o->lock);
     struct operation_entry *e = find_room_locked(o);
     if (e) {
@@ -298,6 +342,8 @@ volume_operation_report(struct volume *v, uint64_t ticket, uint64_t offset, char
         report_out->state = e->state;
         report_out->result = e->result;
         report_out->length = e->text.length;
+        report_out->done_bytes = e->done_bytes;
+        report_out->total_bytes = e->total_bytes;
         if (offset < e->text.length) {
             uint64_t left = e->text.length - offset;
             report_out->copied = left < size ? (size_t)left : size;

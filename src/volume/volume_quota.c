@@ -14,7 +14,6 @@
 #include "platform/clock.h"
 #include "platform/log.h"
 #include "platform/memory.h"
-#include "volume/volume_fetch.h"
 #include "volume/volume_internal.h"
 
 // Room is made before it is needed when less than this part of the limit is left, and so much more
@@ -57,19 +56,12 @@ volume_log_limit(const struct volume *v)
 
 // ---- making room --------------------------------------------------------------------------------
 
-// A copy from the store can be read from there again. A blob made here may be the only copy, and a
-// store that has lost one object may have lost others.
-static bool
-may_go(void *argument, const struct sha256 *hash, bool whole)
+bool
+volume_is_in_store(struct volume *v, const struct sha256 *hash)
 {
-    struct volume *v = argument;
     struct manifest_reader *r;
     struct blob_record blob;
     struct checkpoint_numbers c = {0};
-    if (volume_is_kept(v, hash))
-        return false;
-    if (!whole)
-        return true;
     if (v->checkpoint)
         checkpoint_numbers(v->checkpoint, &c);
     // A transaction for each: an older one would not show newer records.
@@ -80,8 +72,19 @@ may_go(void *argument, const struct sha256 *hash, bool whole)
     return rc == 0 && (blob.residency & RESIDENCY_REMOTE);
 }
 
-static void
-log_evicted(int64_t freed)
+// A copy from the store can be read from there again. A blob made here may be the only copy, and a
+// store that has lost one object may have lost others. A pinned file may have got new blobs since
+// this thread began to evict.
+static bool
+may_go_locked(void *argument, const struct sha256 *hash, bool whole)
+{
+    struct volume *v = argument;
+    volume_refresh_kept_locked(v);
+    return !volume_is_kept_locked(v, hash) && (!whole || volume_is_in_store(v, hash));
+}
+
+void
+volume_log_evicted(int64_t freed)
 {
     struct log_event e;
     if (freed == 0)
@@ -97,26 +100,64 @@ log_evicted(int64_t freed)
 static int64_t
 evict(struct volume *v, uint64_t want)
 {
-    int64_t freed = local_store_make_room(v->local, may_go, v, want);
-    log_evicted(freed);
+    int64_t freed = local_store_make_room(v->local, may_go_locked, v, want);
+    volume_log_evicted(freed);
     return freed;
 }
 
+// What is published can be evicted.
+static uint64_t
+count_publications(const struct volume *v)
+{
+    struct checkpoint_numbers c = {0};
+    if (v->checkpoint)
+        checkpoint_numbers(v->checkpoint, &c);
+    return c.publications;
+}
+
+// Frees that much, and the part of the limit that is made in advance. Whether there was anything.
 static bool
-make_room(void *argument, uint64_t bytes)
+evict_locked(struct volume *v, uint64_t bytes, uint64_t in_advance)
+{
+    uint64_t publications = count_publications(v);
+    bool pauses = clock_monotonic_ms() < v->evict_again_ms && publications == v->evict_publications;
+    if (!v->local || pauses)
+        return false;
+    int64_t freed = evict(v, bytes + in_advance);
+    if (freed <= 0) {
+        v->evict_again_ms = clock_monotonic_ms() + FRUITLESS_PAUSE_MS;
+        v->evict_publications = publications;
+    }
+    return freed > 0;
+}
+
+// A thread that waited for the lock may find the room that the thread before it made.
+static bool
+make_room(void *argument, const struct quota_wanted *wanted)
 {
     struct volume *v = argument;
     struct storage_quota_numbers n;
-    storage_quota_numbers(v->quota, &n);
     lock_take(&v->evicting);
-    bool look = v->local && clock_monotonic_ms() >= v->evict_again_ms;
-    if (look)
-        volume_refresh_kept(v);
-    int64_t freed = look ? evict(v, bytes + volume_quota_limit(&n) / LOW_PART) : 0;
-    if (look && freed <= 0)
-        v->evict_again_ms = clock_monotonic_ms() + FRUITLESS_PAUSE_MS;
+    storage_quota_numbers(v->quota, &n);
+    bool good =
+        storage_quota_has_room(v->quota, wanted) ||
+        evict_locked(v, wanted->bytes + wanted->promised, volume_quota_limit(&n) / LOW_PART);
     lock_release(&v->evicting);
-    return freed > 0;
+    return good;
+}
+
+struct low_room {
+    uint64_t low;  // less than this is little room; 0: there is no limit
+    uint64_t lack; // so much is missing to that
+};
+
+static struct low_room
+look_at_room(const struct volume *v)
+{
+    struct storage_quota_numbers n;
+    storage_quota_numbers(v->quota, &n);
+    uint64_t low = volume_quota_limit(&n) / LOW_PART;
+    return (struct low_room){low, n.room < low ? low - n.room : 0};
 }
 
 static void
@@ -129,14 +170,25 @@ relieved(void *argument, int result UNUSED, struct generation generation UNUSED)
 void
 volume_relieve(struct volume *v)
 {
-    struct storage_quota_numbers n;
-    storage_quota_numbers(v->quota, &n);
-    uint64_t low = volume_quota_limit(&n) / LOW_PART;
-    if (volume_quota_limit(&n) == 0 || n.room >= low || make_room(v, low - n.room))
+    if (look_at_room(v).lack == 0)
         return;
-    // One request at a time: its argument names it.
+    lock_take(&v->evicting);
+    struct low_room room = look_at_room(v);
+    if (room.lack > 0)
+        (void)evict_locked(v, room.lack, room.low);
+    lock_release(&v->evicting);
+    if (look_at_room(v).lack == 0)
+        return;
+    // What could go has gone, and it was too little. One request at a time: its argument names it.
     if (v->checkpoint && !atomic_exchange(&v->relieving, true))
         checkpoint_request(v->checkpoint, CHECKPOINT_REQUEST_PUBLISH, relieved, v);
+}
+
+void
+volume_hear_room(struct volume *v)
+{
+    if (v->checkpoint)
+        checkpoint_hear_room(v->checkpoint);
 }
 
 void
@@ -145,54 +197,6 @@ volume_watch_quota(struct volume *v)
     volume_relieve(v);
     if (v->wal)
         wal_set_limit(v->wal, volume_log_limit(v));
-}
-
-// ---- on demand ----------------------------------------------------------------------------------
-
-static uint64_t
-used_blobs(const struct volume *v)
-{
-    struct storage_quota_numbers n;
-    storage_quota_numbers(v->quota, &n);
-    return n.blobs;
-}
-
-static void
-evict_image(void *argument, const struct chunk_image *image)
-{
-    struct volume *v = argument;
-    (void)local_store_evict_blob(v->local, &image->where.blob, may_go, v);
-}
-
-int
-volume_evict_operation(struct volume *v, const char *argument, bool json, struct buffer *out)
-{
-    char *end = NULL;
-    uint64_t inode = 0;
-    bool of_file = strncmp(argument, "inode ", 6) == 0;
-    if (of_file)
-        inode = strtoull(argument + 6, &end, 10);
-    if (argument[0] != 0 && (!of_file || end == argument + 6 || *end != 0))
-        return -EINVAL;
-    volume_unkeep(v, inode);
-    uint64_t before = used_blobs(v);
-    lock_take(&v->evicting);
-    volume_refresh_kept(v);
-    int64_t rc = of_file ? volume_visit_images(v, inode, evict_image, v)
-                         : local_store_evict(v->local, may_go, v, UINT64_MAX);
-    lock_release(&v->evicting);
-    if (rc < 0)
-        return (int)rc;
-    uint64_t after = used_blobs(v);
-    uint64_t freed = before > after ? before - after : 0;
-    log_evicted((int64_t)freed);
-    if (json)
-        buffer_printf(
-            out, "{\"evicted_bytes\":%" PRIu64 ",\"blob_bytes\":%" PRIu64 "}\n", freed, after);
-    else
-        buffer_printf(
-            out, "%" PRIu64 " bytes evicted, %" PRIu64 " bytes of images stay\n", freed, after);
-    return 0;
 }
 
 // ---- life ---------------------------------------------------------------------------------------
@@ -369,6 +373,7 @@ volume_quota_operation(struct volume *v, const char *argument, bool json, struct
             return rc;
         log_info("quota.set", "a quota was set: %s", argument);
         volume_watch_quota(v);
+        volume_hear_room(v);
     }
     report(v, json, out);
     return 0;

@@ -391,6 +391,25 @@ START_TEST(what_was_here_before_the_mount_goes_first)
 }
 END_TEST
 
+// A process that is killed between the two steps of an adoption leaves both copies.
+START_TEST(a_whole_copy_beside_a_partial_one_loses_parts_and_the_account_is_right)
+{
+    stays = 99;
+    put(0);
+    char hex[65];
+    struct sha256 hash = hash_of(0);
+    sha256_to_hex(&hash, hex);
+    CLEANUP(memory_free_auto) char *partial = memory_printf("%s/hot_cache/1/%s.part", root, hex);
+    CLEANUP(memory_free_auto) uint8_t *bytes = memory_alloc_zero(MIB);
+    ck_assert_int_eq(file_replace_whole(&file_ops_system, partial, bytes, MIB, 0600), 0);
+    storage_quota_recount(quota);
+    ck_assert(has_part(0, 4)); // a use: the copy is known
+    ck_assert_uint_eq(make_room(MIB), MIB);
+    ck_assert(!has_part(0, 0) && has_part(0, 1) && has_part(0, 4));
+    ck_assert(!local_store_has(store, &hash));
+}
+END_TEST
+
 START_TEST(a_partial_copy_that_lost_parts_gets_them_again)
 {
     static uint8_t bytes[65536];
@@ -568,6 +587,7 @@ main(void)
     add(suite, "restart", recency_survives_a_restart);
     add(suite, "kill", recency_from_before_a_kill_is_older_and_never_wrong);
     add(suite, "damaged recency", a_recency_file_that_is_damaged_or_newer_is_ignored);
+    add(suite, "both", a_whole_copy_beside_a_partial_one_loses_parts_and_the_account_is_right);
     add(suite, "partial", a_partial_copy_that_lost_parts_gets_them_again);
     return unit_run(suite);
 }

@@ -121,7 +121,12 @@ START_TEST(who_pins_waits_for_a_removal_that_has_begun)
     // It must have pinned, or it would wait for nothing.
     while (!pin_set_has_blob(local_store_pins(store), &hash, NULL, NULL))
         usleep(100);
+    // Two threads that remove the same copies would both give back their bytes.
+    struct pin_removal again;
+    ck_assert(!pin_set_begin_removal(local_store_pins(store), &other, &again));
     pin_set_end_removal(local_store_pins(store), &second);
+    ck_assert(pin_set_begin_removal(local_store_pins(store), &other, &again));
+    pin_set_end_removal(local_store_pins(store), &again);
     ck_assert(!atomic_load(&pinned));
     pin_set_end_removal(local_store_pins(store), &removal);
     thread_join(&thread);

@@ -83,6 +83,29 @@ START_TEST(each_need_has_its_limit)
 }
 END_TEST
 
+// What is promised to a segment must not be counted twice while its place has little else.
+START_TEST(the_first_segment_may_take_half_of_what_is_left)
+{
+    for (unsigned of_root = 0; of_root < 2; of_root++) {
+        struct storage_quota *q = storage_quota_open(root, "db/1");
+        uint64_t rest = of_root ? numbers_of(q).root_used : 0;
+        uint64_t limit = 64 * MIB + (rest > 0 ? 8 * MIB : 0);
+        uint64_t room = (limit - limit / 8 - rest) / 2;
+        if (of_root)
+            storage_quota_set_root_limit(q, limit);
+        else
+            storage_quota_set_limit(q, limit);
+        ck_assert_int_eq(storage_quota_reserve_segment(q, room + 1, false), -EDQUOT);
+        ck_assert_int_eq(storage_quota_reserve_segment(q, room, false), 0);
+        ck_assert_int_eq(storage_quota_reserve(q, QUOTA_BLOBS, QUOTA_CACHE, 2), -EDQUOT);
+        storage_quota_give_back_segment(q, room, room);
+        ck_assert_uint_eq(numbers_of(q).used, 0);
+        ck_assert_uint_eq(numbers_of(q).promised, 0);
+        storage_quota_close(q);
+    }
+}
+END_TEST
+
 START_TEST(the_limit_of_the_root_holds_for_all_places_and_stays)
 {
     struct storage_quota *a = storage_quota_open(root, "db/1");
@@ -160,12 +183,14 @@ START_TEST(the_limit_of_a_tenant_holds_for_its_places_and_stays)
 END_TEST
 
 static bool
-free_some(void *argument, uint64_t bytes)
+free_some(void *argument, const struct quota_wanted *wanted)
 {
     struct storage_quota *q = *(struct storage_quota **)argument;
-    if (numbers_of(q).used < bytes)
+    ck_assert(!storage_quota_has_room(q, wanted));
+    if (numbers_of(q).used < wanted->bytes)
         return false;
-    storage_quota_give_back(q, QUOTA_BLOBS, bytes);
+    storage_quota_give_back(q, QUOTA_BLOBS, wanted->bytes);
+    ck_assert(storage_quota_has_room(q, wanted));
     return true;
 }
 
@@ -718,6 +743,7 @@ main(void)
 {
     Suite *suite = suite_create("quota");
     add(suite, "needs", each_need_has_its_limit);
+    add(suite, "segment", the_first_segment_may_take_half_of_what_is_left);
     add(suite, "root", the_limit_of_the_root_holds_for_all_places_and_stays);
     add(suite, "tenant", the_limit_of_a_tenant_holds_for_its_places_and_stays);
     add(suite, "jobs", jobs_have_a_share_and_leave_the_rest_to_others);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A volume whose storage quota is full: checkpoints go on, and nothing is lost.
-#include "volume_world.h"
+#include "volume_quota_world.h"
 
 #include <glob.h>
 #include <signal.h>
@@ -13,98 +13,6 @@
 #include "quota/quota_file.h"
 #include "volume/volume_fetch.h"
 #include "volume/volume_internal.h"
-
-#define MIB        (UINT64_C(1) << 20)
-#define FILES      5u
-#define FILE_BYTES (4u << 20)
-
-// A log that holds all that the test writes, and no pressure to fold it.
-static void
-world_new(struct volume_world *w)
-{
-    volume_world_new(w);
-    w->config.wal_limit_bytes = 96u << 20;
-    w->config.page_cache_bytes = 64u << 20;
-}
-
-static void
-write_files(struct volume *v, uint64_t seed)
-{
-    char name[16];
-    for (unsigned i = 0; i < FILES; i++) {
-        snprintf(name, sizeof(name), "f%u", i);
-        volume_world_fill(v, volume_world_make_file(v, name), 0, FILE_BYTES, seed + i);
-    }
-    ck_assert_int_eq(volume_world_sync(v), 0);
-}
-
-static void
-expect_files(struct volume *v, uint64_t seed)
-{
-    char name[16];
-    for (unsigned i = 0; i < FILES; i++) {
-        snprintf(name, sizeof(name), "f%u", i);
-        volume_world_expect(v, volume_world_find(v, name), 0, FILE_BYTES, seed + i);
-    }
-}
-
-// All but the last file, and one page of that.
-static void
-write_files_again(struct volume *v, uint64_t seed)
-{
-    char name[16];
-    for (unsigned i = 0; i < FILES - 1; i++) {
-        snprintf(name, sizeof(name), "f%u", i);
-        volume_world_fill(v, volume_world_find(v, name), 0, FILE_BYTES, seed + i);
-    }
-    volume_world_fill(v, volume_world_find(v, "f4"), 0, PAGE_BYTES, seed + FILES - 1);
-    ck_assert_int_eq(volume_world_sync(v), 0);
-}
-
-static void
-expect_rewritten(struct volume *v)
-{
-    char name[16];
-    for (unsigned i = 0; i < FILES - 1; i++) {
-        snprintf(name, sizeof(name), "f%u", i);
-        volume_world_expect(v, volume_world_find(v, name), 0, FILE_BYTES, 70 + i);
-    }
-    struct object_id last = volume_world_find(v, "f4");
-    volume_world_expect(v, last, 0, PAGE_BYTES, 74);
-    volume_world_expect(v, last, PAGE_BYTES, FILE_BYTES - PAGE_BYTES, 7 + FILES - 1);
-}
-
-static struct storage_quota_numbers
-numbers_of(const struct volume *v)
-{
-    struct storage_quota_numbers n;
-    storage_quota_numbers(v->quota, &n);
-    return n;
-}
-
-// As soon as nothing is under way: the log may be making a segment, for which it has reserved.
-static void
-expect_exact_account(const struct volume_world *w)
-{
-    uint64_t log;
-    uint64_t blobs;
-    uint64_t end_ms = clock_monotonic_ms() + 20000;
-    struct storage_quota_numbers n;
-    do {
-        clock_sleep_ms(2);
-        n = numbers_of(w->v);
-        quota_count_place(w->root, "db/1", &log, &blobs);
-    } while ((n.log != log || n.blobs != blobs) && clock_monotonic_ms() < end_ms);
-    ck_assert_uint_eq(n.log, log);
-    ck_assert_uint_eq(n.blobs, blobs);
-}
-
-// Leaves no room at all: the volume may take what it has.
-static void
-fill_quota(struct volume *v)
-{
-    storage_quota_set_limit(v->quota, numbers_of(v).used);
-}
 
 START_TEST(a_log_without_room_for_its_checkpoint_goes_to_the_store_in_parts)
 {
@@ -270,7 +178,7 @@ manifest_bytes(const struct volume_world *w)
 
 // Sees the account when there is no room, before the file has grown.
 static bool
-watch_account(void *argument UNUSED, uint64_t bytes UNUSED)
+watch_account(void *argument UNUSED, const struct quota_wanted *wanted UNUSED)
 {
     struct storage_quota_numbers n = numbers_of(growing->v);
     if (manifest_bytes(growing) == manifest_before && n.root_used - n.used > most_counted)
@@ -307,91 +215,6 @@ START_TEST(the_growth_of_the_manifest_is_counted_before_it_happens)
 END_TEST
 
 // ---- fetching and keeping -----------------------------------------------------------------------
-
-static uint64_t
-remote_bytes(struct volume *v)
-{
-    struct chunk_reader_numbers n;
-    chunk_reader_numbers(v->reader, &n);
-    return n.remote_bytes;
-}
-
-static int
-fetch(struct volume *v, uint64_t inode)
-{
-    const struct volume_fetch what = {.inode = inode};
-    struct volume_fetched fetched;
-    int rc = volume_fetch(v, &what, &fetched);
-    if (rc == 0)
-        ck_assert_uint_eq(fetched.done_bytes, fetched.total_bytes);
-    return rc;
-}
-
-static void
-evict(struct volume *v, const char *what)
-{
-    BUFFER_AUTO text = {0};
-    ck_assert_int_eq(volume_evict_operation(v, what, false, &text), 0);
-}
-
-START_TEST(fetched_data_is_read_without_the_store)
-{
-    struct volume_world w;
-    world_new(&w);
-    volume_world_script_faults(&w);
-    volume_world_open(&w);
-    write_files(w.v, 7);
-    volume_world_publish(w.v);
-    volume_world_close(&w);
-    volume_world_lose_root(&w);
-    volume_world_open(&w);
-    uint64_t f1 = volume_world_find(w.v, "f1").v;
-    ck_assert_int_eq(fetch(w.v, f1), 0);
-    uint64_t once = remote_bytes(w.v);
-    ck_assert_uint_ge(once, FILE_BYTES);
-    ck_assert_uint_lt(once, 2 * FILE_BYTES);
-    volume_world_expect(w.v, (struct object_id){f1}, 0, FILE_BYTES, 8);
-    ck_assert_uint_eq(remote_bytes(w.v), once);
-    ck_assert_int_eq(fetch(w.v, f1), 0); // a look at the files
-    ck_assert_uint_eq(remote_bytes(w.v), once);
-    ck_assert_int_eq(fetch(w.v, 0), 0);
-    volume_world_set_faults(&w, "outage");
-    expect_files(w.v, 7);
-    volume_world_set_faults(&w, "");
-    volume_world_free(&w);
-}
-END_TEST
-
-static bool
-always(void *argument UNUSED)
-{
-    return true;
-}
-
-START_TEST(fetching_ends_when_it_is_cancelled_or_there_is_no_room)
-{
-    struct volume_world w;
-    world_new(&w);
-    volume_world_open(&w);
-    write_files(w.v, 7);
-    volume_world_publish(w.v);
-    evict(w.v, "");
-    const struct volume_fetch canceled = {.is_canceled = always};
-    struct volume_fetched fetched;
-    ck_assert_int_eq(volume_fetch(w.v, &canceled, &fetched), -ECANCELED);
-    ck_assert_uint_eq(fetched.done_bytes, 0);
-    ck_assert_uint_ge(fetched.total_bytes, FILES * FILE_BYTES);
-    // One file would push itself out, and all have no room.
-    expect_exact_account(&w);
-    fill_quota(w.v);
-    ck_assert_int_eq(fetch(w.v, 0), -EDQUOT);
-    storage_quota_set_limit(w.v->quota, FILE_BYTES);
-    ck_assert_int_eq(fetch(w.v, volume_world_find(w.v, "f1").v), -EDQUOT);
-    storage_quota_set_limit(w.v->quota, 0);
-    ck_assert_int_eq(fetch(w.v, 0), 0);
-    volume_world_free(&w);
-}
-END_TEST
 
 START_TEST(a_job_at_the_end_of_its_budget_ends_and_readers_go_on)
 {
@@ -460,69 +283,6 @@ START_TEST(a_death_in_a_job_leaves_nothing_of_its_budget)
     volume_world_set_faults(&w, "");
     volume_world_open(&w);
     expect_files(w.v, 7);
-    expect_exact_account(&w);
-    volume_world_free(&w);
-}
-END_TEST
-
-START_TEST(kept_files_stay_also_after_they_have_changed)
-{
-    struct volume_world w;
-    world_new(&w);
-    volume_world_open(&w);
-    write_files(w.v, 7);
-    volume_world_publish(w.v);
-    struct object_id f2 = volume_world_find(w.v, "f2");
-    ck_assert_int_eq(volume_keep(w.v, f2.v), 0);
-    ck_assert_int_eq(volume_keep(w.v, f2.v), 0);
-    evict(w.v, "inode 0");
-    uint64_t before = remote_bytes(w.v);
-    volume_world_expect(w.v, f2, 0, FILE_BYTES, 9);
-    volume_world_fill(w.v, f2, 0, MIB, 33);
-    volume_world_publish(w.v);
-    storage_quota_set_limit(w.v->quota, FILE_BYTES);
-    volume_relieve(w.v); // evicts all that may go
-    storage_quota_set_limit(w.v->quota, 0);
-    volume_world_expect(w.v, f2, 0, MIB, 33);
-    volume_world_expect(w.v, f2, MIB, FILE_BYTES - MIB, 9);
-    ck_assert_uint_eq(remote_bytes(w.v), before);
-    CLEANUP(memory_free_auto) char *what = memory_printf("inode %llu", (unsigned long long)f2.v);
-    evict(w.v, what); // keeps it no more
-    volume_world_expect(w.v, f2, 0, MIB, 33);
-    ck_assert_uint_gt(remote_bytes(w.v), before);
-    volume_world_free(&w);
-}
-END_TEST
-
-static void
-describe_parts(struct volume *v, struct buffer *out)
-{
-    struct part_list *parts = part_list_new();
-    uint32_t hand = local_store_list_parts(v->local, parts);
-    ck_assert_uint_ge(part_list_count(parts), FILE_BYTES / MIB);
-    part_list_encode(parts, hand, out);
-    part_list_free(parts);
-}
-
-START_TEST(recency_survives_a_clean_restart)
-{
-    struct volume_world w;
-    BUFFER_AUTO before = {0};
-    BUFFER_AUTO after = {0};
-    world_new(&w);
-    w.config.quota_bytes = 96 * MIB;
-    volume_world_open(&w);
-    write_files(w.v, 7);
-    volume_world_publish(w.v);
-    evict(w.v, "");
-    volume_world_expect(w.v, volume_world_find(w.v, "f2"), 0, FILE_BYTES, 9);
-    volume_world_expect(w.v, volume_world_find(w.v, "f0"), 0, FILE_BYTES, 7);
-    describe_parts(w.v, &before);
-    volume_world_close(&w);
-    volume_world_open(&w);
-    describe_parts(w.v, &after);
-    ck_assert_uint_eq(before.length, after.length);
-    ck_assert_mem_eq(before.data, after.data, before.length);
     expect_exact_account(&w);
     volume_world_free(&w);
 }
@@ -667,17 +427,10 @@ main(void)
         s, "a_death_between_two_parts_loses_nothing", a_death_between_two_parts_loses_nothing, 60);
     unit_add(s, "the_growth_of_the_manifest_is_counted_before_it_happens",
         the_growth_of_the_manifest_is_counted_before_it_happens, 60);
-    unit_add(
-        s, "fetched_data_is_read_without_the_store", fetched_data_is_read_without_the_store, 60);
-    unit_add(s, "fetching_ends_when_it_is_cancelled_or_there_is_no_room",
-        fetching_ends_when_it_is_cancelled_or_there_is_no_room, 60);
     unit_add(s, "a_job_at_the_end_of_its_budget_ends_and_readers_go_on",
         a_job_at_the_end_of_its_budget_ends_and_readers_go_on, 60);
     unit_add(s, "a_death_in_a_job_leaves_nothing_of_its_budget",
         a_death_in_a_job_leaves_nothing_of_its_budget, 60);
-    unit_add(s, "kept_files_stay_also_after_they_have_changed",
-        kept_files_stay_also_after_they_have_changed, 60);
-    unit_add(s, "recency_survives_a_clean_restart", recency_survives_a_clean_restart, 60);
     unit_add(s, "a_root_that_a_kill_left_with_the_quota_exactly_full_is_taken_over",
         a_root_that_a_kill_left_with_the_quota_exactly_full_is_taken_over, 60);
     unit_add(s, "the_janitor_removes_what_nothing_needs_and_sets_the_account_right",
