@@ -48,8 +48,11 @@ struct operation_request {
     const char *what;     // for messages: "gc of"
     uint32_t kind, flags; // CKPTFS_OPERATION_*
     const char *argument;
+    bool show;  // the progress, on a terminal
+    bool quiet; // no output after success
 };
-// Sends it to the daemon, waits, and prints the daemon's text. Returns the exit status.
+// Sends it to the daemon, waits, and prints the daemon's text. After watch_interrupts an interrupt
+// stops it. Returns the exit status.
 int run_operation(const char *path, const struct operation_request *request);
 // The same without printing: the daemon's text, and its result. 0, or -errno of the ioctls.
 int ask_operation(
@@ -59,8 +62,13 @@ int create_snapshot(const char *name, const char *path, uint32_t flags);
 // Shows the quota, or with a size sets that of the volume, or of `of`: "tenant", "root" or "jobs".
 // Returns the exit status.
 int control_quota(const char *path, const char *size, const char *of, uint32_t flags);
-// Evicts copies of a file, or all. Returns the exit status.
-int control_evict(const char *path, bool all, uint32_t flags);
+struct evict_request {
+    const char *path;
+    bool all, json, quiet;
+};
+// Evicts copies of a file, or all, and waits for that with progress on a terminal. An interrupt
+// stops it. Returns the exit status.
+int control_evict(const struct evict_request *evict);
 
 // ---- jobs, truncation, variants, flags ----------------------------------------------------------
 
@@ -73,6 +81,12 @@ struct hydrate_request {
     const char *path;
     bool all, hot, keep, no_wait, json, quiet;
 };
+// From now on an interrupt (^C) is noted and does not end the program.
+void watch_interrupts(void);
+bool was_interrupted(void);
+// The line of progress on a terminal's standard error, and its end.
+void show_done_bytes(uint64_t done_bytes, uint64_t total_bytes);
+void end_done_bytes(void);
 // Brings a file or all files to the local disk, and waits for that with progress on a terminal. An
 // interrupt ends the job.
 int hydrate_files(const struct hydrate_request *request);

@@ -207,7 +207,8 @@ operate_offline(const struct arguments *a, const char *what, uint32_t kind, cons
 static int
 operate(const struct arguments *a, const char *what, uint32_t kind, const char *argument)
 {
-    const struct operation_request request = {what, kind, operation_flags(a), argument};
+    const struct operation_request request = {
+        .what = what, .kind = kind, .flags = operation_flags(a), .argument = argument};
     if (is_source(a->operand))
         return operate_offline(a, what, kind, argument);
     return run_operation(a->operand, &request);
@@ -234,7 +235,9 @@ run_quota(const struct arguments *a)
 static int
 run_evict(const struct arguments *a)
 {
-    return control_evict(a->operand, a->all, operation_flags(a));
+    const struct evict_request request = {
+        .path = a->operand, .all = a->all, .json = a->json, .quiet = a->quiet};
+    return control_evict(&request);
 }
 
 static int
@@ -517,7 +520,7 @@ static const struct option retention_switches[] = {{"help", no_argument, NULL, '
     {NULL, 0, NULL, 0}};
 static const struct option evict_switches[] = {{"help", no_argument, NULL, 'h'},
     {"json", no_argument, NULL, SWITCH_JSON}, {"all", no_argument, NULL, SWITCH_ALL},
-    {NULL, 0, NULL, 0}};
+    {"quiet", no_argument, NULL, 'q'}, {NULL, 0, NULL, 0}};
 static const struct option hydrate_switches[] = {{"help", no_argument, NULL, 'h'},
     {"json", no_argument, NULL, SWITCH_JSON}, {"all", no_argument, NULL, SWITCH_ALL},
     {"pin", no_argument, NULL, SWITCH_PIN}, {"hot", no_argument, NULL, SWITCH_HOT},
@@ -653,12 +656,15 @@ const struct command commands[] = {
         "    --json       print the job as a JSON object\n"
         "    -q, --quiet  no progress, and no output after success\n",
         "FILE", .run = run_hydrate},
-    {"evict", ":h", evict_switches, "evict [--json] FILE | --all MOUNTPOINT",
+    {"evict", ":hq", evict_switches, "evict [--json] [-q] FILE | --all MOUNTPOINT",
         "Removes local copies of images that are in the store, and that nothing needs at this\n"
         "moment: those that hold a part of FILE, which may hold parts of others, too, or all.\n"
-        "Reading them fetches them again.\n"
+        "Reading them fetches them again. Files that were pinned are pinned no more. An interrupt\n"
+        "(^C) stops it between two images.\n"
         "\n"
-        "    --json  print the result as a JSON object\n",
+        "    --all        all images of the volume\n"
+        "    --json       print the result as a JSON object\n"
+        "    -q, --quiet  no progress, and no output after success\n",
         "FILE", .run = run_evict},
     {"gc", ":ho:", gc_switches, "gc [--dry-run] [--sweep] [--json] MOUNTPOINT|SOURCE",
         "Expires the generations that the policy does not keep, and deletes the blobs that only\n"

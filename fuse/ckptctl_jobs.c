@@ -173,8 +173,10 @@ ask_report(int fd, const struct ckptfs_job *job, bool json, struct buffer *repor
     if (strcmp(job->kind, "VerifyManifest") != 0)
         return;
     snprintf(id, sizeof(id), "%" PRIu64, (uint64_t)job->id);
-    const struct operation_request request = {
-        "report of", CKPTFS_OPERATION_JOB_REPORT, json ? CKPTFS_OPERATION_JSON : 0, id};
+    const struct operation_request request = {.what = "report of",
+        .kind = CKPTFS_OPERATION_JOB_REPORT,
+        .flags = json ? CKPTFS_OPERATION_JSON : 0,
+        .argument = id};
     if (ask_operation(fd, &request, report, &result) < 0 || result < 0)
         buffer_clear(report);
 }
@@ -400,12 +402,30 @@ note_interrupt(int signal UNUSED)
     interrupted = 1;
 }
 
-static void
-show_hydration(const struct ckptfs_job *job)
+void
+watch_interrupts(void)
 {
-    if (job->total > 0)
-        fprintf(stderr, "\r%" PRIu64 " of %" PRIu64 " MiB ", (uint64_t)job->done >> 20,
-            (uint64_t)job->total >> 20);
+    const struct sigaction action = {.sa_handler = note_interrupt};
+    (void)sigaction(SIGINT, &action, NULL);
+}
+
+bool
+was_interrupted(void)
+{
+    return interrupted;
+}
+
+void
+show_done_bytes(uint64_t done_bytes, uint64_t total_bytes)
+{
+    if (total_bytes > 0)
+        fprintf(stderr, "\r%" PRIu64 " of %" PRIu64 " MiB ", done_bytes >> 20, total_bytes >> 20);
+}
+
+void
+end_done_bytes(void)
+{
+    fprintf(stderr, "\r%40s\r", "");
 }
 
 // Waits for the end of the job, and asks for it when the user interrupts.
@@ -424,12 +444,12 @@ watch_hydration(int fd, uint64_t id, bool show, struct ckptfs_job *job)
         if (rc < 0 && rc != -EALREADY)
             return rc;
         if (show)
-            show_hydration(job);
+            show_done_bytes(job->done, job->total);
         clock_sleep_ms(pause_ms);
         pause_ms = pause_ms * 2 < POLL_MAX_MS ? pause_ms * 2 : POLL_MAX_MS;
     }
     if (show)
-        fprintf(stderr, "\r%40s\r", "");
+        end_done_bytes();
     return rc;
 }
 
@@ -455,13 +475,12 @@ hydrate_files(const struct hydrate_request *request)
     CLEANUP(file_close_auto) int fd = control_open(request->path);
     if (fd < 0)
         return EXIT_STATUS_ERROR;
-    const struct sigaction action = {.sa_handler = note_interrupt};
     bool show = !request->quiet && !request->json && isatty(STDERR_FILENO);
     struct ckptfs_job job;
     if (ioctl(fd, CKPTFS_IOC_HYDRATE, &io) < 0)
         return hydration_failed(request->path, -errno);
     if (!request->no_wait)
-        (void)sigaction(SIGINT, &action, NULL);
+        watch_interrupts();
     int rc = request->no_wait ? ask_job(fd, CKPTFS_JOB_LOOK, io.job, &job)
                               : watch_hydration(fd, io.job, show, &job);
     if (rc < 0)

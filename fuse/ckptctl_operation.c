@@ -2,9 +2,11 @@
 // Commands for retention and snapshots: sends them by ioctl, waits, and prints the daemon's text.
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "fuse/ckptctl.h"
 #include "platform/clock.h"
@@ -43,21 +45,46 @@ ask(int fd, uint64_t ticket, uint64_t offset, struct ckptfs_report *report)
     return report->length > sizeof(report->text) || report->total > TEXT_BYTES_MAX ? -EBADMSG : 0;
 }
 
+// The daemon stops the operation soon, and tells it in the report.
+static void
+cancel(int fd, uint64_t ticket)
+{
+    char text[24];
+    uint64_t none;
+    snprintf(text, sizeof(text), "%llu", (unsigned long long)ticket);
+    const struct operation_request request = {
+        .what = "stop", .kind = CKPTFS_OPERATION_CANCEL, .argument = text};
+    int rc = start(fd, &request, &none);
+    if (rc < 0 && rc != -EALREADY)
+        print_error("the daemon goes on: %s", strerror(-rc));
+}
+
 // Waits for the end and fetches the text; `result_out` is the operation's.
 static int
-wait_for(int fd, uint64_t ticket, struct buffer *text, int *result_out)
+wait_for(int fd, uint64_t ticket, const struct operation_request *request, struct buffer *text,
+    int *result_out)
 {
     CLEANUP(memory_free_auto) struct ckptfs_report *report = memory_alloc(sizeof(*report));
     uint64_t pause_ms = POLL_FIRST_MS;
+    bool asked = false;
     for (;;) {
         int rc = ask(fd, ticket, text->length, report);
         if (rc < 0)
             return rc;
         if (report->state != CKPTFS_OPERATION_DONE) {
+            if (was_interrupted() && !asked) {
+                cancel(fd, ticket);
+                asked = true;
+                continue;
+            }
+            if (request->show)
+                show_done_bytes(report->done_bytes, report->total_bytes);
             clock_sleep_ms(pause_ms);
             pause_ms = pause_ms * 2 < POLL_MAX_MS ? pause_ms * 2 : POLL_MAX_MS;
             continue;
         }
+        if (request->show && text->length == 0)
+            end_done_bytes();
         buffer_append(text, report->text, report->length);
         *result_out = report->result;
         if (text->length >= report->total || report->length == 0)
@@ -70,7 +97,7 @@ ask_operation(int fd, const struct operation_request *request, struct buffer *te
 {
     uint64_t ticket = 0;
     int rc = start(fd, request, &ticket);
-    return rc < 0 ? rc : wait_for(fd, ticket, text, result_out);
+    return rc < 0 ? rc : wait_for(fd, ticket, request, text, result_out);
 }
 
 int
@@ -88,12 +115,18 @@ run_operation(const char *path, const struct operation_request *request)
     }
     if (rc < 0)
         return control_failed(request->what, path, rc);
+    // What was done until then.
+    if (result == -ECANCELED && text.length > 0) {
+        int status = request->quiet ? EXIT_SUCCESS : print_out(&text);
+        print_error("%s %s: stopped", request->what, path);
+        return status == EXIT_SUCCESS ? EXIT_STATUS_ERROR : status;
+    }
     if (result < 0) {
         print_error("%s %s: %s", request->what, path,
             text.length > 0 ? buffer_string(&text) : strerror(-result));
         return EXIT_STATUS_ERROR;
     }
-    return text.length > 0 ? print_out(&text) : 0;
+    return text.length > 0 && !request->quiet ? print_out(&text) : 0;
 }
 
 int
@@ -127,27 +160,36 @@ control_quota(const char *path, const char *size, const char *of, uint32_t flags
     BUFFER_AUTO argument = {0};
     if (size)
         buffer_printf(&argument, "%s %s", of ? of : "volume", size);
-    const struct operation_request request = {
-        "quota of", CKPTFS_OPERATION_QUOTA, flags, buffer_string(&argument)};
+    const struct operation_request request = {.what = "quota of",
+        .kind = CKPTFS_OPERATION_QUOTA,
+        .flags = flags,
+        .argument = buffer_string(&argument)};
     return run_operation(path, &request);
 }
 
 int
-control_evict(const char *path, bool all, uint32_t flags)
+control_evict(const struct evict_request *evict)
 {
     BUFFER_AUTO argument = {0};
     struct stat st;
-    if (!all && stat(path, &st) < 0) {
-        print_error("%s: %s", path, strerror(errno));
+    if (!evict->all && stat(evict->path, &st) < 0) {
+        print_error("%s: %s", evict->path, strerror(errno));
         return EXIT_STATUS_ERROR;
     }
-    if (!all && !S_ISREG(st.st_mode)) {
-        print_error("%s is no file; give --all to evict all of the volume", path);
+    if (!evict->all && !S_ISREG(st.st_mode)) {
+        print_error("%s is no file; give --all to evict all of the volume", evict->path);
         return EXIT_STATUS_USAGE;
     }
-    if (!all)
+    if (!evict->all)
         buffer_printf(&argument, "inode %llu", (unsigned long long)st.st_ino);
     const struct operation_request request = {
-        "evict", CKPTFS_OPERATION_EVICT, flags, buffer_string(&argument)};
-    return run_operation(path, &request);
+        .what = "evict",
+        .kind = CKPTFS_OPERATION_EVICT,
+        .flags = evict->json ? CKPTFS_OPERATION_JSON : 0,
+        .argument = buffer_string(&argument),
+        .show = !evict->quiet && !evict->json && isatty(STDERR_FILENO),
+        .quiet = evict->quiet && !evict->json,
+    };
+    watch_interrupts();
+    return run_operation(evict->path, &request);
 }

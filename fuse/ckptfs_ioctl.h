@@ -109,6 +109,9 @@ struct ckptfs_check {
 #define CKPTFS_OPERATION_EVICT           9 /* copies of objects in the store; "inode N": a file's */
 
 #define CKPTFS_OPERATION_JOB_REPORT 10 /* JOB: all that a VerifyManifest has found */
+/* TICKET: stops that command, at once when it waits, else soon; its result is ECANCELED then. Gets
+   no ticket itself. ENOENT: not known, EALREADY: it has ended. EVICT and GC look for it. */
+#define CKPTFS_OPERATION_CANCEL 11
 
 #define CKPTFS_OPERATION_JSON    (1u << 0)
 #define CKPTFS_OPERATION_DRY_RUN (1u << 1) /* GC: tell what would be done */
@@ -130,13 +133,15 @@ struct ckptfs_operation {
 
 struct ckptfs_report {
     __u32 version;
-    __u32 state;  /* out: CKPTFS_OPERATION_WAITS, RUNS, DONE */
-    __u64 ticket; /* ENOENT: unknown or forgotten */
-    __u64 offset; /* in: first byte of the text */
-    __u64 total;  /* out: length of the text, when done */
-    __s32 result; /* out: 0, or a negative errno; the text has the reason */
-    __u32 length; /* out: bytes in `text` */
-    __u64 reserved[3];
+    __u32 state;       /* out: CKPTFS_OPERATION_WAITS, RUNS, DONE */
+    __u64 ticket;      /* ENOENT: unknown or forgotten */
+    __u64 offset;      /* in: first byte of the text */
+    __u64 total;       /* out: length of the text, when done */
+    __s32 result;      /* out: 0, or a negative errno; the text has the reason */
+    __u32 length;      /* out: bytes in `text` */
+    __u64 done_bytes;  /* out: how far an EVICT is */
+    __u64 total_bytes; /* out */
+    __u64 reserved;
     char text[8128]; /* out; not NUL-terminated */
 };
 

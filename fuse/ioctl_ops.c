@@ -248,7 +248,7 @@ ioctl_report(struct ioctl_request *r)
     struct ckptfs_report *io = &r->io.report;
     struct volume_operation_report found;
     if (io->state != 0 || io->total != 0 || io->result != 0 || io->length != 0 ||
-        !ioctl_is_zero(io->reserved, sizeof(io->reserved)))
+        io->done_bytes != 0 || io->total_bytes != 0 || io->reserved != 0)
         return -EINVAL;
     // It may have been about a snapshot.
     snapshot_tree_names_changed(&fs_of(r->req)->snapshots);
@@ -261,6 +261,8 @@ ioctl_report(struct ioctl_request *r)
     io->total = found.length;
     io->result = found.result;
     io->length = (uint32_t)found.copied;
+    io->done_bytes = found.done_bytes;
+    io->total_bytes = found.total_bytes;
     return 0;
 }
 
