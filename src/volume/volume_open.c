@@ -99,15 +99,16 @@ open_manifest(struct volume *v, const char *directory, bool throwaway, struct bu
     if (rc < 0)
         volume_error(error, "cannot open the manifest in %s: %s%s", directory, strerror(-rc),
             rc == -EBADMSG
-                ? "; it is damaged (the log says where), or of a newer version of ckptfs. Nothing "
-                  "was changed. Restore it, or move the storage root away to mount from the store "
+                ? "; it is damaged (the log says where), or of a newer version of ckptfs. None "
+                  "of its entries was changed. Restore it, or move the storage root away to mount "
+                  "from the store "
                   "alone, which gives up unpublished changes"
             : rc == -EBUSY
                 ? "; another process uses this storage root in the format of an older version: end "
                   "that process, then mount again"
-            : rc == -ENOTSUP
-                ? "; a newer version of ckptfs made it. Nothing was changed. Use that one"
-                : "");
+            : rc == -ENOTSUP ? "; a newer version of ckptfs made it. None of its entries was "
+                               "changed. Use that one"
+                             : "");
     return rc;
 }
 

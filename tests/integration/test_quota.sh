@@ -143,6 +143,27 @@ assert_equal Failed "$("$CKPTCTL" jobs --json "${V_MNT[one]}" | jq -r '.[-1].sta
 rm "$faults"
 "$CKPTCTL" evict --all "${V_MNT[one]}" >"$WORK/out"
 
+step "an interrupt stops an eviction, which waits for another command here"
+echo 'slow 1500' >"$faults"
+"$CKPTCTL" gc "${V_MNT[one]}" >"$WORK/gc" 2>&1 &
+collector=$!
+collection_runs() {
+    "$CKPTCTL" jobs --json "${V_MNT[one]}" | jq -e 'any(.[]; .kind == "PruneCheckpoint" and .state == "InFlight")' >"$WORK/jobs"
+}
+wait_for 20 "the collection" collection_runs
+"$CKPTCTL" evict --all "${V_MNT[one]}" 2>"$WORK/out" &
+evicter=$!
+catches_interrupts() { [ $((0x$(awk '/SigCgt/ { print $2 }' "/proc/$evicter/status") & 2)) -ne 0 ]; }
+wait_for 20 "the eviction" catches_interrupts
+kill -INT "$evicter"
+status=0
+wait "$evicter" || status=$?
+assert_equal 2 "$status" "the exit status ($(cat "$WORK/out"))"
+rm "$faults"
+wait "$collector" || fail "$(cat "$WORK/gc")"
+"$CKPTCTL" evict --all --json "${V_MNT[one]}" >"$WORK/out"
+assert_equal false "$(jq .canceled "$WORK/out")" "whether the eviction was stopped"
+
 step "while the store is away, writers are told in the end, and the disk is not filled"
 echo outage >"$faults"
 watch_begin
