@@ -28,6 +28,17 @@ struct protocol {
     bool takes_long;              // searched only when it is named, or by `make check-long`
 };
 
+// A protocol whose file has its parts under these names: struct state, begin, steps, fault,
+// mutations and events.
+#define PROTOCOL_DEFINE(word)                                                                      \
+    const struct protocol protocol_##word = {.name = #word,                                        \
+        .bytes = sizeof(struct state),                                                             \
+        .begin = begin,                                                                            \
+        .steps = steps,                                                                            \
+        .fault = fault,                                                                            \
+        .mutations = mutations,                                                                    \
+        .events = events}
+
 extern const struct protocol protocol_pin, protocol_prune, protocol_fork, protocol_fork_swept,
     protocol_fork_all, protocol_takeover, protocol_snapshot;
 

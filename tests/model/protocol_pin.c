@@ -390,12 +390,4 @@ fault(const void *state)
     return NULL;
 }
 
-const struct protocol protocol_pin = {
-    .name = "pin",
-    .bytes = sizeof(struct state),
-    .begin = begin,
-    .steps = steps,
-    .fault = fault,
-    .mutations = mutations,
-    .events = events,
-};
+PROTOCOL_DEFINE(pin);

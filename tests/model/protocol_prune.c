@@ -280,12 +280,4 @@ fault(const void *state)
     return NULL;
 }
 
-const struct protocol protocol_prune = {
-    .name = "prune",
-    .bytes = sizeof(struct state),
-    .begin = begin,
-    .steps = steps,
-    .fault = fault,
-    .mutations = mutations,
-    .events = events,
-};
+PROTOCOL_DEFINE(prune);

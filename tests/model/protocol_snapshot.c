@@ -394,12 +394,4 @@ fault(const void *state)
     return NULL;
 }
 
-const struct protocol protocol_snapshot = {
-    .name = "snapshot",
-    .bytes = sizeof(struct state),
-    .begin = begin,
-    .steps = steps,
-    .fault = fault,
-    .mutations = mutations,
-    .events = events,
-};
+PROTOCOL_DEFINE(snapshot);

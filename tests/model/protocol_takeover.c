@@ -267,12 +267,4 @@ fault(const void *state)
     return NULL;
 }
 
-const struct protocol protocol_takeover = {
-    .name = "takeover",
-    .bytes = sizeof(struct state),
-    .begin = begin,
-    .steps = steps,
-    .fault = fault,
-    .mutations = mutations,
-    .events = events,
-};
+PROTOCOL_DEFINE(takeover);
