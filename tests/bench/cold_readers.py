@@ -5,13 +5,18 @@
   cold_readers.py random    200 reads at random places of a file of 256 MiB
   cold_readers.py scan      a database-like reader of a hot set while a file ten times the cache is
                             scanned: with ckptctl cat --cold, and with cat
+  cold_readers.py hot       a reader of 32 hot MiB of a file of 256 MiB on a host that has just restored
+                            the volume, with the set of hot parts and without (a build with fault
+                            hooks: the store answers after --latency ms)
 
 `--build` is the build directory. With --store s3 an S3 server beside it (tests/s3-server).
 """
 
 import argparse
 import json
+import mmap
 import os
+import random
 import shutil
 import statistics
 import subprocess
@@ -154,10 +159,75 @@ def scan(bench, a):
             drop_pages(t.path)
 
 
+# ---- after a restore ------------------------------------------------------------------------------
+
+HOT_PARTS = 32
+APART = 8  # MiB from one to the next
+
+
+def hot_reads(path, seconds, seed):
+    """Reads pages of the hot parts at random, one after the other: when each ended, and its seconds."""
+    chance = random.Random(seed)
+    page = mmap.mmap(-1, 4096)
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECT)
+    began = last = time.monotonic()
+    reads = []
+    while last - began < seconds:
+        place = chance.randrange(HOT_PARTS) * APART * MIB + chance.randrange(256) * 4096
+        os.preadv(fd, [page], place)
+        now = time.monotonic()
+        reads.append((now - began, now - last))
+        last = now
+    os.close(fd)
+    return reads
+
+
+def at_speed(reads, share):
+    """When the reads of a tenth of a second first reach this share of the speed at the end."""
+    speeds = {}
+    for at, _ in reads:
+        speeds[int(at * 10)] = speeds.get(int(at * 10), 0) + 1
+    end = statistics.median(list(speeds.values())[-20:])
+    return next((w + 1) / 10 for w in sorted(speeds) if speeds[w] >= share * end)
+
+
+def after_restore(bench, a):
+    faults = os.path.join(bench.work, "faults")
+    with open(faults, "w", encoding="ascii"):
+        os.environ["CKPTFS_STORE_FAULTS"] = faults
+    options = ",".join(["page_cache=8M", f"read_limit={a.limit}M" if a.limit else "", a.options])
+    with Quiet(bench, "hot", options) as t:
+        data = os.path.join(t.path, "data")
+        write_random(data, HOT_PARTS * APART * MIB)
+        t.checkpoint()
+        t.mount_bare()  # what was written is no longer warm
+        hot_reads(data, 10, 1)
+        t.unmount()
+        for option in ["no_hot_set", "hot_set"] * a.runs:
+            shutil.rmtree(t.root)
+            os.makedirs(t.root)
+            with open(faults, "w", encoding="ascii") as f:
+                f.write(f"slow {a.latency}\n")
+            t.mount("takeover,no_hot_set" if option == "no_hot_set" else "takeover")
+            reads = hot_reads(data, a.seconds, 2)
+            status = t.status()
+            with open(faults, "w", encoding="ascii"):
+                pass
+            t.kill()  # writes no set of its own
+            waits = [s for _, s in reads if s >= a.latency / 1000]
+            print(f"{option}: 90 % of the speed after {at_speed(reads, 0.9):.1f} s; {len(waits)} reads "
+                  f"waited for the store, {sum(waits):.1f} s; the last of them after "
+                  f"{max((at for at, s in reads if s >= a.latency / 1000), default=0):.1f} s; "
+                  f"{status['get_requests']} GET, {status['store_bytes_read'] / MIB:.0f} MiB; "
+                  f"{status['hot_parts_fetched']} parts fetched, {status['overtaking_reads']} overtakes",
+                  flush=True)
+        t.mount()
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("what", choices=["random", "scan"])
+    p.add_argument("what", choices=["random", "scan", "hot"])
     p.add_argument("--build", default=os.environ.get("TEST_TOP_BUILDDIR", os.getcwd()))
     p.add_argument("--work", default=os.environ.get("CKPTFS_TEST_DIR", "/var/tmp"))
     p.add_argument("--store", choices=["file", "s3"], default="file")
@@ -165,13 +235,14 @@ def main():
     p.add_argument("--runs", type=int, default=5)
     p.add_argument("--quota", type=int, default=64, help="MiB (%(default)s)")
     p.add_argument("--hot", type=int, default=16, help="MiB of the hot set (%(default)s)")
-    p.add_argument("--limit", type=int, default=40, help="MiB/s from the store (%(default)s)")
+    p.add_argument("--limit", type=int, default=40, help="MiB/s from the store (%(default)s); hot: 0 is none")
+    p.add_argument("--latency", type=int, default=30, help="ms; of hot (%(default)s)")
     p.add_argument("--seconds", type=int, default=16, help="of the reader (%(default)s)")
     a = p.parse_args()
     bench = Bench(a)
     try:
         bench.store.renew()
-        (random_reads if a.what == "random" else scan)(bench, a)
+        {"random": random_reads, "scan": scan, "hot": after_restore}[a.what](bench, a)
     finally:
         bench.close()
 
