@@ -29,6 +29,7 @@ struct fetch {
     struct remote_call call; // always with a deadline
     uint64_t landings;       // when the local copy was looked at
     bool landed;             // another flight has landed since
+    uint64_t overtake_ms;    // when it may overtake flights; 0: it has not met one
 };
 
 static struct remote_call
@@ -53,7 +54,8 @@ static bool
 may_overtake(
     const struct fetch *x, const struct chunk_flight *flight, const struct chunk_flight *other)
 {
-    if (flight->ahead || !other->ahead || x->call.class != REMOTE_FOREGROUND)
+    if (flight->ahead || !other->ahead || x->call.class != REMOTE_FOREGROUND ||
+        x->overtake_ms == 0 || clock_monotonic_ms() < x->overtake_ms)
         return false;
     bool large = other->to - other->from >= FLIGHT_OVERTAKE_RATIO * (flight->to - flight->from);
     return other->gives_way || (x->call.random && large && other->overtaken < FLIGHT_OVERTAKEN_MAX);
@@ -101,7 +103,9 @@ take_off(struct chunk_reader *r, struct chunk_flight *flight, struct fetch *x)
         rc = now >= x->call.deadline_ms          ? -ETIMEDOUT
              : remote_call_is_canceled(&x->call) ? -EINTR
                                                  : 1;
-        uint64_t poll = now + CANCEL_POLL_MS;
+        if (x->overtake_ms == 0)
+            x->overtake_ms = now + FLIGHT_OVERTAKE_MS;
+        uint64_t poll = now + (now < x->overtake_ms ? FLIGHT_OVERTAKE_MS : CANCEL_POLL_MS);
         if (rc > 0)
             condition_wait_until(
                 &r->landed, &r->lock, poll < x->call.deadline_ms ? poll : x->call.deadline_ms);

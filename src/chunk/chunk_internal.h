@@ -23,6 +23,9 @@ typedef bool chunk_verify(void *argument, const uint8_t *p, size_t n);
 //   overtaken so often at most, so that what this costs is bounded.
 // - A reader for whom a program waits overtakes a flight of a job, which may have to wait for its
 //   turn under a limit. Without the job the reader would have asked for the frames, too.
+//
+// Both wait a moment first: a flight that comes by then costs no other request.
+#define FLIGHT_OVERTAKE_MS    10u
 #define FLIGHT_OVERTAKEN_MAX  4u
 #define FLIGHT_OVERTAKE_RATIO 4u
 struct chunk_flight {
