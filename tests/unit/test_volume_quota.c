@@ -378,6 +378,39 @@ START_TEST(the_janitor_removes_what_nothing_needs_and_sets_the_account_right)
 }
 END_TEST
 
+// At the mount all of the scratch directory goes, of any age; later what is old, when it is due.
+START_TEST(the_janitor_runs_at_the_mount_and_when_it_is_due)
+{
+    const uint64_t day_s = (uint64_t)24 * 3600;
+    struct volume_world w;
+    world_new(&w);
+    volume_world_open(&w);
+    write_files(w.v, 7);
+    volume_world_publish(w.v);
+    CLEANUP(memory_free_auto) char *scratch = memory_string(local_store_scratch(w.v->local));
+    CLEANUP(memory_free_auto) char *old = make_junk(scratch, "manifest-1.tmp", 2 * day_s);
+    // The housekeeping thread does the same each second.
+    volume_clean_when_due(w.v);
+    ck_assert(exists(old));
+    volume_stop_housekeeping(w.v);
+    w.v->housekeeping.next_janitor_ms = 0;
+    volume_clean_when_due(w.v);
+    ck_assert(!exists(old));
+    ck_assert_uint_gt(w.v->housekeeping.next_janitor_ms, clock_monotonic_ms() + 500000);
+    expect_exact_account(&w);
+    volume_world_close(&w);
+    CLEANUP(memory_free_auto) char *young = make_junk(scratch, "manifest-2.tmp", 1);
+    CLEANUP(memory_free_auto) char *job = memory_printf("%s/job", scratch);
+    ck_assert_int_eq(mkdir(job, 0700), 0);
+    CLEANUP(memory_free_auto) char *staged = make_junk(job, "blob-0", 1);
+    volume_world_open(&w);
+    ck_assert(!exists(young) && !exists(staged) && !exists(job));
+    expect_exact_account(&w);
+    expect_files(w.v, 7);
+    volume_world_free(&w);
+}
+END_TEST
+
 static atomic_bool cleaning;
 
 static void
@@ -435,6 +468,8 @@ main(void)
         a_root_that_a_kill_left_with_the_quota_exactly_full_is_taken_over, 60);
     unit_add(s, "the_janitor_removes_what_nothing_needs_and_sets_the_account_right",
         the_janitor_removes_what_nothing_needs_and_sets_the_account_right, 60);
+    unit_add(s, "the_janitor_runs_at_the_mount_and_when_it_is_due",
+        the_janitor_runs_at_the_mount_and_when_it_is_due, 60);
     unit_add(s, "the_janitor_takes_nothing_from_a_checkpoint",
         the_janitor_takes_nothing_from_a_checkpoint, 60);
     return unit_run(s);
