@@ -85,8 +85,9 @@ struct store_fault {
 //     slow MS      every call waits so long first; with a blank and a text behind it, every call
 //                  for a key that begins so
 //     fail N       the N-th call fails as after many tries (-ETIMEDOUT), and is not carried out
+//     refuse N     the N-th put or delete fails so
 //     lose N       the N-th put or delete is carried out, and then fails so
-// These two count from the call on that sees the line first. A missing or empty file means healthy.
+// These count from the call on that sees the line first. A missing or empty file means healthy.
 struct remote_store *fault_store_wrap(struct remote_store *inner, const char *script);
 // Appends a line to the file `path` for each key that a call writes or deletes, so that tests can
 // count across processes: "put KEY" and "delete KEY" before the call, "PUT KEY" and "DELETE KEY"

@@ -41,7 +41,7 @@ struct fault_store {
     bool outage;
     uint64_t calls[VERB_COUNT];
     // What the script says about single calls, and how many there were since it says so.
-    uint64_t fail_at, lose_at;
+    uint64_t fail_at, refuse_at, lose_at;
     uint64_t scripted_calls, scripted_writes;
 };
 
@@ -64,7 +64,7 @@ struct script {
     uint64_t slow_ms;
     char slow_prefix[64];
     bool outage;
-    uint64_t fail_at, lose_at; // 0: none
+    uint64_t fail_at, refuse_at, lose_at; // 0: none
 };
 
 static void
@@ -99,6 +99,8 @@ read_script(const struct fault_store *fs, struct script *script_out)
             read_slow(line + 5, script_out);
         if (strncmp(line, "fail ", 5) == 0)
             script_out->fail_at = strtoull(line + 5, NULL, 10);
+        if (strncmp(line, "refuse ", 7) == 0)
+            script_out->refuse_at = strtoull(line + 7, NULL, 10);
         if (strncmp(line, "lose ", 5) == 0)
             script_out->lose_at = strtoull(line + 5, NULL, 10);
     }
@@ -111,13 +113,17 @@ count_scripted(struct fault_store *fs, const struct script *script, enum store_v
 {
     bool writes = verb == STORE_VERB_PUT || verb == STORE_VERB_DELETE;
     lock_take(&fs->lock);
-    if (script->fail_at != fs->fail_at || script->lose_at != fs->lose_at) {
+    if (script->fail_at != fs->fail_at || script->refuse_at != fs->refuse_at ||
+        script->lose_at != fs->lose_at) {
         fs->fail_at = script->fail_at;
+        fs->refuse_at = script->refuse_at;
         fs->lose_at = script->lose_at;
         fs->scripted_calls = fs->scripted_writes = 0;
     }
     bool fails = ++fs->scripted_calls == fs->fail_at;
-    v_out->lose = writes && ++fs->scripted_writes == fs->lose_at;
+    fs->scripted_writes += writes;
+    v_out->lose = writes && fs->scripted_writes == fs->lose_at;
+    fails |= writes && fs->scripted_writes == fs->refuse_at;
     lock_release(&fs->lock);
     return fails;
 }

@@ -9,7 +9,8 @@
 #include "platform/memory.h"
 #include "volume/volume_internal.h"
 
-#define DISTURBED_CALLS 12u
+#define DISTURBED_CALLS   12u
+#define DISTURBED_CHANGES 4u
 
 struct history history;
 
@@ -54,8 +55,10 @@ history_disturb(void)
     char script[32];
     if (history_below(2) == 0)
         return;
-    snprintf(script, sizeof(script), "%s %u", history_below(2) == 0 ? "fail" : "lose",
-        1 + (unsigned)history_below(history_below(2) == 0 ? 4 : DISTURBED_CALLS));
+    static const char *const kinds[] = {"fail", "refuse", "lose"};
+    uint64_t kind = history_below(ARRAY_LENGTH(kinds));
+    snprintf(script, sizeof(script), "%s %u", kinds[kind],
+        1 + (unsigned)history_below(kind == 0 ? DISTURBED_CALLS : DISTURBED_CHANGES));
     history_set_script(script);
     history.disturbed = true;
 #endif
