@@ -296,13 +296,11 @@ ask_record(struct asking *a, struct remote_link *link, const char *key, uint64_t
     return rc;
 }
 
-int
-remote_generations_read(
-    const struct remote_place *place, struct remote_generations *generations_out)
+static int
+read_generations(const struct remote_place *place, struct remote_generations *generations_out)
 {
     struct remote_link link = {0};
     struct asking a = {.place = place, .out = generations_out};
-    *generations_out = (struct remote_generations){0};
     int rc = ask_newest_catalog(&a, &link);
     if (rc < 0)
         return rc;
@@ -325,6 +323,17 @@ remote_generations_read(
     if (rc < 0)
         return remote_judge_damage(place, rc);
     return link.sequence == 0 ? -ENOENT : 0;
+}
+
+int
+remote_generations_read(
+    const struct remote_place *place, struct remote_generations *generations_out)
+{
+    *generations_out = (struct remote_generations){0};
+    int rc = read_generations(place, generations_out);
+    if (rc < 0)
+        remote_generations_free(generations_out);
+    return rc;
 }
 
 // ---- learning the history -----------------------------------------------------------------------
