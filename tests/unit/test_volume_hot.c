@@ -281,7 +281,7 @@ START_TEST(a_quota_without_room_ends_the_fetching)
     world_with_set(&w);
     volume_world_open(&w);
     BUFFER_AUTO text = {0};
-    ck_assert_int_eq(volume_evict_operation(w.v, "", false, &text), 0);
+    ck_assert_int_eq(volume_world_operate(w.v, VOLUME_OPERATION_EVICT, 0, "", &text), 0);
     storage_quota_numbers(w.v->quota, &n);
     uint64_t blobs = n.blobs;
     // An eighth stays free: of the rest the four fetchers need eight parts.
