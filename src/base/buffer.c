@@ -37,7 +37,8 @@ buffer_reserve(struct buffer *b, size_t n)
         b->data = data;
         b->capacity = capacity;
     }
-    return b->data + b->length;
+    // A buffer that never had room for anything has no memory, to which C adds not even 0.
+    return b->data ? b->data + b->length : NULL;
 }
 
 uint8_t *
