@@ -42,6 +42,7 @@ static void
 world_with_set(struct volume_world *w)
 {
     volume_world_new(w);
+    w->config.hot_set = true;
     volume_world_script_faults(w);
     volume_world_open(w);
     write_parts(w->v, "f", PARTS);
@@ -198,6 +199,7 @@ START_TEST(few_parts_are_not_worth_a_set)
 {
     struct volume_world w;
     volume_world_new(&w);
+    w.config.hot_set = true;
     volume_world_open(&w);
     write_parts(w.v, "f", VOLUME_HOT_PARTS_MIN - 1);
     volume_world_close(&w);
@@ -343,6 +345,7 @@ START_TEST(an_owner_that_was_displaced_leaves_no_set_behind)
     write_parts(w.v, "f", PARTS);
     volume_world_publish(w.v);
     volume_world_join(&other, w.directory);
+    other.config.hot_set = true;
     volume_world_set_root(&other, "other");
     other.config.takeover = true;
     volume_world_open(&other);
@@ -367,6 +370,7 @@ START_TEST(a_death_behind_the_writing_does_no_harm)
 {
     struct volume_world w;
     volume_world_new(&w);
+    w.config.hot_set = true;
     fflush(stdout);
     pid_t pid = fork();
     ck_assert_int_ge(pid, 0);

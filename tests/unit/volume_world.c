@@ -38,6 +38,7 @@ volume_world_join(struct volume_world *w, const char *directory)
     c->create = true;
     c->checkpoint_interval_ms = 0;
     c->merge_interval_ms = 0;
+    c->hot_set = false; // it asks the store at times of its own
     c->wal_limit_bytes = 8u << 20;
     c->page_cache_bytes = 1u << 20;
     c->unmount_timeout_ms = 60000;
