@@ -89,7 +89,8 @@ struct checkpoint_options {
     uint64_t upload_deadline_ms;
     unsigned upload_threads;
     uint64_t lease_ttl_ms;
-    bool claimed; // the volume was claimed at mount; else before the first publication
+    bool claimed;  // the volume was claimed at mount; else before the first publication
+    bool takeover; // that claim takes it away from a host that is alive
 };
 
 MUST_CHECK int checkpoint_start(

@@ -128,8 +128,8 @@ ensure_claimed(struct publication *p)
     int rc = catch_up(p);
     struct remote_lease lease = {0};
     if (rc == 0)
-        rc = remote_manifest_claim(
-            &c->options.place, c->options.manifest, &p->db, c->options.lease_ttl_ms, false, &lease);
+        rc = remote_manifest_claim(&c->options.place, c->options.manifest, &p->db,
+            c->options.lease_ttl_ms, c->options.takeover, &lease);
     if (rc == -EBUSY)
         return note_fenced(p, lease.host, lease.epoch);
     if (rc < 0)

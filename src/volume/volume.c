@@ -162,6 +162,7 @@ start_checkpoints(struct volume *v)
         .upload_threads = (unsigned)v->config.upload_threads,
         .lease_ttl_ms = v->config.lease_ttl_ms,
         .claimed = v->own.claimed,
+        .takeover = v->config.takeover,
     };
     volume_checkpoint_host(v, &options.host);
     volume_open_merge(v);

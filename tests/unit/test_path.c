@@ -152,7 +152,8 @@ START_TEST(a_held_directory_stays_the_one_that_it_was)
     move(planted, root);
     ck_assert_int_eq(use("a"), 0);
     check_victim();
-    ck_assert_int_eq(unlink(path_in(root, "a")), 0);
+    CLEANUP(memory_free_auto) char *link = path_in(root, "a");
+    ck_assert_int_eq(unlink(link), 0);
     ck_assert_int_eq(rmdir(root), 0);
     // A link in the place of the root itself, and one above it.
     ck_assert_int_eq(symlink(victim, root), 0);

@@ -90,6 +90,45 @@ START_TEST(a_taken_over_writer_finds_out_and_stops)
 }
 END_TEST
 
+static void
+take_over_with(const char *script)
+{
+    struct volume_world w;
+    struct volume_status status;
+    struct generation generation;
+    volume_world_new(&w);
+    volume_world_script_faults(&w);
+    volume_world_open(&w);
+    make_and_publish_a(w.v);
+    struct volume_world other = other_root(&w);
+    other.config.takeover = true;
+    other.config.create = false; // its first change in the store is the claim
+    volume_world_set_faults(&w, script);
+    volume_world_open(&other);
+    volume_world_set_faults(&w, "");
+    volume_status(other.v, &status);
+    ck_assert(!status.metrics.claimed);
+    volume_world_fill(other.v, volume_world_make_file(other.v, "b"), 0, 10000, 2);
+    volume_world_publish(other.v);
+    ck_assert_int_eq(volume_world_checkpoint(w.v, VOLUME_CHECKPOINT_PUBLISH, &generation), -ESTALE);
+    ck_assert_int_eq(volume_world_try_close(&w), -ESTALE);
+    volume_world_close(&other);
+    volume_world_leave(&other);
+    w.config.takeover = true;
+    volume_world_lose_root(&w);
+    volume_world_open(&w);
+    volume_world_expect(w.v, volume_world_find(w.v, "b"), 0, 10000, 2);
+    volume_world_free(&w);
+}
+
+// The store fails the claim, before or after it has carried it out.
+START_TEST(a_takeover_that_the_store_held_up_happens_when_it_is_back)
+{
+    take_over_with("refuse 1\n");
+    take_over_with("lose 1\n");
+}
+END_TEST
+
 START_TEST(a_root_that_has_published_everything_follows_another)
 {
     struct volume_world w;
@@ -302,6 +341,7 @@ main(void)
     Suite *s = suite_create("volume_fencing");
 #define ADD(test) unit_add(s, #test, test, 120)
     ADD(a_taken_over_writer_finds_out_and_stops);
+    ADD(a_takeover_that_the_store_held_up_happens_when_it_is_back);
     ADD(a_root_that_has_published_everything_follows_another);
     ADD(data_that_is_only_in_the_log_is_not_thrown_away_unasked);
     ADD(the_first_changes_of_a_volume_are_not_thrown_away_unasked);
