@@ -397,6 +397,7 @@ volume_close(struct volume *v)
         if (!atomic_load(&v->own.root_lost))
             local_store_save_recency(v->local);
         checkpoint_stop(v->checkpoint);
+        v->checkpoint = NULL; // nobody asks it for room any more
         if (rc == 0)
             release_lease(v);
         // Changes that no fold took are in the log, or were.
