@@ -96,6 +96,15 @@ step_collect(struct history_volume *h)
     history_look(h);
 }
 
+// The command may have failed to give its claim back, and says so in the log only.
+static void
+open_after_command(struct history_volume *h)
+{
+    h->w.config.takeover = true;
+    volume_world_open(&h->w);
+    h->w.config.takeover = false;
+}
+
 static void
 step_roll_back(struct history_volume *h)
 {
@@ -125,7 +134,7 @@ step_roll_back(struct history_volume *h)
     if (history_below(2) == 0)
         history_use_new_root(h);
     // The mark goes back with the rest.
-    volume_world_open(&h->w);
+    open_after_command(h);
     h->mark = volume_steps_mark(h->w.v);
     volume_world_close(&h->w);
     history_mount(h);
@@ -178,9 +187,7 @@ step_fork(struct history_volume *h)
     if (rc == 0)
         history_note_kept(f, made, f->now);
     history_use_new_root(f);
-    f->w.config.takeover = again;
-    volume_world_open(&f->w);
-    f->w.config.takeover = false;
+    open_after_command(f);
     f->mark = volume_steps_mark(f->w.v);
     volume_world_close(&f->w);
     history_mount(f);

@@ -234,9 +234,13 @@ history_operate(struct history_volume *h, unsigned kind, unsigned flags, const c
     // -ESTALE without another host: there is a record of this one whose answer was lost, perhaps by
     // a job in the background. The publish thread finds that out.
     bool again = rc != -ENOENT && is_to_repeat(rc);
-    while ((again || rc == -ESTALE) && clock_monotonic_ms() < give_up_ms) {
+    while ((again || rc == -ESTALE || rc == -EAGAIN) && clock_monotonic_ms() < give_up_ms) {
+        struct generation generation;
         again = false;
         clock_sleep_ms(1);
+        // The store held up the claim at the mount: the next publication claims.
+        if (rc == -EAGAIN)
+            (void)!volume_world_checkpoint(h->w.v, VOLUME_CHECKPOINT_PUBLISH, &generation);
         rc = volume_world_operate(h->w.v, kind, flags, argument, &text);
         if (rc == -ENOENT && kind == VOLUME_OPERATION_SNAPSHOT_DROP)
             rc = 0;
