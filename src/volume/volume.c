@@ -166,7 +166,9 @@ start_checkpoints(struct volume *v)
     };
     volume_checkpoint_host(v, &options.host);
     volume_open_merge(v);
-    int rc = checkpoint_start(&options, &v->checkpoint);
+    struct checkpoint *checkpoint = NULL;
+    int rc = checkpoint_start(&options, &checkpoint);
+    __atomic_store_n(&v->checkpoint, checkpoint, __ATOMIC_RELEASE);
     if (rc == 0)
         rc = volume_start_housekeeping(v);
     if (rc == 0)
@@ -397,7 +399,8 @@ volume_close(struct volume *v)
         if (!atomic_load(&v->own.root_lost))
             local_store_save_recency(v->local);
         checkpoint_stop(v->checkpoint);
-        v->checkpoint = NULL; // nobody asks it for room any more
+        // Nobody asks it for room any more.
+        __atomic_store_n(&v->checkpoint, NULL, __ATOMIC_RELEASE);
         if (rc == 0)
             release_lease(v);
         // Changes that no fold took are in the log, or were.

@@ -208,8 +208,9 @@ is_store_reachable(struct volume *v)
 {
     struct checkpoint_numbers c = {0};
     struct remote_trouble trouble = {0};
-    if (v->checkpoint)
-        checkpoint_numbers(v->checkpoint, &c);
+    struct checkpoint *checkpoint = volume_started_checkpoint(v);
+    if (checkpoint)
+        checkpoint_numbers(checkpoint, &c);
     remote_store_trouble(v->remote, &trouble);
     return c.store_reachable && trouble.tries < 2;
 }
@@ -249,7 +250,8 @@ wait_for_room(struct volume *v, uint32_t bytes, const struct operation *op)
         if (thread_is_interrupted())
             return -EINTR;
         uint64_t waited = clock_monotonic_ms() - began;
-        int error = v->checkpoint ? checkpoint_fold_error(v->checkpoint) : -EBUSY;
+        struct checkpoint *checkpoint = volume_started_checkpoint(v);
+        int error = checkpoint ? checkpoint_fold_error(checkpoint) : -EBUSY;
         wal_numbers(v->wal, &n);
         bool stuck = error != 0 || n.spare_error != 0 || n.quota_full;
         bool hopeless;

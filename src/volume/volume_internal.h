@@ -101,6 +101,8 @@ struct volume {
     struct chunk_reader *reader;
     struct wal *wal;
     struct page_store *pages;
+    // Its own threads may ask for room before it has been started: they find it by
+    // volume_started_checkpoint.
     struct checkpoint *checkpoint;
     struct flush_pace pace; // commits before checkpoints
     struct uuid session;    // of this process
@@ -160,6 +162,13 @@ struct volume {
     struct volume_ownership own;
     struct volume_housekeeping housekeeping;
 };
+
+// NULL until it has been started, and once it has stopped.
+static inline struct checkpoint *
+volume_started_checkpoint(const struct volume *v)
+{
+    return __atomic_load_n(&v->checkpoint, __ATOMIC_ACQUIRE);
+}
 
 // Opens the store of config->source; both results are to be freed, also after an error.
 MUST_CHECK int volume_open_store(const struct volume_config *config, struct store_url *url_out,

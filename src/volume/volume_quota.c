@@ -62,8 +62,9 @@ volume_is_in_store(struct volume *v, const struct sha256 *hash)
     struct manifest_reader *r;
     struct blob_record blob;
     struct checkpoint_numbers c = {0};
-    if (v->checkpoint)
-        checkpoint_numbers(v->checkpoint, &c);
+    struct checkpoint *checkpoint = volume_started_checkpoint(v);
+    if (checkpoint)
+        checkpoint_numbers(checkpoint, &c);
     // A transaction for each: an older one would not show newer records.
     if (c.store_damaged || manifest_read_begin(v->manifest, &r) < 0)
         return false;
@@ -110,8 +111,9 @@ static uint64_t
 count_publications(const struct volume *v)
 {
     struct checkpoint_numbers c = {0};
-    if (v->checkpoint)
-        checkpoint_numbers(v->checkpoint, &c);
+    struct checkpoint *checkpoint = volume_started_checkpoint(v);
+    if (checkpoint)
+        checkpoint_numbers(checkpoint, &c);
     return c.publications;
 }
 
@@ -180,15 +182,17 @@ volume_relieve(struct volume *v)
     if (look_at_room(v).lack == 0)
         return;
     // What could go has gone, and it was too little. One request at a time: its argument names it.
-    if (v->checkpoint && !atomic_exchange(&v->relieving, true))
-        checkpoint_request(v->checkpoint, CHECKPOINT_REQUEST_PUBLISH, relieved, v);
+    struct checkpoint *checkpoint = volume_started_checkpoint(v);
+    if (checkpoint && !atomic_exchange(&v->relieving, true))
+        checkpoint_request(checkpoint, CHECKPOINT_REQUEST_PUBLISH, relieved, v);
 }
 
 void
 volume_hear_room(struct volume *v)
 {
-    if (v->checkpoint)
-        checkpoint_hear_room(v->checkpoint);
+    struct checkpoint *checkpoint = volume_started_checkpoint(v);
+    if (checkpoint)
+        checkpoint_hear_room(checkpoint);
 }
 
 void
