@@ -15,11 +15,13 @@
 // grow; for as long as both go well, it waits.
 #define ROOM_DEADLINE_MS 60000u
 #define ROOM_HOPELESS_MS 3000u // when they fail for a reason that no waiting mends
-// A writer that waits looks again so often: it is woken by a segment that becomes free, but not by
-// a fold that released less than a segment, nor by room in the quota that an eviction, a
-// publication or another daemon has made.
-#define ROOM_SLICE_MS 20u
-#define REFUSED_MS    2000u // so long after one was told, others are told at once
+// A writer that waits looks again so often, and presses for a fold. A segment that becomes free
+// wakes it before. Under a quota it looks more often: nothing wakes it when an eviction, a
+// publication or another daemon makes room. Without one a writer in a hurry waits for a flush most
+// of the time, and a fold would only stage what its stream has begun to write.
+#define ROOM_SLICE_MS       1000u
+#define ROOM_QUOTA_SLICE_MS 20u
+#define REFUSED_MS          2000u // so long after one was told, others are told at once
 // Changes of names and inodes that may gather in memory before the volume asks for a fold, and
 // before writers wait for it: so memory does not grow with the number of files. The same of the
 // bytes that they carry: names, link targets and extended attributes.
@@ -231,13 +233,14 @@ wait_for_room(struct volume *v, uint32_t bytes, const struct operation *op)
 {
     struct wal_numbers n;
     uint64_t began = clock_monotonic_ms();
+    uint64_t slice_ms = storage_quota_is_limited(v->quota) ? ROOM_QUOTA_SLICE_MS : ROOM_SLICE_MS;
     uint64_t turn = 0;
     if (op->optional) {
         int rc = wait_for_memory(v, began);
         return rc == 0 ? wal_reserve(v->wal, bytes, began) : rc;
     }
     for (bool at_once = has_refused(v, began);; at_once = false) {
-        uint64_t slice = clock_monotonic_ms() + (at_once ? 0 : ROOM_SLICE_MS);
+        uint64_t slice = clock_monotonic_ms() + (at_once ? 0 : slice_ms);
         int rc = wait_for_memory(v, slice);
         // A removal makes room.
         if (rc == 0 && op->payload_length == 0 && !storage_quota_may_fill(v->quota, QUOTA_GROW) &&
