@@ -4,7 +4,7 @@
 # that died is finished by the next one.
 TEST_TIMEOUT=120
 . "$(dirname "$0")/lib.sh"
-. "$(dirname "$0")/retention.sh"
+. "$TEST_HERE/retention.sh"
 
 fill() { # NAME
     volume_mount "$1" create,checkpoint_interval=0

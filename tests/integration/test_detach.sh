@@ -4,7 +4,7 @@
 # fork outlives the parent.
 TEST_TIMEOUT=120
 . "$(dirname "$0")/lib.sh"
-. "$(dirname "$0")/retention.sh"
+. "$TEST_HERE/retention.sh"
 
 detach() { # STORE
     local name=fork$1 mnt source child options data i before first

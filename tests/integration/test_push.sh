@@ -4,7 +4,7 @@
 # root has, and what it has not is told.
 TEST_TIMEOUT=120
 . "$(dirname "$0")/lib.sh"
-. "$(dirname "$0")/retention.sh"
+. "$TEST_HERE/retention.sh"
 
 # Everything that the tenant has in the store is gone.
 lose_bucket() { # NAME

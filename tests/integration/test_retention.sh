@@ -4,7 +4,7 @@
 # nothing else; also when the daemon dies between any two steps of it.
 TEST_TIMEOUT=240
 . "$(dirname "$0")/lib.sh"
-. "$(dirname "$0")/retention.sh"
+. "$TEST_HERE/retention.sh"
 
 generation_count() { "$CKPTCTL" generations --json "${V_MNT[$1]}" | jq length; }
 

@@ -5,7 +5,7 @@
 # daemon is killed, or the store does not answer. With an S3 server (tests/with-s3) on it, too.
 TEST_TIMEOUT=120
 . "$(dirname "$0")/lib.sh"
-. "$(dirname "$0")/retention.sh"
+. "$TEST_HERE/retention.sh"
 
 # The pins of readers in the bucket.
 reader_pins() { store_keys "$1" | grep -c '^pins/.*-reader-' || :; }

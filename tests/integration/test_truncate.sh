@@ -4,7 +4,7 @@
 # appends, a checkpoint is under way, and when the daemon dies in the middle.
 TEST_TIMEOUT=240
 . "$(dirname "$0")/lib.sh"
-. "$(dirname "$0")/retention.sh"
+. "$TEST_HERE/retention.sh"
 
 need_program fallocate util-linux
 

@@ -4,7 +4,7 @@
 # generations, and repaired from what is left of it.
 TEST_TIMEOUT=120
 . "$(dirname "$0")/lib.sh"
-. "$(dirname "$0")/retention.sh"
+. "$TEST_HERE/retention.sh"
 
 verify() { # STATUS ARGUMENTS...
     local status=0
