@@ -3,26 +3,9 @@
 
 #include <dirent.h>
 #include <errno.h>
-#include <string.h>
 #include <sys/stat.h>
 
 #include "platform/path.h"
-
-static int
-walk(DIR *dir, directory_visit *visit, void *argument)
-{
-    for (;;) {
-        errno = 0;
-        struct dirent *e = readdir(dir);
-        if (!e)
-            return -errno;
-        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
-            continue;
-        int rc = visit(argument, e->d_name);
-        if (rc != 0)
-            return rc;
-    }
-}
 
 int
 directory_walk(const char *path, directory_visit *visit, void *argument)
@@ -30,7 +13,7 @@ directory_walk(const char *path, directory_visit *visit, void *argument)
     DIR *dir = path_open_directory(path);
     if (!dir)
         return errno == ENOENT ? 0 : -errno;
-    int rc = walk(dir, visit, argument);
+    int rc = path_walk_names(dir, visit, argument);
     closedir(dir);
     return rc;
 }

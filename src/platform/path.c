@@ -282,6 +282,22 @@ path_open_directory(const char *path)
 }
 
 int
+path_walk_names(DIR *dir, path_name_visit *visit, void *argument)
+{
+    for (;;) {
+        errno = 0;
+        struct dirent *e = readdir(dir);
+        if (!e)
+            return -errno;
+        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
+            continue;
+        int rc = visit(argument, e->d_name);
+        if (rc != 0)
+            return rc;
+    }
+}
+
+int
 path_stat(const char *path, struct stat *st_out)
 {
     const char *rest;
@@ -376,22 +392,18 @@ path_space(const char *path, struct statvfs *space_out)
 
 static int remove_below(int parent, const char *name);
 
+struct removal {
+    DIR *dir;
+    bool some;
+};
+
 static int
-remove_entries(DIR *dir, bool *some_out)
+remove_entry(void *argument, const char *name)
 {
-    *some_out = false;
-    for (;;) {
-        errno = 0;
-        struct dirent *e = readdir(dir);
-        if (!e)
-            return -errno;
-        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
-            continue;
-        int rc = remove_below(dirfd(dir), e->d_name);
-        if (rc < 0)
-            return rc;
-        *some_out = true;
-    }
+    struct removal *x = argument;
+    int rc = remove_below(dirfd(x->dir), name);
+    x->some |= rc == 0;
+    return rc;
 }
 
 static int
@@ -405,14 +417,15 @@ remove_directory(int parent, const char *name)
         return error == ENOENT ? 0 : -error;
     }
     int rc;
-    bool some;
+    struct removal x = {.dir = dir};
     // A listing may miss names while others go.
     do {
+        x.some = false;
         rewinddir(dir);
-        rc = remove_entries(dir, &some);
+        rc = path_walk_names(dir, remove_entry, &x);
         if (rc == 0 && unlinkat(parent, name, AT_REMOVEDIR) < 0 && errno != ENOENT)
             rc = -errno;
-    } while ((rc == -ENOTEMPTY || rc == -EEXIST) && some);
+    } while ((rc == -ENOTEMPTY || rc == -EEXIST) && x.some);
     closedir(dir);
     return rc;
 }

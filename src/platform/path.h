@@ -39,6 +39,10 @@ MUST_CHECK int path_open(const char *path, int flags, mode_t mode);
 DIR *path_open_directory(const char *path);
 // The same for an absolute path without links, held or not: a link anywhere on it is an error.
 MUST_CHECK int path_open_straight(const char *path, int flags);
+// Calls `visit` for each name of `dir` but "." and "..", until it returns other than 0; then that
+// result, else 0, or -errno when the names could not be read to the end.
+typedef int path_name_visit(void *argument, const char *name);
+MUST_CHECK int path_walk_names(DIR *dir, path_name_visit *visit, void *argument);
 // lstat(2), unlink(2), rename(2), link(2), mkdir(2) and statvfs(2).
 MUST_CHECK int path_stat(const char *path, struct stat *st_out);
 MUST_CHECK int path_unlink(const char *path);

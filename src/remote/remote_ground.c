@@ -60,10 +60,7 @@ take_back(const struct remote_place *place, uint64_t sequence)
 {
     BUFFER_AUTO name = {0};
     remote_key(place, REMOTE_RECORD, sequence, &name);
-    const char *key = buffer_string(&name);
-    struct remote_call call = remote_call_of(place, 0);
-    int rc = remote_store_delete_blobs(place->store, &key, 1, &call);
-    return rc < 0 ? remote_log_failure("remote.delete_failed", key, rc) : 0;
+    return remote_small_delete(place, buffer_string(&name));
 }
 
 int

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <inttypes.h>
 
-#include "base/checksum.h"
 #include "platform/crash_point.h"
 #include "platform/log.h"
 #include "remote/remote_internal.h"
@@ -63,19 +62,7 @@ put_set(const struct remote_place *place, const char *key, const struct hot_set 
 {
     BUFFER_AUTO bytes = {0};
     hot_set_encode(set, &bytes);
-    struct remote_source source = {.data = bytes.data, .length = bytes.length};
-    sha256_of(bytes.data, bytes.length, &source.hash);
-    struct remote_call call = remote_call_of(place, bytes.length);
-    int rc = remote_store_put_blob(place->store, key, &source, REMOTE_PUT_OVERWRITE, &call);
-    return rc < 0 ? remote_log_failure("remote.put_failed", key, rc) : 0;
-}
-
-static int
-delete_set(const struct remote_place *place, const char *key)
-{
-    struct remote_call call = remote_call_of(place, 0);
-    int rc = remote_store_delete_blobs(place->store, &key, 1, &call);
-    return rc < 0 ? remote_log_failure("remote.delete_failed", key, rc) : 0;
+    return remote_small_put(place, key, bytes.data, bytes.length);
 }
 
 // Whether the record behind db's position, if there is one, is of another host, or the mark of a
@@ -134,6 +121,6 @@ remote_hot_write(
     int owner = is_owner(place, db);
     if (owner != 0)
         return owner < 0 ? owner : 0;
-    rc = delete_set(place, buffer_string(&name));
+    rc = remote_small_delete(place, buffer_string(&name));
     return rc < 0 ? rc : -ESTALE;
 }

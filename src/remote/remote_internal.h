@@ -61,6 +61,11 @@ int remote_log_failure(const char *event, const char *key, int rc);
 // Logs a bad object, and sets remote_store_error() to the reason; returns -EBADMSG.
 int remote_log_bad(const char *key, const char *why);
 
+// Puts a small object in the place of the one that is there, or deletes it. They log a failure.
+MUST_CHECK int remote_small_put(
+    const struct remote_place *place, const char *key, const void *p, size_t n);
+MUST_CHECK int remote_small_delete(const struct remote_place *place, const char *key);
+
 // A whole object, in memory or in an unlinked file of scratch. Zero-initialise with fd -1.
 struct remote_object {
     struct buffer data;

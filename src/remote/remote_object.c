@@ -35,6 +35,24 @@ remote_log_bad(const char *key, const char *why)
     return -EBADMSG;
 }
 
+int
+remote_small_put(const struct remote_place *place, const char *key, const void *p, size_t n)
+{
+    struct remote_source source = {.data = p, .length = n};
+    sha256_of(p, n, &source.hash);
+    struct remote_call call = remote_call_of(place, n);
+    int rc = remote_store_put_blob(place->store, key, &source, REMOTE_PUT_OVERWRITE, &call);
+    return rc < 0 ? remote_log_failure("remote.put_failed", key, rc) : 0;
+}
+
+int
+remote_small_delete(const struct remote_place *place, const char *key)
+{
+    struct remote_call call = remote_call_of(place, 0);
+    int rc = remote_store_delete_blobs(place->store, &key, 1, &call);
+    return rc < 0 ? remote_log_failure("remote.delete_failed", key, rc) : 0;
+}
+
 void
 remote_object_free(struct remote_object *o)
 {

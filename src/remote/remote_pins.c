@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/checksum.h"
 #include "platform/log.h"
 #include "platform/memory.h"
 #include "platform/random.h"
@@ -84,24 +83,11 @@ remote_pin_put(const struct remote_place *place, const struct remote_pin *pin)
     char host[64];
     remote_host_name(host);
     pin_key(place, pin, &name);
-    const char *key = buffer_string(&name);
     buffer_printf(&text, "ckptfs pin 1\nkind %s\ngeneration %" PRIu64 "\nname %s\nhost %s\n",
         kind_names[pin->kind], pin->generation.v, pin->name, host);
     if (pin->holder)
         buffer_printf(&text, "holder %s\n", pin->holder);
-    struct remote_source source = {.data = text.data, .length = text.length};
-    sha256_of(text.data, text.length, &source.hash);
-    struct remote_call call = remote_call_of(place, 0);
-    int rc = remote_store_put_blob(place->store, key, &source, REMOTE_PUT_OVERWRITE, &call);
-    return rc < 0 ? remote_log_failure("remote.put_failed", key, rc) : 0;
-}
-
-static int
-delete_key(const struct remote_place *place, const char *key)
-{
-    struct remote_call call = remote_call_of(place, 0);
-    int rc = remote_store_delete_blobs(place->store, &key, 1, &call);
-    return rc < 0 ? remote_log_failure("remote.delete_failed", key, rc) : 0;
+    return remote_small_put(place, buffer_string(&name), text.data, text.length);
 }
 
 int
@@ -109,7 +95,7 @@ remote_pin_delete(const struct remote_place *place, const struct remote_pin *pin
 {
     BUFFER_AUTO name = {0};
     pin_key(place, pin, &name);
-    return delete_key(place, buffer_string(&name));
+    return remote_small_delete(place, buffer_string(&name));
 }
 
 // The rest of the first line that begins with `word` and a blank.
@@ -243,7 +229,7 @@ remote_pins_release(
     while ((rc = remote_walk_next_entry(&walk, &entry, &name)) > 0) {
         if (!ends_with(name, suffix, "") && !ends_with(name, suffix, PIN_MADE_ENDING))
             continue;
-        rc = delete_key(place, entry->key);
+        rc = remote_small_delete(place, entry->key);
         if (rc < 0)
             break;
         ++*released_out;

@@ -59,10 +59,7 @@ always(void *argument UNUSED)
 START_TEST(fetching_ends_when_it_is_cancelled_or_there_is_no_room)
 {
     struct volume_world w;
-    world_new(&w);
-    volume_world_open(&w);
-    write_files(w.v, 7);
-    volume_world_publish(w.v);
+    world_with_files(&w);
     evict(w.v, "");
     const struct volume_fetch canceled = {.is_canceled = always};
     struct volume_fetched fetched;
@@ -84,10 +81,7 @@ END_TEST
 START_TEST(kept_files_stay_also_after_they_have_changed)
 {
     struct volume_world w;
-    world_new(&w);
-    volume_world_open(&w);
-    write_files(w.v, 7);
-    volume_world_publish(w.v);
+    world_with_files(&w);
     struct object_id f2 = volume_world_find(w.v, "f2");
     keep(w.v, f2.v, false);
     keep(w.v, f2.v, true);
@@ -140,10 +134,7 @@ START_TEST(pins_hold_while_the_manifest_cannot_be_read)
 {
     struct volume_world w;
     const struct sha256 other = {{1}};
-    world_new(&w);
-    volume_world_open(&w);
-    write_files(w.v, 7);
-    volume_world_publish(w.v);
+    world_with_files(&w);
     uint64_t f2 = volume_world_find(w.v, "f2").v;
     keep(w.v, f2, false);
     ck_assert_int_eq(volume_visit_images(w.v, f2, expect_kept, w.v), 0);
@@ -167,10 +158,7 @@ START_TEST(bad_arguments_evict_nothing_and_end_no_pin)
         "inode ", "inode 1x", "inode 18446744073709551616", "inode 36893488147419103233", "all"};
     struct volume_world w;
     BUFFER_AUTO text = {0};
-    world_new(&w);
-    volume_world_open(&w);
-    write_files(w.v, 7);
-    volume_world_publish(w.v);
+    world_with_files(&w);
     uint64_t f1 = volume_world_find(w.v, "f1").v;
     keep(w.v, f1, false);
     uint64_t before = numbers_of(w.v).blobs;
@@ -193,10 +181,7 @@ START_TEST(a_hydration_that_fails_leaves_no_pin)
     struct volume_world w;
     uint64_t id;
     struct job_record job;
-    world_new(&w);
-    volume_world_open(&w);
-    write_files(w.v, 7);
-    volume_world_publish(w.v);
+    world_with_files(&w);
     evict(w.v, "");
     struct object_id f1 = volume_world_find(w.v, "f1");
     for (unsigned round = 0; round < 3; round++) {
@@ -258,10 +243,7 @@ START_TEST(evicting_tells_its_progress_holds_nobody_up_and_can_be_stopped)
 {
     struct volume_world w;
     BUFFER_AUTO text = {0};
-    world_new(&w);
-    volume_world_open(&w);
-    write_files(w.v, 7);
-    volume_world_publish(w.v);
+    world_with_files(&w);
     write_files_again(w.v, 70);
     volume_world_publish(w.v);
     expect_rewritten(w.v);
@@ -328,10 +310,7 @@ START_TEST(a_command_can_be_stopped_while_it_runs_or_waits)
     struct volume_world w;
     struct thread holder;
     uint64_t tickets[2];
-    world_new(&w);
-    volume_world_open(&w);
-    write_files(w.v, 7);
-    volume_world_publish(w.v);
+    world_with_files(&w);
     uint64_t before = numbers_of(w.v).blobs;
     // The first cannot go on.
     ck_assert_int_eq(thread_start(&holder, "holder", hold_evicting, w.v), 0);

@@ -221,10 +221,7 @@ START_TEST(a_job_at_the_end_of_its_budget_ends_and_readers_go_on)
     struct volume_world w;
     struct volume_fetched fetched;
     const struct volume_fetch all = {0};
-    world_new(&w);
-    volume_world_open(&w);
-    write_files(w.v, 7);
-    volume_world_publish(w.v);
+    world_with_files(&w);
     evict(w.v, "");
     storage_quota_set_limit(w.v->quota, 400 * MIB);
     storage_quota_set_job_share(w.v->quota, 2);
@@ -349,10 +346,7 @@ START_TEST(the_janitor_removes_what_nothing_needs_and_sets_the_account_right)
 {
     const uint64_t day_s = (uint64_t)24 * 3600;
     struct volume_world w;
-    world_new(&w);
-    volume_world_open(&w);
-    write_files(w.v, 7);
-    volume_world_publish(w.v);
+    world_with_files(&w);
     const char *scratch = local_store_scratch(w.v->local);
     CLEANUP(memory_free_auto) char *job = memory_printf("%s/job", scratch);
     CLEANUP(memory_free_auto) char *young_job = memory_printf("%s/young", scratch);
@@ -383,10 +377,7 @@ START_TEST(the_janitor_runs_at_the_mount_and_when_it_is_due)
 {
     const uint64_t day_s = (uint64_t)24 * 3600;
     struct volume_world w;
-    world_new(&w);
-    volume_world_open(&w);
-    write_files(w.v, 7);
-    volume_world_publish(w.v);
+    world_with_files(&w);
     CLEANUP(memory_free_auto) char *scratch = memory_string(local_store_scratch(w.v->local));
     CLEANUP(memory_free_auto) char *old = make_junk(scratch, "manifest-1.tmp", 2 * day_s);
     // The housekeeping thread does the same each second.

@@ -34,6 +34,16 @@ write_files(struct volume *v, uint64_t seed)
     ck_assert_int_eq(volume_world_sync(v), 0);
 }
 
+// Opens a volume whose files are written from seed 7 and published.
+static inline void
+world_with_files(struct volume_world *w)
+{
+    world_new(w);
+    volume_world_open(w);
+    write_files(w->v, 7);
+    volume_world_publish(w->v);
+}
+
 static inline void
 expect_files(struct volume *v, uint64_t seed)
 {
