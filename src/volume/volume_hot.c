@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -24,6 +25,8 @@
 // volume begins to evict when less than a sixteenth of the quota is free.
 #define FREE_PART_OF_QUOTA 8u
 #define FREE_PART_OF_DISK  16u
+// A fork without a set asks for those of so many ancestors.
+#define ANCESTORS_MAX 4u
 
 struct volume_hot {
     struct part_heat *heat;
@@ -218,20 +221,76 @@ volume_hot_publish(struct volume *v, bool (*is_canceled)(void *argument), void *
     hot_set_free(&old);
 }
 
+// ---- the set of an ancestor ---------------------------------------------------------------------
+
+struct ancestor {
+    uint32_t id; // of its place; 0: none yet
+    struct uuid volume;
+    uint32_t volume_number;
+    char tenant[TENANT_BYTES_MAX + 1];
+};
+
+// Goes on to the next volume out of which this one was made, the nearest one first. Each has a
+// place or two in a row. False: there is none.
+static bool
+next_ancestor(struct volume *v, struct ancestor *a)
+{
+    struct manifest_reader *r;
+    struct namespace_record space;
+    struct uuid before = a->volume;
+    uint32_t id = a->id == 0 ? BLOB_WHERE_NAMED : a->id + 1;
+    if (manifest_read_begin(v->manifest, &r) < 0)
+        return false;
+    int rc;
+    while ((rc = manifest_read_namespace(r, v->db, id, &space)) == 0 &&
+           (uuid_equal(&space.volume, &before) || space.place_length > 0))
+        id++;
+    if (rc == 0) {
+        *a = (struct ancestor){
+            .id = id, .volume = space.volume, .volume_number = space.volume_number};
+        snprintf(a->tenant, sizeof(a->tenant), "%.*s", (int)space.tenant_length, space.tenant);
+    }
+    manifest_read_end(r);
+    return rc == 0;
+}
+
+// A fork has the files of its parent under the same numbers. So until it has a set of its own, that
+// of the parent tells best what its programs will read. As remote_hot_read.
+static int
+read_set_to_fetch(struct volume *v, const struct remote_place *place, struct hot_set *set_out)
+{
+    struct db_record db;
+    struct ancestor a = {0};
+    bool later = false;
+    *set_out = (struct hot_set){0};
+    int rc = read_db(v, &db);
+    if (rc == 0)
+        rc = remote_hot_read(place, &db.volume, db.epoch, set_out, &later);
+    for (unsigned i = 0; rc == -ENOENT && !later && i < ANCESTORS_MAX && next_ancestor(v, &a);
+         i++) {
+        bool ignored;
+        struct remote_place theirs = *place;
+        theirs.tenant = a.tenant;
+        theirs.volume_number = a.volume_number;
+        hot_set_free(set_out);
+        // Their epochs are no concern of this volume.
+        rc = remote_hot_read(&theirs, &a.volume, UINT64_MAX, set_out, &ignored);
+    }
+    return rc;
+}
+
 // ---- fetching -----------------------------------------------------------------------------------
 
 void
 volume_hot_restore(struct volume *v, bool (*is_canceled)(void *argument), void *argument)
 {
     const struct job_hydration order = {.hot = true};
-    struct hot_set set = {0};
-    struct db_record db;
-    bool later;
+    struct hot_set set;
     uint64_t id;
-    if (!v->hot || read_db(v, &db) < 0)
+    if (!v->hot)
         return;
     struct remote_place place = place_of(v, is_canceled, argument);
-    int rc = remote_hot_read(&place, &db.volume, db.epoch, &set, &later);
+    int rc = read_set_to_fetch(v, &place, &set);
     if (rc == 0) {
         recall(v->hot, &set);
         rc = job_queue_submit(v->jobs, JOB_HYDRATE_FILES, &order, JOB_PRIORITY_NORMAL, NULL, &id);
@@ -376,17 +435,13 @@ fetch_set(struct fetching *x)
 int
 volume_hot_fetch_run(struct volume *v, struct job_run *run)
 {
-    struct hot_set set = {0};
-    struct db_record db;
-    bool later = false;
+    struct hot_set set;
     if (!v->hot) {
         buffer_append_string(run->text, "the mount has no_hot_set");
         return 0;
     }
     struct remote_place place = place_of(v, job_is_interrupted, run);
-    int rc = read_db(v, &db);
-    if (rc == 0)
-        rc = remote_hot_read(&place, &db.volume, db.epoch, &set, &later);
+    int rc = read_set_to_fetch(v, &place, &set);
     if (rc == -ENOENT) {
         buffer_append_string(run->text, "the store has no set of hot parts");
         return 0;

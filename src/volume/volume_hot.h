@@ -24,8 +24,9 @@ void volume_hot_note_written(struct volume *v, const struct dirty_set *pages);
 // A set of fewer parts is not worth its requests: the first reads bring so much anyway.
 #define VOLUME_HOT_PARTS_MIN 32u
 
-// After the volume was restored: if there is a set, submits the job that fetches its parts. 1 GET.
-// For the retention thread.
+// After the volume was restored: if there is a set, or in the case of a fork without one if its
+// parent has one, submits the job that fetches its parts. 1 GET, and one more for each ancestor of
+// a fork that is asked. For the retention thread.
 void volume_hot_restore(struct volume *v, bool (*is_canceled)(void *argument), void *argument);
 
 // The job HydrateFiles with the order to fetch the hot parts: in the order of the set, as a job

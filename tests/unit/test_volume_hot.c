@@ -156,6 +156,69 @@ START_TEST(restored_volumes_fetch_their_hot_parts)
 }
 END_TEST
 
+// The world becomes a fork of its volume, which is closed, with nothing local.
+static void
+become_fork(struct volume_world *w, const char *name)
+{
+    BUFFER_AUTO error = {0};
+    struct generation made;
+    CLEANUP(memory_free_auto)
+    char *child = memory_printf("file://%s/store/%s", w->directory, name);
+    int rc = volume_fork(&w->config, NULL, child, &made, &error);
+    ck_assert_msg(rc == 0, "fork: %d, %s", rc, buffer_string(&error));
+    free(w->config.source);
+    w->config.source = memory_string(child);
+    volume_world_set_root(w, name);
+}
+
+START_TEST(forks_fetch_the_hot_parts_of_their_parent)
+{
+    struct volume_world w;
+    struct hot_set set;
+    struct job_record job;
+    BUFFER_AUTO bytes = {0};
+    world_with_set(&w);
+    ck_assert(read_set(&w, &set));
+    // The fork of a fork that was never mounted.
+    become_fork(&w, "child");
+    become_fork(&w, "grandchild");
+    volume_world_open(&w);
+    while (metrics_of(w.v).hot_parts_fetched < PARTS)
+        clock_sleep_ms(1);
+    ck_assert(await_job(w.v, &job));
+    ck_assert_int_eq(job.state, JOB_COMPLETED);
+    volume_world_set_faults(&w, "outage");
+    expect_parts(w.v, "f", PARTS);
+    volume_world_set_faults(&w, "");
+    // Its own set takes in that of the parent, and leaves that alone.
+    volume_hot_publish(w.v, NULL, NULL);
+    ck_assert_uint_eq(metrics_of(w.v).hot_sets_written, 1);
+    ck_assert_uint_eq(volume_world_count_objects(&w, "hints/grandchild", "hot"), 1);
+    ck_assert_uint_eq(count_parts(&w), PARTS);
+    volume_world_close(&w);
+    // From then on its own set is the one that counts.
+    CLEANUP(memory_free_auto) char *path = set_path(&w);
+    ck_assert_int_eq(unlink(path), 0);
+    volume_world_lose_root(&w);
+    volume_world_open(&w);
+    ck_assert(restore(w.v, &job));
+    volume_world_close(&w);
+    // Another volume in the place of the parent is not believed.
+    become_fork(&w, "last");
+    CLEANUP(memory_free_auto)
+    char *own = memory_printf("%s/store/hints/grandchild/1/hot", w.directory);
+    ck_assert_int_eq(unlink(own), 0);
+    set.volume.b[0] ^= 1;
+    encode(&set, &bytes);
+    write_set(&w, bytes.data, bytes.length);
+    volume_world_open(&w);
+    ck_assert(!restore(w.v, &job));
+    expect_parts(w.v, "f", PARTS);
+    hot_set_free(&set);
+    volume_world_free(&w);
+}
+END_TEST
+
 START_TEST(mounts_that_need_no_set_leave_it_alone)
 {
     struct volume_world w;
@@ -405,6 +468,7 @@ main(void)
     Suite *s = suite_create("volume_hot");
 #define ADD(test) unit_add(s, #test, test, 60)
     ADD(restored_volumes_fetch_their_hot_parts);
+    ADD(forks_fetch_the_hot_parts_of_their_parent);
     ADD(mounts_that_need_no_set_leave_it_alone);
     ADD(few_parts_are_not_worth_a_set);
     ADD(damaged_and_foreign_sets_are_not_believed);
