@@ -115,15 +115,15 @@ append_locked(struct job_queue *q, struct queued_job *j)
     q->jobs[q->count++] = j;
 }
 
+// The caller frees the job.
 static void
-take_out_locked(struct job_queue *q, struct queued_job *j)
+take_out_locked(struct job_queue *q, const struct queued_job *j)
 {
     size_t i = 0;
     while (q->jobs[i] != j)
         i++;
     memmove(&q->jobs[i], &q->jobs[i + 1], (q->count - i - 1) * sizeof(*q->jobs));
     q->count--;
-    free_queued(j);
 }
 
 static void
@@ -140,8 +140,9 @@ oldest_ended_locked(const struct job_queue *q)
     return q->ended_count >= q->options.kept ? q->ended[0] : 0;
 }
 
+// The caller frees the job.
 static void
-ended_locked(struct job_queue *q, struct queued_job *j, uint64_t removed)
+ended_locked(struct job_queue *q, const struct queued_job *j, uint64_t removed)
 {
     if (removed != 0) {
         q->ended_count--;
@@ -316,18 +317,33 @@ judge_locked(
     }
 }
 
+static void
+tell_failed(const struct job_queue *q, const struct queued_job *j)
+{
+    if (j->handler->failed)
+        j->handler->failed(q->options.argument, &j->record);
+}
+
 // Writes the state of a job that ran from memory to the table, even if that takes long: a queue
-// that is being closed leaves it to the next one.
+// that is being closed leaves it to the next one. A job that has ended is freed then.
 static void
 settle_locked(struct job_queue *q, struct queued_job *j)
 {
+    if (j->record.state == JOB_FAILED) {
+        // Nobody changes the record of a job that has ended.
+        lock_release(&q->lock);
+        tell_failed(q, j);
+        lock_take(&q->lock);
+    }
     for (;;) {
         bool ended = !is_unfinished(&j->record);
         uint64_t removed = ended ? oldest_ended_locked(q) : 0;
         int rc = job_queue_put_record(q, &j->record, removed);
         if (rc == 0) {
-            if (ended)
+            if (ended) {
                 ended_locked(q, j, removed);
+                free_queued(j);
+            }
             return;
         }
         if (q->stopping)
@@ -613,8 +629,9 @@ job_queue_submit(struct job_queue *q, enum job_kind kind, const void *parameters
     return rc;
 }
 
+// `ended_out`: the job, if it is out of the queue now; the caller frees it.
 static int
-cancel_locked(struct job_queue *q, struct queued_job *j)
+cancel_locked(struct job_queue *q, struct queued_job *j, struct queued_job **ended_out)
 {
     struct job_worker *w = worker_of(q, j);
     bool before = j->record.cancel_wanted;
@@ -644,6 +661,7 @@ cancel_locked(struct job_queue *q, struct queued_job *j)
     }
     log_job(&j->record, "job.failed", -ECANCELED);
     ended_locked(q, j, removed);
+    *ended_out = j;
     return 0;
 }
 
@@ -651,11 +669,15 @@ int
 job_queue_cancel(struct job_queue *q, uint64_t id)
 {
     struct job_record job;
+    struct queued_job *ended = NULL;
     lock_take(&q->lock);
     struct queued_job *j = find_locked(q, id);
     if (j) {
-        int rc = cancel_locked(q, j);
+        int rc = cancel_locked(q, j, &ended);
         lock_release(&q->lock);
+        if (ended)
+            tell_failed(q, ended);
+        free_queued(ended);
         return rc;
     }
     lock_release(&q->lock);

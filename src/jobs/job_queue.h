@@ -77,6 +77,11 @@ struct job_handler_entry {
     // Whether the worker repeats a try that failed with this error; NULL: never.
     bool (*is_passing)(int error);
     uint32_t tries_max; // 0: as often as it takes
+    // A job has failed for good or was cancelled, perhaps while it waited: what its runs keep for
+    // the next one can go. Called with no locks held, by the lane's thread or by the one that
+    // cancels. A process that dies may have called it for a job that the next process goes on
+    // with. NULL: nothing is kept.
+    void (*failed)(void *argument, const struct job_record *job);
 };
 
 struct job_queue_options {

@@ -296,15 +296,13 @@ volume_hydrate_run(void *argument, struct job_run *run)
         .progress = tell_progress,
         .argument = run,
     };
-    // The first, so that what has come stays while the rest comes.
-    bool was_kept = true;
+    // The first, so that what has come stays while the rest comes, also between two runs.
     if (order.keep)
-        rc = volume_keep(v, order.object.v, &was_kept);
+        rc = volume_keep(v, order.object.v, run->job->id);
     if (rc == 0)
         rc = volume_fetch(v, &what, &fetched);
-    // A pin of a file that is not here would be in the way of all else. Another try pins it again.
-    if (rc < 0 && !was_kept)
-        volume_unkeep(v, order.object.v);
+    if (rc == 0 && order.keep)
+        volume_end_keep(v, order.object.v, run->job->id, true);
     job_progress(run, "fetched", fetched.done_bytes, fetched.total_bytes);
     if (rc == -EDQUOT) {
         volume_say_no_room(v, &fetched, run->text);
@@ -312,6 +310,15 @@ volume_hydrate_run(void *argument, struct job_run *run)
             fetched.total_bytes);
     }
     return rc;
+}
+
+// A pin of a file that is not here would be in the way of all else.
+void
+volume_hydrate_failed(void *argument, const struct job_record *job)
+{
+    struct job_hydration order;
+    if (job_read_parameters(job, &order) == 0 && order.keep)
+        volume_end_keep(argument, order.object.v, job->id, false);
 }
 
 int

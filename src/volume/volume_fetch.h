@@ -42,15 +42,28 @@ MUST_CHECK int volume_fetch(
 void volume_say_no_room(
     const struct volume *v, const struct volume_fetched *fetched, struct buffer *out);
 
-// The handler of JOB_HYDRATE_FILES; the argument is the volume.
+// The handler of JOB_HYDRATE_FILES, and what it does when such a job has failed; the argument is
+// the volume.
 int volume_hydrate_run(void *argument, struct job_run *run);
+void volume_hydrate_failed(void *argument, const struct job_record *job);
+
+// ---- kept files (volume_keep.c) -----------------------------------------------------------------
 
 // Keeps the images of a file (0: of all files) in hot_cache until volume_unkeep, or until the
 // volume is closed, also those that later checkpoints make: eviction passes them over. They count
-// for the quota. -ENOSPC: too many files are kept. `was_kept_out`: that was so before.
-MUST_CHECK int volume_keep(struct volume *v, uint64_t inode, bool *was_kept_out);
+// for the quota. -ENOSPC: too many files are kept.
+//
+// The file is kept for a job, also while that is interrupted, until volume_end_keep says whether it
+// stays kept. One that is kept without a job stays so. `job` 0: without a job.
+MUST_CHECK int volume_keep(struct volume *v, uint64_t inode, uint64_t job);
+// The job is done (`stays`) or has failed. Nothing happens when the file is not kept for this job:
+// it was kept before, or a user has ended that.
+void volume_end_keep(struct volume *v, uint64_t inode, uint64_t job, bool stays);
 // Ends what volume_keep with the same inode has begun.
 void volume_unkeep(struct volume *v, uint64_t inode);
 void volume_unkeep_all(struct volume *v);
+// Keeps what the unfinished jobs of an earlier process are to keep, and nothing else. Before any
+// thread can evict.
+void volume_keep_for_jobs(struct volume *v);
 
 #endif

@@ -143,7 +143,9 @@ struct volume {
     // `evicting`.
     struct volume_kept {
         bool all;
+        uint64_t all_job;
         uint64_t inodes[VOLUME_KEPT_MAX];
+        uint64_t jobs[VOLUME_KEPT_MAX]; // for which each is kept; 0: for none, and for good
         size_t inode_count;
         bool unknown; // the blobs could not be read
         struct generation generation;

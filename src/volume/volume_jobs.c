@@ -78,16 +78,16 @@ is_passing_in_store(int error)
 
 // What may run beside what, and why: doc/jobs.md, Lanes.
 static const struct job_handler_entry handlers[] = {
-    {JOB_TRUNCATE_APPEND_ONLY, JOB_LANE_SHORT, volume_truncate_run, is_passing, 10},
+    {JOB_TRUNCATE_APPEND_ONLY, JOB_LANE_SHORT, volume_truncate_run, is_passing, 10, NULL},
     // The retention thread submits these again.
-    {JOB_PRUNE_CHECKPOINT, JOB_LANE_SHORT, volume_prune_run, is_passing_in_store, 10},
-    {JOB_SWEEP_ORPHANS, JOB_LANE_SHORT, volume_sweep_run, is_passing_in_store, 10},
-    {JOB_MERGE_CHUNKS, JOB_LANE_FETCH, volume_merge_run, is_passing, 5},
-    {JOB_HYDRATE_FILES, JOB_LANE_FETCH, volume_hydrate_run, is_passing, 10},
+    {JOB_PRUNE_CHECKPOINT, JOB_LANE_SHORT, volume_prune_run, is_passing_in_store, 10, NULL},
+    {JOB_SWEEP_ORPHANS, JOB_LANE_SHORT, volume_sweep_run, is_passing_in_store, 10, NULL},
+    {JOB_MERGE_CHUNKS, JOB_LANE_FETCH, volume_merge_run, is_passing, 5, NULL},
+    {JOB_HYDRATE_FILES, JOB_LANE_FETCH, volume_hydrate_run, is_passing, 10, volume_hydrate_failed},
     // Users submit these, and they outlast outages.
-    {JOB_DOWNLOAD_CHECKPOINT, JOB_LANE_FETCH, volume_download_run, is_passing_in_store, 0},
-    {JOB_DETACH_FORK, JOB_LANE_LONG, volume_detach_run, is_passing_in_store, 0},
-    {JOB_VERIFY_MANIFEST, JOB_LANE_LONG, volume_verify_run, is_passing_in_store, 0},
+    {JOB_DOWNLOAD_CHECKPOINT, JOB_LANE_FETCH, volume_download_run, is_passing_in_store, 0, NULL},
+    {JOB_DETACH_FORK, JOB_LANE_LONG, volume_detach_run, is_passing_in_store, 0, NULL},
+    {JOB_VERIFY_MANIFEST, JOB_LANE_LONG, volume_verify_run, is_passing_in_store, 0, NULL},
 };
 
 static void

@@ -7,6 +7,7 @@
 
 #include "base/checksum.h"
 #include "format/record_codec.h"
+#include "jobs/job_kinds.h"
 #include "platform/log.h"
 #include "platform/memory.h"
 #include "volume/volume_fetch.h"
@@ -178,21 +179,58 @@ wait_for_removals(struct volume *v)
     pin_end(pin);
 }
 
-int
-volume_keep(struct volume *v, uint64_t inode, bool *was_kept_out)
+// The job for which the file is kept; NULL: it is not kept.
+static uint64_t *
+job_of_locked(struct volume_kept *k, uint64_t inode)
 {
-    struct volume_kept *k = &v->kept;
-    int rc = 0;
-    lock_take(&v->evicting);
-    size_t i = find_inode(k, inode);
-    *was_kept_out = inode == ALL_FILES ? k->all : i < k->inode_count;
     if (inode == ALL_FILES)
+        return k->all ? &k->all_job : NULL;
+    size_t i = find_inode(k, inode);
+    return i < k->inode_count ? &k->jobs[i] : NULL;
+}
+
+static int
+keep_locked(struct volume_kept *k, uint64_t inode, uint64_t job)
+{
+    uint64_t *present = job_of_locked(k, inode);
+    if (present) {
+        // A job of the file takes over from one that has ended.
+        *present = *present == 0 ? 0 : job;
+        return 0;
+    }
+    if (inode == ALL_FILES) {
         k->all = true;
-    else if (i == ARRAY_LENGTH(k->inodes))
-        rc = -ENOSPC;
-    else if (i == k->inode_count)
-        k->inodes[k->inode_count++] = inode;
+        k->all_job = job;
+        return 0;
+    }
+    if (k->inode_count == ARRAY_LENGTH(k->inodes))
+        return -ENOSPC;
+    k->inodes[k->inode_count] = inode;
+    k->jobs[k->inode_count++] = job;
+    return 0;
+}
+
+static void
+unkeep_locked(struct volume_kept *k, uint64_t inode)
+{
+    size_t i = find_inode(k, inode);
+    if (inode == ALL_FILES) {
+        k->all = false;
+    } else if (i < k->inode_count) {
+        k->inode_count--;
+        k->inodes[i] = k->inodes[k->inode_count];
+        k->jobs[i] = k->jobs[k->inode_count];
+    }
     forget_blobs(k);
+    k->unknown = k->unknown && k->inode_count > 0;
+}
+
+int
+volume_keep(struct volume *v, uint64_t inode, uint64_t job)
+{
+    lock_take(&v->evicting);
+    int rc = keep_locked(&v->kept, inode, job);
+    forget_blobs(&v->kept);
     lock_release(&v->evicting);
     if (rc == 0)
         wait_for_removals(v);
@@ -200,17 +238,23 @@ volume_keep(struct volume *v, uint64_t inode, bool *was_kept_out)
 }
 
 void
+volume_end_keep(struct volume *v, uint64_t inode, uint64_t job, bool stays)
+{
+    lock_take(&v->evicting);
+    uint64_t *present = job_of_locked(&v->kept, inode);
+    bool is_its = present && *present == job;
+    if (is_its && stays)
+        *present = 0;
+    else if (is_its)
+        unkeep_locked(&v->kept, inode);
+    lock_release(&v->evicting);
+}
+
+void
 volume_unkeep(struct volume *v, uint64_t inode)
 {
-    struct volume_kept *k = &v->kept;
     lock_take(&v->evicting);
-    size_t i = find_inode(k, inode);
-    if (inode == ALL_FILES)
-        k->all = false;
-    else if (i < k->inode_count)
-        k->inodes[i] = k->inodes[--k->inode_count];
-    forget_blobs(k);
-    k->unknown = k->unknown && k->inode_count > 0;
+    unkeep_locked(&v->kept, inode);
     lock_release(&v->evicting);
 }
 
@@ -223,6 +267,33 @@ volume_unkeep_all(struct volume *v)
     k->inode_count = 0;
     forget_blobs(k);
     lock_release(&v->evicting);
+}
+
+static int
+keep_for_job(void *argument, const struct job_record *job)
+{
+    struct volume *v = argument;
+    struct job_hydration order;
+    bool unfinished = job->state == JOB_PENDING || job->state == JOB_IN_FLIGHT;
+    if (job->kind == JOB_HYDRATE_FILES && unfinished && job_read_parameters(job, &order) == 0 &&
+        order.keep && keep_locked(&v->kept, order.object.v, job->id) < 0)
+        log_warning("cache.kept_unknown", "too many files are pinned to pin inode %llu",
+            (unsigned long long)order.object.v);
+    return 0;
+}
+
+void
+volume_keep_for_jobs(struct volume *v)
+{
+    struct manifest_reader *r;
+    volume_unkeep_all(v);
+    // Without the table the mount fails later, when it opens the queue.
+    if (manifest_read_begin(v->manifest, &r) < 0)
+        return;
+    lock_take(&v->evicting);
+    int ignored UNUSED = manifest_read_jobs(r, v->db, keep_for_job, v);
+    lock_release(&v->evicting);
+    manifest_read_end(r);
 }
 
 void

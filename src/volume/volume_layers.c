@@ -10,6 +10,7 @@
 #include "platform/log.h"
 #include "platform/memory.h"
 #include "platform/random.h"
+#include "volume/volume_fetch.h"
 #include "volume/volume_hot.h"
 #include "volume/volume_internal.h"
 
@@ -30,6 +31,8 @@ volume_open_layers(struct volume *v, struct buffer *error)
         volume_error(error, "cannot open the local store in %s: %s", v->root, strerror(-rc));
         return rc;
     }
+    if (!v->from_bucket)
+        volume_keep_for_jobs(v);
     volume_open_quota(v);
     v->place = (struct remote_place){
         .store = v->remote,

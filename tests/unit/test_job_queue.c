@@ -26,6 +26,8 @@ struct world {
     unsigned parking;             // so many runs park first
     uint64_t pause_ms;            // for as long
     uint64_t markers[EVENTS_MAX]; // the marker each run began with
+    unsigned told_failed;         // how often, and of which job last
+    uint64_t failed_number;
 };
 
 static uint64_t
@@ -80,14 +82,24 @@ is_passing(int error)
     return error == -EAGAIN;
 }
 
+static void
+hear_failed(void *argument, const struct job_record *job)
+{
+    struct world *w = argument;
+    lock_take(&w->lock);
+    w->told_failed++;
+    w->failed_number = number_of(job);
+    lock_release(&w->lock);
+}
+
 static const struct job_handler_entry handlers[] = {
-    {JOB_TRUNCATE_APPEND_ONLY, JOB_LANE_SHORT, handle, is_passing, 3},
-    {JOB_DOWNLOAD_CHECKPOINT, JOB_LANE_SHORT, handle, is_passing, 0},
+    {JOB_TRUNCATE_APPEND_ONLY, JOB_LANE_SHORT, handle, is_passing, 3, hear_failed},
+    {JOB_DOWNLOAD_CHECKPOINT, JOB_LANE_SHORT, handle, is_passing, 0, hear_failed},
 };
 
 static const struct job_handler_entry handlers_of_lanes[] = {
-    {JOB_TRUNCATE_APPEND_ONLY, JOB_LANE_SHORT, handle, is_passing, 3},
-    {JOB_DOWNLOAD_CHECKPOINT, JOB_LANE_LONG, handle, is_passing, 0},
+    {JOB_TRUNCATE_APPEND_ONLY, JOB_LANE_SHORT, handle, is_passing, 3, NULL},
+    {JOB_DOWNLOAD_CHECKPOINT, JOB_LANE_LONG, handle, is_passing, 0, NULL},
 };
 
 static void
@@ -387,6 +399,52 @@ START_TEST(a_passing_failure_is_repeated_and_the_cause_is_kept)
 }
 END_TEST
 
+static void
+expect_told(struct world *w, unsigned times, uint64_t number)
+{
+    lock_take(&w->lock);
+    ck_assert_uint_eq(w->told_failed, times);
+    ck_assert_uint_eq(w->failed_number, number);
+    lock_release(&w->lock);
+}
+
+// What its runs keep for the next one goes when there is none.
+START_TEST(a_handler_is_told_once_that_its_job_has_failed_and_not_before)
+{
+    struct world *w = world_new();
+    open_queue(w);
+    w->failing = 2;
+    await_end(w, submit(w, JOB_TRUNCATE_APPEND_ONLY, 1, JOB_PRIORITY_NORMAL));
+    expect_told(w, 0, 0);
+    w->failing = 3;
+    await_end(w, submit(w, JOB_TRUNCATE_APPEND_ONLY, 2, JOB_PRIORITY_NORMAL));
+    expect_told(w, 1, 2);
+    // One that runs is interrupted, and cancelled while it waits; then one that runs is cancelled.
+    let_go(w, true);
+    unsigned events = w->event_count;
+    uint64_t waits = submit(w, JOB_DOWNLOAD_CHECKPOINT, 3, JOB_PRIORITY_SWEEP);
+    await_events(w, events + 1);
+    uint64_t runs = submit(w, JOB_DOWNLOAD_CHECKPOINT, 4, JOB_PRIORITY_URGENT);
+    await_events(w, events + 2);
+    expect_told(w, 1, 2);
+    ck_assert_int_eq(job_queue_cancel(w->queue, waits), 0);
+    expect_told(w, 2, 3);
+    ck_assert_int_eq(job_queue_cancel(w->queue, runs), 0);
+    await_end(w, runs);
+    expect_told(w, 3, 4);
+    // The end of the queue is not the end of the job.
+    uint64_t stays = submit(w, JOB_DOWNLOAD_CHECKPOINT, 5, JOB_PRIORITY_NORMAL);
+    await_events(w, events + 3);
+    job_queue_close(w->queue);
+    expect_told(w, 3, 4);
+    let_go(w, false);
+    open_queue(w);
+    ck_assert_int_eq(await_end(w, stays).state, JOB_COMPLETED);
+    expect_told(w, 3, 4);
+    world_free(w);
+}
+END_TEST
+
 START_TEST(a_job_that_parks_leaves_the_worker_and_goes_on_later)
 {
     struct world *w = world_new();
@@ -577,6 +635,7 @@ main(void)
     ADD(a_job_that_becomes_ready_interrupts_a_less_urgent_one);
     ADD(submitting_twice_is_submitting_once);
     ADD(a_passing_failure_is_repeated_and_the_cause_is_kept);
+    ADD(a_handler_is_told_once_that_its_job_has_failed_and_not_before);
     ADD(a_job_that_parks_leaves_the_worker_and_goes_on_later);
     ADD(a_pause_ends_by_itself_and_by_cancelling);
     ADD(a_clock_that_was_set_back_prolongs_no_pause);

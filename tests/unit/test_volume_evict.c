@@ -14,12 +14,23 @@
 
 // ---- fetching and keeping -----------------------------------------------------------------------
 
+static bool
+is_pinned(struct volume *v, uint64_t inode)
+{
+    lock_take(&v->evicting);
+    bool found = inode == 0 && v->kept.all;
+    for (size_t i = 0; i < v->kept.inode_count; i++)
+        found |= inode != 0 && v->kept.inodes[i] == inode;
+    lock_release(&v->evicting);
+    return found;
+}
+
 static void
 keep(struct volume *v, uint64_t inode, bool expected)
 {
-    bool was_kept;
-    ck_assert_int_eq(volume_keep(v, inode, &was_kept), 0);
-    ck_assert_int_eq(was_kept, expected);
+    ck_assert_int_eq(is_pinned(v, inode), expected);
+    ck_assert_int_eq(volume_keep(v, inode, 0), 0);
+    ck_assert(is_pinned(v, inode));
 }
 
 START_TEST(fetched_data_is_read_without_the_store)
@@ -205,6 +216,147 @@ START_TEST(a_hydration_that_fails_leaves_no_pin)
         ck_assert(!w.v->kept.all);
         storage_quota_set_limit(w.v->quota, 0);
     }
+    volume_world_free(&w);
+}
+END_TEST
+
+// ---- pins of jobs that do not run ---------------------------------------------------------------
+
+static struct job_record
+look_at_job(struct volume *v, uint64_t id)
+{
+    struct job_record job;
+    ck_assert_int_eq(volume_job_look(v, id, false, &job), 0);
+    return job;
+}
+
+static struct job_record
+await_state(struct volume *v, uint64_t id, enum job_state state)
+{
+    struct job_record job;
+    while ((job = look_at_job(v, id)).state != state)
+        clock_sleep_ms(1);
+    return job;
+}
+
+// The job that is to pin f1 is in the middle of its work when a more urgent one comes and stays.
+// The id of the first one.
+static uint64_t
+interrupt_hydration(struct volume *v, const struct volume_world *w)
+{
+    uint64_t id, urgent, bytes = 0;
+    struct object_id f1 = volume_world_find(v, "f1");
+    const struct job_hydration order = {.object = volume_world_find(v, "f2")};
+    const struct remote_call call = {.class = REMOTE_JOB};
+    while (job_queue_depth(v->jobs) > 0)
+        clock_sleep_ms(1);
+    evict(v, "");
+    // A part of it is here.
+    ck_assert_int_eq(chunk_reader_fetch_pages(
+                         v->reader, f1, (struct page_no){0}, MIB / PAGE_BYTES, &call, &bytes),
+        0);
+    ck_assert_uint_ge(bytes, MIB / 2);
+    volume_world_set_faults(w, "slow 3600000 checkpoints/");
+    ck_assert_int_eq(volume_hydrate(v, f1, true, &id), 0);
+    while (!is_pinned(v, f1.v))
+        clock_sleep_ms(1);
+    ck_assert_int_eq(
+        job_queue_submit(v->jobs, JOB_HYDRATE_FILES, &order, JOB_PRIORITY_URGENT, NULL, &urgent),
+        0);
+    await_state(v, urgent, JOB_IN_FLIGHT);
+    ck_assert_int_eq(look_at_job(v, id).state, JOB_PENDING);
+    return id;
+}
+
+static void
+expect_pinned_part(const struct volume_world *w)
+{
+    struct object_id f1 = volume_world_find(w->v, "f1");
+    ck_assert(is_pinned(w->v, f1.v));
+    uint64_t before = remote_bytes(w->v);
+    storage_quota_set_limit(w->v->quota, FILE_BYTES);
+    volume_relieve(w->v); // evicts all that may go
+    storage_quota_set_limit(w->v->quota, 0);
+    volume_world_expect(w->v, f1, 0, MIB, 8);
+    ck_assert_uint_eq(remote_bytes(w->v), before);
+}
+
+static void
+world_with_slow_store(struct volume_world *w)
+{
+    world_new(w);
+    volume_world_script_faults(w);
+    volume_world_open(w);
+    write_files(w->v, 7);
+    volume_world_publish(w->v);
+}
+
+START_TEST(a_pin_stays_while_its_job_is_interrupted)
+{
+    struct volume_world w;
+    world_with_slow_store(&w);
+    uint64_t id = interrupt_hydration(w.v, &w);
+    uint64_t f1 = volume_world_find(w.v, "f1").v;
+    expect_pinned_part(&w);
+    // The job is cancelled while it waits: its pin ends.
+    ck_assert_int_eq(volume_job_cancel(w.v, id), 0);
+    ck_assert(!is_pinned(w.v, f1));
+    volume_world_set_faults(&w, "");
+    // A job that goes on and ends well leaves the pin.
+    id = interrupt_hydration(w.v, &w);
+    volume_world_set_faults(&w, "");
+    await_state(w.v, id, JOB_COMPLETED);
+    expect_pinned_part(&w);
+    // Then it is nobody's: the failure of another job does not end it.
+    id = 0;
+    volume_end_keep(w.v, f1, 12345, false);
+    ck_assert(is_pinned(w.v, f1));
+    ck_assert_int_eq(volume_hydrate(w.v, (struct object_id){f1}, true, &id), 0);
+    await_state(w.v, id, JOB_COMPLETED);
+    ck_assert(is_pinned(w.v, f1));
+    volume_world_free(&w);
+}
+END_TEST
+
+static const struct volume_world *dying;
+
+static void
+die_interrupted(struct volume *v)
+{
+    interrupt_hydration(v, dying);
+}
+
+START_TEST(a_pin_is_there_at_the_mount_after_a_death)
+{
+    struct volume_world w;
+    uint64_t id = 0;
+    struct job_record job;
+    world_with_slow_store(&w);
+    volume_world_close(&w);
+    dying = &w;
+    volume_world_die_after(&w, die_interrupted);
+    volume_world_open(&w);
+    // The urgent job is still before it.
+    struct object_id f1 = volume_world_find(w.v, "f1");
+    expect_pinned_part(&w);
+    while (volume_job_look(w.v, id, true, &job) == 0 && (id = job.id) != 0)
+        if (job.kind == JOB_HYDRATE_FILES && job.priority == JOB_PRIORITY_ASKED)
+            break;
+    ck_assert_int_eq(job.kind, JOB_HYDRATE_FILES);
+    ck_assert_int_eq(job.state, JOB_PENDING);
+    // A job that goes on keeps it for good, one that is cancelled does not.
+    volume_world_set_faults(&w, "");
+    await_state(w.v, id, JOB_COMPLETED);
+    ck_assert(is_pinned(w.v, f1.v));
+    volume_world_close(&w);
+    volume_world_die_after(&w, die_interrupted);
+    volume_world_open(&w);
+    ck_assert(is_pinned(w.v, f1.v));
+    for (id = 0; volume_job_look(w.v, id, true, &job) == 0; id = job.id)
+        if (job.state == JOB_PENDING)
+            ck_assert_int_eq(volume_job_cancel(w.v, job.id), 0);
+    ck_assert(!is_pinned(w.v, f1.v));
+    volume_world_set_faults(&w, "");
     volume_world_free(&w);
 }
 END_TEST
@@ -510,6 +662,10 @@ main(void)
     unit_add(s, "bad_arguments_evict_nothing_and_end_no_pin",
         bad_arguments_evict_nothing_and_end_no_pin, 60);
     unit_add(s, "a_hydration_that_fails_leaves_no_pin", a_hydration_that_fails_leaves_no_pin, 60);
+    unit_add(s, "a_pin_stays_while_its_job_is_interrupted",
+        a_pin_stays_while_its_job_is_interrupted, 60);
+    unit_add(s, "a_pin_is_there_at_the_mount_after_a_death",
+        a_pin_is_there_at_the_mount_after_a_death, 60);
     unit_add(s, "evicting_tells_its_progress_holds_nobody_up_and_can_be_stopped",
         evicting_tells_its_progress_holds_nobody_up_and_can_be_stopped, 60);
     unit_add(s, "a_command_can_be_stopped_while_it_runs_or_waits",
