@@ -202,6 +202,20 @@ expect_refused() { # KIND FILE
     [[ $TRIED == refused* ]] || complain "WAL $2 $1: not noticed"
 }
 
+# A fold takes records over into a generation, and the log need not have them any more. Under load
+# one comes by itself: a writer that has waited for room asks for it. So that each record of the log
+# stays needed, folds find a file where their scratch directory should be, and fail.
+refuse_folds() { # NAME
+    mv "${V_ROOT[$1]}/checkpoint_scratch" "$WORK/scratch.$1"
+    : >"${V_ROOT[$1]}/checkpoint_scratch"
+}
+
+allow_folds() { # NAME, whose daemon is dead
+    ! volume_logged "$1" checkpoint.recorded || fail "a fold took records of the log over"
+    rm "${V_ROOT[$1]}/checkpoint_scratch"
+    mv "$WORK/scratch.$1" "${V_ROOT[$1]}/checkpoint_scratch"
+}
+
 damage_in_the_wal() {
     local segments newest first mark size end i kind
     WAL_OPTIONS=checkpoint_interval=0,wal_limit=64M
@@ -209,6 +223,7 @@ damage_in_the_wal() {
     step "damage to the WAL"
     volume_new w file
     volume_mount w "create,$WAL_OPTIONS"
+    refuse_folds w
     head -c 12000000 /dev/urandom >"${V_MNT[w]}/large"
     sync "${V_MNT[w]}/large"
     for ((i = 0; i < 200; i++)); do
@@ -216,6 +231,7 @@ damage_in_the_wal() {
     done
     cp -a "${V_MNT[w]}" "$WORK/reference-w"
     volume_kill9 w
+    allow_folds w
     keep "${V_ROOT[w]}"
     keep "${V_DIRECTORY[w]}"
     # Those with records, by the time of the last one: segments that are made ahead have none.
