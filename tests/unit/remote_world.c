@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <inttypes.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/checksum.h"
 #include "platform/clock.h"
@@ -73,6 +74,35 @@ world_count(const struct world *w, const char *kind)
     closedir(d);
     free(path);
     return count;
+}
+
+static void
+age_directory(const char *path, uint64_t ms)
+{
+    DIR *d = opendir(path);
+    ck_assert_ptr_nonnull(d);
+    for (struct dirent *e; (e = readdir(d));) {
+        struct stat st;
+        if (e->d_name[0] == '.')
+            continue;
+        char *inner = memory_printf("%s/%s", path, e->d_name);
+        ck_assert_int_eq(stat(inner, &st), 0);
+        if (S_ISDIR(st.st_mode)) {
+            age_directory(inner, ms);
+        } else {
+            st.st_mtim.tv_sec -= (time_t)(ms / 1000);
+            struct timespec times[2] = {st.st_mtim, st.st_mtim};
+            ck_assert_int_eq(utimensat(AT_FDCWD, inner, times, 0), 0);
+        }
+        free(inner);
+    }
+    closedir(d);
+}
+
+void
+world_age(const struct world *w, uint64_t ms)
+{
+    age_directory(w->bucket, ms);
 }
 
 // ---- roots --------------------------------------------------------------------------------------

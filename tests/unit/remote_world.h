@@ -41,6 +41,8 @@ void world_read(const struct world *w, const char *kind, uint64_t number, struct
 void world_write(const struct world *w, const char *kind, uint64_t number, const void *p, size_t n);
 // How many objects of a kind there are.
 size_t world_count(const struct world *w, const char *kind);
+// Everything in the bucket becomes older.
+void world_age(const struct world *w, uint64_t ms);
 
 void root_open(struct root *r, struct world *w, const char *name, uint8_t salt);
 void root_close(struct root *r);

@@ -13,7 +13,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/checksum.h"
 #include "platform/clock.h"
@@ -47,34 +46,10 @@ dice(unsigned sides)
 // ---- time ---------------------------------------------------------------------------------------
 
 static void
-age_directory(const char *path, uint64_t ms)
-{
-    DIR *d = opendir(path);
-    ck_assert_ptr_nonnull(d);
-    for (struct dirent *e; (e = readdir(d));) {
-        struct stat st;
-        if (e->d_name[0] == '.')
-            continue;
-        char *inner = memory_printf("%s/%s", path, e->d_name);
-        ck_assert_int_eq(stat(inner, &st), 0);
-        if (S_ISDIR(st.st_mode)) {
-            age_directory(inner, ms);
-        } else {
-            st.st_mtim.tv_sec -= (time_t)(ms / 1000);
-            struct timespec times[2] = {st.st_mtim, st.st_mtim};
-            ck_assert_int_eq(utimensat(AT_FDCWD, inner, times, 0), 0);
-        }
-        free(inner);
-    }
-    closedir(d);
-}
-
-// Everything in the bucket becomes older.
-static void
 pass_time(uint64_t ms)
 {
     ahead_ms += ms;
-    age_directory(world.bucket, ms);
+    world_age(&world, ms);
 }
 
 // ---- steps --------------------------------------------------------------------------------------
