@@ -74,24 +74,20 @@ take_turn(struct limited_store *ls, struct read_limiter *l, struct limiter_reque
     return rc;
 }
 
-// A call has moved its bytes, or none. `counter` may be NULL.
+// A call has moved its bytes, or none.
 static void
-settle(struct limited_store *ls, struct read_limiter *l, const struct limiter_request *x,
-    uint64_t moved, uint64_t *counter)
+settle_locked(struct limited_store *ls, struct read_limiter *l, const struct limiter_request *x,
+    uint64_t moved)
 {
     uint64_t now = clock_monotonic_ms();
-    lock_take(&ls->lock);
     if (x->granted)
         read_limiter_end(l, x, moved, now);
     else
         read_limiter_charge(l, moved, now);
-    if (counter)
-        *counter += moved;
     if (ls->numbers.waiting > 0) {
         (void)read_limiter_grant(l, now);
         condition_broadcast(&ls->turn);
     }
-    lock_release(&ls->lock);
 }
 
 // ---- the calls ----------------------------------------------------------------------------------
@@ -103,14 +99,19 @@ limited_get(struct remote_store *s, const char *key, uint64_t offset, uint64_t l
     struct limited_store *ls = limited_store_of(s);
     struct limiter_request x = {.class = call->class, .bytes = length == UINT64_MAX ? 0 : length};
     size_t before = out->length;
+    bool waits = call->paced || call->class >= REMOTE_JOB;
     int rc = 0;
-    if (call->paced || call->class >= REMOTE_JOB)
+    if (waits)
         rc = take_turn(ls, &ls->reads, &x, call, "get (waiting for the limit of reads)", key);
     if (rc < 0)
         return rc;
     rc = remote_store_get_blob(ls->forward.inner, key, offset, length, out, call);
-    settle(ls, &ls->reads, &x, rc < 0 ? 0 : out->length - before,
-        &ls->numbers.read_bytes[call->class]);
+    uint64_t moved = rc < 0 ? 0 : out->length - before;
+    lock_take(&ls->lock);
+    settle_locked(ls, &ls->reads, &x, moved);
+    ls->numbers.reads[call->class] += waits;
+    ls->numbers.read_bytes[call->class] += moved;
+    lock_release(&ls->lock);
     return rc;
 }
 
@@ -126,7 +127,9 @@ limited_put(struct remote_store *s, const char *key, const struct remote_source 
     if (rc < 0)
         return rc;
     rc = remote_store_put_blob(ls->forward.inner, key, source, mode, call);
-    settle(ls, &ls->uploads, &x, rc < 0 ? 0 : source->length, NULL);
+    lock_take(&ls->lock);
+    settle_locked(ls, &ls->uploads, &x, rc < 0 ? 0 : source->length);
+    lock_release(&ls->lock);
     return rc;
 }
 

@@ -21,7 +21,8 @@ struct remote_limits {
 };
 
 struct remote_limits_numbers {
-    uint64_t read_bytes[LIMITER_CLASSES]; // by class, limited or not
+    uint64_t reads[LIMITER_CLASSES];      // that wait for their turn when there is a limit
+    uint64_t read_bytes[LIMITER_CLASSES]; // of all reads, by class
     uint64_t waits, wait_ms;              // calls that had to wait, and how long in all
     uint64_t waiting;                     // at this moment
     uint64_t refused;                     // deadlines that passed in the queue

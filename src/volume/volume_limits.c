@@ -64,6 +64,10 @@ volume_limits_metrics(struct volume *v, struct metrics *m)
     m->limit_wait_ms = n.wait_ms;
     m->limit_waiting = n.waiting;
     m->limit_timeouts = n.refused;
+    m->reads_foreground = n.reads[REMOTE_FOREGROUND];
+    m->reads_read_ahead = n.reads[REMOTE_READ_AHEAD];
+    m->reads_job = n.reads[REMOTE_UPLOAD] + n.reads[REMOTE_JOB];
+    m->reads_cold_scan = n.reads[REMOTE_COLD_SCAN];
     m->read_bytes_foreground = n.read_bytes[REMOTE_FOREGROUND];
     m->read_bytes_read_ahead = n.read_bytes[REMOTE_READ_AHEAD];
     m->read_bytes_job = n.read_bytes[REMOTE_UPLOAD] + n.read_bytes[REMOTE_JOB];

@@ -338,6 +338,7 @@ START_TEST(a_waiting_call_can_be_canceled_and_has_a_deadline)
     ck_assert_uint_eq(n.waits, 2);
     ck_assert_uint_eq(n.refused, 1);
     ck_assert_uint_eq(n.read_bytes[REMOTE_FOREGROUND], 2 * MIB);
+    ck_assert_uint_eq(n.reads[REMOTE_FOREGROUND], 1); // a program waited for this one alone
     close_store();
 }
 END_TEST

@@ -147,11 +147,14 @@ START_TEST(restored_volumes_fetch_their_hot_parts)
     ck_assert_int_eq(job.state, JOB_COMPLETED);
     struct metrics m = metrics_of(w.v);
     ck_assert_uint_gt(m.read_bytes_job, PARTS * FRAME);
+    ck_assert_uint_ge(m.reads_job, PARTS);
     ck_assert_uint_eq(m.read_bytes_read_ahead, 0);
+    ck_assert_uint_eq(m.reads_read_ahead, 0);
     volume_world_set_faults(&w, "outage");
     expect_parts(w.v, "f", PARTS);
     volume_world_set_faults(&w, "");
     ck_assert_uint_eq(metrics_of(w.v).read_bytes_foreground, m.read_bytes_foreground);
+    ck_assert_uint_eq(metrics_of(w.v).reads_foreground, 0);
     volume_world_free(&w);
 }
 END_TEST
