@@ -25,7 +25,9 @@ struct fetch {
     size_t n;
     uint8_t *p;
     chunk_verify *verify;
-    void *verify_argument;
+    bool (*is_there)(void *argument);
+    void *argument;
+    bool ahead;
     struct remote_call call; // always with a deadline
     uint64_t landings;       // when the local copy was looked at
     bool landed;             // another flight has landed since
@@ -128,9 +130,10 @@ land(struct chunk_reader *r, struct chunk_flight *flight)
 }
 
 static int
-fail_remote(const char *key, const char *why)
+fail_remote(const struct fetch *x, const char *key, const char *why)
 {
-    log_error_of("chunk.read_failed", key, "cannot read %s: %s", key, why);
+    if (!x->ahead)
+        log_error_of("chunk.read_failed", key, "cannot read %s: %s", key, why);
     return -EIO;
 }
 
@@ -145,9 +148,9 @@ get_verified(struct chunk_reader *r, const struct fetch *x, const char *key, str
         if (rc == -ECANCELED)
             return -EINTR;
         if (rc < 0)
-            return fail_remote(key, remote_store_error());
+            return fail_remote(x, key, remote_store_error());
         count(&r->numbers.remote_bytes, bytes->length);
-        if (bytes->length != x->n || !x->verify(x->verify_argument, bytes->data, x->n))
+        if (bytes->length != x->n || !x->verify(x->argument, bytes->data, x->n))
             continue;
         if (attempt > 0)
             log_warning_of("chunk.transfer_damaged", key,
@@ -227,7 +230,7 @@ read_local(struct chunk_reader *r, const struct fetch *x)
     const struct iovec whole = {x->p, x->n};
     int rc = local_store_readv(
         r->local, &x->blob.hash, x->offset, &whole, 1, !x->call.fetch.bypass_cache);
-    if (rc == 0 && !x->verify(x->verify_argument, x->p, x->n))
+    if (rc == 0 && !x->verify(x->argument, x->p, x->n))
         rc = -EBADMSG;
     return rc == -ENODATA ? -EBADMSG : rc;
 }
@@ -291,10 +294,19 @@ fail_local(const struct fetch *x, int rc)
     return rc;
 }
 
+// Whether another thread has got what the bytes are for.
+static bool
+is_there(const struct fetch *x)
+{
+    return x->is_there && x->is_there(x->argument);
+}
+
 // 1: try again from the beginning.
 static int
 try_fetch(struct chunk_reader *r, struct fetch *x)
 {
+    if (is_there(x))
+        return 0;
     x->landings = __atomic_load_n(&r->landings, __ATOMIC_ACQUIRE);
     int rc = fetch_local(r, x);
     if (rc == 0) {
@@ -311,12 +323,13 @@ try_fetch(struct chunk_reader *r, struct fetch *x)
     if (rc == -ETIMEDOUT) {
         BUFFER_AUTO key = {0};
         (void)key_of(r, &x->blob, &key);
-        return fail_remote(buffer_string(&key), "another reader waits for the same bytes too long");
+        return fail_remote(
+            x, buffer_string(&key), "another reader waits for the same bytes too long");
     }
     if (rc != 0)
         return rc;
     // Another flight may have landed since we looked.
-    bool here = x->landed && read_local(r, x) == 0;
+    bool here = x->landed && (is_there(x) || read_local(r, x) == 0);
     if (!here)
         rc = fetch_remote(r, x);
     land(r, &flight);
@@ -342,18 +355,20 @@ chunk_read_local(struct chunk_reader *r, const struct blob_record *blob, uint64_
 }
 
 int
-chunk_fetch(struct chunk_reader *r, const struct blob_record *blob, uint64_t offset, size_t n,
-    uint8_t *p, chunk_verify *verify, void *verify_argument, const struct remote_call *call)
+chunk_fetch(struct chunk_reader *r, const struct blob_record *blob,
+    const struct chunk_wanted *wanted, const struct remote_call *call)
 {
-    if (offset > blob->bytes || n > blob->bytes - offset)
+    if (wanted->offset > blob->bytes || wanted->n > blob->bytes - wanted->offset)
         return -EIO;
     struct fetch x = {
         .blob = *blob,
-        .offset = offset,
-        .n = n,
-        .p = p,
-        .verify = verify,
-        .verify_argument = verify_argument,
+        .offset = wanted->offset,
+        .n = wanted->n,
+        .p = wanted->p,
+        .verify = wanted->verify,
+        .is_there = wanted->is_there,
+        .argument = wanted->argument,
+        .ahead = wanted->ahead,
         .call = with_deadline(r, call),
     };
     int rc;
@@ -361,7 +376,7 @@ chunk_fetch(struct chunk_reader *r, const struct blob_record *blob, uint64_t off
     do {
         rc = try_fetch(r, &x);
     } while (rc > 0);
-    if (rc == -EIO || rc == -ESTALE || file_error_is_shortage(rc))
+    if (!x.ahead && (rc == -EIO || rc == -ESTALE || file_error_is_shortage(rc)))
         count(&r->numbers.failed_reads, 1);
     return rc;
 }

@@ -147,9 +147,17 @@ chunk_frames_fetch(struct chunk_reader *r, const struct chunk_image *image, stru
     blob_index_frame(f->index, f->first, &from, &stored);
     blob_index_frame(f->index, f->first + f->count - 1, &to, &stored);
     to += stored;
+    if (f->whole && verify_frames(f, f->whole + from, to - from)) {
+        __atomic_fetch_add(&r->numbers.local_frames, 1, __ATOMIC_RELAXED);
+        return 0;
+    }
     if (read_scattered(r, image, image->where.offset + from, f, call))
         return 0;
     CLEANUP(memory_free_auto) uint8_t *bytes = memory_alloc(to - from);
-    return chunk_fetch(
-        r, &image->blob, image->where.offset + from, to - from, bytes, verify_frames, f, call);
+    const struct chunk_wanted wanted = {.offset = image->where.offset + from,
+        .n = to - from,
+        .p = bytes,
+        .verify = verify_frames,
+        .argument = f};
+    return chunk_fetch(r, &image->blob, &wanted, call);
 }

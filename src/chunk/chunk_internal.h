@@ -10,7 +10,16 @@
 // The read-ahead: this many threads, each with one GET of at most about AHEAD_PAGES.
 #define AHEAD_THREADS 6u
 #define AHEAD_PAGES   512u
-#define AHEAD_JOBS    64u
+// The threads that fetch the indexes of a chunk's older images while a reader waits for a newer
+// one's. So a reader of a chunk with nine images waits for the store once, not nine times.
+#define INDEX_THREADS    8u
+#define POOL_THREADS_MAX 8u
+#define POOL_JOBS        64u
+
+// An image that is no longer than this comes whole with its index, by one request: the base of a
+// file of 64 KiB, or a delta of a few pages. Its frames would cost a request more, for which a
+// limiter counts 64 KiB, too.
+#define CHUNK_WHOLE_MAX (68u << 10)
 
 // Whether the `n` bytes at `p` are the right ones.
 typedef bool chunk_verify(void *argument, const uint8_t *p, size_t n);
@@ -38,22 +47,29 @@ struct chunk_flight {
     unsigned overtaken; // so often
 };
 
-// Pages of one chunk that are to be fetched ahead.
-struct chunk_ahead_job {
+// What a thread of a pool fetches: pages of one chunk, or the index of an image.
+struct chunk_job {
     struct object_id object;
     struct page_no first;
     uint32_t count;
+    struct chunk_layout *layout; // NULL: pages. Else of the image, with a reference
+    size_t image;
+    enum remote_class class;
 };
 
-struct chunk_ahead {
+// Threads that fetch what readers will want. A job that finds no place in the ring is left to the
+// readers.
+struct chunk_pool {
+    struct chunk_reader *reader;
+    const char *thread_name;
+    unsigned threads_max;
     struct condition work;
-    struct chunk_ahead_job jobs[AHEAD_JOBS]; // a ring
+    struct chunk_job jobs[POOL_JOBS]; // a ring
     unsigned job_first;
     unsigned job_count;
-    struct thread threads[AHEAD_THREADS];
+    struct thread threads[POOL_THREADS_MAX];
     unsigned thread_count;
     unsigned idle;
-    bool stopping;
 };
 
 struct chunk_reader {
@@ -64,18 +80,32 @@ struct chunk_reader {
     uint32_t volume_number;
     uint64_t deadline_ms;
     struct part_heat *heat;
-    struct lock lock; // "chunk_reader": protects flights and ahead
+    struct lock lock; // "chunk_reader": protects flights, the pools, and the writing of `stopping`
     struct condition landed;
     struct list_node flights;
     uint64_t landings; // how many flights have landed; also read without the lock
-    struct chunk_ahead ahead;
+    struct chunk_pool ahead;
+    struct chunk_pool indexes;
+    bool stopping;
     struct chunk_reader_numbers numbers; // relaxed atomics
 };
 
-// Reads [offset, offset + n) of the blob to `p` so that `verify` accepts it.
-MUST_CHECK int chunk_fetch(struct chunk_reader *r, const struct blob_record *blob, uint64_t offset,
-    size_t n, uint8_t *p, chunk_verify *verify, void *verify_argument,
-    const struct remote_call *call);
+// Bytes of a blob that a reader wants.
+struct chunk_wanted {
+    uint64_t offset;
+    size_t n;
+    uint8_t *p;
+    chunk_verify *verify;
+    // Whether another thread has got by now what the bytes are for. May be NULL.
+    bool (*is_there)(void *argument);
+    void *argument; // of both
+    bool ahead;     // nobody waits for them: a store that fails is neither logged nor counted
+};
+
+// Reads the bytes so that `verify` accepts them. When `is_there` says so, the bytes are undefined,
+// and `verify` has not accepted any.
+MUST_CHECK int chunk_fetch(struct chunk_reader *r, const struct blob_record *blob,
+    const struct chunk_wanted *wanted, const struct remote_call *call);
 
 // Gets the bytes of [offset, offset + n) that are not here from the store and keeps them
 // unverified: their readers verify them. Ignores failures: those readers will see them, too.
@@ -100,6 +130,7 @@ struct chunk_frames {
     bool in_place[CHUNK_FRAMES_MAX];  // to the reader's own memory: it must be a full one
     uint8_t *memory;                  // for those that do not go to the reader's own memory
     uint32_t memory_frames;
+    const uint8_t *whole; // the image's bytes, not verified, if the reader holds them; or NULL
 };
 
 // Makes `memory` large enough for so many frames.
@@ -110,7 +141,42 @@ void chunk_frames_to_memory(struct chunk_frames *f);
 MUST_CHECK int chunk_frames_fetch(struct chunk_reader *r, const struct chunk_image *image,
     struct chunk_frames *f, const struct remote_call *call);
 
-// Ends the threads that read ahead.
-void chunk_ahead_stop(struct chunk_reader *r);
+// ---- indexes ------------------------------------------------------------------------------------
+
+// The bytes of an image that came whole with its index. A reader holds them while it reads: they
+// may not be in hot_cache, which has no room for them, or must not get them.
+struct chunk_held {
+    struct chunk_held *next;
+    size_t image;
+    uint8_t bytes[];
+};
+
+// The bytes of the image, or NULL.
+const uint8_t *chunk_held_find(const struct chunk_held *held, size_t image);
+void chunk_held_free(struct chunk_held *held); // all of them
+
+// As chunk_reader_index. Adds to the list `held` what came whole with the index; NULL: the caller
+// does not want it. When the store has to be asked, threads of the pool ask for the indexes of the
+// older images, too.
+MUST_CHECK int chunk_index_get(struct chunk_reader *r, struct chunk_layout *layout, size_t image,
+    const struct remote_call *call, struct chunk_held **held, const struct blob_index **index_out);
+// The same for the index alone and without the pool, for its threads. Failures are ignored: the
+// readers will see them, too.
+void chunk_index_load(struct chunk_reader *r, struct chunk_layout *layout, size_t image,
+    const struct remote_call *call);
+
+// chunk_reader_fetch_pages for pages of the layout's chunk.
+MUST_CHECK int chunk_fetch_pages(struct chunk_reader *r, struct chunk_layout *layout,
+    uint32_t first, uint32_t count, const struct remote_call *call, uint64_t *bytes);
+
+// ---- the pools ----------------------------------------------------------------------------------
+
+void chunk_pools_init(struct chunk_reader *r);
+// Ends their threads, and drops what is left to do.
+void chunk_pools_stop(struct chunk_reader *r);
+// Makes the pool fetch the index of an image if it is not in memory. Returns at once; what finds no
+// room is left to the reader.
+void chunk_pool_get_index(
+    struct chunk_reader *r, struct chunk_layout *layout, size_t image, enum remote_class class);
 
 #endif

@@ -116,6 +116,7 @@ fill_image(struct chunk_map *map, struct manifest_reader *r, struct chunk_image 
     image->where = *where;
     image->generation = generation;
     atomic_init(&image->index, NULL);
+    atomic_init(&image->asked, false);
     int rc = manifest_read_blob(r, map->db, &where->blob, &image->blob);
     return rc == -ENOENT ? -EBADMSG : rc;
 }
@@ -204,6 +205,21 @@ cache_layout_locked(struct chunk_map *map, struct chunk_layout *v)
     shrink_locked(map);
 }
 
+// Readers that load a layout at once go on with that of the first one, so that they share its
+// indexes.
+static struct chunk_layout *
+share_layout_locked(struct chunk_map *map, struct chunk_layout *v)
+{
+    struct chunk_layout *first = find_locked(map, v->object, v->index);
+    if (!first) {
+        cache_layout_locked(map, v);
+        return v;
+    }
+    atomic_fetch_add(&first->references, 1);
+    drop_reference(v);
+    return first;
+}
+
 int
 chunk_map_get(struct chunk_map *map, struct object_id object, struct chunk_index index,
     struct chunk_layout **layout_out)
@@ -231,8 +247,8 @@ chunk_map_get(struct chunk_map *map, struct object_id object, struct chunk_index
     if (rc < 0)
         return rc == -ENOENT ? 0 : rc;
     lock_take(&map->lock);
-    if (invalidations == map->invalidations && !find_locked(map, object, index))
-        cache_layout_locked(map, v);
+    if (invalidations == map->invalidations)
+        v = share_layout_locked(map, v);
     lock_release(&map->lock);
     *layout_out = v;
     return 0;
@@ -288,6 +304,12 @@ chunk_map_next(struct chunk_map *map, struct object_id object, struct chunk_inde
     rc = manifest_read_object_chunks(r, map->db, object, from, take_index, next_out);
     manifest_read_end(r);
     return rc < 0 ? rc : 0;
+}
+
+void
+chunk_layout_get(struct chunk_layout *layout)
+{
+    atomic_fetch_add(&layout->references, 1);
 }
 
 void

@@ -6,6 +6,7 @@
 #define CKPTFS_CHUNK_CHUNK_MAP_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "base/compiler.h"
@@ -22,6 +23,7 @@ struct chunk_image {
     struct blob_record blob;
     struct generation generation;
     _Atomic(struct blob_index *) index;
+    atomic_bool asked; // a thread of the chunk reader has been told to load it
 };
 
 // Lost pages [first, end) of the chunk.
@@ -61,6 +63,7 @@ MUST_CHECK int chunk_map_next(struct chunk_map *map, struct object_id object,
 // Whether the page is lost. If not, `end_out` is the next lost page (or the end of the chunk), else
 // the end of the lost ones.
 bool chunk_layout_is_lost(const struct chunk_layout *layout, uint32_t page, uint32_t *end_out);
+void chunk_layout_get(struct chunk_layout *layout);                        // one reference more
 void chunk_layout_put(struct chunk_map *map, struct chunk_layout *layout); // NULL is fine
 
 // The key of a blob in a place of `remote_namespace`. -ENOTSUP: in another store.

@@ -22,8 +22,8 @@ chunk_reader_new(const struct chunk_reader_options *options)
     r->heat = options->heat;
     lock_init(&r->lock, "chunk_reader", LOCK_RANK_FETCH);
     condition_init(&r->landed);
-    condition_init(&r->ahead.work);
     list_init(&r->flights);
+    chunk_pools_init(r);
     return r;
 }
 
@@ -32,8 +32,7 @@ chunk_reader_free(struct chunk_reader *r)
 {
     if (!r)
         return;
-    chunk_ahead_stop(r);
-    condition_destroy(&r->ahead.work);
+    chunk_pools_stop(r);
     condition_destroy(&r->landed);
     lock_destroy(&r->lock);
     free(r->tenant);
@@ -47,51 +46,6 @@ chunk_reader_numbers(struct chunk_reader *r, struct chunk_reader_numbers *number
     uint64_t *to = (uint64_t *)numbers_out;
     for (size_t i = 0; i < sizeof(*numbers_out) / sizeof(uint64_t); i++)
         to[i] = __atomic_load_n(&from[i], __ATOMIC_RELAXED);
-}
-
-// ---- indexes ------------------------------------------------------------------------------------
-
-struct index_check {
-    uint64_t image_bytes;
-    struct blob_index *index;
-};
-
-static bool
-verify_index(void *argument, const uint8_t *p, size_t n)
-{
-    struct index_check *c = argument;
-    blob_index_free(c->index);
-    c->index = NULL;
-    return blob_index_parse(p, n, c->image_bytes, &c->index) == 0;
-}
-
-int
-chunk_reader_index(struct chunk_reader *r, struct chunk_layout *layout, size_t image,
-    const struct remote_call *call, const struct blob_index **index_out)
-{
-    struct chunk_image *im = &layout->images[image];
-    struct blob_index *index = atomic_load(&im->index);
-    if (!index) {
-        struct index_check check = {.image_bytes = im->where.length};
-        size_t n = im->where.length - im->where.index_offset;
-        CLEANUP(memory_free_auto) uint8_t *bytes = memory_alloc(n);
-        int rc = chunk_fetch(r, &im->blob, im->where.offset + im->where.index_offset, n, bytes,
-            verify_index, &check, call);
-        if (rc < 0) {
-            blob_index_free(check.index);
-            return rc;
-        }
-        struct blob_index *expected = NULL;
-        index = check.index;
-        if (atomic_compare_exchange_strong(&im->index, &expected, index)) {
-            chunk_map_account(r->map, layout, blob_index_memory(index));
-        } else {
-            blob_index_free(index);
-            index = expected;
-        }
-    }
-    *index_out = index;
-    return 0;
 }
 
 // ---- finding pages ------------------------------------------------------------------------------
@@ -110,7 +64,7 @@ struct place {
 // slots, which follow each other; or -errno.
 static int64_t
 find_run(struct chunk_reader *r, struct chunk_layout *layout, uint32_t page, uint32_t most,
-    const struct remote_call *call, struct place *place_out)
+    const struct remote_call *call, struct chunk_held **held, struct place *place_out)
 {
     uint32_t end = CHUNK_PAGES;
     *place_out = (struct place){.image = layout->image_count, .state = BLOB_PAGE_ABSENT};
@@ -120,7 +74,7 @@ find_run(struct chunk_reader *r, struct chunk_layout *layout, uint32_t page, uin
         end = page + most;
     for (size_t i = 0; i < layout->image_count; i++) {
         const struct blob_index *index;
-        int rc = chunk_reader_index(r, layout, i, call, &index);
+        int rc = chunk_index_get(r, layout, i, call, held, &index);
         if (rc < 0)
             return rc;
         struct blob_page p;
@@ -210,6 +164,7 @@ struct read {
     uint8_t *bytes;
     struct place *places;
     struct chunk_frames frames;
+    struct chunk_held *held;
     chunk_page_sink *sink;
     void *sink_argument;
 };
@@ -229,7 +184,7 @@ deliver(struct read *x, size_t image, uint32_t page, const uint8_t *data)
     struct place place;
     if (asked)
         place = x->places[i];
-    else if (find_run(x->r, x->layout, page, 1, x->call, &place) < 0)
+    else if (find_run(x->r, x->layout, page, 1, x->call, &x->held, &place) < 0)
         return;
     if (place.image != image || place.state != BLOB_PAGE_DATA)
         return; // a newer image has this page
@@ -385,6 +340,7 @@ read_frames_for(struct read *x, size_t i)
     int rc = chunk_reader_index(x->r, x->layout, place.image, x->call, &f->index);
     if (rc < 0)
         return rc;
+    f->whole = chunk_held_find(x->held, place.image);
     f->first = place.slot / BLOB_FRAME_PAGES;
     f->count = frames_wanted(x, i);
     place_frames(x, i, place.image);
@@ -437,6 +393,7 @@ apply_patches(struct read *x, size_t i)
             continue;
         struct page_mask mask;
         blob_index_mask(f->index, p.patch, &mask);
+        f->whole = chunk_held_find(x->held, k);
         f->first = p.slot / BLOB_FRAME_PAGES;
         f->count = 1;
         chunk_frames_to_memory(f);
@@ -460,8 +417,8 @@ find_places(struct read *x)
 {
     for (size_t i = 0; i < x->count;) {
         struct place *p = &x->places[i];
-        int64_t n =
-            find_run(x->r, x->layout, x->first + (uint32_t)i, (uint32_t)(x->count - i), x->call, p);
+        int64_t n = find_run(x->r, x->layout, x->first + (uint32_t)i, (uint32_t)(x->count - i),
+            x->call, &x->held, p);
         if (n < 0)
             return (int)n;
         for (int64_t k = 1; k < n; k++) {
@@ -523,6 +480,7 @@ read_chunk(struct chunk_reader *r, struct object_id object, struct page_no first
     rc = read_from_layout(&x);
     free(x.places);
     free(x.frames.memory);
+    chunk_held_free(x.held);
     chunk_layout_put(r->map, layout);
     return rc;
 }
