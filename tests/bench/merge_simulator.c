@@ -4,14 +4,16 @@
 // (doc/merging.md has them). Images are sets of pages; a page counts 4 KiB, uncompressed. Every
 // checkpoint is published, and blobs without a live image are deleted at once. Between two
 // checkpoints a round of upkeep fetches images for the next one.
-//     merge_simulator [CHECKPOINTS...]
-// Each history runs for so many checkpoints on a host that has everything, and then for as many on
-// one that has restored the volume and holds nothing. Without arguments it is a test: 50
-// checkpoints stay within the bounds that doc/merging.md names.
+//     merge_simulator [-r RATE] [-n HISTORY] [CHECKPOINTS...]
+// A checkpoint changes one page of RATE (100) of the large files and the small ones. Each history,
+// or the one with this name, runs for so many checkpoints on a host that has everything, and then
+// for as many on one that has restored the volume and holds nothing. Without arguments it is a
+// test: 50 checkpoints stay within the bounds that doc/merging.md names.
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/hash_table.h"
 #include "checkpoint/checkpoint_planner.h"
@@ -331,11 +333,13 @@ checkpoint(struct run *r, size_t number)
 #define SMALL_FILES 4000u
 #define SMALL_PAGES 16u
 
+static uint64_t rate = 100;
+
 static void
 write_uniform(struct run *r, size_t number)
 {
     (void)number;
-    for (uint64_t i = 0; i < FILE_PAGES / 100; i++) {
+    for (uint64_t i = 0; i < FILE_PAGES / rate; i++) {
         uint64_t page = pick(r, FILE_PAGES);
         dirty_page(r, page / CHUNK_PAGES, page % CHUNK_PAGES);
     }
@@ -345,7 +349,7 @@ static void
 write_hot(struct run *r, size_t number)
 {
     (void)number;
-    for (uint64_t i = 0; i < FILE_PAGES / 100; i++) {
+    for (uint64_t i = 0; i < FILE_PAGES / rate; i++) {
         uint64_t page = pick(r, 10) ? pick(r, FILE_PAGES / 100) : pick(r, FILE_PAGES);
         dirty_page(r, page / CHUNK_PAGES, page % CHUNK_PAGES);
     }
@@ -354,8 +358,8 @@ write_hot(struct run *r, size_t number)
 static void
 write_append(struct run *r, size_t number)
 {
-    uint64_t first = number * (FILE_PAGES / 100);
-    for (uint64_t page = first; page < first + FILE_PAGES / 100; page++)
+    uint64_t first = number * (FILE_PAGES / rate);
+    for (uint64_t page = first; page < first + FILE_PAGES / rate; page++)
         dirty_page(r, page / CHUNK_PAGES, page % CHUNK_PAGES);
 }
 
@@ -372,7 +376,7 @@ static void
 write_small(struct run *r, size_t number)
 {
     (void)number;
-    for (uint64_t i = 0; i < SMALL_FILES * SMALL_PAGES / 100; i++)
+    for (uint64_t i = 0; i < SMALL_FILES * SMALL_PAGES / rate; i++)
         dirty_page(r, pick(r, SMALL_FILES), (uint32_t)pick(r, SMALL_PAGES));
 }
 
@@ -494,13 +498,25 @@ int
 main(int argc, char **argv)
 {
     bool good = true;
+    const char *only = NULL;
+    for (int o; (o = getopt(argc, argv, "r:n:")) != -1;) {
+        if (o == 'r')
+            rate = strtoull(optarg, NULL, 10);
+        else if (o == 'n')
+            only = optarg;
+        if (o == '?' || rate == 0) {
+            fprintf(stderr, "usage: merge_simulator [-r RATE] [-n HISTORY] [CHECKPOINTS...]\n");
+            return 2;
+        }
+    }
     printf("| History | Checkpoints | Mean | Median | Most | Most/median | Images, mean | Images, "
            "most "
            "| Objects | Stored/live | Fetched |\n|---|---|---|---|---|---|---|---|---|---|---|\n");
-    for (int i = 1; i < argc || i == 1; i++) {
-        size_t checkpoints = argc > 1 ? (size_t)strtoul(argv[i], NULL, 10) : 50;
+    for (int i = optind; i < argc || i == optind; i++) {
+        size_t checkpoints = optind < argc ? (size_t)strtoul(argv[i], NULL, 10) : 50;
         for (size_t k = 0; checkpoints > 0 && k < sizeof(histories) / sizeof(histories[0]); k++)
-            good = simulate(&histories[k], checkpoints) && good;
+            if (!only || strcmp(histories[k].name, only) == 0)
+                good = simulate(&histories[k], checkpoints) && good;
     }
     return argc > 1 || good ? 0 : 1;
 }

@@ -30,6 +30,12 @@ class FileStore:
     def options(self):
         return []
 
+    def usage(self, name):
+        """Objects of this source, and their bytes."""
+        sizes = [os.path.getsize(os.path.join(d, n))
+                 for d, _, names in os.walk(os.path.join(self.work, name)) for n in names]
+        return len(sizes), sum(sizes)
+
     def put_all(self, paths, at_once):
         """Puts files as a plain client would: copies made durable, so many at once."""
         folder = os.path.join(self.work, "plain")
@@ -92,6 +98,18 @@ class S3Store:
 
     def options(self):
         return [f"endpoint={self.endpoint}", f"region={self.region}"]
+
+    def usage(self, name):
+        """As above, from listings of the bucket."""
+        sizes, token = [], ""
+        while True:
+            query = (f"continuation-token={urllib.parse.quote(token, safe='')}&" if token else "")
+            text = run(self.curl(f"{self.endpoint}/{self.bucket(name)}?{query}list-type=2"))
+            sizes += [int(size) for size in re.findall("<Size>([0-9]+)</Size>", text)]
+            more = re.search("<NextContinuationToken>([^<]+)</NextContinuationToken>", text)
+            if not more:
+                return len(sizes), sum(sizes)
+            token = more.group(1)
 
     def put_all(self, paths, at_once):
         bucket = self.bucket("plain")
