@@ -744,7 +744,9 @@ const struct command commands[] = {
         "\n"
         "    --set NAME=VALUE  changes it until the mount ends: read_limit=SIZE and\n"
         "                      upload_limit=SIZE (bytes a second; units K, M, G), or\n"
-        "                      read_requests=N (at the same time); 0: no limit\n"
+        "                      read_requests=N (at the same time); 0: no limit.\n"
+        "                      tenant_read_limit=SIZE and tenant_read_requests=N: for\n"
+        "                      all mounts of the tenant in the root, and until changed\n"
         "    --json            as a JSON object\n",
         "MOUNTPOINT", .run = run_limits},
     {"changes", ":h", changes_switches,

@@ -16,14 +16,14 @@
 #define REQUESTS_MAX 1024u
 
 static int
-read_requests(const char *text, uint64_t *requests_out)
+read_requests(const char *name, const char *text, uint64_t *requests_out)
 {
     char *end;
     errno = 0;
     *requests_out = strtoull(text, &end, 10);
     if (*text >= '0' && *text <= '9' && *end == 0 && errno == 0 && *requests_out <= REQUESTS_MAX)
         return 0;
-    print_error("read_requests: '%s' is not right; give a number from 0 to %u", text, REQUESTS_MAX);
+    print_error("%s: '%s' is not right; give a number from 0 to %u", name, text, REQUESTS_MAX);
     return -EINVAL;
 }
 
@@ -50,17 +50,26 @@ read_limit(const char *text, struct ckptfs_limits *io)
         io->change = CKPTFS_LIMIT_READ_BYTES;
         io->read_bytes = value;
     } else if (n == 13 && strncmp(text, "read_requests", n) == 0) {
-        rc = read_requests(equals + 1, &value);
+        rc = read_requests("read_requests", equals + 1, &value);
         io->change = CKPTFS_LIMIT_READ_REQUESTS;
         io->read_requests = value;
     } else if (n == 12 && strncmp(text, "upload_limit", n) == 0) {
         rc = read_rate("upload_limit", equals + 1, &value);
         io->change = CKPTFS_LIMIT_UPLOAD_BYTES;
         io->upload_bytes = value;
+    } else if (n == 17 && strncmp(text, "tenant_read_limit", n) == 0) {
+        rc = read_rate("tenant_read_limit", equals + 1, &value);
+        io->change = CKPTFS_LIMIT_TENANT_READ_BYTES;
+        io->tenant_read_bytes = value;
+    } else if (n == 20 && strncmp(text, "tenant_read_requests", n) == 0) {
+        rc = read_requests("tenant_read_requests", equals + 1, &value);
+        io->change = CKPTFS_LIMIT_TENANT_READ_REQUESTS;
+        io->tenant_read_requests = value;
     }
     if (rc == -ENOENT)
-        print_error(
-            "\"%s\" is no limit: say read_limit=SIZE, read_requests=N or upload_limit=SIZE", text);
+        print_error("\"%s\" is no limit: say read_limit=SIZE, read_requests=N, upload_limit=SIZE, "
+                    "tenant_read_limit=SIZE or tenant_read_requests=N",
+            text);
     return rc;
 }
 
@@ -72,6 +81,8 @@ print_limits_json(const struct ckptfs_limits *io, struct buffer *out)
     write_json_u64(&w, "read_limit_bytes", io->read_bytes);
     write_json_u64(&w, "read_limit_requests", io->read_requests);
     write_json_u64(&w, "upload_limit_bytes", io->upload_bytes);
+    write_json_u64(&w, "tenant_read_limit_bytes", io->tenant_read_bytes);
+    write_json_u64(&w, "tenant_read_limit_requests", io->tenant_read_requests);
     write_json_end_object(&w);
     buffer_append_string(out, "\n");
 }
@@ -81,7 +92,16 @@ print_rate(const char *name, uint64_t bytes, struct buffer *out)
 {
     char text[32];
     print_size(bytes, text);
-    buffer_printf(out, "%-14s %s%s\n", name, bytes > 0 ? text : "none", bytes > 0 ? "/s" : "");
+    buffer_printf(out, "%-20s %s%s\n", name, bytes > 0 ? text : "none", bytes > 0 ? "/s" : "");
+}
+
+static void
+print_requests(const char *name, uint64_t requests, struct buffer *out)
+{
+    if (requests > 0)
+        buffer_printf(out, "%-20s %" PRIu64 "\n", name, requests);
+    else
+        buffer_printf(out, "%-20s none\n", name);
 }
 
 int
@@ -103,10 +123,9 @@ handle_limits(const char *path, const char *set, bool json)
         return print_out(&out);
     }
     print_rate("read_limit", io.read_bytes, &out);
-    if (io.read_requests > 0)
-        buffer_printf(&out, "%-14s %" PRIu64 "\n", "read_requests", (uint64_t)io.read_requests);
-    else
-        buffer_printf(&out, "%-14s none\n", "read_requests");
+    print_requests("read_requests", io.read_requests, &out);
     print_rate("upload_limit", io.upload_bytes, &out);
+    print_rate("tenant_read_limit", io.tenant_read_bytes, &out);
+    print_requests("tenant_read_requests", io.tenant_read_requests, &out);
     return print_out(&out);
 }

@@ -338,11 +338,14 @@ struct ckptfs_fetch {
     __u64 reserved[6];
 };
 
-/* Limits of the mount's calls to the store, until it ends. EINVAL also: a rate is below 65,536 and
-   not 0. */
-#define CKPTFS_LIMIT_READ_BYTES    (1u << 0)
-#define CKPTFS_LIMIT_READ_REQUESTS (1u << 1)
-#define CKPTFS_LIMIT_UPLOAD_BYTES  (1u << 2)
+/* Limits of the mount's calls to the store, until it ends, and those on reads of all mounts of the
+   tenant in the storage root, until they are changed. EINVAL also: a rate is below 65,536 and not
+   0. ENOTSUP: this mount shares no limits. */
+#define CKPTFS_LIMIT_READ_BYTES           (1u << 0)
+#define CKPTFS_LIMIT_READ_REQUESTS        (1u << 1)
+#define CKPTFS_LIMIT_UPLOAD_BYTES         (1u << 2)
+#define CKPTFS_LIMIT_TENANT_READ_BYTES    (1u << 3)
+#define CKPTFS_LIMIT_TENANT_READ_REQUESTS (1u << 4)
 
 struct ckptfs_limits {
     __u32 version;
@@ -350,7 +353,9 @@ struct ckptfs_limits {
     __u64 read_bytes;    /* a second, of files; 0: no limit, as of the others */
     __u64 read_requests; /* at once */
     __u64 upload_bytes;  /* a second */
-    __u64 reserved[4];
+    __u64 tenant_read_bytes;
+    __u64 tenant_read_requests;
+    __u64 reserved[2];
 };
 
 /* The change log: one record for each change of the manifest, which names blobs only once they are

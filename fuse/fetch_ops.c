@@ -5,7 +5,8 @@
 #include "fuse/ioctl_table.h"
 
 #define LIMITS_ALL                                                                                 \
-    (CKPTFS_LIMIT_READ_BYTES | CKPTFS_LIMIT_READ_REQUESTS | CKPTFS_LIMIT_UPLOAD_BYTES)
+    (CKPTFS_LIMIT_READ_BYTES | CKPTFS_LIMIT_READ_REQUESTS | CKPTFS_LIMIT_UPLOAD_BYTES |            \
+        CKPTFS_LIMIT_TENANT_READ_BYTES | CKPTFS_LIMIT_TENANT_READ_REQUESTS)
 
 // ---- limits -------------------------------------------------------------------------------------
 
@@ -25,11 +26,17 @@ ioctl_limits(struct ioctl_request *r)
         now.reads.requests = io->read_requests;
     if (io->change & CKPTFS_LIMIT_UPLOAD_BYTES)
         now.uploads.bytes = io->upload_bytes;
+    if (io->change & CKPTFS_LIMIT_TENANT_READ_BYTES)
+        now.tenant_reads.bytes = io->tenant_read_bytes;
+    if (io->change & CKPTFS_LIMIT_TENANT_READ_REQUESTS)
+        now.tenant_reads.requests = io->tenant_read_requests;
     if (io->change != 0)
         rc = volume_set_limits(v, &now);
     io->read_bytes = now.reads.bytes;
     io->read_requests = now.reads.requests;
     io->upload_bytes = now.uploads.bytes;
+    io->tenant_read_bytes = now.tenant_reads.bytes;
+    io->tenant_read_requests = now.tenant_reads.requests;
     return rc;
 }
 

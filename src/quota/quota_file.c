@@ -516,6 +516,12 @@ quota_file_set_tenant_limit(struct quota_file *file, uint64_t bytes)
 }
 
 bool
+quota_file_is_owned(const struct quota_file *file, uint32_t index)
+{
+    return is_owned(file, &file->map->slots[index]);
+}
+
+bool
 quota_file_forget_jobs(struct quota_file *file)
 {
     bool any = false;

@@ -92,6 +92,9 @@ void quota_file_set_limit(struct quota_file *file, uint64_t bytes);
 void quota_file_set_tenant(struct quota_file *file, const char *tenant);
 // Sets the limit of the tenant in all its places; 0: none.
 void quota_file_set_tenant_limit(struct quota_file *file, uint64_t bytes);
+// Whether a process has the place of slot `index`. This process's own slot of this file does not
+// show.
+bool quota_file_is_owned(const struct quota_file *file, uint32_t index);
 // Forgets the jobs of processes that have ended. Returns whether there were any.
 bool quota_file_forget_jobs(struct quota_file *file);
 // The slot stays as it is.

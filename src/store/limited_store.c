@@ -187,8 +187,21 @@ limited_store_get(struct remote_store *s, struct remote_limits *limits_out)
 {
     struct limited_store *ls = limited_store_of(s);
     lock_take(&ls->lock);
+    struct tenant_rate_limits tenant;
+    tenant_rate_get(ls->reads.share, &tenant);
+    limits_out->tenant_reads = (struct limiter_rates){tenant.bytes, tenant.requests};
     limits_out->reads = ls->reads.rates;
     limits_out->uploads = ls->uploads.rates;
+    lock_release(&ls->lock);
+}
+
+void
+limited_store_set_share(struct remote_store *s, struct tenant_rate *share)
+{
+    struct limited_store *ls = limited_store_of(s);
+    lock_take(&ls->lock);
+    read_limiter_set_share(&ls->reads, share);
+    condition_broadcast(&ls->turn);
     lock_release(&ls->lock);
 }
 

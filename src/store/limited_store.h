@@ -8,7 +8,8 @@
 // not wait for data. HEADs, listings and deletions are not limited. A call that waits ends with
 // -ECANCELED within 50 ms once its cancel function says so, and with -ETIMEDOUT at its deadline.
 //
-// The limits are those of this store, so of one mount: the daemons of a storage root share none.
+// The limits are those of this store, so of one mount. A share adds the limits on reads that all
+// mounts of the tenant in the storage root have together (quota/tenant_rate.h).
 #ifndef CKPTFS_STORE_LIMITED_STORE_H
 #define CKPTFS_STORE_LIMITED_STORE_H
 
@@ -18,6 +19,7 @@
 struct remote_limits {
     struct limiter_rates reads;
     struct limiter_rates uploads;
+    struct limiter_rates tenant_reads; // of the share, which the volume sets
 };
 
 struct remote_limits_numbers {
@@ -33,6 +35,8 @@ struct remote_store *limited_store_wrap(struct remote_store *inner);
 // For the results of limited_store_wrap. Any thread.
 void limited_store_set(struct remote_store *s, const struct remote_limits *limits);
 void limited_store_get(struct remote_store *s, struct remote_limits *limits_out);
+// From now on with the share, which the caller closes after it has taken it away (NULL).
+void limited_store_set_share(struct remote_store *s, struct tenant_rate *share);
 void limited_store_numbers(struct remote_store *s, struct remote_limits_numbers *numbers_out);
 
 #endif

@@ -11,6 +11,8 @@
 #define DEBT_MAX     (INT64_MAX / 4)
 #define WEIGHT_SCALE 64u // divisible by all weights
 
+_Static_assert(LIMITER_CLASSES <= TENANT_RATE_CLASSES, "classes");
+
 static const unsigned weights[LIMITER_CLASSES] = {
     [REMOTE_FOREGROUND] = 16,
     [REMOTE_READ_AHEAD] = 8,
@@ -81,18 +83,40 @@ read_limiter_set(struct read_limiter *l, const struct limiter_rates *rates, uint
         l->tokens = -(int64_t)l->rates.bytes * TOKEN_PARTS;
 }
 
+// The share, if the tenant has limits.
+static struct tenant_rate *
+share_of(const struct read_limiter *l)
+{
+    return l->share && tenant_rate_is_limited(l->share) ? l->share : NULL;
+}
+
 void
 read_limiter_charge(struct read_limiter *l, uint64_t bytes, uint64_t now_ms)
 {
     count_tokens(l, now_ms);
     take_tokens(l, bytes);
+    if (share_of(l))
+        tenant_rate_charge(l->share, bytes, now_ms);
+}
+
+void
+read_limiter_set_share(struct read_limiter *l, struct tenant_rate *share)
+{
+    l->share = share;
+    l->share_number++;
 }
 
 // ---- turns --------------------------------------------------------------------------------------
 
 static bool is_background(enum remote_class class)
 {
-    return class == REMOTE_JOB || class == REMOTE_COLD_SCAN;
+    return LIMITER_BACKGROUND >> class & 1;
+}
+
+static uint64_t
+turn_of(const struct read_limiter *l, const struct tenant_rate *share, unsigned class)
+{
+    return share ? tenant_rate_turn(share, class) : l->queues[class].turn;
 }
 
 static bool
@@ -108,39 +132,91 @@ has_room(const struct read_limiter *l, enum remote_class class)
 
 // The class whose turn it is; LIMITER_CLASSES: none that has room waits.
 static unsigned
-next_class(const struct read_limiter *l)
+next_class(const struct read_limiter *l, struct tenant_rate *share, uint64_t now_ms)
 {
     unsigned best = LIMITER_CLASSES;
     for (unsigned i = 0; i < LIMITER_CLASSES; i++)
         if (!list_is_empty(&l->queues[i].waiting) && has_room(l, (enum remote_class)i) &&
-            (best == LIMITER_CLASSES || l->queues[i].turn < l->queues[best].turn))
+            (!share || tenant_rate_has_room(share, i, now_ms)) &&
+            (best == LIMITER_CLASSES || turn_of(l, share, i) < turn_of(l, share, best)))
             best = i;
     return best;
+}
+
+static uint64_t
+cost_of(const struct limiter_request *x)
+{
+    return (x->bytes + LIMITER_REQUEST_COST) * (WEIGHT_SCALE / weights[x->class]);
+}
+
+static struct limiter_request *
+first_of(const struct limiter_queue *q)
+{
+    return CONTAINER_OF(q->waiting.next, struct limiter_request, node);
 }
 
 static void
 begin(struct read_limiter *l, struct limiter_queue *q)
 {
-    struct limiter_request *x = CONTAINER_OF(q->waiting.next, struct limiter_request, node);
+    struct limiter_request *x = first_of(q);
     list_remove(&x->node);
     x->granted = true;
     l->turn = q->turn;
-    q->turn += (x->bytes + LIMITER_REQUEST_COST) * (WEIGHT_SCALE / weights[x->class]);
+    q->turn += cost_of(x);
     take_tokens(l, x->bytes);
     l->in_flight++;
     l->background += is_background(x->class);
 }
 
-uint64_t
-read_limiter_grant(struct read_limiter *l, uint64_t now_ms)
+static void
+tell_who_waits(struct read_limiter *l, struct tenant_rate *share, uint64_t now_ms)
 {
-    count_tokens(l, now_ms);
-    for (unsigned class; (class = next_class(l)) < LIMITER_CLASSES;) {
+    for (unsigned i = 0; i < LIMITER_CLASSES; i++)
+        tenant_rate_note_waiting(share, i, !list_is_empty(&l->queues[i].waiting), now_ms);
+}
+
+// As read_limiter_grant.
+static uint64_t
+grant_all(struct read_limiter *l, struct tenant_rate *share, uint64_t now_ms)
+{
+    for (unsigned class; (class = next_class(l, share, now_ms)) < LIMITER_CLASSES;) {
+        struct limiter_request *x = first_of(&l->queues[class]);
         if (l->rates.bytes > 0 && l->tokens <= 0)
             return now_ms + (uint64_t)-l->tokens / l->rates.bytes + 1;
+        uint64_t later = share ? tenant_rate_begin(share, class, x->bytes, cost_of(x), now_ms) : 0;
+        if (later != 0)
+            return later;
+        x->share = share ? l->share_number : 0;
         begin(l, &l->queues[class]);
     }
     return UINT64_MAX;
+}
+
+static bool
+is_anyone_waiting(const struct read_limiter *l)
+{
+    for (unsigned i = 0; i < LIMITER_CLASSES; i++)
+        if (!list_is_empty(&l->queues[i].waiting))
+            return true;
+    return false;
+}
+
+// Nobody tells when a request of another mount ends.
+#define SHARE_POLL_MS 4u
+
+uint64_t
+read_limiter_grant(struct read_limiter *l, uint64_t now_ms)
+{
+    struct tenant_rate *share = share_of(l);
+    count_tokens(l, now_ms);
+    if (!share)
+        return grant_all(l, NULL, now_ms);
+    tell_who_waits(l, share, now_ms);
+    uint64_t next = grant_all(l, share, now_ms);
+    tell_who_waits(l, share, now_ms);
+    if (next == UINT64_MAX && is_anyone_waiting(l))
+        next = now_ms + SHARE_POLL_MS;
+    return next;
 }
 
 void
@@ -148,6 +224,7 @@ read_limiter_put(struct read_limiter *l, struct limiter_request *x, uint64_t now
 {
     struct limiter_queue *q = &l->queues[x->class];
     x->granted = false;
+    x->share = 0;
     // What it did not use while it did not wait is gone.
     if (list_is_empty(&q->waiting) && q->turn < l->turn)
         q->turn = l->turn;
@@ -156,10 +233,12 @@ read_limiter_put(struct read_limiter *l, struct limiter_request *x, uint64_t now
 }
 
 void
-read_limiter_leave(struct read_limiter *l UNUSED, struct limiter_request *x)
+read_limiter_leave(struct read_limiter *l, struct limiter_request *x)
 {
     assert(!x->granted);
     list_remove(&x->node);
+    if (l->share && list_is_empty(&l->queues[x->class].waiting))
+        tenant_rate_note_waiting(l->share, x->class, false, 0);
 }
 
 void
@@ -169,6 +248,8 @@ read_limiter_end(
     assert(x->granted && l->in_flight > 0);
     l->in_flight--;
     l->background -= is_background(x->class);
+    if (l->share && x->share == l->share_number)
+        tenant_rate_end(l->share, x->class, x->bytes, moved, now_ms);
     count_tokens(l, now_ms);
     if (moved > x->bytes)
         take_tokens(l, moved - x->bytes);

@@ -11,6 +11,10 @@
 // request costs its bytes and LIMITER_REQUEST_COST. So each class that waits gets its share, and
 // none waits for ever; a class that has not waited has saved nothing. Within a class: in order.
 // Of several requests at once, jobs and cold scans leave one to the other classes.
+//
+// A limiter may have a share in the limits of its tenant (quota/tenant_rate.h). As long as the
+// tenant has limits, a request must also be within those, and the turns are those that all mounts
+// of the tenant have in common.
 #ifndef CKPTFS_STORE_READ_LIMITER_H
 #define CKPTFS_STORE_READ_LIMITER_H
 
@@ -18,6 +22,7 @@
 #include <stdint.h>
 
 #include "base/list.h"
+#include "quota/tenant_rate.h"
 #include "store/remote_call.h"
 
 #define LIMITER_CLASSES      (REMOTE_COLD_SCAN + 1u)
@@ -35,6 +40,7 @@ struct limiter_request {
     enum remote_class class;
     uint64_t bytes; // that it takes; 0 when it does not know
     bool granted;   // it may begin
+    unsigned share; // under which number of the limiter it counts for the tenant; 0: it does not
 };
 
 struct read_limiter {
@@ -42,8 +48,10 @@ struct read_limiter {
     int64_t tokens;      // thousandths of a byte; negative: a debt
     uint64_t counted_ms; // when `tokens` was right
     uint64_t in_flight;
-    uint64_t background; // of them jobs and cold scans
-    uint64_t turn;       // virtual time: that of the request that went last
+    uint64_t background;       // of them jobs and cold scans
+    uint64_t turn;             // virtual time: that of the request that went last
+    struct tenant_rate *share; // or NULL
+    unsigned share_number;     // of the share: each one has another
     struct limiter_queue {
         struct list_node waiting;
         uint64_t turn; // virtual time of its next request
@@ -53,6 +61,11 @@ struct read_limiter {
 // Without limits.
 void read_limiter_init(struct read_limiter *l, uint64_t now_ms);
 void read_limiter_set(struct read_limiter *l, const struct limiter_rates *rates, uint64_t now_ms);
+// Jobs and cold scans, as the set of classes that leave one request to others.
+#define LIMITER_BACKGROUND (1u << REMOTE_JOB | 1u << REMOTE_COLD_SCAN)
+// From now on with this share, or without (NULL). Requests that are under way count no more for the
+// one before.
+void read_limiter_set_share(struct read_limiter *l, struct tenant_rate *share);
 
 // The weight of a class: its share is that of the sum of all classes that wait.
 unsigned read_limiter_weight(enum remote_class class);

@@ -78,6 +78,10 @@ const struct config_entry volume_config_table[] = {
         "requests for bytes of files in the store at the same time; 0: no limit"),
     VALUE("upload_limit", CONFIG_BYTES, upload_limit_bytes, 0, TIB, "0", "SIZE",
         "bytes to upload to the store in a second; 0: no limit"),
+    VALUE("tenant_read_limit", CONFIG_BYTES, tenant_read_limit_bytes, 0, TIB, "0", "SIZE",
+        "bytes of files a second for all mounts of the tenant in the storage root; 0: leave it"),
+    VALUE("tenant_read_requests", CONFIG_NUMBER, tenant_read_requests, 0, 1024, "0", "N",
+        "requests for them at the same time, of all those mounts; 0: leave it as it was set"),
     FLAG("hedge_reads", hedge_reads, NULL,
         "ask the store again when a read takes longer than 19 of 20 did"),
     FLAG("hot_set", hot_set, "on",
@@ -398,6 +402,8 @@ volume_config_check(const struct volume_config *c, struct buffer *error)
         rc = check_rate("option read_limit", c->read_limit_bytes, error);
     if (rc == 0)
         rc = check_rate("option upload_limit", c->upload_limit_bytes, error);
+    if (rc == 0)
+        rc = check_rate("option tenant_read_limit", c->tenant_read_limit_bytes, error);
     if (rc < 0)
         return rc;
     const char *reads = c->at ? "at=" : c->read_only ? "ro" : NULL;

@@ -35,11 +35,13 @@ struct volume_config {
     uint64_t root_quota_bytes;   // of the storage root; 0: as it was
     uint64_t job_quota;          // the share of the quotas that jobs may fill, in per cent
     uint64_t upload_threads;
-    uint64_t read_limit_bytes;   // a second; 0: none
-    uint64_t read_requests;      // at once; 0: no limit
-    uint64_t upload_limit_bytes; // a second; 0: none
-    bool hedge_reads;            // a late read is sent again
-    bool hot_set;                // the hot parts are published, and fetched after a restore
+    uint64_t read_limit_bytes;        // a second; 0: none
+    uint64_t read_requests;           // at once; 0: no limit
+    uint64_t upload_limit_bytes;      // a second; 0: none
+    uint64_t tenant_read_limit_bytes; // of the tenant in the storage root; 0: as it was
+    uint64_t tenant_read_requests;
+    bool hedge_reads; // a late read is sent again
+    bool hot_set;     // the hot parts are published, and fetched after a restore
     uint64_t lease_ttl_ms;
     uint64_t read_deadline_ms;
     uint64_t unmount_timeout_ms;

@@ -119,6 +119,7 @@ volume_open_generation(struct volume *v, struct generation generation,
     config.create = config.takeover = config.discard_unpublished = false;
     config.page_cache_bytes = GENERATION_MEMORY_BYTES;
     config.quota_bytes = config.tenant_quota_bytes = config.root_quota_bytes = 0;
+    config.tenant_read_limit_bytes = config.tenant_read_requests = 0;
     config.upload_threads = 1;
     int rc = volume_open(&config, host, volume_out, error);
     volume_config_free(&config);

@@ -93,7 +93,8 @@ struct volume {
     struct db_id db;
     struct uuid name_key;
     struct remote_store *remote;
-    struct remote_store *hedged; // inside it
+    struct remote_store *hedged;     // inside it
+    struct tenant_rate *tenant_rate; // or NULL; as long as there is a quota
     struct remote_place place;
     struct local_store *local;
     struct storage_quota *quota;
@@ -300,6 +301,9 @@ uint64_t volume_count_inodes(struct volume *v, uint64_t local, struct object_id 
 // Below this the log is not cut, with any quota.
 #define VOLUME_LOG_LIMIT_MIN (UINT64_C(16) << 20)
 // Takes the volume's place in the root's account; needs local and manifest.
+// Of the quota's tenant; after the quota was opened, and before it is closed.
+void volume_open_tenant_limits(struct volume *v);
+void volume_close_tenant_limits(struct volume *v);
 void volume_open_quota(struct volume *v);
 void volume_close_quota(struct volume *v);
 // The smaller one of the limits that there are; 0: none.

@@ -31,17 +31,61 @@ is_rate(uint64_t bytes)
     return bytes == 0 || bytes >= LIMITER_RATE_MIN;
 }
 
+// Those that are as they were are left alone: another daemon may be changing them.
+static int
+set_tenant_limits(struct volume *v, const struct limiter_rates *wanted)
+{
+    struct tenant_rate_limits now;
+    tenant_rate_get(v->tenant_rate, &now);
+    if (now.bytes == wanted->bytes && now.requests == wanted->requests)
+        return 0;
+    if (!v->tenant_rate)
+        return -ENOTSUP;
+    const struct tenant_rate_limits limits = {wanted->bytes, wanted->requests};
+    tenant_rate_set(v->tenant_rate, &limits);
+    return 0;
+}
+
+void
+volume_open_tenant_limits(struct volume *v)
+{
+    struct tenant_rate_limits limits;
+    v->tenant_rate = tenant_rate_open(v->quota, LIMITER_BACKGROUND);
+    tenant_rate_get(v->tenant_rate, &limits);
+    if (v->config.tenant_read_limit_bytes > 0)
+        limits.bytes = v->config.tenant_read_limit_bytes;
+    if (v->config.tenant_read_requests > 0)
+        limits.requests = v->config.tenant_read_requests;
+    if (v->config.tenant_read_limit_bytes > 0 || v->config.tenant_read_requests > 0)
+        tenant_rate_set(v->tenant_rate, &limits);
+    limited_store_set_share(v->remote, v->tenant_rate);
+}
+
+void
+volume_close_tenant_limits(struct volume *v)
+{
+    limited_store_set_share(v->remote, NULL);
+    tenant_rate_close(v->tenant_rate);
+    v->tenant_rate = NULL;
+}
+
 int
 volume_set_limits(struct volume *v, const struct remote_limits *limits)
 {
-    if (!is_rate(limits->reads.bytes) || !is_rate(limits->uploads.bytes))
+    if (!is_rate(limits->reads.bytes) || !is_rate(limits->uploads.bytes) ||
+        !is_rate(limits->tenant_reads.bytes))
         return -EINVAL;
     limited_store_set(v->remote, limits);
+    int rc = set_tenant_limits(v, &limits->tenant_reads);
+    if (rc < 0)
+        return rc;
     struct log_event e;
     log_begin(&e, LOG_LEVEL_INFO, "limits.set");
     log_u64(&e, "read_bytes", limits->reads.bytes);
     log_u64(&e, "read_requests", limits->reads.requests);
     log_u64(&e, "upload_bytes", limits->uploads.bytes);
+    log_u64(&e, "tenant_read_bytes", limits->tenant_reads.bytes);
+    log_u64(&e, "tenant_read_requests", limits->tenant_reads.requests);
     log_end(&e);
     return 0;
 }
@@ -59,6 +103,8 @@ volume_limits_metrics(struct volume *v, struct metrics *m)
     m->hedged_reads_won = hedged.won;
     m->read_limit_bytes = limits.reads.bytes;
     m->read_limit_requests = limits.reads.requests;
+    m->tenant_read_limit_bytes = limits.tenant_reads.bytes;
+    m->tenant_read_limit_requests = limits.tenant_reads.requests;
     m->upload_limit_bytes = limits.uploads.bytes;
     m->limit_waits = n.waits;
     m->limit_wait_ms = n.wait_ms;

@@ -214,8 +214,10 @@ volume_open_quota(struct volume *v)
         snprintf(name, sizeof(name), "views/%s", base ? base + 1 : v->root);
     else
         snprintf(name, sizeof(name), "db/%" PRIu32, v->db.v);
+    tenant_rate_make_file(v->config.root);
     v->quota = storage_quota_open(v->config.root, name);
     storage_quota_set_tenant(v->quota, v->url.tenant);
+    volume_open_tenant_limits(v);
     storage_quota_set_limit(v->quota, v->config.quota_bytes);
     storage_quota_set_job_share(v->quota, v->config.job_quota);
     if (v->config.tenant_quota_bytes > 0)
@@ -234,6 +236,8 @@ volume_close_quota(struct volume *v)
 {
     if (v->manifest && !v->from_bucket)
         manifest_set_quota(v->manifest, NULL);
+    if (v->quota)
+        volume_close_tenant_limits(v);
     storage_quota_close(v->quota);
     v->quota = NULL;
 }

@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # Disk space of tenants and jobs: two volumes of one tenant share its quota, another tenant on the
-# same root does not; a job ends at its share of the quota, and readers go on.
+# same root does not; a job ends at its share of the quota, and readers go on. The same two share the
+# tenant's limit on reads.
 TEST_TIMEOUT=60
 . "$(dirname "$0")/lib.sh"
 
@@ -52,11 +53,38 @@ assert_at_least $((15 * MIB)) "$(quota_of one blob_bytes)" "bytes of images afte
 if "$CKPTCTL" quota --set 0 --jobs "${V_MNT[one]}" 2>"$WORK/out"; then fail "a share of 0 was taken"; fi
 grep -q 'from 1 to 100' "$WORK/out" || fail "$(cat "$WORK/out")"
 
-step "the quota of a tenant outlives kills, and is changed for all its volumes"
+step "two daemons of a tenant read no faster than its limit"
+RATE=$((24 * MIB))
+limit_of() { "$CKPTCTL" limits --json "${V_MNT[$1]}" | jq .tenant_read_limit_bytes; } # VOLUME
+read_of_both() { echo $(($(volume_status one .store_bytes_read) + $(volume_status two .store_bytes_read))); }
+for name in one two; do
+    "$CKPTCTL" evict --all "${V_MNT[$name]}" >"$WORK/out"
+done
+"$CKPTCTL" limits --set tenant_read_limit=$RATE "${V_MNT[two]}" >"$WORK/out"
+assert_equal $RATE "$(limit_of one)" "the limit, in the other volume"
+assert_equal 0 "$(limit_of other)" "the limit of the other tenant"
+drop_kernel_caches
+before=$(read_of_both)
+began=$(now_ms)
+head -c $((24 * MIB)) "${V_MNT[one]}/data" >"$WORK/out" &
+reader=$!
+head -c $((24 * MIB)) "${V_MNT[two]}/data" >"$WORK/out.two"
+wait "$reader"
+got=$(($(read_of_both) - before))
+took=$(($(now_ms) - began))
+note "$got bytes in $took ms"
+assert_at_least $((20 * MIB)) "$got" "bytes that both have read from the store"
+# And what the rate gives in a quarter of a second, and a request of each.
+assert_at_most $((RATE * took / 1000 + RATE / 4 + 4 * MIB)) "$got" "bytes that both have read in $took ms"
+
+step "the limits of a tenant outlive kills, and are changed for all its volumes"
 volume_kill9 one
 volume_unmount two
 volume_mount one checkpoint_interval=1s
 assert_equal "$TENANT_QUOTA" "$(quota_of one tenant_quota_limit_bytes)" "the limit after a kill"
+assert_equal $RATE "$(limit_of one)" "the limit on reads after a kill"
+"$CKPTCTL" limits --set tenant_read_limit=0 "${V_MNT[one]}" >"$WORK/out"
+assert_equal 0 "$(limit_of one)" "the limit on reads after it was taken away"
 volume_mount two checkpoint_interval=1s
 "$CKPTCTL" quota --set 160M --tenant "${V_MNT[two]}" >"$WORK/out"
 assert_equal $((160 * MIB)) "$(quota_of one tenant_quota_limit_bytes)" "the new limit"
