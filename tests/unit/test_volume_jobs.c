@@ -757,13 +757,17 @@ START_TEST(a_collection_runs_beside_a_verification)
         ck_assert_int_eq(volume_job_look(w.v, job, false, &record), 0);
         clock_sleep_ms(2);
     } while (record.state != JOB_IN_FLIGHT || strcmp(record.stage, "generations") != 0);
-    // Its record is written when it is interrupted, and when it goes on.
-    uint64_t written_ms = record.updated_ms;
-    ck_assert_int_eq(volume_world_operate(w.v, VOLUME_OPERATION_GC, 0, "", &out), 0);
-    ck_assert_int_eq(await_job(w.v, find_job(w.v, JOB_PRUNE_CHECKPOINT)).state, JOB_COMPLETED);
-    ck_assert_int_eq(volume_job_look(w.v, job, false, &record), 0);
-    ck_assert_int_eq(record.state, JOB_IN_FLIGHT);
-    ck_assert_uint_eq(record.updated_ms, written_ms);
+    // Its record is written when it is interrupted, and when it goes on. On a slow machine progress
+    // may be written once more until the job is at the blob, and not in the next round.
+    uint64_t written_ms = 0;
+    for (unsigned round = 0; record.updated_ms != written_ms; round++) {
+        ck_assert_uint_lt(round, 3);
+        written_ms = record.updated_ms;
+        ck_assert_int_eq(volume_world_operate(w.v, VOLUME_OPERATION_GC, 0, "", &out), 0);
+        ck_assert_int_eq(await_job(w.v, find_job(w.v, JOB_PRUNE_CHECKPOINT)).state, JOB_COMPLETED);
+        ck_assert_int_eq(volume_job_look(w.v, job, false, &record), 0);
+        ck_assert_int_eq(record.state, JOB_IN_FLIGHT);
+    }
     volume_world_set_faults(&w, "");
     ck_assert_uint_eq(await_job(w.v, job).tries, 1);
     ck_assert_int_eq(await_job(w.v, job).state, JOB_COMPLETED);
