@@ -2,6 +2,7 @@
 // ckptctl limits.
 #include <errno.h>
 #include <inttypes.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -37,40 +38,43 @@ read_rate(const char *name, const char *text, uint64_t *bytes_out)
     return rc;
 }
 
+static const struct limit {
+    const char *name;
+    bool is_rate; // else a number of requests
+    uint32_t change;
+    size_t at; // in struct ckptfs_limits
+} limits[] = {
+    {"read_limit", true, CKPTFS_LIMIT_READ_BYTES, offsetof(struct ckptfs_limits, read_bytes)},
+    {"read_requests", false, CKPTFS_LIMIT_READ_REQUESTS,
+        offsetof(struct ckptfs_limits, read_requests)},
+    {"upload_limit", true, CKPTFS_LIMIT_UPLOAD_BYTES, offsetof(struct ckptfs_limits, upload_bytes)},
+    {"tenant_read_limit", true, CKPTFS_LIMIT_TENANT_READ_BYTES,
+        offsetof(struct ckptfs_limits, tenant_read_bytes)},
+    {"tenant_read_requests", false, CKPTFS_LIMIT_TENANT_READ_REQUESTS,
+        offsetof(struct ckptfs_limits, tenant_read_requests)},
+};
+
 // "NAME=VALUE"
 static int
 read_limit(const char *text, struct ckptfs_limits *io)
 {
-    uint64_t value = 0;
-    int rc = -ENOENT;
     const char *equals = strchr(text, '=');
     size_t n = equals ? (size_t)(equals - text) : 0;
-    if (n == 10 && strncmp(text, "read_limit", n) == 0) {
-        rc = read_rate("read_limit", equals + 1, &value);
-        io->change = CKPTFS_LIMIT_READ_BYTES;
-        io->read_bytes = value;
-    } else if (n == 13 && strncmp(text, "read_requests", n) == 0) {
-        rc = read_requests("read_requests", equals + 1, &value);
-        io->change = CKPTFS_LIMIT_READ_REQUESTS;
-        io->read_requests = value;
-    } else if (n == 12 && strncmp(text, "upload_limit", n) == 0) {
-        rc = read_rate("upload_limit", equals + 1, &value);
-        io->change = CKPTFS_LIMIT_UPLOAD_BYTES;
-        io->upload_bytes = value;
-    } else if (n == 17 && strncmp(text, "tenant_read_limit", n) == 0) {
-        rc = read_rate("tenant_read_limit", equals + 1, &value);
-        io->change = CKPTFS_LIMIT_TENANT_READ_BYTES;
-        io->tenant_read_bytes = value;
-    } else if (n == 20 && strncmp(text, "tenant_read_requests", n) == 0) {
-        rc = read_requests("tenant_read_requests", equals + 1, &value);
-        io->change = CKPTFS_LIMIT_TENANT_READ_REQUESTS;
-        io->tenant_read_requests = value;
+    for (size_t i = 0; i < ARRAY_LENGTH(limits); i++) {
+        const struct limit *l = &limits[i];
+        uint64_t value = 0;
+        if (n != strlen(l->name) || strncmp(text, l->name, n) != 0)
+            continue;
+        int rc = l->is_rate ? read_rate(l->name, equals + 1, &value)
+                            : read_requests(l->name, equals + 1, &value);
+        io->change = l->change;
+        memcpy((char *)io + l->at, &value, sizeof(value));
+        return rc;
     }
-    if (rc == -ENOENT)
-        print_error("\"%s\" is no limit: say read_limit=SIZE, read_requests=N, upload_limit=SIZE, "
-                    "tenant_read_limit=SIZE or tenant_read_requests=N",
-            text);
-    return rc;
+    print_error("\"%s\" is no limit: say read_limit=SIZE, read_requests=N, upload_limit=SIZE, "
+                "tenant_read_limit=SIZE or tenant_read_requests=N",
+        text);
+    return -ENOENT;
 }
 
 static void
@@ -88,20 +92,20 @@ print_limits_json(const struct ckptfs_limits *io, struct buffer *out)
 }
 
 static void
-print_rate(const char *name, uint64_t bytes, struct buffer *out)
+print_limit(const struct limit *l, const struct ckptfs_limits *io, struct buffer *out)
 {
+    uint64_t value;
     char text[32];
-    print_size(bytes, text);
-    buffer_printf(out, "%-20s %s%s\n", name, bytes > 0 ? text : "none", bytes > 0 ? "/s" : "");
-}
-
-static void
-print_requests(const char *name, uint64_t requests, struct buffer *out)
-{
-    if (requests > 0)
-        buffer_printf(out, "%-20s %" PRIu64 "\n", name, requests);
-    else
-        buffer_printf(out, "%-20s none\n", name);
+    memcpy(&value, (const char *)io + l->at, sizeof(value));
+    buffer_printf(out, "%-20s ", l->name);
+    if (value == 0) {
+        buffer_append_string(out, "none\n");
+    } else if (l->is_rate) {
+        print_size(value, text);
+        buffer_printf(out, "%s/s\n", text);
+    } else {
+        buffer_printf(out, "%" PRIu64 "\n", value);
+    }
 }
 
 int
@@ -122,10 +126,7 @@ handle_limits(const char *path, const char *set, bool json)
         print_limits_json(&io, &out);
         return print_out(&out);
     }
-    print_rate("read_limit", io.read_bytes, &out);
-    print_requests("read_requests", io.read_requests, &out);
-    print_rate("upload_limit", io.upload_bytes, &out);
-    print_rate("tenant_read_limit", io.tenant_read_bytes, &out);
-    print_requests("tenant_read_requests", io.tenant_read_requests, &out);
+    for (size_t i = 0; i < ARRAY_LENGTH(limits); i++)
+        print_limit(&limits[i], &io, &out);
     return print_out(&out);
 }
