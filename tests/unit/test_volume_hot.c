@@ -159,21 +159,6 @@ START_TEST(restored_volumes_fetch_their_hot_parts)
 }
 END_TEST
 
-// The world becomes a fork of its volume, which is closed, with nothing local.
-static void
-become_fork(struct volume_world *w, const char *name)
-{
-    BUFFER_AUTO error = {0};
-    struct generation made;
-    CLEANUP(memory_free_auto)
-    char *child = memory_printf("file://%s/store/%s", w->directory, name);
-    int rc = volume_fork(&w->config, NULL, child, &made, &error);
-    ck_assert_msg(rc == 0, "fork: %d, %s", rc, buffer_string(&error));
-    free(w->config.source);
-    w->config.source = memory_string(child);
-    volume_world_set_root(w, name);
-}
-
 START_TEST(forks_fetch_the_hot_parts_of_their_parent)
 {
     struct volume_world w;
@@ -183,8 +168,8 @@ START_TEST(forks_fetch_the_hot_parts_of_their_parent)
     world_with_set(&w);
     ck_assert(read_set(&w, &set));
     // The fork of a fork that was never mounted.
-    become_fork(&w, "child");
-    become_fork(&w, "grandchild");
+    volume_world_become_fork(&w, "child");
+    volume_world_become_fork(&w, "grandchild");
     volume_world_open(&w);
     while (metrics_of(w.v).hot_parts_fetched < PARTS)
         clock_sleep_ms(1);
@@ -207,7 +192,7 @@ START_TEST(forks_fetch_the_hot_parts_of_their_parent)
     ck_assert(restore(w.v, &job));
     volume_world_close(&w);
     // Another volume in the place of the parent is not believed.
-    become_fork(&w, "last");
+    volume_world_become_fork(&w, "last");
     CLEANUP(memory_free_auto)
     char *own = memory_printf("%s/store/hints/grandchild/1/hot", w.directory);
     ck_assert_int_eq(unlink(own), 0);

@@ -479,21 +479,6 @@ count_pins(const struct volume_world *w)
     return all / 2;
 }
 
-// Makes a fork of the world's volume and lets the world be that one, with nothing local.
-static void
-become_fork(struct volume_world *w, const char *name)
-{
-    BUFFER_AUTO error = {0};
-    struct generation generation;
-    CLEANUP(memory_free_auto)
-    char *child = memory_printf("file://%s/store/%s", w->directory, name);
-    int rc = volume_fork(&w->config, NULL, child, &generation, &error);
-    ck_assert_msg(rc == 0, "fork: %d, %s", rc, buffer_string(&error));
-    free(w->config.source);
-    w->config.source = memory_string(child);
-    volume_world_set_root(w, name);
-}
-
 // Writes to the fork while the job runs.
 static void
 detach_in_child(struct volume *v)
@@ -529,7 +514,7 @@ START_TEST(a_mounted_fork_is_detached_whatever_dies)
         snprintf(name, sizeof(name), "fork%zu", i);
         free(w.config.source);
         w.config.source = memory_string(parent);
-        become_fork(&w, name);
+        volume_world_become_fork(&w, name);
         unsigned blobs = count_blobs(&w);
         trace_begin(&w);
         size_t death = die_at(&w, points[i], detach_in_child);

@@ -19,6 +19,7 @@
 #include "platform/path.h"
 #include "platform/random.h"
 #include "store/remote_store.h"
+#include "volume/volume_offline.h"
 
 // ---- life ---------------------------------------------------------------------------------------
 
@@ -135,6 +136,20 @@ void
 volume_world_lose_root(struct volume_world *w)
 {
     ck_assert_int_eq(path_remove_tree(w->root), 0);
+}
+
+void
+volume_world_become_fork(struct volume_world *w, const char *tenant)
+{
+    BUFFER_AUTO error = {0};
+    struct generation made;
+    CLEANUP(memory_free_auto)
+    char *child = memory_printf("file://%s/store/%s", w->directory, tenant);
+    int rc = volume_fork(&w->config, NULL, child, &made, &error);
+    ck_assert_msg(rc == 0, "fork: %d, %s", rc, buffer_string(&error));
+    free(w->config.source);
+    w->config.source = memory_string(child);
+    volume_world_set_root(w, tenant);
 }
 
 // ---- waiting ------------------------------------------------------------------------------------

@@ -41,6 +41,9 @@ void volume_world_wait_until_published(struct volume_world *w);
 void volume_world_check(struct volume_world *w);
 // Removes the storage root.
 void volume_world_lose_root(struct volume_world *w);
+// Makes a fork of the volume, which is closed, for this tenant, and lets the world be that one,
+// with nothing local.
+void volume_world_become_fork(struct volume_world *w, const char *tenant);
 
 // Waits until everything is durable; the result.
 int volume_world_sync(struct volume *v);
