@@ -4,6 +4,7 @@
 # one. Counted in bytes: the first gets no more than the second, and neither more than its limit.
 # Then a cold scan beside a reader in one tenant: the reader gets more of the limit.
 TEST_TIMEOUT=120
+[ -z "${CKPTFS_TEST_LONG:-}" ] || TEST_TIMEOUT=600
 TEST_NEEDS_S3=1
 . "$(dirname "$0")/../integration/lib.sh"
 
@@ -20,7 +21,7 @@ of_scans() { volume_status many .read_bytes_cold_scan; }
 cold() { # VOLUME
     volume_unmount "$1"
     rm -rf "${V_ROOT[$1]}"
-    volume_mount "$1" "checkpoint_interval=0,read_limit=${RATE_MIB}M"
+    volume_mount "$1" "checkpoint_interval=0,no_hot_set,read_limit=${RATE_MIB}M"
 }
 
 step "files of two tenants, only in the store"
