@@ -158,16 +158,16 @@ is_sound(const struct quota_header *h)
 // Real zeros, not a hole: a page that cannot be allocated when it is touched would end the process.
 // In place: others may have the file mapped.
 static int
-fill(int fd)
+fill(int fd, size_t bytes)
 {
-    struct quota_map *zeros = memory_alloc_zero(sizeof(*zeros));
-    int rc = file_write_at(&file_ops_system, fd, zeros, sizeof(*zeros), 0);
+    void *zeros = memory_alloc_zero(bytes);
+    int rc = file_write_at(&file_ops_system, fd, zeros, bytes, 0);
     free(zeros);
     return rc;
 }
 
-static int
-open_file(const char *path)
+int
+quota_shared_file_open(const char *path, size_t bytes)
 {
     struct stat st;
     int fd = path_open(path, O_RDWR | O_CREAT, 0600);
@@ -179,9 +179,8 @@ open_file(const char *path)
     if (rc == 0 && fstat(fd, &st) < 0)
         rc = -errno;
     // A file with holes has no room set aside for them.
-    if (rc == 0 && (st.st_size < (off_t)sizeof(struct quota_map) ||
-                       (uint64_t)st.st_blocks * BLOCK_BYTES < sizeof(struct quota_map)))
-        rc = fill(fd);
+    if (rc == 0 && (st.st_size < (off_t)bytes || (uint64_t)st.st_blocks * BLOCK_BYTES < bytes))
+        rc = fill(fd, bytes);
     if (rc == 0)
         return fd;
     file_close(fd);
@@ -433,7 +432,7 @@ take_slot(const char *root, const char *path, const char *name, struct quota_fil
 static int
 try_open(const char *root, const char *path, const char *name, struct quota_file *file)
 {
-    file->fd = open_file(path);
+    file->fd = quota_shared_file_open(path, sizeof(struct quota_map));
     if (file->fd < 0)
         return file->fd;
     void *map = mmap(NULL, sizeof(*file->map), PROT_READ | PROT_WRITE, MAP_SHARED, file->fd, 0);

@@ -33,6 +33,7 @@
 #define CKPTFS_QUOTA_QUOTA_FILE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/compiler.h"
@@ -79,6 +80,10 @@ struct quota_file {
     struct quota_map *map; // shared, or private memory
     struct quota_slot *slot;
 };
+
+// Opens a file that processes map as their common memory, or makes it of `bytes` zeros, and locks
+// it (flock); others may have it mapped. Returns the descriptor. -EINVAL: it is no regular file.
+MUST_CHECK int quota_shared_file_open(const char *path, size_t bytes);
 
 // Opens the account of a root, or makes it, and takes the slot `name` for this process, with the
 // counters that are in it. An obstacle (a full disk, a file of another program) is logged, and the

@@ -2,20 +2,17 @@
 #include "quota/tenant_rate.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "platform/clock.h"
 #include "platform/file.h"
 #include "platform/log.h"
 #include "platform/memory.h"
-#include "platform/path.h"
 #include "quota/storage_quota_internal.h"
 
 #define MAGIC     UINT64_C(0x3144414552504b43) // "CKPREAD1" on little-endian machines
@@ -92,36 +89,12 @@ is_background(const struct tenant_rate *r, unsigned class)
 
 // ---- the file -----------------------------------------------------------------------------------
 
-static int
-fill(int fd)
-{
-    struct rate_map *zeros = memory_alloc_zero(sizeof(*zeros));
-    int rc = file_write_at(&file_ops_system, fd, zeros, sizeof(*zeros), 0);
-    free(zeros);
-    return rc;
-}
-
-// Returns the descriptor of the file, which is as long as its memory.
+// Returns the descriptor of the file, which is locked and as long as its memory.
 static int
 open_file(const char *root)
 {
     CLEANUP(memory_free_auto) char *path = memory_printf("%s/reads", root);
-    struct stat st;
-    int fd = path_open(path, O_RDWR | O_CREAT, 0600);
-    if (fd < 0)
-        return fd;
-    int rc = flock(fd, LOCK_EX) < 0 || fstat(fd, &st) < 0 ? -errno : 0;
-    if (rc == 0 && !S_ISREG(st.st_mode))
-        rc = -EINVAL;
-    // Real zeros, not a hole: a page that cannot be allocated would end the process.
-    if (rc == 0 && (st.st_size < (off_t)sizeof(struct rate_map) ||
-                       (uint64_t)st.st_blocks * 512 < sizeof(struct rate_map)))
-        rc = fill(fd);
-    flock(fd, LOCK_UN);
-    if (rc == 0)
-        return fd;
-    file_close(fd);
-    return rc;
+    return quota_shared_file_open(path, sizeof(struct rate_map));
 }
 
 void
@@ -294,7 +267,6 @@ try_open(struct tenant_rate *r, const struct storage_quota *q)
     r->fd = open_file(q->root);
     if (r->fd < 0)
         return r->fd;
-    begin_change(r);
     int rc = map_file(r);
     if (rc == 0) {
         r->mine = &r->map->entries[q->file.slot - q->file.map->slots];
