@@ -43,6 +43,10 @@ finish() { # VOLUME...
     for name; do
         volume_unmount "$name"
     done
+    # A way writes some 30 GiB to the store: the last hour's generations are kept.
+    for name; do
+        rm -rf "${V_ROOT[$name]}" "${V_DIRECTORY[$name]}"
+    done
 }
 
 way_full() {
