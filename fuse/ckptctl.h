@@ -13,7 +13,11 @@
 #define EXIT_STATUS_USAGE      1
 #define EXIT_STATUS_ERROR      2
 #define EXIT_STATUS_UNFINISHED 3 // it goes on without ckptctl
-#define EXIT_STATUS_DAMAGED    4 // verify found damage
+#define EXIT_STATUS_DAMAGED    4 // verify or status --check found damage
+#define EXIT_STATUS_FENCED     5 // these are of status --check
+#define EXIT_STATUS_READ_ONLY  6
+#define EXIT_STATUS_UNCLAIMED  7
+#define EXIT_STATUS_STALE      8
 
 // ---- control: the mount -------------------------------------------------------------------------
 
@@ -164,6 +168,27 @@ int unmount_volume(const struct unmount_request *request);
 // Prints the volumes of the storage root, mounted or not. Returns the exit status.
 int print_root(const char *root, bool json);
 
+// ---- monitoring ---------------------------------------------------------------------------------
+
+struct status_request {
+    const char *path;
+    const char *root; // NULL: the mount of `path`
+    bool json;
+    bool fuse;               // the requests of the kernel instead
+    bool check;              // only whether it is well
+    int64_t max_age_seconds; // check: of the oldest change not in the store; -1: any is good
+};
+// Shows the state of a mount or of a storage root. Returns the exit status.
+int show_status(const struct status_request *request);
+
+struct metrics_request {
+    const char *path;
+    const char *root;     // NULL: those of the mount of `path`
+    const char *textfile; // NULL: standard output
+};
+// Writes the numbers in the text format of Prometheus. Returns the exit status.
+int show_metrics(const struct metrics_request *request);
+
 // ---- progress: a line on the terminal -----------------------------------------------------------
 
 struct progress;
@@ -186,6 +211,9 @@ void print_size(uint64_t bytes, char text_out[32]);
 // "3m 20s"
 void print_age(uint64_t ms, char text_out[32]);
 const char *print_stage_name(uint32_t stage);
+// Appends how far the upload is, how fast it was so far, and how long it may take.
+void print_upload(
+    const struct ckptfs_status *status, const struct ckptfs_metrics *metrics, struct buffer *out);
 // A line of a status: a generation and its age.
 void print_generation(
     struct buffer *out, const char *name, uint64_t generation, uint64_t time_ms, uint64_t now_ms);
@@ -197,12 +225,17 @@ void print_json_number(struct buffer *out, const char *key, uint64_t value);
 int print_out(struct buffer *text);
 // 0 for one that the daemon does not have.
 uint64_t print_metric(const struct ckptfs_metrics *metrics, const char *name);
+// Whether the last attempt at a checkpoint or publication failed: last_error tells about one that
+// is over, too.
+bool print_has_failed(const struct ckptfs_metrics *metrics);
 void print_status(const struct ckptfs_status *status, const struct ckptfs_metrics *metrics,
     uint64_t now_ms, struct buffer *out);
 void print_status_json(const struct ckptfs_status *status, const struct ckptfs_metrics *metrics,
     const struct ckptfs_lost *lost, struct buffer *out);
 // A line of a status, if anything is lost.
 void print_lost(const struct ckptfs_lost *lost, struct buffer *out);
+// The kernel's name of a FUSE request, or one made of its number in `text`.
+const char *print_opcode(size_t opcode, char text[32]);
 void print_fuse_requests(const struct ckptfs_fuse_requests *requests, struct buffer *out);
 void print_fuse_requests_json(const struct ckptfs_fuse_requests *requests, struct buffer *out);
 void print_checkpoint_json(const struct ckptfs_checkpoint *checkpoint,

@@ -62,48 +62,23 @@ print_out(struct buffer *text)
 }
 
 static int
-print_fuse(const struct arguments *a, int fd)
+run_status(const struct arguments *a)
 {
-    BUFFER_AUTO text = {0};
-    struct ckptfs_fuse_requests requests;
-    int rc = control_fuse_requests(fd, &requests);
-    if (rc != 0)
-        return control_failed("status of", a->operand, rc);
-    if (a->json)
-        print_fuse_requests_json(&requests, &text);
-    else
-        print_fuse_requests(&requests, &text);
-    return print_out(&text);
+    const struct status_request request = {.path = a->operand,
+        .root = a->root,
+        .json = a->json,
+        .fuse = a->fuse,
+        .check = a->check,
+        .max_age_seconds = a->max_age_seconds};
+    return show_status(&request);
 }
 
 static int
-run_status(const struct arguments *a)
+run_metrics(const struct arguments *a)
 {
-    BUFFER_AUTO text = {0};
-    struct ckptfs_status status;
-    if (a->root)
-        return print_root(a->root, a->json);
-    CLEANUP(file_close_auto) int fd = control_open(a->operand);
-    if (fd < 0)
-        return EXIT_STATUS_ERROR;
-    if (a->fuse)
-        return print_fuse(a, fd);
-    int rc = control_status(fd, &status);
-    CLEANUP(memory_free_auto) struct ckptfs_metrics *metrics = memory_alloc(sizeof(*metrics));
-    if (rc == 0)
-        rc = control_metrics(fd, metrics);
-    struct ckptfs_lost lost;
-    if (rc == 0)
-        rc = control_lost(fd, &lost);
-    if (rc != 0)
-        return control_failed("status of", a->operand, rc);
-    if (a->json) {
-        print_status_json(&status, metrics, &lost, &text);
-    } else {
-        print_status(&status, metrics, clock_wall_ms(), &text);
-        print_lost(&lost, &text);
-    }
-    return print_out(&text);
+    const struct metrics_request request = {
+        .path = a->operand, .root = a->root, .textfile = a->textfile};
+    return show_metrics(&request);
 }
 
 static int
@@ -500,7 +475,11 @@ static const struct option create_switches[] = {
     {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
 static const struct option status_switches[] = {{"help", no_argument, NULL, 'h'},
     {"json", no_argument, NULL, SWITCH_JSON}, {"fuse", no_argument, NULL, SWITCH_FUSE},
-    {"root", required_argument, NULL, SWITCH_ROOT}, {NULL, 0, NULL, 0}};
+    {"root", required_argument, NULL, SWITCH_ROOT}, {"check", no_argument, NULL, SWITCH_CHECK},
+    {"max-age", required_argument, NULL, SWITCH_MAX_AGE}, {NULL, 0, NULL, 0}};
+static const struct option metrics_switches[] = {{"help", no_argument, NULL, 'h'},
+    {"root", required_argument, NULL, SWITCH_ROOT},
+    {"textfile", required_argument, NULL, SWITCH_TEXTFILE}, {NULL, 0, NULL, 0}};
 static const struct option checkpoint_switches[] = {{"help", no_argument, NULL, 'h'},
     {"json", no_argument, NULL, SWITCH_JSON}, {"no-wait", no_argument, NULL, SWITCH_NO_WAIT},
     {"local", no_argument, NULL, SWITCH_LOCAL}, {"quiet", no_argument, NULL, 'q'},
@@ -576,14 +555,29 @@ const struct command commands[] = {
         "Makes an empty volume at SOURCE: s3://BUCKET[/PREFIX]/TENANT or\n"
         "file:///DIRECTORY/TENANT. It must not exist.\n",
         "SOURCE", .run = run_create, .lists_options = true},
-    {"status", ":h", status_switches, "status [--fuse] [--json] MOUNTPOINT | --root ROOT",
+    {"status", ":h", status_switches,
+        "status [--fuse | --check [--max-age SECONDS]] [--json] MOUNTPOINT | --root ROOT",
         "Shows the state of the volume mounted at MOUNTPOINT; any path below it will do.\n"
         "\n"
         "    --root ROOT  show instead the volumes of the storage root ROOT, mounted or not,\n"
         "                 and how much of them is not in the store\n"
         "    --fuse       show the number of the kernel's requests since the mount, by opcode\n"
-        "    --json       all of it, as one JSON object\n",
+        "    --check      tell in one line whether the volume is well, and why not\n"
+        "    --max-age SECONDS\n"
+        "                 it is not when a change has waited longer for the store\n"
+        "    --json       all of it, as one JSON object\n"
+        "\n"
+        "Exit status of --check: 0 the volume is well, 2 it cannot be asked, 4 damaged,\n"
+        "5 fenced, 6 read-only, 7 unclaimed, 8 stale. The lowest of them counts.\n",
         "MOUNTPOINT", .run = run_status, .takes_root = true},
+    {"metrics", ":h", metrics_switches, "metrics [--textfile PATH] MOUNTPOINT | --root ROOT",
+        "Prints all numbers of the volume in the text format of Prometheus.\n"
+        "\n"
+        "    --root ROOT      those of the volumes of a storage root, mounted or not, that can be\n"
+        "                     had without their daemons\n"
+        "    --textfile PATH  write them to PATH instead, for the textfile collector of\n"
+        "                     node_exporter: readers see the old file or the new one\n",
+        "MOUNTPOINT", .run = run_metrics, .takes_root = true},
     {"checkpoint", ":hq", checkpoint_switches,
         "checkpoint [--no-wait] [--local] [--json] [-q] MOUNTPOINT",
         "Makes a checkpoint of all changes on the mount so far and waits until it is in the\n"
@@ -728,9 +722,10 @@ const struct command commands[] = {
     {"flags", ":h", retention_switches, "flags [--set NAME=on|off] [--json] MOUNTPOINT",
         "Shows which functions are on and off for the volume on this host.\n"
         "\n"
-        "    --set NAME=on|off  changes it: enable_append_only_truncation, enable_cold_scan\n"
-        "                       (marked files are read past the caches), cold_scan_all (all\n"
-        "                       files are)\n"
+        "    --set NAME=on|off  changes it: enable_checkpoints (by the timer),\n"
+        "                       enable_chunk_deltas, enable_append_only_truncation,\n"
+        "                       enable_cold_scan (marked files are read past the caches),\n"
+        "                       cold_scan_all (all files are)\n"
         "    --json             as a JSON object\n",
         "MOUNTPOINT", .run = run_flags},
     {"cat", ":hq", cat_switches, "cat --cold [-q] FILE",

@@ -17,18 +17,21 @@ struct arguments {
     bool local;
     bool fuse;
     bool quiet;
-    int64_t wait_seconds; // unmount; -1: without limit
-    const char *root;     // status
-    const char *policy;   // retention; quota: a size; variant and flags
-    const char *quota_of; // quota: whose, in the words of the daemon; NULL: the volume's
-    const char *head;     // truncate
-    const char *tail;     // likewise
-    bool watch;           // jobs
-    bool all;             // evict, hydrate
-    bool pin;             // hydrate
-    bool hot;             // hydrate
-    bool cold;            // cat
-    bool follow, leave;   // changes
+    int64_t wait_seconds;    // unmount; -1: without limit
+    bool check;              // status
+    int64_t max_age_seconds; // status --check; -1: any age is good
+    const char *root;        // status, metrics
+    const char *textfile;    // metrics
+    const char *policy;      // retention; quota: a size; variant and flags
+    const char *quota_of;    // quota: whose, in the words of the daemon; NULL: the volume's
+    const char *head;        // truncate
+    const char *tail;        // likewise
+    bool watch;              // jobs
+    bool all;                // evict, hydrate
+    bool pin;                // hydrate
+    bool hot;                // hydrate
+    bool cold;               // cat
+    bool follow, leave;      // changes
     const char *subscriber;
     const char *after;
     bool dry_run;
@@ -84,6 +87,9 @@ enum {
     SWITCH_COLD,
     SWITCH_OF_TENANT,
     SWITCH_OF_JOBS,
+    SWITCH_TEXTFILE,
+    SWITCH_CHECK,
+    SWITCH_MAX_AGE,
 };
 
 extern const struct command commands[];

@@ -12,6 +12,7 @@
 #include "fuse/ckptctl.h"
 #include "platform/clock.h"
 #include "platform/lock.h"
+#include "platform/memory.h"
 #include "platform/thread.h"
 #include "volume/volume.h"
 
@@ -123,6 +124,7 @@ int
 control_checkpoint_failed(const char *path, int fd, int rc)
 {
     struct ckptfs_status status;
+    CLEANUP(memory_free_auto) struct ckptfs_metrics *metrics = memory_alloc(sizeof(*metrics));
     switch (-rc) {
     case EINTR:
     case EAGAIN:
@@ -133,11 +135,11 @@ control_checkpoint_failed(const char *path, int fd, int rc)
         break;
     }
     BUFFER_AUTO why = {0};
-    if (control_status(fd, &status) == 0) {
+    if (control_status(fd, &status) == 0 && control_metrics(fd, metrics) == 0) {
         if (status.flags & (CKPTFS_STATUS_FENCED | CKPTFS_STATUS_READ_ONLY))
             buffer_printf(&why, "%s%s",
                 status.flags & CKPTFS_STATUS_FENCED ? "" : "read-only: ", status.read_only_reason);
-        else if (status.last_error[0])
+        else if (print_has_failed(metrics))
             buffer_append_string(&why, status.last_error);
     }
     print_error("checkpoint of %s: %s%s%s", path, strerror(-rc),
@@ -159,10 +161,9 @@ struct progress {
 };
 
 static void
-show(const struct ckptfs_status *s, uint64_t failing)
+show(const struct ckptfs_status *s, const struct ckptfs_metrics *metrics)
 {
-    char done[32];
-    char total[32];
+    uint64_t failing = print_metric(metrics, "store_failing");
     BUFFER_AUTO text = {0};
     uint32_t stage = s->publish_stage ? s->publish_stage : s->fold_stage;
     // The cause comes before the numbers, and is there on a narrow terminal, too.
@@ -175,10 +176,8 @@ show(const struct ckptfs_status *s, uint64_t failing)
     } else {
         buffer_append_string(&text, print_stage_name(stage));
         if (stage == CHECKPOINT_STAGE_UPLOADING) {
-            print_size(s->stage_done_bytes, done);
-            print_size(s->stage_total_bytes, total);
-            buffer_printf(&text, " %s of %s, %" PRIu64 " of %" PRIu64 " blobs", done, total,
-                (uint64_t)s->stage_done_blobs, (uint64_t)s->stage_total_blobs);
+            buffer_append_u8(&text, ' ');
+            print_upload(s, metrics, &text);
         }
     }
     if (failing <= 1 && !(s->flags & CKPTFS_STATUS_STORE_REACHABLE))
@@ -200,7 +199,7 @@ run_progress(void *argument)
             break;
         lock_release(&p->lock);
         if (control_status(p->fd, &status) == 0 && control_metrics(p->fd, p->metrics) == 0)
-            show(&status, print_metric(p->metrics, "store_failing"));
+            show(&status, p->metrics);
         lock_take(&p->lock);
     }
     lock_release(&p->lock);

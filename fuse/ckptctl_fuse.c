@@ -65,8 +65,8 @@ static const char *const names[CKPTFS_FUSE_OPCODES] = {
     [OPCODE_STATX] = "STATX",
 };
 
-static const char *
-name_of(size_t opcode, char text[32])
+const char *
+print_opcode(size_t opcode, char text[32])
 {
     if (names[opcode])
         return names[opcode];
@@ -89,7 +89,8 @@ print_fuse_requests(const struct ckptfs_fuse_requests *r, struct buffer *out)
     char text[32];
     for (size_t i = 0; i < CKPTFS_FUSE_OPCODES; i++)
         if (r->requests[i] > 0)
-            buffer_printf(out, "%-16s %12" PRIu64 "\n", name_of(i, text), (uint64_t)r->requests[i]);
+            buffer_printf(
+                out, "%-16s %12" PRIu64 "\n", print_opcode(i, text), (uint64_t)r->requests[i]);
     buffer_printf(out, "%-16s %12" PRIu64 "\n", "all", sum_of(r));
 }
 
@@ -102,7 +103,7 @@ print_fuse_requests_json(const struct ckptfs_fuse_requests *r, struct buffer *ou
     write_json_begin_object(&w, NULL);
     for (size_t i = 0; i < CKPTFS_FUSE_OPCODES; i++)
         if (names[i] || r->requests[i] > 0)
-            write_json_u64(&w, name_of(i, text), r->requests[i]);
+            write_json_u64(&w, print_opcode(i, text), r->requests[i]);
     write_json_u64(&w, "all", sum_of(r));
     write_json_end_object(&w);
     buffer_append_u8(out, '\n');

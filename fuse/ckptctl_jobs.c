@@ -542,7 +542,9 @@ handle_variant(const char *path, const char *set, bool json)
 static const struct {
     uint32_t flag;
     const char *name;
-} flag_names[] = {{CKPTFS_FLAG_APPEND_ONLY_TRUNCATION, "enable_append_only_truncation"},
+} flag_names[] = {{CKPTFS_FLAG_CHECKPOINTS, "enable_checkpoints"},
+    {CKPTFS_FLAG_CHUNK_DELTAS, "enable_chunk_deltas"},
+    {CKPTFS_FLAG_APPEND_ONLY_TRUNCATION, "enable_append_only_truncation"},
     {CKPTFS_FLAG_COLD_SCAN, "enable_cold_scan"}, {CKPTFS_FLAG_COLD_SCAN_ALL, "cold_scan_all"}};
 
 // "NAME=on" or "NAME=off"
@@ -586,6 +588,8 @@ handle_flags(const char *path, const char *set, bool json)
         write_json_begin_object(&w, NULL);
     for (size_t i = 0; i < sizeof(flag_names) / sizeof(*flag_names); i++) {
         bool on = io.flags & flag_names[i].flag;
+        if (!(io.known & flag_names[i].flag))
+            continue; // of an older daemon
         if (json)
             write_json_bool(&w, flag_names[i].name, on);
         else

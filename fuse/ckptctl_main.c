@@ -61,13 +61,16 @@ take_option(void *config, const char *option, struct buffer *error)
 }
 
 static int
-take_seconds(const struct command *c, const char *text, int64_t *seconds_out)
+take_seconds(const struct command *c, const char *name, const char *text, int64_t *seconds_out)
 {
+    BUFFER_AUTO problem = {0};
     char *end;
     errno = 0;
     long value = strtol(text, &end, 10);
-    if (*text < '0' || *text > '9' || *end != '\0' || errno != 0 || value > INT32_MAX)
-        return usage_error(c, "--wait takes a number of seconds");
+    if (*text < '0' || *text > '9' || *end != '\0' || errno != 0 || value > INT32_MAX) {
+        buffer_printf(&problem, "%s takes a number of seconds", name);
+        return usage_error(c, buffer_string(&problem));
+    }
     *seconds_out = value;
     return EXIT_SUCCESS;
 }
@@ -111,7 +114,15 @@ take_switch(const struct command *c, struct arguments *a, int letter, const char
         a->fuse = true;
         return EXIT_SUCCESS;
     case SWITCH_WAIT:
-        return take_seconds(c, optarg, &a->wait_seconds);
+        return take_seconds(c, "--wait", optarg, &a->wait_seconds);
+    case SWITCH_CHECK:
+        a->check = true;
+        return EXIT_SUCCESS;
+    case SWITCH_MAX_AGE:
+        return take_seconds(c, "--max-age", optarg, &a->max_age_seconds);
+    case SWITCH_TEXTFILE:
+        a->textfile = optarg;
+        return EXIT_SUCCESS;
     case SWITCH_ROOT:
         a->root = optarg;
         return EXIT_SUCCESS;
@@ -305,7 +316,7 @@ main(int argc, char *argv[])
         print_usage(stderr);
         return EXIT_STATUS_USAGE;
     }
-    struct arguments arguments = {.wait_seconds = -1};
+    struct arguments arguments = {.wait_seconds = -1, .max_age_seconds = -1};
     volume_config_init(&arguments.config);
     int status = parse_and_run(c, &arguments, argc - words, argv + words);
     volume_config_free(&arguments.config);

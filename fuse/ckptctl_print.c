@@ -115,13 +115,20 @@ line_of(struct buffer *out, const char *name, uint64_t bytes, uint64_t limit)
     buffer_append_u8(out, '\n');
 }
 
-uint64_t
-print_metric(const struct ckptfs_metrics *metrics, const char *name)
+static const struct ckptfs_metric *
+find_metric(const struct ckptfs_metrics *metrics, const char *name)
 {
     for (size_t i = 0; i < metrics->count; i++)
         if (strcmp(metrics->metrics[i].name, name) == 0)
-            return metrics->metrics[i].value;
-    return 0;
+            return &metrics->metrics[i];
+    return NULL;
+}
+
+uint64_t
+print_metric(const struct ckptfs_metrics *metrics, const char *name)
+{
+    const struct ckptfs_metric *m = find_metric(metrics, name);
+    return m ? m->value : 0;
 }
 
 static void
@@ -178,23 +185,82 @@ print_unpublished(const struct ckptfs_status *s, struct buffer *out)
         "not in store", age, (uint64_t)s->unpublished_blobs, size);
 }
 
-static void
-print_stages(const struct ckptfs_status *s, struct buffer *out)
+bool
+print_has_failed(const struct ckptfs_metrics *metrics)
+{
+    // Older daemons do not tell the time, and nothing of errors that are over.
+    return print_metric(metrics, "failing") || print_metric(metrics, "last_error_time_ms") == 0;
+}
+
+void
+print_upload(
+    const struct ckptfs_status *s, const struct ckptfs_metrics *metrics, struct buffer *out)
 {
     char done[32];
     char total[32];
+    uint64_t rate = print_metric(metrics, "upload_rate_bytes");
     print_size(s->stage_done_bytes, done);
     print_size(s->stage_total_bytes, total);
+    buffer_printf(out, "%s of %s, %" PRIu64 " of %" PRIu64 " blobs", done, total,
+        (uint64_t)s->stage_done_blobs, (uint64_t)s->stage_total_blobs);
+    if (rate == 0 || s->stage_done_bytes >= s->stage_total_bytes)
+        return;
+    print_size(rate, done);
+    print_age((s->stage_total_bytes - s->stage_done_bytes) * 1000 / rate, total);
+    buffer_printf(out, ", %s/s, %s left", done, total);
+}
+
+static void
+print_last_error(const struct ckptfs_status *s, const struct ckptfs_metrics *metrics,
+    uint64_t now_ms, struct buffer *out)
+{
+    char age[32];
+    uint64_t time_ms = print_metric(metrics, "last_error_time_ms");
+    if (s->last_error[0] == '\0')
+        return;
+    buffer_printf(out, "%-14s %s", "last error", s->last_error);
+    if (time_ms > 0) {
+        print_age(now_ms > time_ms ? now_ms - time_ms : 0, age);
+        buffer_printf(
+            out, " (%s ago%s)", age, print_has_failed(metrics) ? "" : "; it went well since then");
+    }
+    buffer_append_u8(out, '\n');
+}
+
+static void
+print_stages(const struct ckptfs_status *s, const struct ckptfs_metrics *metrics, uint64_t now_ms,
+    struct buffer *out)
+{
     buffer_printf(out, "%-14s local %s, store %s", "checkpoint", print_stage_name(s->fold_stage),
         print_stage_name(s->publish_stage));
-    if (s->publish_stage == CHECKPOINT_STAGE_UPLOADING)
-        buffer_printf(out, ": %s of %s, %" PRIu64 " of %" PRIu64 " blobs", done, total,
-            (uint64_t)s->stage_done_blobs, (uint64_t)s->stage_total_blobs);
+    if (s->publish_stage == CHECKPOINT_STAGE_UPLOADING) {
+        buffer_append_string(out, ": ");
+        print_upload(s, metrics, out);
+    }
     buffer_append_u8(out, '\n');
     buffer_printf(out, "%-14s %" PRIu64 " made, %" PRIu64 " published, %" PRIu64 " failed\n", "",
         (uint64_t)s->checkpoints, (uint64_t)s->publications, (uint64_t)s->checkpoint_failures);
-    if (s->last_error[0] != '\0')
-        line(out, "last error", s->last_error);
+    print_last_error(s, metrics, now_ms, out);
+}
+
+// Flags that an operator changed.
+static void
+print_flags(const struct ckptfs_metrics *metrics, struct buffer *out)
+{
+    static const struct {
+        const char *name;
+        bool usual;
+    } flags[] = {{"enable_checkpoints", true}, {"enable_chunk_deltas", true},
+        {"enable_append_only_truncation", true}, {"enable_cold_scan", true},
+        {"cold_scan_all", false}};
+    const char *name = "flags";
+    for (size_t i = 0; i < ARRAY_LENGTH(flags); i++) {
+        const struct ckptfs_metric *m = find_metric(metrics, flags[i].name);
+        if (!m || (m->value != 0) == flags[i].usual)
+            continue;
+        buffer_printf(out, "%-14s %s is %s\n", name, flags[i].name, m->value ? "on" : "off");
+        name = "";
+    }
 }
 
 static void
@@ -226,12 +292,13 @@ print_status(const struct ckptfs_status *s, const struct ckptfs_metrics *metrics
     print_generation(out, "local", s->local_generation, s->local_time_ms, now_ms);
     print_generation(out, "published", s->published_generation, s->published_time_ms, now_ms);
     print_unpublished(s, out);
-    print_stages(s, out);
+    print_stages(s, metrics, now_ms, out);
     line_of(out, "wal", s->wal_bytes, s->wal_limit_bytes);
     line_of(out, "page cache", s->page_cache_bytes, s->page_cache_limit_bytes);
     print_size(s->dirty_bytes, size);
     buffer_printf(out, "%-14s %s\n", "dirty", size);
     print_disk(metrics, out);
+    print_flags(metrics, out);
     print_size(s->blob_bytes, size);
     buffer_printf(out,
         "%-14s %" PRIu64 " inodes, %" PRIu64 " chunks, %" PRIu64 " deltas, %" PRIu64

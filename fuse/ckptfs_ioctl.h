@@ -304,6 +304,8 @@ struct ckptfs_hydrate {
 #define CKPTFS_FLAG_APPEND_ONLY_TRUNCATION (1u << 0) /* enable_append_only_truncation */
 #define CKPTFS_FLAG_COLD_SCAN              (1u << 1) /* enable_cold_scan */
 #define CKPTFS_FLAG_COLD_SCAN_ALL          (1u << 2) /* cold_scan_all */
+#define CKPTFS_FLAG_CHECKPOINTS            (1u << 3) /* enable_checkpoints */
+#define CKPTFS_FLAG_CHUNK_DELTAS           (1u << 4) /* enable_chunk_deltas */
 
 struct ckptfs_flags {
     __u32 version;

@@ -16,7 +16,9 @@ _Static_assert(
     "ABI");
 _Static_assert((int)CKPTFS_FLAG_APPEND_ONLY_TRUNCATION == (int)DB_FLAG_APPEND_ONLY_TRUNCATION &&
                    (int)CKPTFS_FLAG_COLD_SCAN == (int)DB_FLAG_COLD_SCAN &&
-                   (int)CKPTFS_FLAG_COLD_SCAN_ALL == (int)DB_FLAG_COLD_SCAN_ALL,
+                   (int)CKPTFS_FLAG_COLD_SCAN_ALL == (int)DB_FLAG_COLD_SCAN_ALL &&
+                   (int)CKPTFS_FLAG_CHECKPOINTS == (int)DB_FLAG_CHECKPOINTS &&
+                   (int)CKPTFS_FLAG_CHUNK_DELTAS == (int)DB_FLAG_CHUNK_DELTAS,
     "ABI");
 
 int

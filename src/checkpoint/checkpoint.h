@@ -89,6 +89,7 @@ struct checkpoint_options {
     uint64_t upload_deadline_ms;
     unsigned upload_threads;
     uint64_t lease_ttl_ms;
+    const _Atomic unsigned *flags; // DB_FLAG_*, of the owner; NULL: the default ones
     bool claimed;  // the volume was claimed at mount; else before the first publication
     bool takeover; // that claim takes it away from a host that is alive
 };
@@ -101,6 +102,9 @@ void checkpoint_stop(struct checkpoint *c);
 
 // The log grows (or the memory fills): fold soon.
 void checkpoint_press(struct checkpoint *c);
+// The flags have changed. A timer that is turned on again makes a checkpoint at once when one was
+// due meanwhile.
+void checkpoint_hear_flags(struct checkpoint *c);
 // There is room again, or there may be: a fold that had none in the quota need not wait longer.
 void checkpoint_hear_room(struct checkpoint *c);
 
@@ -185,12 +189,15 @@ struct checkpoint_numbers {
     enum checkpoint_phase fold_phase;
     enum checkpoint_phase publish_phase;
     uint64_t done_bytes, total_bytes, done_blobs, total_blobs; // of the upload in progress
+    uint64_t upload_rate_bytes; // its bytes a second so far; 0 before its first blob is there
     uint64_t folds, publications, failures;
     bool store_reachable; // as of the last attempt
     bool fenced;
-    bool claimed;       // the writer epoch of this root is in the chain
-    bool store_damaged; // the last look found published objects missing or changed
-    char last_error[200];
+    bool claimed;           // the writer epoch of this root is in the chain
+    bool store_damaged;     // the last look found published objects missing or changed
+    bool failing;           // the last attempt failed
+    uint64_t last_error_ms; // wall clock of last_error; 0: there was none
+    char last_error[200];   // stays when later attempts succeed
 };
 void checkpoint_numbers(struct checkpoint *c, struct checkpoint_numbers *numbers_out);
 

@@ -123,6 +123,7 @@ plan(struct fold *f)
     if (rc < 0)
         return rc;
     struct plan_policy policy = plan_policy_default;
+    policy.enable_chunk_deltas = checkpoint_has_flag(f->c, DB_FLAG_CHUNK_DELTAS);
     policy.allowance_bytes = f->c->fold.offer ? f->c->fold.offer->allowance_bytes : 0;
     checkpoint_planner_plan(f->input.chunks, f->input.count, &policy, &f->plan);
     struct log_event e;

@@ -72,6 +72,7 @@ struct checkpoint_publish_state {
     uint64_t retry_ms; // not before
     uint64_t backoff_ms;
     uint64_t away_since_ms; // since when the store cannot be reached; 0: it can
+    uint64_t upload_began_ms;
     bool claimed;
     uint64_t lease_until_ms, lease_until_wall_ms; // checkpoint_note_lease, by both clocks
     bool cancelable;                              // as those of the fold
@@ -331,6 +332,9 @@ void checkpoint_look_at_chain(struct checkpoint *c);
 
 // For calls to the store: whether checkpoint_stop has been called. `argument`: the checkpoint.
 bool checkpoint_is_canceled(void *argument);
+
+// Whether a flag of the db is on; DB_FLAG_*.
+bool checkpoint_has_flag(const struct checkpoint *c, unsigned flag);
 
 void checkpoint_set_fold_phase(struct checkpoint *c, enum checkpoint_phase phase);
 void checkpoint_set_publish_phase(struct checkpoint *c, enum checkpoint_phase phase);

@@ -250,6 +250,7 @@ upload(struct publication *p)
     lock_take(&c->lock);
     c->numbers.done_blobs = c->numbers.done_bytes = c->numbers.total_bytes = 0;
     c->numbers.total_blobs = p->upload_count;
+    c->publish.upload_began_ms = clock_monotonic_ms();
     for (size_t i = 0; i < p->upload_count; i++)
         c->numbers.total_bytes += p->uploads[i].blob.bytes;
     uint64_t bytes = c->numbers.total_bytes;

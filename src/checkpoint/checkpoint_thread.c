@@ -60,7 +60,7 @@ checkpoint_note_store_answers(struct checkpoint *c)
     uint64_t since_ms = c->publish.away_since_ms;
     c->publish.away_since_ms = 0;
     c->numbers.store_reachable = true;
-    c->numbers.last_error[0] = 0;
+    c->numbers.failing = false;
     lock_release(&c->lock);
     if (since_ms == 0)
         return;
@@ -75,6 +75,8 @@ checkpoint_note_failure(struct checkpoint *c, const char *stage, int rc, const c
 {
     lock_take(&c->lock);
     c->numbers.failures++;
+    c->numbers.failing = true;
+    c->numbers.last_error_ms = clock_wall_ms();
     snprintf(c->numbers.last_error, sizeof(c->numbers.last_error), "%s: %s", stage,
         text && text[0] ? text : strerror(-rc));
     if (is_store_trouble(rc))
@@ -176,13 +178,34 @@ sync_run(void *argument)
 
 // ---- folding ------------------------------------------------------------------------------------
 
+bool
+checkpoint_has_flag(const struct checkpoint *c, unsigned flag)
+{
+    return (c->options.flags ? atomic_load(c->options.flags) : DB_FLAGS_DEFAULT) & flag;
+}
+
+void
+checkpoint_hear_flags(struct checkpoint *c)
+{
+    lock_take(&c->lock);
+    condition_signal(&c->fold.work);
+    lock_release(&c->lock);
+}
+
+// When the timer wants a fold; 0: it does not run.
+static uint64_t
+timer_locked(const struct checkpoint *c)
+{
+    return c->holds == 0 && checkpoint_has_flag(c, DB_FLAG_CHECKPOINTS) ? c->next_timer_ms : 0;
+}
+
 static bool
 must_fold_locked(const struct checkpoint *c, uint64_t now)
 {
+    uint64_t timer_ms = timer_locked(c);
     if (c->fold.pressed)
         return true;
-    return c->holds == 0 &&
-           (!list_is_empty(&c->asked) || (c->next_timer_ms != 0 && now >= c->next_timer_ms));
+    return (c->holds == 0 && !list_is_empty(&c->asked)) || (timer_ms != 0 && now >= timer_ms);
 }
 
 static struct generation
@@ -277,13 +300,15 @@ fold_run(void *argument)
     while (!c->stopping) {
         uint64_t now = clock_monotonic_ms();
         if (!must_fold_locked(c, now) || now < c->fold.pause_ms) {
-            uint64_t until = c->next_timer_ms && c->holds == 0 ? c->next_timer_ms : now + 3600000;
+            uint64_t timer_ms = timer_locked(c);
+            uint64_t until = timer_ms ? timer_ms : now + 3600000;
             if (now < c->fold.pause_ms)
                 until = c->fold.pause_ms;
             condition_wait_until(&c->fold.work, &c->lock, until);
             continue;
         }
-        bool timer = c->next_timer_ms != 0 && now >= c->next_timer_ms && c->holds == 0;
+        uint64_t timer_ms = timer_locked(c);
+        bool timer = timer_ms != 0 && now >= timer_ms;
         if (timer)
             c->next_timer_ms = now + c->options.interval_ms;
         lock_release(&c->lock);
@@ -353,7 +378,7 @@ publish_once(struct checkpoint *c)
             hear_room_locked(c); // what is published can be evicted
         if (rc == 1 || list_is_empty(&c->served)) {
             c->numbers.store_reachable = true;
-            c->numbers.last_error[0] = 0;
+            c->numbers.failing = false;
         }
         c->publish.backoff_ms = 0;
         c->publish.retry_ms = 0;
@@ -485,6 +510,10 @@ checkpoint_numbers(struct checkpoint *c, struct checkpoint_numbers *numbers_out)
     lock_take(&c->lock);
     *numbers_out = c->numbers;
     numbers_out->claimed = c->publish.claimed;
+    if (c->numbers.publish_phase == CHECKPOINT_PHASE_UPLOADING) {
+        uint64_t ms = clock_monotonic_ms() - c->publish.upload_began_ms;
+        numbers_out->upload_rate_bytes = c->numbers.done_bytes * 1000 / (ms ? ms : 1);
+    }
     lock_release(&c->lock);
 }
 

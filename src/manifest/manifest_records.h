@@ -56,9 +56,11 @@ enum db_flag {
     DB_FLAG_APPEND_ONLY_TRUNCATION = 1u << 0, // enable_append_only_truncation
     DB_FLAG_COLD_SCAN = 1u << 1,              // enable_cold_scan
     DB_FLAG_COLD_SCAN_ALL = 1u << 2,          // cold_scan_all: every file is read so
+    DB_FLAG_CHECKPOINTS = 1u << 3,            // enable_checkpoints: by the timer
+    DB_FLAG_CHUNK_DELTAS = 1u << 4,           // enable_chunk_deltas
 };
-#define DB_FLAGS_ALL     7u
-#define DB_FLAGS_DEFAULT (DB_FLAG_APPEND_ONLY_TRUNCATION | DB_FLAG_COLD_SCAN) // of a new db
+#define DB_FLAGS_ALL     31u
+#define DB_FLAGS_DEFAULT (DB_FLAGS_ALL & ~(unsigned)DB_FLAG_COLD_SCAN_ALL) // of a new db
 
 // Numbers of entries of a db, and bytes of its blobs.
 struct db_totals {

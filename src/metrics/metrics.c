@@ -22,3 +22,12 @@ metrics_value(const struct metrics *m, size_t i)
     memcpy(&value, (const uint8_t *)m + i * sizeof(value), sizeof(value));
     return value;
 }
+
+const struct metric_info *
+metrics_find(const char *name)
+{
+    for (size_t i = 0; i < METRICS_COUNT; i++)
+        if (strcmp(metrics_table[i].name, name) == 0)
+            return &metrics_table[i];
+    return NULL;
+}

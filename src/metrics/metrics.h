@@ -38,5 +38,7 @@ extern const struct metric_info metrics_table[];
 
 // The value of entry `i` of the table.
 uint64_t metrics_value(const struct metrics *m, size_t i);
+// The entry with this name, or NULL.
+const struct metric_info *metrics_find(const char *name);
 
 #endif

@@ -161,6 +161,7 @@ start_checkpoints(struct volume *v)
         .upload_deadline_ms = 60000,
         .upload_threads = (unsigned)v->config.upload_threads,
         .lease_ttl_ms = v->config.lease_ttl_ms,
+        .flags = &v->flags,
         .claimed = v->own.claimed,
         .takeover = v->config.takeover,
     };
@@ -190,6 +191,8 @@ volume_open(const struct volume_config *config, const struct volume_host *host,
     if (rc == 0)
         rc = v->config.read_only || v->config.at ? volume_open_from_bucket(v, error)
                                                  : volume_open_local(v, error);
+    if (rc == 0)
+        volume_load_flags(v);
     if (rc == 0 && !v->from_bucket) {
         rc = start_checkpoints(v);
         if (rc < 0)
@@ -214,7 +217,6 @@ volume_open(const struct volume_config *config, const struct volume_host *host,
         volume_free(v);
         return rc;
     }
-    volume_load_flags(v);
     volume_say_lost(v);
     if (v->restored)
         volume_operations_restored(v);

@@ -396,7 +396,7 @@ struct volume_status {
     char read_only_reason[160];          // "" when not, or when asked for
     enum checkpoint_stage fold_stage;    // local generation
     enum checkpoint_stage publish_stage; // upload and publication
-    char last_error[200]; // of checkpoint or publication; "" when the last one went well
+    char last_error[200]; // of checkpoint, publication or store, also one that is over; "": none
     struct metrics metrics;
 };
 

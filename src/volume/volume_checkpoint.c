@@ -446,6 +446,17 @@ fill_from_store(struct volume *v, struct metrics *m)
 }
 
 static void
+fill_flags(struct volume *v, struct metrics *m)
+{
+    unsigned flags = atomic_load(&v->flags);
+    m->enable_checkpoints = (flags & DB_FLAG_CHECKPOINTS) != 0;
+    m->enable_chunk_deltas = (flags & DB_FLAG_CHUNK_DELTAS) != 0;
+    m->enable_append_only_truncation = (flags & DB_FLAG_APPEND_ONLY_TRUNCATION) != 0;
+    m->enable_cold_scan = (flags & DB_FLAG_COLD_SCAN) != 0;
+    m->cold_scan_all = (flags & DB_FLAG_COLD_SCAN_ALL) != 0;
+}
+
+static void
 fill_from_writer(struct volume *v, struct volume_status *s)
 {
     struct metrics *m = &s->metrics;
@@ -471,6 +482,9 @@ fill_from_writer(struct volume *v, struct volume_status *s)
     m->store_damaged = c.store_damaged;
     m->claimed = c.claimed && !c.fenced;
     m->lease_ttl_ms = v->config.lease_ttl_ms;
+    m->upload_rate_bytes = c.upload_rate_bytes;
+    m->failing = c.failing;
+    m->last_error_time_ms = c.last_error_ms;
     snprintf(s->last_error, sizeof(s->last_error), "%s", c.last_error);
 }
 
@@ -516,6 +530,8 @@ fill_from_trouble(struct volume *v, struct volume_status *s)
     if (trouble.tries == 0)
         return;
     s->metrics.store_failing = trouble.tries;
+    s->metrics.failing = true;
+    s->metrics.last_error_time_ms = clock_wall_ms() - trouble.age_ms;
     snprintf(
         s->last_error, sizeof(s->last_error), "%.*s", (int)sizeof(s->last_error) - 1, trouble.text);
 }
@@ -531,6 +547,7 @@ volume_status(struct volume *v, struct volume_status *status_out)
     snprintf(s->root, sizeof(s->root), "%s", v->config.root);
     fill_from_manifest(v, s);
     fill_from_store(v, m);
+    fill_flags(v, m);
     volume_quota_metrics(v, m);
     volume_limits_metrics(v, m);
     volume_scan_metrics(v, m);

@@ -150,9 +150,11 @@ volume_set_flags(struct volume *v, unsigned flags)
     struct manifest_batch *b = manifest_batch_new(v->db);
     manifest_batch_flags(b, flags);
     int rc = manifest_submit(v->manifest, b, NULL);
-    if (rc == 0)
-        atomic_store(&v->flags, flags);
-    return rc;
+    if (rc < 0)
+        return rc;
+    atomic_store(&v->flags, flags);
+    checkpoint_hear_flags(v->checkpoint);
+    return 0;
 }
 
 // ---- asking -------------------------------------------------------------------------------------

@@ -372,6 +372,103 @@ expect_zeros(struct volume *v, struct object_id object, uint64_t offset, size_t 
             ck_abort_msg("byte %zu is not zero", i);
 }
 
+START_TEST(the_last_error_stays_with_its_time_when_it_is_over)
+{
+    struct volume_world w;
+    struct volume_status failed;
+    struct volume_status after;
+    struct generation generation;
+    volume_world_new(&w);
+    volume_world_open(&w);
+    struct object_id a = volume_world_make_file(w.v, "a");
+    volume_world_fill(w.v, a, 0, 100000, 1);
+    volume_status(w.v, &failed);
+    ck_assert(!failed.metrics.failing);
+    ck_assert_uint_eq(failed.metrics.last_error_time_ms, 0);
+    uint64_t before_ms = clock_wall_ms();
+    block_scratch(&w);
+    ck_assert_int_lt(volume_world_checkpoint(w.v, 0, &generation), 0);
+    unblock_scratch(&w);
+    volume_status(w.v, &failed);
+    ck_assert_uint_ge(failed.metrics.last_error_time_ms, before_ms);
+    ck_assert_uint_le(failed.metrics.last_error_time_ms, clock_wall_ms());
+    volume_world_publish(w.v);
+    volume_status(w.v, &after);
+    ck_assert(!after.metrics.failing);
+    ck_assert_str_eq(after.last_error, failed.last_error);
+    ck_assert_uint_ge(after.metrics.last_error_time_ms, failed.metrics.last_error_time_ms);
+    volume_world_close(&w);
+    volume_world_free(&w);
+}
+END_TEST
+
+// ---- flags --------------------------------------------------------------------------------------
+
+#define INTERVAL_MS 20u
+
+START_TEST(without_enable_checkpoints_the_timer_makes_none)
+{
+    struct volume_world w;
+    struct volume_status status;
+    volume_world_new(&w);
+    w.config.checkpoint_interval_ms = INTERVAL_MS;
+    volume_world_open(&w);
+    ck_assert_int_eq(volume_set_flags(w.v, DB_FLAGS_DEFAULT & ~DB_FLAG_CHECKPOINTS), 0);
+    struct object_id a = volume_world_make_file(w.v, "a");
+    volume_world_fill(w.v, a, 0, 10 * PAGE_BYTES, 1);
+    // Asked for, they are made. The flag outlives the mount.
+    volume_world_publish(w.v);
+    volume_world_close(&w);
+    volume_world_open(&w);
+    volume_status(w.v, &status);
+    ck_assert(!status.metrics.enable_checkpoints);
+    uint64_t before = status.metrics.checkpoints;
+    volume_world_fill(w.v, a, 0, 10 * PAGE_BYTES, 2);
+    clock_sleep_ms(10 * INTERVAL_MS);
+    volume_status(w.v, &status);
+    ck_assert_uint_eq(status.metrics.checkpoints, before);
+    ck_assert_uint_gt(status.metrics.dirty_bytes, 0);
+    ck_assert_int_eq(volume_set_flags(w.v, DB_FLAGS_DEFAULT), 0);
+    for (uint64_t deadline = clock_monotonic_ms() + 20000; status.metrics.publications == 0;) {
+        ck_assert_uint_lt(clock_monotonic_ms(), deadline);
+        clock_sleep_ms(5);
+        volume_status(w.v, &status);
+    }
+    ck_assert(status.metrics.enable_checkpoints);
+    volume_world_expect(w.v, a, 0, 10 * PAGE_BYTES, 2);
+    volume_world_close(&w);
+    volume_world_free(&w);
+}
+END_TEST
+
+START_TEST(without_enable_chunk_deltas_changed_chunks_become_bases)
+{
+    struct volume_world w;
+    struct volume_status status;
+    volume_world_new(&w);
+    volume_world_open(&w);
+    struct object_id a = volume_world_make_file(w.v, "a");
+    volume_world_fill(w.v, a, 0, 100 * PAGE_BYTES, 1);
+    volume_world_publish(w.v);
+    ck_assert_int_eq(volume_set_flags(w.v, DB_FLAGS_DEFAULT & ~DB_FLAG_CHUNK_DELTAS), 0);
+    volume_world_fill(w.v, a, 3 * PAGE_BYTES, PAGE_BYTES, 2);
+    volume_world_publish(w.v);
+    volume_status(w.v, &status);
+    ck_assert(!status.metrics.enable_chunk_deltas);
+    ck_assert_uint_eq(status.metrics.deltas, 0);
+    ck_assert_int_eq(volume_set_flags(w.v, DB_FLAGS_DEFAULT), 0);
+    volume_world_fill(w.v, a, 5 * PAGE_BYTES, PAGE_BYTES, 3);
+    volume_world_publish(w.v);
+    volume_status(w.v, &status);
+    ck_assert_uint_eq(status.metrics.deltas, 1);
+    volume_world_expect(w.v, a, 0, 3 * PAGE_BYTES, 1);
+    volume_world_expect(w.v, a, 3 * PAGE_BYTES, PAGE_BYTES, 2);
+    volume_world_expect(w.v, a, 5 * PAGE_BYTES, PAGE_BYTES, 3);
+    volume_world_close(&w);
+    volume_world_free(&w);
+}
+END_TEST
+
 // ---- bases --------------------------------------------------------------------------------------
 
 START_TEST(a_chunk_that_is_written_whole_asks_for_nothing_of_the_old_one)
@@ -721,6 +818,9 @@ main(void)
     ADD(what_was_cut_off_is_zero_when_the_file_grows_again);
     ADD(seeking_in_a_file_of_exabytes_ends);
     ADD(attempts_that_fail_use_up_no_generations);
+    ADD(the_last_error_stays_with_its_time_when_it_is_over);
+    ADD(without_enable_checkpoints_the_timer_makes_none);
+    ADD(without_enable_chunk_deltas_changed_chunks_become_bases);
     ADD(writers_wait_while_folds_fail_and_go_on_when_they_do_not);
     ADD(the_kernel_can_hand_over_more_than_the_log_holds);
     ADD(pages_that_are_only_in_the_log_are_folded_and_each_is_verified);
