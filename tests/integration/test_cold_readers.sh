@@ -151,6 +151,37 @@ for ((i = 0; i < READERS; i += 10)); do # the error does not stay
 done
 volume_unmount v
 
+write_part() { # dd's arguments: five bytes in the middle of a page
+    printf parts | dd of="$mnt/alone" bs=5 seek=2001 conv=notrunc,fsync status=none "$@" &&
+        printf parts | dd of="$WORK/alone" bs=5 seek=2001 conv=notrunc status=none
+}
+
+# decisions/0005: the kernel's cache cannot take in such a write without the page's old bytes. Who
+# goes past it needs none.
+step "a part of a page that is only in the store, while the store is away"
+cold_mount read_deadline=1s
+cp "$mnt/alone" "$WORK/alone"
+volume_unmount v
+for way in writeback no_writeback; do
+    cold_mount "read_deadline=1s,$way"
+    echo outage >"$faults"
+    case $way in
+        writeback) write_part oflag=direct ;;
+        no_writeback) write_part ;;
+    esac
+    if [ $way = writeback ]; then
+        ! write_part 2>"$WORK/error" || fail "the kernel did without the page's old bytes"
+        grep -q "Input/output error" "$WORK/error" || fail "$(cat "$WORK/error")"
+    fi
+    : >"$faults"
+    assert_same_file "$WORK/alone" "$mnt/alone" "what was written past the cache ($way)"
+    volume_checkpoint v
+    volume_unmount v
+    cold_mount ""
+    assert_same_file "$WORK/alone" "$mnt/alone" "the same from the store ($way)"
+    volume_unmount v
+done
+
 step "the daemon ends while they wait"
 cold_mount read_deadline=1000s,unmount_timeout=1s
 echo "slow 1000000" >"$faults"
