@@ -81,11 +81,11 @@ struct remote_head {
 
 #define REMOTE_GET_MAX_BYTES ((uint64_t)1 << 30)
 
-// Failures of a retrying store since its last answer.
+// What a retrying store has met.
 struct remote_trouble {
-    uint64_t tries;  // failed in a row; 0: the last one succeeded
-    uint64_t age_ms; // of the last failure
-    char text[256];  // of the last one, its cause first: "connection refused (put KEY)"
+    uint64_t tries;  // failed in a row since its last answer; 0: the last one succeeded
+    uint64_t age_ms; // of the last failure, also when an answer has come since
+    char text[256];  // of that one, its cause first: "connection refused (put KEY)"; empty: none
 };
 
 struct remote_store_ops {

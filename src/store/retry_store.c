@@ -163,7 +163,7 @@ retry_trouble(struct remote_store *s, struct remote_trouble *trouble_out)
     struct retry_store *rs = retry_store_of(s);
     lock_take(&rs->lock);
     trouble_out->tries = __atomic_load_n(&rs->failed_in_a_row, __ATOMIC_RELAXED);
-    if (trouble_out->tries > 0) {
+    if (rs->failure[0] != '\0') {
         trouble_out->age_ms = now_ms(rs) - rs->failed_ms;
         snprintf(trouble_out->text, sizeof(trouble_out->text), "%s", rs->failure);
     }

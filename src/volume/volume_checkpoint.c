@@ -522,16 +522,19 @@ volume_trouble(struct volume *v, struct remote_trouble *trouble_out)
         trouble_out->tries = 0;
 }
 
+// The newest error: the store's is told as the last one also when a retry has mended it.
 static void
 fill_from_trouble(struct volume *v, struct volume_status *s)
 {
     struct remote_trouble trouble;
     volume_trouble(v, &trouble);
-    if (trouble.tries == 0)
+    uint64_t failed_ms = clock_wall_ms() - trouble.age_ms;
+    if (trouble.text[0] == '\0' ||
+        (trouble.tries == 0 && failed_ms <= s->metrics.last_error_time_ms))
         return;
     s->metrics.store_failing = trouble.tries;
-    s->metrics.failing = true;
-    s->metrics.last_error_time_ms = clock_wall_ms() - trouble.age_ms;
+    s->metrics.failing |= trouble.tries > 0;
+    s->metrics.last_error_time_ms = failed_ms;
     snprintf(
         s->last_error, sizeof(s->last_error), "%.*s", (int)sizeof(s->last_error) - 1, trouble.text);
 }

@@ -244,8 +244,11 @@ START_TEST(failures_are_told_while_they_last_and_the_cause_first)
     struct remote_head head;
     // That there is no such object is an answer.
     ck_assert_int_eq(remote_store_head_blob(store, "k", &head, NULL), -ENOENT);
+    world.now_ms += 1000;
     remote_store_trouble(store, &trouble);
     ck_assert_uint_eq(trouble.tries, 0);
+    ck_assert_uint_ge(trouble.age_ms, 1000); // the last failure is still told
+    ck_assert_msg(strncmp(trouble.text, "injected fault: ", 16) == 0, "%s", trouble.text);
     close_stack();
 }
 END_TEST
