@@ -375,13 +375,20 @@ START_TEST(small_images_of_a_chunk_are_asked_for_at_once)
 }
 END_TEST
 
-// The reader needs the newest image alone; the base does not come.
-START_TEST(a_reader_waits_for_the_images_that_it_needs)
+// The newest image is read, and the request for the base's index waits.
+static void
+read_while_the_base_is_asked_for(void)
 {
     add_small();
     gate_close_from(&world, 32u << 10);
     ck_assert_int_eq(read_pages(0, 1, NULL), 0);
     gate_await(&world);
+}
+
+// The reader needs the newest image alone; the base does not come.
+START_TEST(a_reader_waits_for_the_images_that_it_needs)
+{
+    read_while_the_base_is_asked_for();
     // Another one needs it, and gives up.
     struct remote_call short_call = {.deadline_ms = clock_monotonic_ms() + 20};
     ck_assert_int_eq(read_pages(15, 1, &short_call), -EIO);
@@ -393,10 +400,7 @@ END_TEST
 
 START_TEST(the_end_does_not_wait_for_indexes)
 {
-    add_small();
-    gate_close_from(&world, 32u << 10);
-    ck_assert_int_eq(read_pages(0, 1, NULL), 0);
-    gate_await(&world);
+    read_while_the_base_is_asked_for();
     chunk_reader_free(world.reader); // cancels it
     world.reader = NULL;
 }
