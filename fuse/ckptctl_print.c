@@ -135,6 +135,7 @@ static void
 print_identity(
     const struct ckptfs_status *s, const struct ckptfs_metrics *metrics, struct buffer *out)
 {
+    BUFFER_AUTO store = {0};
     struct uuid id;
     char text[37];
     memcpy(id.b, s->volume, sizeof(id.b));
@@ -159,15 +160,15 @@ print_identity(
                 ? "no: the store is damaged; another host may take the volume"
                 : "no: the store could not be reached; another host may take the volume");
     if (print_metric(metrics, "store_damaged"))
-        line(out, "store",
+        buffer_append_string(&store,
             "damaged: it has lost or changed published objects. Nothing more is published; "
             "the root keeps the changes");
     else if (print_metric(metrics, "store_failing") > 0)
-        buffer_printf(out, "%-14s retrying, %" PRIu64 " errors, last: %s\n", "store",
-            print_metric(metrics, "store_failing"), s->last_error);
+        print_retries(&store, print_metric(metrics, "store_failing"), s->last_error);
     else
-        line(
-            out, "store", s->flags & CKPTFS_STATUS_STORE_REACHABLE ? "reachable" : "not reachable");
+        buffer_append_string(
+            &store, s->flags & CKPTFS_STATUS_STORE_REACHABLE ? "reachable" : "not reachable");
+    line(out, "store", buffer_string(&store));
 }
 
 static void
